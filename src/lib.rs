@@ -1,0 +1,50 @@
+//! Every tensor of a GPT-2 forward pass, by name.
+//!
+//! ```
+//! use std::sync::Arc;
+//! use actscope::{Input, Model, Run};
+//!
+//! let model = Arc::new(Model::demo());
+//! let run = Run::all(&model, Input::text("The quick brown fox"))?;
+//! let pattern = run.cache.get("blocks.3.attn.hook_pattern")?;
+//! assert_eq!(pattern.dims(), [model.config().n_head, run.n_tokens(), run.n_tokens()]);
+//! # Ok::<(), actscope::Error>(())
+//! ```
+//!
+//! A layer below: any [`hooks::Hooks`] can watch the pass of a [`model::Gpt2`], or change it.
+//!
+//! ```
+//! use actscope::hooks::{ActivationCache, Edit, Site};
+//! use actscope::Model;
+//!
+//! let model = Model::demo();
+//! let mut cache = ActivationCache::matching(&["resid_post.*"], model.config())?;
+//! let without_mlp = Edit(Site::MlpOut.at(0), |x: &candle_core::Tensor| Ok(x.zeros_like()?));
+//! let logits = model.net.run(&[464, 2068, 7], &mut (without_mlp, &mut cache))?;
+//! assert_eq!(logits.dims(), [3, model.config().vocab_size]);
+//! # Ok::<(), actscope::Error>(())
+//! ```
+//!
+//! # The house
+//!
+//! Each floor uses only the floors below it.
+//!
+//! | module | what is there |
+//! |---|---|
+//! | [`cli`] | the command line: one file per subcommand, each a thin call into the library |
+//! | [`tui`] | the explorer: state, the table of commands, update, draw, screens |
+//! | [`export`] | one file per format; figures |
+//! | [`engine`] | the worker threads of the explorer |
+//! | [`analysis`] | pure functions from a run to small results |
+//! | [`run`] | a run: tokens, tensors, provenance |
+//! | [`model`] | configuration, sources, weights, tokenizer, the forward pass |
+//! | [`hooks`] | the table of hook points, the `Hooks` trait, the cache |
+
+pub mod error;
+pub mod hooks;
+pub mod model;
+pub mod run;
+
+pub use error::{Error, Result};
+pub use model::Model;
+pub use run::{Input, Prompt, Run};

@@ -1,0 +1,19 @@
+//! The demo model, part of the program.
+
+use std::path::Path;
+
+use candle_core::{DType, Device};
+
+use crate::error::Result;
+use crate::model::{Config, Tokenizer, Weights};
+
+pub const WEIGHTS: &[u8] = include_bytes!("../../../assets/demo/model.safetensors");
+const CONFIG: &[u8] = include_bytes!("../../../assets/demo/config.json");
+const TOKENIZER: &[u8] = include_bytes!("../../../assets/demo/tokenizer.json");
+
+pub fn open(device: &Device, dtype: DType) -> Result<(Config, Weights, Tokenizer)> {
+    let config = Config::from_json(CONFIG, Path::new("demo/config.json"))?;
+    let weights = Weights::embedded(WEIGHTS, "demo/model.safetensors", device, dtype)?;
+    let tokenizer = Tokenizer::from_json(TOKENIZER, Path::new("demo/tokenizer.json"))?;
+    Ok((config, weights, tokenizer))
+}

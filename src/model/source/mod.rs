@@ -1,0 +1,255 @@
+//! Where a model comes from: the program itself, the model hub, or a directory.
+
+mod directory;
+mod embedded;
+mod hub;
+
+use std::fmt;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, OnceLock};
+
+use super::{Config, DeviceSpec, DtypeSpec, Gpt2, Model, Provenance, Tokenizer, WeightBytes, Weights};
+use crate::error::{Error, Result};
+
+/// What `--model` names.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub enum Source {
+    /// The small model that is part of the program.
+    #[default]
+    Demo,
+    /// A repository of the model hub, `owner/name`.
+    Hub(String),
+    Directory(PathBuf),
+}
+
+impl Source {
+    /// Reads `demo`, a path, or a hub id. What exists as a directory, or looks like a path, is one.
+    pub fn parse(name: &str) -> Self {
+        let looks_like_path = name.starts_with(['.', '/', '~', '\\']) || name.matches('/').count() > 1;
+        if name == "demo" {
+            Self::Demo
+        } else if looks_like_path || Path::new(name).is_dir() {
+            Self::Directory(name.into())
+        } else {
+            Self::Hub(hub::full_id(name))
+        }
+    }
+}
+
+impl fmt::Display for Source {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Demo => f.write_str("demo"),
+            Self::Hub(id) => f.write_str(id),
+            Self::Directory(path) => write!(f, "{}", path.display()),
+        }
+    }
+}
+
+/// How a model is loaded.
+#[derive(Debug, Clone, Default)]
+pub struct LoadOptions {
+    /// Branch, tag or commit on the hub.
+    pub revision: Option<String>,
+    /// Use only what the hub's cache holds.
+    pub offline: bool,
+    pub device: DeviceSpec,
+    pub dtype: DtypeSpec,
+}
+
+/// How far loading is.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Progress {
+    /// A file is being downloaded.
+    Download {
+        file: String,
+        /// Bytes so far.
+        done: u64,
+        /// Bytes in all, once known.
+        total: Option<u64>,
+        /// Bytes per second, once known.
+        rate: Option<f64>,
+    },
+    /// The weights are being read from disk.
+    Reading,
+}
+
+/// Told how loading goes, from any thread; must not block.
+pub type OnProgress = Arc<dyn Fn(Progress) + Send + Sync>;
+
+impl Model {
+    /// The model that is part of the program.
+    ///
+    /// # Panics
+    /// Never in a released program: the tests load it.
+    pub fn demo() -> Self {
+        Self::load(&Source::Demo, &LoadOptions::default(), &(Arc::new(|_| {}) as OnProgress))
+            .expect("the embedded model is well-formed")
+    }
+
+    /// Loads a model from wherever it is.
+    ///
+    /// # Errors
+    /// [`Error::File`] for files that are missing or malformed, [`Error::Hub`] for what the hub did
+    /// not give, [`Error::Device`] for a device that is not there.
+    pub fn load(source: &Source, options: &LoadOptions, on_progress: &OnProgress) -> Result<Self> {
+        if options.revision.is_some() && !matches!(source, Source::Hub(_)) {
+            return Err(Error::usage(format!(
+                "--revision is for models of the hub, but the model is `{source}`"
+            )));
+        }
+        let dtype = options.dtype.on(options.device)?;
+        let device = options.device.open()?;
+        let (config, weights, tokenizer, bytes, revision) = match source {
+            Source::Demo => {
+                let (config, weights, tokenizer) = embedded::open(&device, dtype)?;
+                (config, weights, tokenizer, WeightBytes::Embedded(embedded::WEIGHTS), None)
+            }
+            Source::Directory(path) => {
+                let files = directory::find(path)?;
+                on_progress(Progress::Reading);
+                let (config, weights, tokenizer) = files.open(&device, dtype)?;
+                (config, weights, tokenizer, WeightBytes::Files(files.weights.paths()), None)
+            }
+            Source::Hub(id) => {
+                let revision = options.revision.as_deref();
+                let (files, commit) = hub::fetch(id, revision, options.offline, on_progress)?;
+                on_progress(Progress::Reading);
+                let (config, weights, tokenizer) = files.open(&device, dtype)?;
+                (config, weights, tokenizer, WeightBytes::Files(files.weights.paths()), commit)
+            }
+        };
+        let provenance = Provenance {
+            model: source.to_string(),
+            revision,
+            stored_dtype: weights.stored_dtype(),
+            dtype,
+            device: options.device.to_string(),
+            weights: bytes,
+            sha256: OnceLock::new(),
+        };
+        Ok(Self { net: Gpt2::load(config, &weights)?, tokenizer, provenance })
+    }
+}
+
+/// The files of one checkpoint in Hugging Face's layout.
+#[derive(Debug, PartialEq)]
+struct ModelFiles {
+    config: PathBuf,
+    weights: WeightFiles,
+    tokenizer: TokenizerFiles,
+}
+
+#[derive(Debug, PartialEq)]
+enum WeightFiles {
+    /// One file, or the shards that an index lists.
+    Safetensors(Vec<PathBuf>),
+    Pickle(PathBuf),
+}
+
+#[derive(Debug, PartialEq)]
+enum TokenizerFiles {
+    Json(PathBuf),
+    VocabAndMerges(PathBuf, PathBuf),
+    None,
+}
+
+impl WeightFiles {
+    fn paths(&self) -> Vec<PathBuf> {
+        match self {
+            Self::Safetensors(files) => files.clone(),
+            Self::Pickle(file) => vec![file.clone()],
+        }
+    }
+}
+
+impl ModelFiles {
+    /// Chooses the files of a checkpoint; `find` gives the path of a file by its name, `None` where
+    /// there is no such file. `place` is for the error.
+    fn choose(place: &str, mut find: impl FnMut(&str) -> Result<Option<PathBuf>>) -> Result<Self> {
+        let Some(config) = find("config.json")? else {
+            return Err(Error::file(
+                place,
+                "has no config.json, so it is not a model in Hugging Face's layout",
+            ));
+        };
+        Config::from_json(&read(&config)?, &config)?; // refuse another architecture before its weights are fetched
+        let weights = if let Some(file) = find("model.safetensors")? {
+            WeightFiles::Safetensors(vec![file])
+        } else if let Some(index) = find("model.safetensors.index.json")? {
+            let mut shards = Vec::new();
+            for name in shard_names(&index)? {
+                match find(&name)? {
+                    Some(shard) => shards.push(shard),
+                    None => {
+                        return Err(Error::file(
+                            &index,
+                            format!("lists the shard `{name}`, which is missing"),
+                        ));
+                    }
+                }
+            }
+            WeightFiles::Safetensors(shards)
+        } else if let Some(file) = find("pytorch_model.bin")? {
+            WeightFiles::Pickle(file)
+        } else {
+            return Err(Error::file(
+                place,
+                "has no weights: none of model.safetensors, model.safetensors.index.json, pytorch_model.bin",
+            ));
+        };
+        let tokenizer = if let Some(file) = find("tokenizer.json")? {
+            TokenizerFiles::Json(file)
+        } else if let (Some(vocab), Some(merges)) = (find("vocab.json")?, find("merges.txt")?) {
+            TokenizerFiles::VocabAndMerges(vocab, merges)
+        } else {
+            TokenizerFiles::None
+        };
+        Ok(Self { config, weights, tokenizer })
+    }
+
+    fn open(
+        &self,
+        device: &candle_core::Device,
+        dtype: candle_core::DType,
+    ) -> Result<(Config, Weights, Tokenizer)> {
+        let config = Config::from_json(&read(&self.config)?, &self.config)?;
+        let weights = match &self.weights {
+            WeightFiles::Safetensors(files) => Weights::open_safetensors(files, device, dtype)?,
+            WeightFiles::Pickle(file) => Weights::open_pickle(file, device, dtype)?,
+        };
+        let tokenizer = match &self.tokenizer {
+            TokenizerFiles::Json(file) => Tokenizer::from_json(&read(file)?, file)?,
+            TokenizerFiles::VocabAndMerges(vocab, merges) => Tokenizer::from_vocab_and_merges(vocab, merges)?,
+            TokenizerFiles::None => Tokenizer::none(),
+        };
+        Ok((config, weights, tokenizer))
+    }
+}
+
+fn read(path: &Path) -> Result<Vec<u8>> {
+    std::fs::read(path).map_err(|e| Error::file(path, format!("cannot be read: {e}")))
+}
+
+/// The shards that a `model.safetensors.index.json` lists, each once, in order of name.
+fn shard_names(index: &Path) -> Result<Vec<String>> {
+    let bad = |what: &str| Error::file(index, format!("{what}; fetch it anew"));
+    let json: serde_json::Value =
+        serde_json::from_slice(&read(index)?).map_err(|e| bad(&format!("is not JSON ({e})")))?;
+    let map = json.get("weight_map").and_then(|m| m.as_object());
+    let map = map.ok_or_else(|| bad("has no `weight_map`"))?;
+    let mut names = Vec::new();
+    for name in map.values() {
+        match name.as_str() {
+            // A shard is a plain file beside the index, never a path out of its directory.
+            Some(name) if !name.is_empty() && !name.contains(['/', '\\']) => names.push(name.to_owned()),
+            _ => return Err(bad(&format!("names {name} as a shard"))),
+        }
+    }
+    if names.is_empty() {
+        return Err(bad("lists no shards"));
+    }
+    names.sort();
+    names.dedup();
+    Ok(names)
+}

@@ -1,0 +1,142 @@
+//! Every hook of every checkpoint against Hugging Face transformers (see `fixtures/README.md`).
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use actscope::hooks::{ActivationCache, HookName, Site};
+use actscope::model::{Activation, LoadOptions, Source};
+use actscope::{Input, Model, Run};
+use candle_core::{Device, Tensor};
+use safetensors::SafeTensors;
+
+fn fixtures() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures")
+}
+
+fn load(name: &str) -> Model {
+    let source = Source::Directory(fixtures().join("tiny").join(name));
+    Model::load(&source, &LoadOptions::default(), &(Arc::new(|_| {}) as _)).unwrap()
+}
+
+fn values(tensor: &Tensor) -> Vec<f32> {
+    tensor.flatten_all().unwrap().to_vec1().unwrap()
+}
+
+/// The reference file's token ids, and its tensors by name.
+fn reference(path: &Path) -> (Vec<u32>, Vec<(String, Tensor)>) {
+    let bytes = std::fs::read(path).unwrap();
+    let (_, metadata) = SafeTensors::read_metadata(&bytes).unwrap();
+    let ids = &metadata.metadata().as_ref().unwrap()["token_ids"];
+    let tensors = candle_core::safetensors::load_buffer(&bytes, &Device::Cpu).unwrap();
+    (serde_json::from_str(ids).unwrap(), tensors.into_iter().collect())
+}
+
+/// Every reference tensor within 2e-5 × max(1, max |reference|), −inf exactly where it has it.
+fn assert_parity(model: Model, file: &Path) {
+    let (ids, tensors) = reference(file);
+    let model = Arc::new(model);
+    let run = Run::all(&model, Input::ids(ids.clone())).unwrap();
+
+    let expected: Vec<_> =
+        HookName::all(model.config()).into_iter().filter(|h| !h.point().on_request).collect();
+    assert_eq!(tensors.len(), expected.len(), "{}: the reference lacks hooks", file.display());
+    for (name, want) in &tensors {
+        let got = run.cache.get(name).unwrap();
+        assert_eq!(got.dims(), want.dims(), "{name}");
+        let hook: HookName = name.parse().unwrap();
+        assert_eq!(got.dims(), hook.shape(model.config(), ids.len()), "{name}");
+        let (got, want) = (values(got), values(want));
+        let largest = want.iter().filter(|x| x.is_finite()).fold(1f32, |a, x| a.max(x.abs()));
+        for (i, (&g, &w)) in got.iter().zip(&want).enumerate() {
+            let same = if w.is_finite() { (g - w).abs() <= 2e-5 * largest } else { g == w };
+            assert!(same, "{}: {name}[{i}] is {g}, the reference has {w}", file.display());
+        }
+    }
+}
+
+macro_rules! parity {
+    ($($name:ident)*) => { $(
+        #[test]
+        fn $name() {
+            let name = stringify!($name);
+            assert_parity(load(name), &fixtures().join(format!("tiny/{name}.safetensors")));
+        }
+    )* };
+}
+
+parity! { plain inner inverse unscaled untied relu gelu eps bare half bf16 sharded pickle }
+
+#[test]
+fn demo() {
+    assert_parity(Model::demo(), &fixtures().join("demo.safetensors"));
+}
+
+#[test]
+fn every_fixture_is_compared() {
+    let files = std::fs::read_dir(fixtures().join("tiny")).unwrap();
+    let checkpoints = files.filter(|f| f.as_ref().unwrap().path().is_dir()).count();
+    assert_eq!(checkpoints, 13);
+}
+
+/// `attn.hook_result` summed over heads, plus the bias, is `attn_out`; replacing it is what counts.
+#[test]
+fn results_sum_to_attn_out() {
+    let model = Arc::new(load("plain"));
+    let ids = [5, 17, 96, 0];
+    let mut cache = ActivationCache::matching(&["result.1", "attn_out.1"], model.config()).unwrap();
+    model.net.run(&ids, &mut cache).unwrap();
+    let bare = actscope::hooks::Edit(Site::Result.at(1), |x: &Tensor| Ok(x.zeros_like()?));
+    let mut without = ActivationCache::matching(&["attn_out.1"], model.config()).unwrap();
+    model.net.run(&ids, &mut (bare, &mut without)).unwrap();
+
+    let sum = cache.get("result.1").unwrap().sum(1).unwrap();
+    let bias = values(without.get("attn_out.1").unwrap());
+    for ((sum, bias), out) in values(&sum).iter().zip(bias).zip(values(cache.get("attn_out.1").unwrap())) {
+        assert!((sum + bias - out).abs() < 1e-5);
+    }
+}
+
+/// A replaced tensor changes what follows it, and nothing before it.
+#[test]
+fn an_edit_acts_downstream_only() {
+    let model = Arc::new(Model::demo());
+    let input = Input::text("Once upon a time");
+    let base = Run::all(&model, input.clone()).unwrap();
+    let zero = actscope::hooks::Edit(Site::Z.at(2), |x: &Tensor| Ok(x.zeros_like()?));
+    let all = actscope::hooks::HookFilter::all(model.config());
+    let edited = Run::new(&model, input, all, zero).unwrap();
+    for (hook, x) in base.cache.iter() {
+        let same = values(x) == values(edited.tensor(hook).unwrap());
+        assert_eq!(same, hook < Site::Z.at(2), "{hook}");
+    }
+}
+
+#[test]
+fn activation_functions_match_transformers() {
+    let json = std::fs::read(fixtures().join("activations.json")).unwrap();
+    let table: serde_json::Map<String, serde_json::Value> = serde_json::from_slice(&json).unwrap();
+    let floats = |name: &str| -> Vec<f32> { serde_json::from_value(table[name].clone()).unwrap() };
+    let x = Tensor::new(floats("x"), &Device::Cpu).unwrap();
+    let mut compared = 0;
+    for name in table.keys().filter(|name| *name != "x") {
+        let Ok(act) = serde_json::from_value::<Activation>(name.as_str().into()) else { continue };
+        for (i, (got, want)) in values(&act.forward(&x).unwrap()).into_iter().zip(floats(name)).enumerate() {
+            assert!((got - want).abs() < 2e-6 * want.abs().max(1.0), "{name}[{i}]: {got} for {want}");
+        }
+        compared += 1;
+    }
+    assert!(compared >= 17, "only {compared} activation functions were compared");
+}
+
+#[test]
+fn f64_agrees_with_f32() {
+    let options = LoadOptions { dtype: actscope::model::DtypeSpec::F64, ..LoadOptions::default() };
+    let exact = Arc::new(Model::load(&Source::Demo, &options, &(Arc::new(|_| {}) as _)).unwrap());
+    let plain = Arc::new(Model::demo());
+    let logits = |model| {
+        values(Run::all(model, Input::text("Call me Ishmael.")).unwrap().cache.get("logits").unwrap())
+    };
+    for (a, b) in logits(&exact).into_iter().zip(logits(&plain)) {
+        assert!((a - b).abs() < 5e-5 * a.abs().max(1.0), "{a} {b}");
+    }
+}

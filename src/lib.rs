@@ -40,6 +40,8 @@
 //! | [`model`] | configuration, sources, weights, tokenizer, the forward pass |
 //! | [`hooks`] | the table of hook points, the `Hooks` trait, the cache |
 
+pub mod analysis;
+pub mod colormap;
 pub mod error;
 pub mod hooks;
 pub mod model;

@@ -1,0 +1,127 @@
+//! Which values the ends of a colour map stand for.
+
+use super::Matrix;
+use crate::hooks::Quantity;
+
+/// How the range is chosen.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum RangeMode {
+    /// The 99.5th percentile of |x|: a few huge channels do not flatten the rest.
+    Robust,
+    /// All of the matrix.
+    Full,
+    /// Each row by itself.
+    Row,
+}
+
+impl RangeMode {
+    pub const ALL: [Self; 3] = [Self::Robust, Self::Full, Self::Row];
+
+    /// What suits a quantity: robust for anything signed, all of it for the rest.
+    pub fn suited(quantity: Quantity) -> Self {
+        match quantity {
+            Quantity::Signed => Self::Robust,
+            Quantity::Positive | Quantity::Probability => Self::Full,
+        }
+    }
+
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Robust => "robust 99.5 %",
+            Self::Full => "full range",
+            Self::Row => "each row by itself",
+        }
+    }
+}
+
+/// The range of a colour map: −limit..=limit for signed quantities, 0..=limit for the rest.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Range {
+    pub mode: RangeMode,
+    pub signed: bool,
+    pub limit: f32,
+    /// How many finite values lie beyond the limit.
+    pub beyond: usize,
+}
+
+impl Range {
+    /// The range of `matrix`; in [`RangeMode::Row`] the limit is that of all rows.
+    pub fn new(matrix: &Matrix, quantity: Quantity, mode: RangeMode) -> Self {
+        const QUANTILE: f64 = 0.995;
+        let mut counts = vec![0usize; if mode == RangeMode::Robust { 1 << 16 } else { 0 }];
+        let (largest, n) = matrix.read(|rows| {
+            let (mut largest, mut n) = (0f32, 0usize);
+            for r in 0..matrix.n_rows {
+                for size in rows.get(r).iter().map(|x| x.abs()).filter(|x| x.is_finite()) {
+                    largest = largest.max(size);
+                    n += 1;
+                    if let Some(count) = counts.get_mut(bin(size)) {
+                        *count += 1;
+                    }
+                }
+            }
+            (largest, n)
+        });
+        let mut range = Self { mode, signed: quantity == Quantity::Signed, limit: largest, beyond: 0 };
+        if mode == RangeMode::Robust {
+            let mut seen = 0;
+            let enough = (n as f64 * QUANTILE).ceil() as usize;
+            let last = counts.iter().position(|&count| {
+                seen += count;
+                seen >= enough
+            });
+            let upper = f32::from_bits(((last.unwrap_or(0) as u32) << 16) | 0xffff);
+            range.limit = upper.min(largest);
+            range.beyond = n - seen.min(n);
+        }
+        range
+    }
+
+    /// Where a finite value lies in the colour map, 0..=1; `limit` is the row's own in
+    /// [`RangeMode::Row`].
+    pub fn at(&self, value: f32, limit: f32) -> f32 {
+        let x = if limit > 0.0 { (value / limit).clamp(-1.0, 1.0) } else { 0.0 };
+        if self.signed { x.midpoint(1.0) } else { x.max(0.0) }
+    }
+
+    /// The value at the lower end.
+    pub fn low(&self) -> f32 {
+        if self.signed { -self.limit } else { 0.0 }
+    }
+}
+
+/// Sizes in bins of 1/128 of their own: the upper 16 bits of a positive float keep its order.
+fn bin(size: f32) -> usize {
+    (size.to_bits() >> 16) as usize
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn robust_ignores_the_few_and_counts_them() {
+        let mut values: Vec<f32> = (0..1000).map(|i| (i % 100) as f32 / 100.0).collect();
+        values[3] = -500.0;
+        values[4] = f32::NEG_INFINITY;
+        values[5] = f32::NAN;
+        let matrix = Matrix::new(values, 10, 100).unwrap();
+        let robust = Range::new(&matrix, Quantity::Signed, RangeMode::Robust);
+        assert!(robust.limit > 0.97 && robust.limit < 1.01, "{robust:?}");
+        assert_eq!(robust.beyond, 1);
+        let full = Range::new(&matrix, Quantity::Signed, RangeMode::Full);
+        assert_eq!((full.limit, full.beyond), (500.0, 0));
+    }
+
+    #[test]
+    fn zero_is_in_the_middle_of_signed_and_at_the_bottom_of_the_rest() {
+        let matrix = Matrix::new(vec![0.0, 0.5], 1, 2).unwrap();
+        let signed = Range::new(&matrix, Quantity::Signed, RangeMode::Full);
+        let positive = Range::new(&matrix, Quantity::Probability, RangeMode::Full);
+        assert_eq!([-9.0, 0.0, 0.5].map(|x| signed.at(x, signed.limit)), [0.0, 0.5, 1.0]);
+        assert_eq!([-9.0, 0.0, 0.25].map(|x| positive.at(x, positive.limit)), [0.0, 0.0, 0.5]);
+        let nothing = Matrix::new(vec![0.0], 1, 1).unwrap();
+        let flat = Range::new(&nothing, Quantity::Signed, RangeMode::Robust);
+        assert_eq!(flat.at(0.0, flat.limit), 0.5);
+    }
+}

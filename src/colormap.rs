@@ -1,0 +1,125 @@
+//! Values to colours, one table of 256 each, for the explorer and for figures alike.
+
+use std::sync::OnceLock;
+
+use colorgrad::Gradient;
+
+use crate::hooks::Quantity;
+
+/// Red, green, blue.
+pub type Rgb = [u8; 3];
+
+/// A pair of colour maps: a diverging one for signed values, a sequential one for the rest.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+pub enum Palette {
+    /// Blue – neutral – red, and viridis.
+    #[default]
+    BlueRed,
+    /// Orange – neutral – purple, and cividis: for any kind of colour vision.
+    OrangePurple,
+    /// Greys alone.
+    Grey,
+}
+
+impl Palette {
+    pub const ALL: [Self; 3] = [Self::BlueRed, Self::OrangePurple, Self::Grey];
+
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::BlueRed => "blue-red / viridis",
+            Self::OrangePurple => "orange-purple / cividis",
+            Self::Grey => "grey",
+        }
+    }
+
+    /// The colour map for a quantity; the neutral middle of the diverging ones is the colour of the
+    /// background, dark or light.
+    pub fn map(self, quantity: Quantity, light: bool) -> &'static Colormap {
+        static MAPS: OnceLock<Vec<Colormap>> = OnceLock::new();
+        let maps = MAPS.get_or_init(|| {
+            let mut maps = Vec::new();
+            for palette in Self::ALL {
+                for light in [false, true] {
+                    maps.extend([palette.diverging(light), palette.sequential(light)]);
+                }
+            }
+            maps
+        });
+        let diverging = usize::from(quantity != Quantity::Signed);
+        &maps[self as usize * 4 + usize::from(light) * 2 + diverging]
+    }
+
+    fn diverging(self, light: bool) -> Colormap {
+        let stops: &[&str] = match (self, light) {
+            (Self::BlueRed, false) => {
+                &["#b9dcff", "#3f8fe0", "#1b4a80", "#17191e", "#7d2a26", "#e0604c", "#ffd0bd"]
+            }
+            (Self::BlueRed, true) => {
+                &["#053061", "#2f78b7", "#9ccae1", "#f7f7f7", "#f6b799", "#c94741", "#67001f"]
+            }
+            (Self::OrangePurple, false) => {
+                &["#ffdca3", "#e08a1e", "#7a4a12", "#17191e", "#4b3b7d", "#8f7fd0", "#dcd6ff"]
+            }
+            (Self::OrangePurple, true) => {
+                &["#7f3b08", "#d1780f", "#fdc57f", "#f7f7f7", "#bfbbda", "#7d6cab", "#2d004b"]
+            }
+            (Self::Grey, false) => &["#ffffff", "#8c8c8c", "#17191e", "#8c8c8c", "#ffffff"],
+            (Self::Grey, true) => &["#000000", "#777777", "#f7f7f7", "#777777", "#000000"],
+        };
+        Colormap::from_stops(stops)
+    }
+
+    fn sequential(self, light: bool) -> Colormap {
+        match self {
+            Self::BlueRed => Colormap::bake(&colorgrad::preset::viridis()),
+            Self::OrangePurple => Colormap::bake(&colorgrad::preset::cividis()),
+            Self::Grey if light => Colormap::from_stops(&["#f7f7f7", "#000000"]),
+            Self::Grey => Colormap::from_stops(&["#17191e", "#ffffff"]),
+        }
+    }
+}
+
+/// A table of 256 colours.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Colormap {
+    table: Vec<Rgb>,
+}
+
+impl Colormap {
+    fn bake(gradient: &dyn Gradient) -> Self {
+        let color = |i: u16| gradient.at(f32::from(i) / 255.0).to_rgba8();
+        let table = (0..256).map(|i| color(i)).map(|[r, g, b, _]| [r, g, b]).collect();
+        Self { table }
+    }
+
+    fn from_stops(stops: &[&str]) -> Self {
+        let mut builder = colorgrad::GradientBuilder::new();
+        let gradient = builder.html_colors(stops).mode(colorgrad::BlendMode::Oklab);
+        Self::bake(&gradient.build::<colorgrad::LinearGradient>().expect("the colours above are well-formed"))
+    }
+
+    /// The colour at 0..=1.
+    pub fn at(&self, x: f32) -> Rgb {
+        self.table[(x.clamp(0.0, 1.0) * 255.0).round() as usize]
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_ends_and_the_middle_are_far_apart() {
+        let distance =
+            |a: Rgb, b: Rgb| a.iter().zip(b).map(|(&a, b)| i32::from(a).abs_diff(i32::from(b))).sum::<u32>();
+        for palette in Palette::ALL {
+            for light in [false, true] {
+                let map = palette.map(Quantity::Signed, light);
+                assert!(distance(map.at(0.0), map.at(0.5)) > 250, "{palette:?} {light}");
+                assert!(distance(map.at(1.0), map.at(0.5)) > 250, "{palette:?} {light}");
+                let map = palette.map(Quantity::Probability, light);
+                assert!(distance(map.at(0.0), map.at(1.0)) > 250, "{palette:?} {light}");
+            }
+        }
+    }
+}

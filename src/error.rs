@@ -30,6 +30,10 @@ pub enum Error {
     #[error("cancelled")]
     Cancelled,
 
+    /// A worker thread panicked.
+    #[error("a worker of actscope crashed: this is a bug in it, please report it with the lines above")]
+    Crashed,
+
     /// An operation of the tensor library failed.
     #[error("tensor operation failed: {0}")]
     Tensor(#[from] candle_core::Error),

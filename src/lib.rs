@@ -42,10 +42,12 @@
 
 pub mod analysis;
 pub mod colormap;
+pub mod engine;
 pub mod error;
 pub mod hooks;
 pub mod model;
 pub mod run;
+pub mod tui;
 
 pub use error::{Error, Result};
 pub use model::Model;

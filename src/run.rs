@@ -36,6 +36,14 @@ impl Input {
         Self { bos, ..self }
     }
 
+    /// The input of `run` with one more token at its end: token ids from here on, since text made
+    /// of drawn tokens need not be cut into the same tokens again.
+    #[must_use]
+    pub fn followed_by(&self, id: u32, run: &Run) -> Self {
+        let without_bos = run.tokens.iter().copied().skip(usize::from(self.bos));
+        Self { prompt: Prompt::Ids(without_bos.chain([id]).collect()), bos: self.bos }
+    }
+
     /// The token ids that the network gets.
     ///
     /// # Errors

@@ -3,6 +3,7 @@
 use std::ops::Range;
 
 use super::Matrix;
+use crate::error::Result;
 
 /// How several values become one cell.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
@@ -116,6 +117,14 @@ impl Grid {
             cells
         });
         Self { window, per_cell, n_rows, n_columns, cells }
+    }
+
+    /// The cells as a matrix of their own.
+    ///
+    /// # Errors
+    /// Never in practice: the cells are as many as the grid says.
+    pub fn as_matrix(&self) -> Result<Matrix> {
+        Matrix::new(self.cells.clone(), self.n_rows, self.n_columns)
     }
 
     /// The cell at a row and column of the grid.

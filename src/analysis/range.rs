@@ -12,10 +12,12 @@ pub enum RangeMode {
     Full,
     /// Each row by itself.
     Row,
+    /// The cells on the screen.
+    Shown,
 }
 
 impl RangeMode {
-    pub const ALL: [Self; 3] = [Self::Robust, Self::Full, Self::Row];
+    pub const ALL: [Self; 4] = [Self::Robust, Self::Full, Self::Row, Self::Shown];
 
     /// What suits a quantity: robust for anything signed, all of it for the rest.
     pub fn suited(quantity: Quantity) -> Self {
@@ -30,6 +32,7 @@ impl RangeMode {
             Self::Robust => "robust 99.5 %",
             Self::Full => "full range",
             Self::Row => "each row by itself",
+            Self::Shown => "range of what is shown",
         }
     }
 }

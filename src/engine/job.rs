@@ -1,0 +1,220 @@
+//! Making runs: one request at a time, each abandoned between two layers when a newer one comes.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use candle_core::Tensor;
+
+use super::{Seen, Sink, Slot, Wanted};
+use crate::analysis::grid::Pooling;
+use crate::analysis::logits::{Sampling, Surprise, surprises};
+use crate::analysis::range::RangeMode;
+use crate::colormap::Palette;
+use crate::error::{Error, Result};
+use crate::hooks::{HookFilter, HookName, Hooks};
+use crate::model::{LoadOptions, Model, Progress, Source};
+use crate::run::{Input, Run};
+
+/// What can be asked of the engine.
+#[derive(Debug)]
+pub enum Request {
+    /// Make runs; cancels the job before it.
+    Job(Job),
+    /// Abandon every job older than this id.
+    Cancel(u64),
+    /// Compute what the screen shows.
+    Look(Wanted),
+    Export(Export),
+}
+
+/// Work for the run worker, numbered in the order of asking.
+#[derive(Debug, Clone)]
+pub enum Job {
+    Run {
+        id: u64,
+        input: Input,
+    },
+    /// Draw `n` tokens one after the other, each shown as it comes.
+    Generate {
+        id: u64,
+        from: Arc<Run>,
+        n: usize,
+        sampling: Sampling,
+    },
+}
+
+impl Job {
+    pub fn id(&self) -> u64 {
+        match self {
+            Self::Run { id, .. } | Self::Generate { id, .. } => *id,
+        }
+    }
+}
+
+/// What the engine says.
+#[derive(Debug)]
+pub enum Event {
+    /// The model is on its way.
+    Loading(Progress),
+    Loaded(Arc<Model>),
+    /// The model cannot be had.
+    LoadFailed(Error),
+    /// The hash of the weights is known.
+    Hashed,
+    /// A run is about to enter block `layer` of `n_layer`.
+    Layer {
+        id: u64,
+        layer: usize,
+        n_layer: usize,
+    },
+    Ran {
+        id: u64,
+        run: Arc<Run>,
+        summary: Arc<Summary>,
+        /// Tokens of this job still to be drawn.
+        left: usize,
+    },
+    /// A run could not be made; the last one stands.
+    Refused {
+        id: u64,
+        why: String,
+    },
+    Cancelled {
+        id: u64,
+    },
+    Looked {
+        run_id: u64,
+        seen: Vec<(Slot, Arc<Seen>)>,
+    },
+    /// An export ended: what was written, or why not.
+    Exported(Result<String, String>),
+    /// A worker thread panicked.
+    Crashed,
+}
+
+/// What every screen wants to know of a run.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Summary {
+    /// The surprise of each token; none for the first.
+    pub surprises: Vec<Option<Surprise>>,
+}
+
+/// Loads the model and makes runs with it.
+pub struct Worker {
+    model: Option<Arc<Model>>,
+    /// Id of the newest job that was asked for.
+    newest: Arc<AtomicU64>,
+}
+
+impl Worker {
+    pub fn new(newest: Arc<AtomicU64>) -> Self {
+        Self { model: None, newest }
+    }
+
+    /// A worker that has its model already.
+    pub fn with_model(model: Arc<Model>) -> Self {
+        Self { model: Some(model), newest: Arc::default() }
+    }
+
+    pub fn load(&mut self, source: &Source, options: &LoadOptions, sink: &Sink) -> Option<Arc<Model>> {
+        let events = Arc::clone(sink);
+        let on_progress = Arc::new(move |progress| events(Event::Loading(progress))) as _;
+        match Model::load(source, options, &on_progress) {
+            Ok(model) => {
+                let model = Arc::new(model);
+                self.model = Some(Arc::clone(&model));
+                sink(Event::Loaded(Arc::clone(&model)));
+                Some(model)
+            }
+            Err(error) => {
+                sink(Event::LoadFailed(error));
+                None
+            }
+        }
+    }
+
+    /// Does a job to its end, or until a newer one is asked for.
+    pub fn execute(&mut self, job: Job, emit: &dyn Fn(Event)) {
+        let id = job.id();
+        let done = match job {
+            Job::Run { input, .. } => self.run(id, input, 0, emit).map(drop),
+            Job::Generate { from, n, sampling, .. } => self.generate(id, from, n, &sampling, emit),
+        };
+        match done {
+            Ok(()) => {}
+            Err(Error::Cancelled) => emit(Event::Cancelled { id }),
+            Err(error) => emit(Event::Refused { id, why: error.to_string() }),
+        }
+    }
+
+    fn run(&self, id: u64, input: Input, left: usize, emit: &dyn Fn(Event)) -> Result<Arc<Run>> {
+        let model = self.model.as_ref().ok_or(Error::Cancelled)?;
+        let watch = Watch { id, newest: &self.newest, n_layer: model.config().n_layer, emit };
+        let run = Arc::new(Run::new(model, input, HookFilter::all(model.config()), watch)?);
+        let summary = Arc::new(Summary { surprises: surprises(&run) });
+        emit(Event::Ran { id, run: Arc::clone(&run), summary, left });
+        Ok(run)
+    }
+
+    fn generate(
+        &self,
+        id: u64,
+        from: Arc<Run>,
+        n: usize,
+        sampling: &Sampling,
+        emit: &dyn Fn(Event),
+    ) -> Result<()> {
+        let mut run = from;
+        for left in (0..n).rev() {
+            let next = sampling.draw(&run)?;
+            run = self.run(id, run.input.followed_by(next, &run), left, emit)?;
+        }
+        Ok(())
+    }
+}
+
+/// Reports each layer, and ends the run when it is no longer the newest.
+struct Watch<'a> {
+    id: u64,
+    newest: &'a AtomicU64,
+    n_layer: usize,
+    emit: &'a dyn Fn(Event),
+}
+
+impl Hooks for Watch<'_> {
+    fn wants(&self, _: HookName) -> bool {
+        false
+    }
+
+    fn hook(&mut self, _: HookName, _: &Tensor) -> Result<Option<Tensor>> {
+        Ok(None)
+    }
+
+    fn before_block(&mut self, layer: usize) -> Result<()> {
+        if self.newest.load(Ordering::Acquire) > self.id {
+            return Err(Error::Cancelled);
+        }
+        (self.emit)(Event::Layer { id: self.id, layer, n_layer: self.n_layer });
+        Ok(())
+    }
+}
+
+/// What to write where.
+#[derive(Debug, Clone)]
+pub struct Export {
+    pub run: Arc<Run>,
+    /// The tensor to write; `None` for all that were kept.
+    pub hook: Option<HookName>,
+    /// The head to draw, for figures of tensors that have heads.
+    pub head: Option<usize>,
+    pub path: PathBuf,
+    /// How the explorer shows it, for figures: light background, palette, pooling, range.
+    pub style: (bool, Palette, Pooling, Option<RangeMode>),
+}
+
+impl Export {
+    pub(super) fn write(&self) -> Event {
+        Event::Exported(Err(format!("{}: not yet", self.path.display())))
+    }
+}

@@ -1,0 +1,122 @@
+//! The worker threads behind the explorer: requests in, events out.
+//!
+//! Two workers, so that looking at the last run never waits for the next one: one loads the model
+//! and makes runs (the newest request wins, and cancels the one before it between two layers), one
+//! computes what the screens show of a run. Exports get a thread of their own.
+
+mod job;
+mod look;
+
+pub use job::{Event, Export, Job, Request, Summary, Worker};
+pub use look::{Look, Looker, Map, RowLook, Seen, Slot, Wanted};
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Condvar, Mutex, PoisonError};
+use std::thread;
+
+use crate::model::{LoadOptions, Source};
+
+/// Where events go; called from the workers' threads.
+pub type Sink = Arc<dyn Fn(Event) + Send + Sync>;
+
+/// The running workers. They end with the process.
+pub struct Engine {
+    jobs: Arc<Newest<Job>>,
+    looks: Arc<Newest<Wanted>>,
+    newest: Arc<AtomicU64>,
+    sink: Sink,
+}
+
+impl Engine {
+    /// Starts the workers; the first thing they do is load the model.
+    pub fn start(source: Source, options: LoadOptions, sink: Sink) -> Self {
+        let engine = Self {
+            jobs: Arc::new(Newest::default()),
+            looks: Arc::new(Newest::default()),
+            newest: Arc::new(AtomicU64::new(0)),
+            sink: Arc::clone(&sink),
+        };
+        let (jobs, newest, events) =
+            (Arc::clone(&engine.jobs), Arc::clone(&engine.newest), Arc::clone(&sink));
+        spawn("actscope-run", &sink, move || {
+            let mut worker = Worker::new(newest);
+            let Some(model) = worker.load(&source, &options, &events) else { return };
+            let hashed = Arc::clone(&events);
+            spawn("actscope-hash", &events, move || {
+                if model.provenance.weights_sha256().is_ok() {
+                    hashed(Event::Hashed);
+                }
+            });
+            loop {
+                worker.execute(jobs.take(), &*events);
+            }
+        });
+        let (looks, events) = (Arc::clone(&engine.looks), Arc::clone(&sink));
+        spawn("actscope-look", &sink, move || {
+            let mut looker = Looker::default();
+            loop {
+                events(looker.look(looks.take()));
+            }
+        });
+        engine
+    }
+
+    /// Hands a request over and returns at once.
+    pub fn send(&self, request: Request) {
+        match request {
+            Request::Job(job) => {
+                self.newest.store(job.id(), Ordering::Release);
+                self.jobs.put(job);
+            }
+            Request::Cancel(id) => self.newest.store(id, Ordering::Release),
+            Request::Look(wanted) => self.looks.put(wanted),
+            Request::Export(export) => {
+                let sink = Arc::clone(&self.sink);
+                spawn("actscope-export", &self.sink, move || sink(export.write()));
+            }
+        }
+    }
+}
+
+/// Starts a thread; should it panic, the explorer is told.
+fn spawn(name: &str, sink: &Sink, body: impl FnOnce() + Send + 'static) {
+    let sink = Arc::clone(sink);
+    let guarded = move || {
+        if catch_unwind(AssertUnwindSafe(body)).is_err() {
+            sink(Event::Crashed);
+        }
+    };
+    let started = thread::Builder::new().name(name.into()).spawn(guarded);
+    started.expect("the system can start a thread");
+}
+
+/// Holds the newest of what was put in until it is taken.
+struct Newest<T> {
+    newest: Mutex<Option<T>>,
+    filled: Condvar,
+}
+
+impl<T> Default for Newest<T> {
+    fn default() -> Self {
+        Self { newest: Mutex::new(None), filled: Condvar::new() }
+    }
+}
+
+impl<T> Newest<T> {
+    fn put(&self, value: T) {
+        *self.newest.lock().unwrap_or_else(PoisonError::into_inner) = Some(value);
+        self.filled.notify_one();
+    }
+
+    /// Waits until there is something.
+    fn take(&self) -> T {
+        let mut newest = self.newest.lock().unwrap_or_else(PoisonError::into_inner);
+        loop {
+            if let Some(value) = newest.take() {
+                return value;
+            }
+            newest = self.filled.wait(newest).unwrap_or_else(PoisonError::into_inner);
+        }
+    }
+}

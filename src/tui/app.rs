@@ -1,0 +1,233 @@
+//! The state of the explorer.
+
+use std::collections::HashMap;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use super::overlays::Overlay;
+use super::theme::Theme;
+use crate::analysis::grid::Pooling;
+use crate::analysis::logits::Next;
+use crate::analysis::logits::Sampling;
+use crate::analysis::range::RangeMode;
+use crate::analysis::{AttnStage, View};
+use crate::engine::{Look, Map, RowLook, Seen, Slot, Summary};
+use crate::error::Error;
+use crate::hooks::{HookName, Quantity, Site};
+use crate::model::{Model, Progress};
+use crate::run::{Input, Run};
+
+/// The screens, in the order of their number keys.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Screen {
+    Tokens,
+    Embedding,
+    Stages,
+    Attention,
+    Logits,
+}
+
+impl Screen {
+    pub const ALL: [Self; 5] = [Self::Tokens, Self::Embedding, Self::Stages, Self::Attention, Self::Logits];
+
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Tokens => "Tokens",
+            Self::Embedding => "Embedding",
+            Self::Stages => "Stages",
+            Self::Attention => "Attention",
+            Self::Logits => "Logits",
+        }
+    }
+
+    /// The screen `step` after this one, round and round.
+    #[must_use]
+    pub fn step(self, step: isize) -> Self {
+        let n = Self::ALL.len() as isize;
+        Self::ALL[(self as isize + step).rem_euclid(n) as usize]
+    }
+}
+
+/// What is being looked at: one selection for all screens.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Selection {
+    pub hook: HookName,
+    pub layer: usize,
+    pub head: usize,
+    /// The selected token: the row of most tensors, the query of attention maps.
+    pub position: usize,
+    /// The key of attention maps.
+    pub key: usize,
+    /// The column of everything else: channel, neuron, token id.
+    pub column: usize,
+    /// The line of the list of next tokens, from 0.
+    pub candidate: usize,
+}
+
+/// What the arrow keys move on the Stages screen.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Focus {
+    Tree,
+    Map,
+}
+
+/// Something to tell the user, until the next key.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Notice {
+    pub text: String,
+    pub bad: bool,
+}
+
+/// What the engine is doing.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Activity {
+    Loading(Progress),
+    /// Job `id` is about to enter this block.
+    Running {
+        id: u64,
+        layer: usize,
+        n_layer: usize,
+        left: usize,
+    },
+    Exporting(PathBuf),
+}
+
+pub struct App {
+    pub screen: Screen,
+    pub overlay: Option<Overlay>,
+    /// Columns and rows of the terminal.
+    pub size: (u16, u16),
+    pub theme: Theme,
+    /// What the user asked for: `demo`, a hub id, a directory.
+    pub asked_model: String,
+    pub model: Option<Arc<Model>>,
+    /// What is to be run; the last run may still be of what it was before.
+    pub input: Input,
+    pub run: Option<Arc<Run>>,
+    pub summary: Option<Arc<Summary>>,
+    /// Id of `run`.
+    pub run_id: u64,
+    /// Id of the newest job.
+    pub job_id: u64,
+    pub selection: Selection,
+    pub focus: Focus,
+    /// Each step halves the window of the Stages map.
+    pub zoom: u8,
+    /// First row and column of the window.
+    pub origin: (usize, usize),
+    pub pooling: Pooling,
+    /// A range chosen by hand; else what suits the quantity.
+    pub range: Option<RangeMode>,
+    pub stage: AttnStage,
+    pub sampling: Sampling,
+    /// What was last computed for each place on the screens, of `run` or of the run before.
+    pub seen: HashMap<Slot, Arc<Seen>>,
+    /// What was last asked for, so that it is asked once.
+    pub asked: Option<(u64, Vec<(Slot, Look)>)>,
+    pub activity: Option<Activity>,
+    pub notice: Option<Notice>,
+    /// The frame of the spinner.
+    pub tick: usize,
+    /// Leave; with an error to show after the terminal is restored.
+    pub quit: Option<Result<(), Error>>,
+}
+
+impl App {
+    pub fn new(asked_model: String, input: Input, theme: Theme, size: (u16, u16)) -> Self {
+        Self {
+            screen: Screen::Tokens,
+            overlay: None,
+            size,
+            theme,
+            asked_model,
+            model: None,
+            input,
+            run: None,
+            summary: None,
+            run_id: 0,
+            job_id: 0,
+            selection: Selection {
+                hook: Site::ResidPre.at(0),
+                layer: 0,
+                head: 0,
+                position: 0,
+                key: 0,
+                column: 0,
+                candidate: 0,
+            },
+            focus: Focus::Tree,
+            zoom: 0,
+            origin: (0, 0),
+            pooling: Pooling::default(),
+            range: None,
+            stage: AttnStage::Pattern,
+            sampling: Sampling::default(),
+            seen: HashMap::new(),
+            asked: None,
+            activity: Some(Activity::Loading(Progress::Reading)),
+            notice: None,
+            tick: 0,
+            quit: None,
+        }
+    }
+
+    /// The tensor of the Stages screen, as a matrix.
+    pub fn stages_view(&self) -> View {
+        View::hook(self.selection.hook, self.selection.head)
+    }
+
+    pub fn range_for(&self, quantity: Quantity) -> RangeMode {
+        self.range.unwrap_or(RangeMode::suited(quantity))
+    }
+
+    /// Row and column of the selection in a matrix.
+    pub fn cell_in(&self, view: View) -> (usize, usize) {
+        use crate::hooks::Axis;
+        let column = match view.axes().1 {
+            Axis::Key => self.selection.key,
+            Axis::One => 0,
+            _ => self.selection.column,
+        };
+        (self.selection.position, column)
+    }
+
+    pub fn map(&self, slot: Slot) -> Option<&Map> {
+        match &**self.seen.get(&slot)? {
+            Seen::Map(map) => Some(map),
+            _ => None,
+        }
+    }
+
+    pub fn row(&self, slot: Slot) -> Option<&RowLook> {
+        match &**self.seen.get(&slot)? {
+            Seen::Row(row) => Some(row),
+            _ => None,
+        }
+    }
+
+    pub fn next(&self) -> Option<&Next> {
+        match &**self.seen.get(&Slot::Next)? {
+            Seen::Next(_, next) => Some(next),
+            _ => None,
+        }
+    }
+
+    /// The surprise of the token at `position`, in bits.
+    pub fn surprise(&self, position: usize) -> Option<f32> {
+        let summary = self.summary.as_ref()?;
+        summary.surprises.get(position)?.map(|surprise| surprise.bits)
+    }
+
+    pub fn note(&mut self, text: impl Into<String>) {
+        self.notice = Some(Notice { text: text.into(), bad: false });
+    }
+
+    pub fn complain(&mut self, text: impl Into<String>) {
+        self.notice = Some(Notice { text: text.into(), bad: true });
+    }
+
+    /// Whether something is going on that the user waits for.
+    pub fn is_busy(&self) -> bool {
+        self.activity.is_some()
+    }
+}

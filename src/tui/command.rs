@@ -1,0 +1,121 @@
+//! *The* table of commands: the keymap, the help, the palette and the README derive from it.
+
+use super::app::Screen;
+
+/// One row of the table.
+#[derive(Debug)]
+pub struct Entry {
+    pub command: Command,
+    /// As typed in the palette.
+    pub name: &'static str,
+    /// Keys in the notation of [`super::keymap::Key`].
+    pub keys: &'static [&'static str],
+    /// The screens where it does something; empty: all.
+    pub screens: &'static [Screen],
+    /// One line for people.
+    pub doc: &'static str,
+    /// A word for the key line at the bottom; empty: not shown there.
+    pub hint: &'static str,
+}
+
+macro_rules! commands {
+    ($( $command:ident $name:literal [$($key:literal)*] [$($screen:ident)*] $hint:literal $doc:literal; )*) => {
+        /// Everything a key, the palette or the mouse can ask for.
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+        pub enum Command { $( $command, )* }
+
+        /// The table of commands, in the order of the help.
+        pub const COMMANDS: &[Entry] = &[ $( Entry {
+            command: Command::$command,
+            name: $name,
+            keys: &[ $( $key, )* ],
+            screens: &[ $( Screen::$screen, )* ],
+            doc: $doc,
+            hint: $hint,
+        }, )* ];
+    };
+}
+
+commands! {
+    // command         name               keys                       screens                 hint        doc
+    Help               "help"             ["?" "f1"]                 []                      "help"      "show all keys; type to search";
+    Palette            "commands"         [":"]                      []                      "command"   "run a command by name";
+    Find               "find"             ["/"]                      []                      "find"      "find a tensor by its hook name";
+    Edit               "edit"             ["e"]                      []                      "edit"      "edit the prompt; the run follows as you type";
+    Export             "export"           ["x"]                      []                      "export"    "write what is on screen, or everything, to a file";
+    Generate           "generate"         ["g"]                      []                      "sample"          "append one sampled token";
+    GenerateMany       "generate-many"    ["G"]                      []                      ""          "append sixteen sampled tokens, one by one";
+    ToggleBos          "bos"              ["B"]                      []                      ""          "put the beginning-of-text token before the prompt, or not";
+    Back               "back"             ["esc"]                    []                      ""          "stop what is running, or leave the map";
+    Quit               "quit"             ["q" "ctrl-c"]             []                      "quit"      "leave actscope";
+
+    NextScreen         "next-screen"      ["tab"]                    []                      ""          "go to the next screen";
+    PreviousScreen     "previous-screen"  ["shift-tab"]              []                      ""          "go to the previous screen";
+    Tokens             "tokens"           ["1"]                      []                      ""          "screen: the prompt as tokens";
+    Embedding          "embedding"        ["2"]                      []                      ""          "screen: rows of wte and wpe, and their sum";
+    Stages             "stages"           ["3"]                      []                      ""          "screen: every tensor in data-flow order";
+    Attention          "attention"        ["4"]                      []                      ""          "screen: every head's attention map";
+    Logits             "logits"           ["5"]                      []                      ""          "screen: what may come next";
+
+    Left               "left"             ["left" "h"]               []                      ""          "move left: token, column, or key";
+    Right              "right"            ["right" "l"]              []                      ""          "move right: token, column, or key";
+    Up                 "up"               ["up" "k"]                 []                      ""          "move up: tensor, row, query, or candidate";
+    Down               "down"             ["down" "j"]               []                      ""          "move down: tensor, row, query, or candidate";
+    PageUp             "page-up"          ["pageup" "ctrl-u"]        []                      ""          "move up by ten";
+    PageDown           "page-down"        ["pagedown" "ctrl-d"]      []                      ""          "move down by ten";
+    First              "first"            ["home" "^"]               []                      ""          "go to the first token, column, or key";
+    Last               "last"             ["end" "$"]                []                      ""          "go to the last token, column, or key";
+    PreviousToken      "previous-token"   [","]                      []                      ""          "select the token before, on any screen";
+    NextToken          "next-token"       ["."]                      []                      ""          "select the next token, on any screen";
+    PreviousLayer      "previous-layer"   ["{"]                      [Stages Attention]      "layer"     "the same tensor one block before";
+    NextLayer          "next-layer"       ["}"]                      [Stages Attention]      "layer"     "the same tensor one block after";
+    PreviousHead       "previous-head"    ["["]                      [Stages Attention]      "head"      "the head before";
+    NextHead           "next-head"        ["]"]                      [Stages Attention]      "head"      "the next head";
+
+    Open               "open"             ["enter"]                  [Tokens Embedding Stages Attention Logits] "" "walk in the map, open the tensor in Stages, or append the selected token";
+    ZoomIn             "zoom-in"          ["z" "+"]                  [Stages]                "zoom"      "fewer values, larger; down to printed numbers";
+    ZoomOut            "zoom-out"         ["Z" "-"]                  [Stages]                ""          "more values";
+    ZoomReset          "zoom-reset"       ["0"]                      [Stages]                ""          "the whole tensor";
+    Pooling            "pooling"          ["p"]                      [Stages Embedding Attention Logits] "" "pool by largest |x| or by mean";
+    Range              "range"            ["r"]                      [Stages Embedding Attention Logits] "range" "colour range: robust, full, or each row by itself";
+    AttentionStage     "attention-stage"  ["s"]                      [Attention]             "stage"     "scores, scaled, masked, or pattern";
+    Palettes           "colours"          ["c"]                      []                      ""          "next pair of colour maps";
+    Background         "background"       ["b"]                      []                      ""          "dark or light background";
+
+    Cooler             "temperature-down" ["t"]                      [Logits]                "temp"      "temperature down by 0.1; 0 always takes the likeliest";
+    Warmer             "temperature-up"   ["T"]                      [Logits]                "temp"      "temperature up by 0.1";
+    FewerK             "top-k-down"       ["<"]                      [Logits]                "top-k"     "sample from fewer tokens";
+    MoreK              "top-k-up"         [">"]                      [Logits]                "top-k"     "sample from more tokens, up to all";
+    LessP              "top-p-down"       ["("]                      [Logits]                "top-p"     "sample from less probability mass";
+    MoreP              "top-p-up"         [")"]                      [Logits]                "top-p"     "sample from more probability mass, up to all";
+    Reseed             "reseed"           ["S"]                      [Logits]                "seed"      "another seed for sampling";
+}
+
+impl Command {
+    /// This command's row of the table.
+    pub fn entry(self) -> &'static Entry {
+        &COMMANDS[self as usize]
+    }
+}
+
+impl Entry {
+    /// Whether the command does something on `screen`.
+    pub fn works_on(&self, screen: Screen) -> bool {
+        self.screens.is_empty() || self.screens.contains(&screen)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::collections::HashSet;
+
+    #[test]
+    fn rows_are_in_the_order_of_the_commands_and_names_are_unique() {
+        let mut names = HashSet::new();
+        for (i, entry) in COMMANDS.iter().enumerate() {
+            assert_eq!(entry.command as usize, i);
+            assert!(names.insert(entry.name), "{} twice", entry.name);
+        }
+    }
+}

@@ -1,0 +1,279 @@
+//! The frame around every screen. Only reads the state.
+
+use ratatui::buffer::Buffer;
+use ratatui::layout::Rect;
+use ratatui::text::{Line, Span};
+use unicode_width::UnicodeWidthStr;
+
+use super::app::{Activity, App, Screen};
+use super::command::{COMMANDS, Entry};
+use super::keymap::pretty;
+use super::layout::{Frame, SMALLEST};
+use super::overlays;
+use super::screens;
+use super::text::{bytes, put, put_line, put_right};
+use super::widgets::token_strip::{self, Strip};
+use crate::model::{Model, Progress};
+
+/// Draws everything.
+pub fn draw(app: &App, buffer: &mut Buffer) {
+    let area = buffer.area;
+    match Frame::new((area.width, area.height)) {
+        None => draw_too_small(app, area, buffer),
+        Some(frame) => {
+            buffer.set_style(area, app.theme.text());
+            draw_title(app, frame.title, buffer);
+            draw_tabs(app, frame.tabs, buffer);
+            draw_strip(app, frame.strip, buffer);
+            for (rule, y) in [(frame.top_rule, frame.top_rule.y), (frame.bottom_rule, frame.bottom_rule.y)] {
+                buffer.set_string(rule.x, y, "─".repeat(rule.width.into()), app.theme.faint());
+            }
+            match &app.run {
+                Some(run) => {
+                    screens::draw(app, run, frame.body, buffer);
+                    draw_inspector(app, frame.inspector, screens::inspect(app, run), buffer);
+                }
+                None => draw_waiting(app, frame.body, buffer),
+            }
+            draw_keys(app, frame.keys, buffer);
+            overlays::draw(app, area, buffer);
+        }
+    }
+    app.theme.degrade(buffer);
+}
+
+fn draw_too_small(app: &App, area: Rect, buffer: &mut Buffer) {
+    let sentence =
+        format!("actscope needs {}×{}; this is {}×{}", SMALLEST.0, SMALLEST.1, area.width, area.height);
+    // Wrapped at words, as far as there is room.
+    let (mut x, mut y) = (0u16, 0u16);
+    for word in sentence.split(' ') {
+        let width = word.width() as u16;
+        if x > 0 && x + 1 + width > area.width {
+            (x, y) = (0, y + 1);
+        }
+        if y >= area.height {
+            break;
+        }
+        if x > 0 {
+            x += 1;
+        }
+        x = put(buffer, x, y, area.width.saturating_sub(x), word, app.theme.text());
+    }
+}
+
+fn draw_title(app: &App, area: Rect, buffer: &mut Buffer) {
+    let theme = app.theme;
+    let mut left = vec![Span::styled("actscope", theme.accent()), Span::raw("  ")];
+    match &app.model {
+        Some(model) => left.extend(model_words(model, app)),
+        None => left.push(Span::styled(app.asked_model.clone(), theme.strong())),
+    }
+    let right = Line::from(right_words(app));
+    let right_width = (right.width() as u16).min(area.width);
+    let room = area.width.saturating_sub(right_width + 2);
+    put_line(buffer, Rect { width: room, ..area }, &left);
+    put_right(buffer, area, &right);
+}
+
+fn model_words<'a>(model: &Model, app: &App) -> Vec<Span<'a>> {
+    let theme = app.theme;
+    let c = model.config();
+    let p = &model.provenance;
+    let format = |dtype: candle_core::DType| dtype.as_str().to_owned();
+    let dtype = match p.stored_dtype {
+        Some(stored) if stored != p.dtype => format!("{}→{}", format(stored), format(p.dtype)),
+        _ => format(p.dtype),
+    };
+    let mut words = format!(
+        " · {} layers · {} heads · C {} · V {} · {dtype} · {}",
+        c.n_layer, c.n_head, c.n_embd, c.vocab_size, p.device
+    );
+    if let Some(hash) = p.known_sha256() {
+        words.push_str(&format!(" · sha256 {}", &hash[..8]));
+    }
+    vec![Span::styled(p.model.clone(), theme.strong()), Span::styled(words, theme.dim())]
+}
+
+/// What was computed and what it cost, or what is going on.
+fn right_words<'a>(app: &App) -> Vec<Span<'a>> {
+    const SPINNER: [&str; 8] = ["⠋", "⠙", "⠸", "⠴", "⠦", "⠇", "⠏", "⠿"];
+    let theme = app.theme;
+    let spin = SPINNER[app.tick % SPINNER.len()];
+    let busy = |what: String| {
+        vec![Span::styled(format!("{spin} {what}"), theme.focus()), Span::styled("  Esc cancel", theme.dim())]
+    };
+    match &app.activity {
+        Some(Activity::Loading(_)) => return vec![Span::styled(format!("{spin} loading"), theme.focus())],
+        // A run that is done before one could read it is not announced.
+        Some(Activity::Running { layer, n_layer, left, .. }) if app.tick > 0 => {
+            let more = if *left > 0 { format!(", {left} tokens to go") } else { String::new() };
+            return busy(format!("block {layer} of {n_layer}{more}"));
+        }
+        Some(Activity::Exporting(path)) => {
+            return vec![Span::styled(format!("{spin} writing {}", path.display()), theme.focus())];
+        }
+        _ => {}
+    }
+    let Some(run) = &app.run else { return Vec::new() };
+    let tokens = if run.n_tokens() == 1 { "1 token".into() } else { format!("{} tokens", run.n_tokens()) };
+    let bos = if run.input.bos { "BOS" } else { "no BOS" };
+    let ms = run.took.as_secs_f64() * 1e3;
+    let words = format!("{tokens} · {bos} · {ms:.1} ms · {}", bytes(run.cache.bytes()));
+    vec![Span::styled(words, theme.text())]
+}
+
+/// The tabs and where each begins.
+fn tabs(area: Rect) -> Vec<(Screen, u16, u16)> {
+    let mut x = area.x;
+    Screen::ALL
+        .into_iter()
+        .map(|screen| {
+            let width = screen.name().width() as u16 + 4;
+            let place = (screen, x, width);
+            x += width;
+            place
+        })
+        .collect()
+}
+
+/// The screen whose tab is at a place.
+pub fn tab_at(frame: &Frame, x: u16, y: u16) -> Option<Screen> {
+    let found = tabs(frame.tabs).into_iter().find(|(_, start, width)| (*start..start + width).contains(&x));
+    found.filter(|_| y == frame.tabs.y).map(|(screen, ..)| screen)
+}
+
+fn draw_tabs(app: &App, area: Rect, buffer: &mut Buffer) {
+    let theme = app.theme;
+    for (i, (screen, x, width)) in tabs(area).into_iter().enumerate() {
+        let (text, style) = if screen == app.screen {
+            (format!("▸{} {}◂", i + 1, screen.name()), theme.accent())
+        } else {
+            (format!(" {} {} ", i + 1, screen.name()), theme.dim())
+        };
+        put(buffer, x, area.y, width, &text, style);
+    }
+    if let Some(run) = &app.run {
+        let position = app.selection.position;
+        let words = format!("token {} of {} · id {}", position + 1, run.n_tokens(), run.tokens[position]);
+        let used = tabs(area).last().map_or(area.x, |(_, x, width)| x + width + 2);
+        let rest = Rect { x: used, width: area.right().saturating_sub(used), ..area };
+        put_right(buffer, rest, &Line::from(Span::styled(words, theme.dim())));
+    }
+}
+
+/// The token strip of a run.
+pub fn strip(app: &App, area: Rect) -> Strip {
+    let Some(run) = &app.run else { return Strip::default() };
+    let widths: Vec<_> = (0..run.n_tokens()).map(|p| token_strip::width(&run.token_text(p))).collect();
+    Strip::new(area, &widths, app.selection.position)
+}
+
+fn draw_strip(app: &App, area: Rect, buffer: &mut Buffer) {
+    let Some(run) = &app.run else { return };
+    let strip = strip(app, area);
+    let shade = |position| screens::token_shade(app, position);
+    let text = |position| run.token_text(position);
+    token_strip::draw(
+        buffer,
+        area,
+        &strip,
+        &text,
+        &shade,
+        (app.selection.position, run.n_tokens()),
+        app.theme,
+    );
+}
+
+fn draw_inspector(app: &App, area: Rect, mut lines: Vec<Vec<Span>>, buffer: &mut Buffer) {
+    if let Some(notice) = &app.notice {
+        let style = if notice.bad { app.theme.bad() } else { app.theme.good() };
+        let room = usize::from(area.height).saturating_sub(1);
+        lines.truncate(room);
+        lines.resize_with(room, Vec::new);
+        lines.push(vec![Span::styled(notice.text.clone(), style)]);
+    }
+    for (line, y) in lines.iter().zip(area.top()..area.bottom()) {
+        put_line(buffer, Rect { y, height: 1, ..area }, line);
+    }
+}
+
+/// Before the first run: what is loading, or what to type.
+fn draw_waiting(app: &App, area: Rect, buffer: &mut Buffer) {
+    let theme = app.theme;
+    let line = |y: u16| Rect { y: area.y + y, height: 1.min(area.height.saturating_sub(y)), ..area };
+    match &app.activity {
+        Some(Activity::Loading(Progress::Download { file, done, total, rate })) => {
+            let speed = rate.map_or_else(String::new, |rate| format!(", {}/s", bytes(rate as u64)));
+            let of = total.map_or_else(String::new, |total| format!(" of {}", bytes(total)));
+            put_line(buffer, line(1), &[Span::styled(format!("downloading {file}"), theme.strong())]);
+            put_line(buffer, line(2), &[Span::styled(format!("{}{of}{speed}", bytes(*done)), theme.text())]);
+            if let Some(total) = total.filter(|total| *total > 0) {
+                let width = usize::from(area.width.min(60));
+                let bar = super::widgets::bar::bar(*done as f32 / total as f32, width);
+                put_line(buffer, line(3), &[Span::styled(bar, theme.focus())]);
+            }
+            put_line(
+                buffer,
+                line(5),
+                &[Span::styled("q leaves; what is whole stays in the cache", theme.dim())],
+            );
+        }
+        Some(Activity::Loading(Progress::Reading)) => {
+            put_line(
+                buffer,
+                line(1),
+                &[Span::styled(format!("loading {}", app.asked_model), theme.strong())],
+            );
+        }
+        Some(_) => {
+            put_line(buffer, line(1), &[Span::styled("the first run is on its way", theme.strong())]);
+        }
+        None => {
+            put_line(buffer, line(1), &[Span::styled("nothing to run: the prompt is empty", theme.strong())]);
+            put_line(buffer, line(2), &[Span::styled("press e and type one", theme.text())]);
+            if let Some(notice) = &app.notice {
+                let style = if notice.bad { theme.bad() } else { theme.good() };
+                put_line(buffer, line(4), &[Span::styled(notice.text.clone(), style)]);
+            }
+        }
+    }
+}
+
+/// The keys that matter here: help, what the arrows move, this screen's keys, the general ones;
+/// `quit` at the right. What does not fit is in the help.
+fn draw_keys(app: &App, area: Rect, buffer: &mut Buffer) {
+    let theme = app.theme;
+    let (own, general): (Vec<_>, Vec<_>) = COMMANDS
+        .iter()
+        .filter(|entry| !entry.hint.is_empty() && entry.works_on(app.screen))
+        .partition(|entry| !entry.screens.is_empty());
+    let (help, rest) = general.split_first().expect("help comes first in the table");
+    let (quit, rest) = rest.split_last().expect("the table ends its general part with quit");
+    let of = |entry: &&Entry| (pretty(entry.keys[0]), entry.hint);
+    let arrows = screens::arrows(app).iter().map(|&(keys, hint)| (keys.to_owned(), hint));
+    let mut hints: Vec<(String, &str)> = Vec::new();
+    for (key, hint) in
+        [of(help)].into_iter().chain(arrows).chain(own.iter().map(of)).chain(rest.iter().map(of))
+    {
+        match hints.last_mut() {
+            // Two keys for the two directions of one thing stand together.
+            Some((keys, last)) if *last == hint => keys.push_str(&format!(" {key}")),
+            _ => hints.push((key, hint)),
+        }
+    }
+    let (key, hint) = of(quit);
+    let right = area.right().saturating_sub((key.width() + 1 + hint.width()) as u16);
+    let after = put(buffer, right, area.y, area.width, &key, theme.focus());
+    put(buffer, after + 1, area.y, area.width, hint, theme.dim());
+    let mut x = area.x;
+    for (key, hint) in hints {
+        let width = (key.width() + hint.width() + 3) as u16;
+        if x + width > right {
+            break;
+        }
+        let after = put(buffer, x, area.y, width, &key, theme.focus());
+        put(buffer, after + 1, area.y, width, hint, theme.dim());
+        x += width;
+    }
+}

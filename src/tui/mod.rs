@@ -1,0 +1,19 @@
+//! The explorer.
+//!
+//! State is one plain struct ([`app::App`]); [`update::update`] is the only place that changes it,
+//! and says what the engine has to do; [`draw::draw`] only reads it. Both work without a terminal.
+
+pub mod app;
+pub mod command;
+pub mod draw;
+pub mod keymap;
+mod layout;
+mod overlays;
+mod screens;
+mod terminal;
+pub mod text;
+pub mod theme;
+pub mod update;
+mod widgets;
+
+pub use terminal::{Options, run};

@@ -1,0 +1,85 @@
+//! Editing the prompt in place: several lines, paste, undo.
+
+use ratatui::buffer::Buffer;
+use ratatui::crossterm::event::{KeyCode, KeyEvent, KeyModifiers};
+use ratatui::layout::Rect;
+use ratatui::widgets::Widget;
+use ratatui_textarea::{CursorMove, TextArea, WrapMode};
+
+use super::panel;
+use crate::error::{Error, Result};
+use crate::run::{Input, Prompt};
+use crate::tui::app::App;
+use crate::tui::theme::Theme;
+
+pub struct Editor {
+    area: TextArea<'static>,
+    /// The prompt is written as token ids: the model has no tokenizer.
+    ids: bool,
+}
+
+impl Editor {
+    /// An editor that starts with `text`, the cursor at its end.
+    pub fn new(text: &str, ids: bool, theme: Theme) -> Self {
+        let mut area = TextArea::new(text.split('\n').map(str::to_owned).collect());
+        area.set_style(theme.panel());
+        area.set_cursor_line_style(theme.panel());
+        area.set_cursor_style(theme.selected());
+        area.set_selection_style(theme.selected());
+        area.set_wrap_mode(WrapMode::WordOrGlyph);
+        area.set_placeholder_text(if ids { "token ids, as in 5, 17, 96" } else { "type a prompt" });
+        area.set_placeholder_style(theme.panel().patch(theme.dim()));
+        area.move_cursor(CursorMove::Bottom);
+        area.move_cursor(CursorMove::End);
+        Self { area, ids }
+    }
+
+    /// Handles a key; says whether the text changed.
+    pub fn key(&mut self, key: KeyEvent) -> bool {
+        let ctrl = key.modifiers.contains(KeyModifiers::CONTROL);
+        match key.code {
+            KeyCode::Char('z') if ctrl => self.area.undo(),
+            KeyCode::Char('y') if ctrl => self.area.redo(),
+            KeyCode::Char('a') if ctrl => {
+                self.area.select_all();
+                false
+            }
+            KeyCode::Char('u') if ctrl => self.area.delete_line_by_head(),
+            _ => self.area.input(key),
+        }
+    }
+
+    pub fn paste(&mut self, text: &str) -> bool {
+        self.area.insert_str(text.replace("\r\n", "\n").replace('\r', "\n"))
+    }
+
+    pub fn text(&self) -> String {
+        self.area.lines().join("\n")
+    }
+
+    /// What the text asks to be run.
+    ///
+    /// # Errors
+    /// [`Error::Usage`] for ids that are none.
+    pub fn input(&self, bos: bool) -> Result<Input> {
+        let text = self.text();
+        if !self.ids {
+            return Ok(Input::text(text).with_bos(bos));
+        }
+        let words = text.split([',', ' ', '\n']).filter(|word| !word.is_empty());
+        let ids: Result<Vec<u32>> = words
+            .map(|word| word.parse().map_err(|_| Error::usage(format!("`{word}` is no token id"))))
+            .collect();
+        Ok(Input { prompt: Prompt::Ids(ids?), bos })
+    }
+}
+
+/// The panel lies over the top of the body, so that the picture below follows as one types.
+pub fn draw(editor: &Editor, app: &App, area: Rect, buffer: &mut Buffer) {
+    let height = (area.height / 3).clamp(5, 14);
+    let place = Rect { x: area.x + 1, y: area.y + 3, width: area.width.saturating_sub(2), height };
+    let title = if editor.ids { "Token ids" } else { "Prompt" };
+    let keys = "the run follows as you type · Enter new line · Ctrl-Z undo · Ctrl-Y redo · Esc done";
+    let inside = panel(place, title, keys, app.theme, buffer);
+    (&editor.area).render(inside, buffer);
+}

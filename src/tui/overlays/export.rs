@@ -1,0 +1,86 @@
+//! Where to write what is on screen, or everything.
+
+use ratatui::buffer::Buffer;
+use ratatui::crossterm::event::{KeyCode, KeyEvent, KeyModifiers};
+use ratatui::layout::Rect;
+use ratatui::text::Span;
+
+use super::{centred, panel};
+use crate::hooks::HookName;
+use crate::tui::app::App;
+use crate::tui::text::put_line;
+
+pub struct ExportForm {
+    /// The tensor on screen.
+    pub hook: HookName,
+    pub head: Option<usize>,
+    /// All that was captured, rather than that tensor.
+    pub everything: bool,
+    pub path: String,
+}
+
+impl ExportForm {
+    pub fn new(hook: HookName, head: Option<usize>) -> Self {
+        let head_name = head.map_or_else(String::new, |head| format!(".head{head}"));
+        Self { hook, head, everything: false, path: format!("{hook}{head_name}.png") }
+    }
+
+    /// Handles a key; `true` when it is to be written.
+    pub fn key(&mut self, key: KeyEvent) -> bool {
+        let ctrl = key.modifiers.contains(KeyModifiers::CONTROL);
+        match key.code {
+            KeyCode::Enter => return !self.path.trim().is_empty(),
+            KeyCode::Tab | KeyCode::BackTab => self.toggle(),
+            KeyCode::Backspace => drop(self.path.pop()),
+            KeyCode::Char('u') if ctrl => self.path.clear(),
+            KeyCode::Char(c) if !ctrl => self.path.push(c),
+            _ => {}
+        }
+        false
+    }
+
+    pub fn paste(&mut self, text: &str) {
+        self.path.extend(text.chars().filter(|c| !c.is_control()));
+    }
+
+    /// A figure cannot show everything: the name follows while it is the proposed one.
+    fn toggle(&mut self) {
+        let proposed = Self::new(self.hook, self.head).path;
+        self.everything = !self.everything;
+        if self.everything && self.path == proposed {
+            self.path = "run.safetensors".into();
+        } else if !self.everything && self.path == "run.safetensors" {
+            self.path = proposed;
+        }
+    }
+}
+
+pub fn draw(form: &ExportForm, app: &App, area: Rect, buffer: &mut Buffer) {
+    let theme = app.theme;
+    let base = theme.panel();
+    let keys = "Tab what · Enter write · Ctrl-U clear · Esc close";
+    let inside = panel(centred(area, 84, 9), "Export", keys, theme, buffer);
+    let line = |y: u16| Rect { y: inside.y + y, height: 1.min(inside.height.saturating_sub(y)), ..inside };
+    let dim = base.patch(theme.dim());
+    let pick = |on: bool| if on { base.patch(theme.accent()) } else { dim };
+    let head = form.head.map_or_else(String::new, |head| format!(" head {head}"));
+    let one = format!("{} {}{head}", if form.everything { '○' } else { '●' }, form.hook);
+    let all = format!("{} every tensor of the run", if form.everything { '●' } else { '○' });
+    put_line(buffer, line(1), &[Span::styled("write  ", dim), Span::styled(one, pick(!form.everything))]);
+    put_line(buffer, line(2), &[Span::styled("       ", dim), Span::styled(all, pick(form.everything))]);
+    put_line(
+        buffer,
+        line(4),
+        &[
+            Span::styled("to     ", dim),
+            Span::styled(form.path.clone(), base.patch(theme.strong())),
+            Span::styled("▏", base.patch(theme.accent())),
+        ],
+    );
+    let kinds = if form.everything {
+        "the ending decides: .safetensors .npz .json"
+    } else {
+        "the ending decides: .png .svg, or .safetensors .npz .npy .csv .json"
+    };
+    put_line(buffer, line(5), &[Span::styled(format!("       {kinds}"), dim)]);
+}

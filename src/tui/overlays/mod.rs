@@ -1,0 +1,63 @@
+//! What lies over a screen and takes the keys: the prompt editor, the pickers, the export form.
+
+mod editor;
+mod export;
+mod picker;
+
+pub use editor::Editor;
+pub use export::ExportForm;
+pub use picker::{Choice, Picker};
+
+use ratatui::buffer::Buffer;
+use ratatui::layout::Rect;
+use ratatui::text::Span;
+
+use super::app::App;
+use super::text::{put, put_line};
+use super::theme::Theme;
+
+pub enum Overlay {
+    Editor(Box<Editor>),
+    Picker(Picker),
+    Export(ExportForm),
+}
+
+/// Draws the overlay, if there is one; `area` is the whole screen.
+pub fn draw(app: &App, area: Rect, buffer: &mut Buffer) {
+    match &app.overlay {
+        None => {}
+        Some(Overlay::Editor(editor)) => editor::draw(editor, app, area, buffer),
+        Some(Overlay::Picker(picker)) => picker::draw(picker, app, area, buffer),
+        Some(Overlay::Export(form)) => export::draw(form, app, area, buffer),
+    }
+}
+
+/// A cleared panel with a frame and a title; returns the room inside.
+fn panel(area: Rect, title: &str, keys: &str, theme: Theme, buffer: &mut Buffer) -> Rect {
+    let area = area.intersection(buffer.area);
+    if area.width < 4 || area.height < 3 {
+        return Rect::ZERO;
+    }
+    let style = theme.panel();
+    let across = "─".repeat(usize::from(area.width) - 2);
+    let edge = style.patch(theme.focus());
+    for y in area.top()..area.bottom() {
+        let line = match y {
+            y if y == area.top() => format!("╭{across}╮"),
+            y if y + 1 == area.bottom() => format!("╰{across}╯"),
+            _ => format!("│{}│", " ".repeat(usize::from(area.width) - 2)),
+        };
+        buffer.set_string(area.x, y, line, edge);
+    }
+    let width = area.width.saturating_sub(4);
+    put(buffer, area.x + 2, area.y, width, &format!(" {title} "), style.patch(theme.strong()));
+    let foot = Rect { x: area.x + 2, y: area.bottom() - 1, width, height: 1 };
+    put_line(buffer, foot, &[Span::styled(format!(" {keys} "), style.patch(theme.dim()))]);
+    Rect { x: area.x + 2, y: area.y + 1, width, height: area.height - 2 }
+}
+
+/// A rectangle of at most this size in the middle of `area`.
+fn centred(area: Rect, width: u16, height: u16) -> Rect {
+    let (width, height) = (width.min(area.width), height.min(area.height));
+    Rect { x: area.x + (area.width - width) / 2, y: area.y + (area.height - height) / 2, width, height }
+}

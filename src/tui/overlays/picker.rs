@@ -1,0 +1,222 @@
+//! A list to choose from by typing: the help, the palette, the finder of hooks.
+
+use nucleo_matcher::pattern::{CaseMatching, Normalization, Pattern};
+use nucleo_matcher::{Config as MatcherConfig, Matcher, Utf32Str};
+use ratatui::buffer::Buffer;
+use ratatui::crossterm::event::{KeyCode, KeyEvent, KeyModifiers};
+use ratatui::layout::Rect;
+use ratatui::text::Span;
+
+use super::{centred, panel};
+use crate::hooks::HookName;
+use crate::model::Config;
+use crate::tui::app::{App, Screen};
+use crate::tui::command::{COMMANDS, Command};
+use crate::tui::keymap::Keys;
+use crate::tui::text::{pad, put, put_line};
+
+/// What choosing an item does.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Choice {
+    Run(Command),
+    Go(HookName),
+}
+
+struct Item {
+    /// Three columns: what it is called, its key or shape, what it does.
+    columns: [String; 3],
+    choice: Choice,
+}
+
+pub struct Picker {
+    title: &'static str,
+    widths: [usize; 2],
+    items: Vec<Item>,
+    query: String,
+    /// Items that match, best first, by index.
+    matches: Vec<usize>,
+    selected: usize,
+}
+
+impl Picker {
+    /// Every command with its keys; those of `screen` first.
+    pub fn help(screen: Screen) -> Self {
+        let mut picker = Self::commands(screen);
+        picker.title = "Help: every key";
+        for item in &mut picker.items {
+            item.columns.swap(0, 1);
+        }
+        picker.widths = [14, 17];
+        picker
+    }
+
+    /// Every command by name.
+    pub fn commands(screen: Screen) -> Self {
+        let mut entries: Vec<_> = COMMANDS.iter().collect();
+        let rank =
+            |entry: &crate::tui::command::Entry| match (entry.screens.is_empty(), entry.works_on(screen)) {
+                (false, true) => 0,
+                (true, _) => 1,
+                (false, false) => 2,
+            };
+        entries.sort_by_key(|entry| rank(entry));
+        let item = |entry: &&crate::tui::command::Entry| {
+            let screens: Vec<_> = entry.screens.iter().map(|s| s.name()).collect();
+            let on = if screens.is_empty() || screens.len() == Screen::ALL.len() {
+                String::new()
+            } else {
+                format!(" ({})", screens.join(", "))
+            };
+            let columns = [entry.name.to_owned(), Keys(entry.keys).to_string(), format!("{}{on}", entry.doc)];
+            Item { columns, choice: Choice::Run(entry.command) }
+        };
+        Self::new("Commands", [17, 14], entries.iter().map(item).collect())
+    }
+
+    /// Every hook of the model.
+    pub fn hooks(config: &Config, n_tokens: usize) -> Self {
+        let item = |hook: HookName| {
+            let shape: Vec<_> = hook.shape(config, n_tokens).iter().map(ToString::to_string).collect();
+            let columns = [hook.to_string(), format!("({})", shape.join(", ")), hook.point().doc.to_owned()];
+            Item { columns, choice: Choice::Go(hook) }
+        };
+        let hooks = HookName::all(config).into_iter().filter(|hook| !hook.point().on_request);
+        Self::new("Find a tensor", [32, 15], hooks.map(item).collect())
+    }
+
+    fn new(title: &'static str, widths: [usize; 2], items: Vec<Item>) -> Self {
+        let matches = (0..items.len()).collect();
+        Self { title, widths, items, query: String::new(), matches, selected: 0 }
+    }
+
+    /// Handles a key; a choice when one was made.
+    pub fn key(&mut self, key: KeyEvent) -> Option<Choice> {
+        let ctrl = key.modifiers.contains(KeyModifiers::CONTROL);
+        let last = self.matches.len().saturating_sub(1);
+        match key.code {
+            KeyCode::Enter => return Some(self.items[*self.matches.get(self.selected)?].choice),
+            KeyCode::Up => self.selected = self.selected.saturating_sub(1),
+            KeyCode::Down => self.selected = (self.selected + 1).min(last),
+            KeyCode::Char('p') if ctrl => self.selected = self.selected.saturating_sub(1),
+            KeyCode::Char('n') if ctrl => self.selected = (self.selected + 1).min(last),
+            KeyCode::PageUp => self.selected = self.selected.saturating_sub(10),
+            KeyCode::PageDown => self.selected = (self.selected + 10).min(last),
+            KeyCode::Home => self.selected = 0,
+            KeyCode::End => self.selected = last,
+            KeyCode::Backspace => {
+                self.query.pop();
+                self.search();
+            }
+            KeyCode::Char('u') if ctrl => {
+                self.query.clear();
+                self.search();
+            }
+            KeyCode::Char(c) if !ctrl => {
+                self.query.push(c);
+                self.search();
+            }
+            _ => {}
+        }
+        None
+    }
+
+    pub fn paste(&mut self, text: &str) {
+        self.query.extend(text.chars().filter(|c| !c.is_control()));
+        self.search();
+    }
+
+    /// The choice at a place on the screen.
+    pub fn hit(&self, area: Rect, x: u16, y: u16) -> Option<Choice> {
+        let list = list_area(inner(place(area)));
+        let first = self.first(list.height.into());
+        let index = first + usize::from(y.checked_sub(list.y)?);
+        let inside = list.contains((x, y).into());
+        self.matches.get(index).filter(|_| inside).map(|&i| self.items[i].choice)
+    }
+
+    fn search(&mut self) {
+        let pattern = Pattern::parse(&self.query, CaseMatching::Smart, Normalization::Smart);
+        let mut matcher = Matcher::new(MatcherConfig::DEFAULT);
+        let mut buffer = Vec::new();
+        let mut scored: Vec<_> = (0..self.items.len())
+            .filter_map(|i| {
+                let [name, key, doc] = &self.items[i].columns;
+                // A match in the name is worth more than one in the description.
+                let mut score = |text: &str| pattern.score(Utf32Str::new(text, &mut buffer), &mut matcher);
+                let in_name = score(name).map(|s| s * 2);
+                in_name.or_else(|| score(&format!("{name} {key} {doc}"))).map(|s| (s, i))
+            })
+            .collect();
+        scored.sort_by_key(|&(score, i)| (std::cmp::Reverse(score), i));
+        self.matches = scored.into_iter().map(|(_, i)| i).collect();
+        self.selected = 0;
+    }
+
+    /// First match to show, so that the selected one is in sight.
+    fn first(&self, height: usize) -> usize {
+        self.selected.saturating_sub(height.saturating_sub(1))
+    }
+}
+
+fn place(area: Rect) -> Rect {
+    centred(area, 110, area.height.saturating_sub(4).min(40))
+}
+
+fn inner(place: Rect) -> Rect {
+    Rect {
+        x: place.x + 2,
+        y: place.y + 1,
+        width: place.width.saturating_sub(4),
+        height: place.height.saturating_sub(2),
+    }
+}
+
+fn list_area(inside: Rect) -> Rect {
+    Rect { y: inside.y + 2, height: inside.height.saturating_sub(2), ..inside }
+}
+
+pub fn draw(picker: &Picker, app: &App, area: Rect, buffer: &mut Buffer) {
+    let theme = app.theme;
+    let base = theme.panel();
+    let keys = "type to search · ↑↓ choose · Enter run · Esc close";
+    let inside = panel(place(area), picker.title, keys, theme, buffer);
+    if inside.is_empty() {
+        return;
+    }
+    let count = format!("{} of {}", picker.matches.len(), picker.items.len());
+    put_line(
+        buffer,
+        inside,
+        &[
+            Span::styled("› ", base.patch(theme.focus())),
+            Span::styled(picker.query.clone(), base.patch(theme.strong())),
+            Span::styled("▏", base.patch(theme.accent())),
+            Span::styled(format!("  {count}"), base.patch(theme.dim())),
+        ],
+    );
+    let list = list_area(inside);
+    if picker.matches.is_empty() {
+        put(buffer, list.x, list.y, list.width, "nothing matches", base.patch(theme.dim()));
+    }
+    let first = picker.first(list.height.into());
+    for ((i, &item), y) in picker.matches.iter().enumerate().skip(first).zip(list.top()..list.bottom()) {
+        let [a, b, c] = &picker.items[item].columns;
+        let selected = i == picker.selected;
+        let row = Rect { y, height: 1, ..list };
+        if selected {
+            buffer.set_style(row, theme.selected());
+        }
+        let style = |style| if selected { theme.selected() } else { base.patch(style) };
+        put_line(
+            buffer,
+            row,
+            &[
+                Span::styled(pad(a, picker.widths[0]), style(theme.strong())),
+                Span::styled(" ", style(theme.text())),
+                Span::styled(pad(b, picker.widths[1]), style(theme.focus())),
+                Span::styled(" ", style(theme.text())),
+                Span::styled(c.clone(), style(theme.dim())),
+            ],
+        );
+    }
+}

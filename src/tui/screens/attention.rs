@@ -1,0 +1,248 @@
+//! All heads of a block as small maps, one of them large, and what the selected query reads.
+
+use ratatui::buffer::Buffer;
+use ratatui::layout::Rect;
+use ratatui::style::Color;
+use ratatui::text::Span;
+use unicode_width::UnicodeWidthStr;
+
+use super::{Hit, position_label};
+use crate::analysis::{AttnStage, Source, View};
+use crate::engine::{Look, Slot};
+use crate::hooks::{Axis, Quantity};
+use crate::run::Run;
+use crate::tui::app::{App, Selection};
+use crate::tui::text::{fit, num, pad, put, put_line};
+use crate::tui::widgets::bar::bar;
+use crate::tui::widgets::heatmap::{self, Plot, Zoom};
+
+struct Layout {
+    title: Rect,
+    /// The small maps, one for each head.
+    heads: Vec<Rect>,
+    stages: Rect,
+    axis: u16,
+    labels: Rect,
+    plot: Rect,
+    legend: Rect,
+    reads: Rect,
+}
+
+fn layout(run: &Run, area: Rect) -> Layout {
+    let n_head = run.config().n_head;
+    let left_width = (area.width * 2 / 5).min(90);
+    let left = Rect { y: area.y + 2, width: left_width, height: area.height.saturating_sub(2), ..area };
+    let right = Rect { x: area.x + left_width + 2, width: area.width.saturating_sub(left_width + 2), ..area };
+
+    // As many columns as make the small maps largest, a line of the terminal being twice as high as wide.
+    let size = |columns: usize| {
+        let rows = n_head.div_ceil(columns);
+        let width = usize::from(left.width) / columns;
+        (width.saturating_sub(1)).min(2 * (usize::from(left.height) / rows).saturating_sub(1))
+    };
+    let columns = (1..=n_head).max_by_key(|&columns| (size(columns), columns)).unwrap_or(1);
+    let (wide, high) = (left.width / columns as u16, left.height / n_head.div_ceil(columns) as u16);
+    let place = |head: usize| Rect {
+        x: left.x + (head % columns) as u16 * wide,
+        y: left.y + (head / columns) as u16 * high,
+        width: wide,
+        height: high,
+    };
+
+    let n_reads = if area.height >= 30 { 8 } else { 3 };
+    let longest = (0..run.n_tokens()).map(|p| position_label(run, p).width()).max().unwrap_or(0);
+    let label_width = (longest + 3).min(if right.width >= 90 { 20 } else { 13 }) as u16;
+    let plot_height = right.height.saturating_sub(n_reads + 5);
+    let plot = Rect {
+        x: right.x + label_width,
+        y: right.y + 3,
+        width: right.width.saturating_sub(label_width),
+        height: plot_height,
+    };
+    Layout {
+        title: Rect { height: 1, ..area },
+        heads: (0..n_head).map(place).collect(),
+        stages: Rect { y: right.y + 1, height: 1, ..right },
+        axis: right.y + 2,
+        labels: Rect { width: label_width, y: plot.y, height: plot_height, ..right },
+        legend: Rect { height: (plot.bottom() + 1).saturating_sub(right.y), ..right },
+        reads: Rect {
+            y: plot.bottom() + 1,
+            height: right.bottom().saturating_sub(plot.bottom() + 1),
+            ..right
+        },
+        plot,
+    }
+}
+
+fn view(app: &App, head: usize) -> View {
+    View { source: Source::Stage(app.selection.layer, app.stage), head }
+}
+
+fn head_plot(run: &Run, area: Rect) -> Plot {
+    let inner = Rect {
+        y: area.y + 1,
+        width: area.width.saturating_sub(1),
+        height: area.height.saturating_sub(1),
+        ..area
+    };
+    // A window without numbers, however small.
+    let plot = Plot::new(inner, (run.n_tokens(), run.n_tokens()), Zoom::default(), true);
+    Plot { numbers: false, ..plot }
+}
+
+fn main_plot(run: &Run, area: Rect) -> Plot {
+    Plot::new(area, (run.n_tokens(), run.n_tokens()), Zoom::default(), true)
+}
+
+pub fn wanted(app: &App, run: &Run, area: Rect) -> Vec<(Slot, Look)> {
+    let layout = layout(run, area);
+    let range = |view: View| app.range_for(view.quantity());
+    let mut looks = Vec::new();
+    for (head, &area) in layout.heads.iter().enumerate() {
+        let view = view(app, head);
+        looks.push((Slot::Head(head), head_plot(run, area).look(view, app.pooling, range(view))));
+    }
+    let view = view(app, app.selection.head);
+    looks.push((Slot::Main, main_plot(run, layout.plot).look(view, app.pooling, range(view))));
+    let pattern =
+        View { source: Source::Stage(app.selection.layer, AttnStage::Pattern), head: app.selection.head };
+    looks.push((Slot::Row, Look::Row { view: pattern, row: app.selection.position }));
+    let stage = Look::Row { view, row: app.selection.position };
+    looks.push((Slot::Strip(0), stage));
+    looks
+}
+
+pub fn draw(app: &App, run: &Run, area: Rect, buffer: &mut Buffer) {
+    let theme = app.theme;
+    let layout = layout(run, area);
+    let selection = &app.selection;
+    let title = [
+        Span::styled(format!("block {}", selection.layer), theme.strong()),
+        Span::styled(format!(" of {}, {{ }} others   ", run.config().n_layer), theme.dim()),
+        Span::styled(format!("head {}.{}", selection.layer, selection.head), theme.accent()),
+        Span::styled(format!(" of {}, [ ] others   ", run.config().n_head), theme.dim()),
+        Span::styled("down: query, the token that reads · across: key, the token that is read", theme.dim()),
+    ];
+    put_line(buffer, layout.title, &title);
+    for (head, &area) in layout.heads.iter().enumerate() {
+        let selected = head == selection.head;
+        let name = format!("{}{}.{head}", if selected { '▸' } else { ' ' }, selection.layer);
+        put(buffer, area.x, area.y, area.width, &name, if selected { theme.accent() } else { theme.dim() });
+        if let Some(map) = app.map(Slot::Head(head)) {
+            let cell = selected.then_some((selection.position, selection.key));
+            heatmap::draw(buffer, &head_plot(run, area), map, theme, cell);
+        }
+    }
+    draw_stages(app, layout.stages, buffer);
+    if let Some(map) = app.map(Slot::Main).filter(|map| map.view == view(app, selection.head)) {
+        let plot = main_plot(run, layout.plot);
+        heatmap::draw_axis(buffer, layout.axis, &plot, Axis::Key, selection.key, theme);
+        let label =
+            |row: usize| fit(&position_label(run, row), usize::from(layout.labels.width).saturating_sub(2));
+        heatmap::draw_labels(buffer, layout.labels, &plot, &label, selection.position, theme);
+        heatmap::draw(buffer, &plot, map, theme, Some((selection.position, selection.key)));
+        heatmap::draw_legend(buffer, layout.legend, &plot, map, theme);
+    }
+    draw_reads(app, run, layout.reads, buffer);
+}
+
+fn draw_stages(app: &App, area: Rect, buffer: &mut Buffer) {
+    let theme = app.theme;
+    let mut spans = Vec::new();
+    for (i, stage) in AttnStage::ALL.into_iter().enumerate() {
+        if i > 0 {
+            spans.push(Span::styled(" → ", theme.dim()));
+        }
+        let what = match stage {
+            AttnStage::Scores => "q·kᵀ",
+            AttnStage::Scaled => "scaled",
+            AttnStage::Masked => "masked",
+            AttnStage::Pattern => "softmax",
+        };
+        let style = if stage == app.stage { theme.accent() } else { theme.dim() };
+        spans.push(Span::styled(if stage == app.stage { format!("[{what}]") } else { what.into() }, style));
+    }
+    spans.push(Span::styled("   s: next", theme.dim()));
+    put_line(buffer, area, &spans);
+}
+
+/// The keys that the selected query reads, as bars.
+fn draw_reads(app: &App, run: &Run, area: Rect, buffer: &mut Buffer) {
+    let theme = app.theme;
+    let Some(row) = app.row(Slot::Row) else { return };
+    if area.is_empty() {
+        return;
+    }
+    let query = app.selection.position;
+    put_line(buffer, area, &[Span::styled(format!("{} reads", run.token_text(query)), theme.strong())]);
+    let lines = usize::from(area.height - 1);
+    // Two columns of bars where they fit.
+    let columns = if area.width >= 76 { 2 } else { 1 };
+    let width = area.width / columns;
+    for (i, &(key, share)) in row.largest.iter().take(lines * usize::from(columns)).enumerate() {
+        let (x, y) = (area.x + (i / lines.max(1)) as u16 * width, area.y + 1 + (i % lines.max(1)) as u16);
+        let bar_width = usize::from(width).saturating_sub(25);
+        let selected = key == app.selection.key;
+        let spans = [
+            Span::styled(if selected { "▸" } else { " " }, theme.accent()),
+            Span::styled(
+                pad(&position_label(run, key), 14),
+                if selected { theme.accent() } else { theme.text() },
+            ),
+            Span::styled(format!(" {share:.3} "), theme.dim()),
+            Span::styled(bar(share, bar_width), theme.focus()),
+        ];
+        put_line(buffer, Rect { x, y, width, height: 1 }, &spans);
+    }
+}
+
+pub fn inspect<'a>(app: &'a App, run: &'a Run) -> Vec<Vec<Span<'a>>> {
+    let theme = app.theme;
+    let Selection { position, key, layer, head, .. } = app.selection;
+    let value = |slot| app.row(slot).and_then(|row| row.values.get(key).copied());
+    let stage_name = app.stage.name();
+    let first = vec![
+        Span::styled(
+            format!("{} → {}", position_label(run, position).trim(), position_label(run, key).trim()),
+            theme.accent(),
+        ),
+        Span::styled(format!("   {stage_name} "), theme.dim()),
+        Span::styled(value(Slot::Strip(0)).map_or_else(|| "…".into(), num), theme.strong()),
+        Span::styled(if key > position { "   the future: masked, never read" } else { "" }, theme.dim()),
+    ];
+    let mut second = vec![Span::styled(
+        format!(
+            "blocks.{layer}.attn.hook_{}, head {head}",
+            if app.stage == AttnStage::Pattern { "pattern" } else { "attn_scores" }
+        ),
+        theme.dim(),
+    )];
+    if let Some(row) = app.row(Slot::Row) {
+        let terms = row.values.iter().filter(|p| **p > 0.0).map(|p| -p * p.log2());
+        let entropy = terms.sum::<f32>().max(0.0);
+        let sum: f32 = row.values.iter().sum();
+        second.push(Span::styled(
+            format!("   this query: entropy {entropy:.2} bits, sum {sum:.4}"),
+            theme.text(),
+        ));
+    }
+    vec![first, second]
+}
+
+/// How much the selected query reads of a token.
+pub fn token_shade(app: &App, position: usize) -> Option<Color> {
+    let share = *app.row(Slot::Row)?.values.get(position)?;
+    let limit = app.row(Slot::Row)?.stats.max;
+    let share = if limit > 0.0 { share / limit } else { 0.0 };
+    Some(app.theme.shade(Quantity::Probability, share))
+}
+
+pub fn hit(app: &App, run: &Run, area: Rect, x: u16, y: u16) -> Option<Hit> {
+    let layout = layout(run, area);
+    if let Some(head) = layout.heads.iter().position(|area| area.contains((x, y).into())) {
+        return Some(Hit { selection: Selection { head, ..app.selection }, map: false });
+    }
+    let (position, key) = main_plot(run, layout.plot).hit(x, y)?;
+    Some(Hit { selection: Selection { position, key, ..app.selection }, map: true })
+}

@@ -1,0 +1,315 @@
+//! One token's way into the network: its row of wte, its position's row of wpe, and their sum.
+
+use ratatui::buffer::Buffer;
+use ratatui::layout::Rect;
+use ratatui::text::Span;
+
+use super::{Hit, position_label, shape};
+use crate::analysis::grid::Pooling;
+use crate::analysis::range::RangeMode;
+use crate::analysis::{Source, View};
+use crate::engine::{Look, RowLook, Slot};
+use crate::hooks::{Axis, Site};
+use crate::run::Run;
+use crate::tui::app::{App, Selection};
+use crate::tui::text::{fit, num, pad, put, put_line};
+use crate::tui::widgets::heatmap::{self, Plot, Zoom};
+use crate::tui::widgets::row_strip;
+
+const WTE: View = View { source: Source::Wte, head: 0 };
+const WPE: View = View { source: Source::Wpe, head: 0 };
+
+/// Places of the seven strips in [`Slot::Strip`].
+const WTE_ROWS: usize = 0;
+const WPE_ROWS: usize = 3;
+const SUM: usize = 6;
+
+/// Width of what stands before a strip.
+const LABEL: u16 = 18;
+
+fn encoder() -> View {
+    View::hook(Site::ResidPre.at(0), 0)
+}
+
+struct Layout {
+    /// wte and wpe: title line, miniature, three rows.
+    tables: [Table; 2],
+    sum: Rect,
+    map_title: Rect,
+    axis: u16,
+    labels: Rect,
+    plot: Rect,
+    legend: Rect,
+}
+
+#[derive(Clone, Copy)]
+struct Table {
+    title: Rect,
+    mini: Rect,
+    rows: Rect,
+}
+
+fn layout(area: Rect) -> Layout {
+    let roomy = area.height >= 26;
+    let half = area.width / 2;
+    let lines = if roomy { 5 } else { 4 };
+    let mini_width = if area.width >= 120 { 14 } else { 6 };
+    let table = |x: u16| Table {
+        title: Rect { x, y: area.y, width: half - 2, height: 1 },
+        mini: Rect { x, y: area.y + 1, width: mini_width, height: lines - 1 },
+        rows: Rect { x: x + mini_width + 1, y: area.y + 1, width: half - mini_width - 3, height: lines - 1 },
+    };
+    let gap = u16::from(roomy);
+    let sum = Rect { y: area.y + lines + gap, height: 4, ..area };
+    let below = sum.bottom() + gap;
+    let lower = Rect { y: below, height: area.bottom().saturating_sub(below), ..area };
+    let plot_height = lower.height.saturating_sub(3);
+    Layout {
+        tables: [table(area.x), table(area.x + half)],
+        sum,
+        map_title: Rect { height: 1.min(lower.height), ..lower },
+        axis: lower.y + 1,
+        labels: Rect { y: lower.y + 2, width: LABEL, height: plot_height, ..lower },
+        plot: Rect {
+            x: lower.x + LABEL,
+            y: lower.y + 2,
+            width: lower.width.saturating_sub(LABEL),
+            height: plot_height,
+        },
+        legend: lower,
+    }
+}
+
+fn mini_plot(run: &Run, view: View, area: Rect) -> Plot {
+    Plot { numbers: false, ..Plot::new(area, view.dims(run), Zoom::default(), false) }
+}
+
+/// So many values make a cell of a miniature that only their mean tells cells apart.
+fn mini_look(run: &Run, view: View, area: Rect) -> Look {
+    mini_plot(run, view, area).look(view, Pooling::Mean, RangeMode::Shown)
+}
+
+fn plot(run: &Run, area: Rect) -> Plot {
+    Plot { numbers: false, ..Plot::new(area, encoder().dims(run), Zoom::default(), false) }
+}
+
+/// The row `around` with the one before and the one after it, as there are.
+fn neighbours(around: usize, n: usize) -> [Option<usize>; 3] {
+    [around.checked_sub(1), Some(around), Some(around + 1).filter(|&i| i < n)]
+}
+
+pub fn wanted(app: &App, run: &Run, area: Rect) -> Vec<(Slot, Look)> {
+    let layout = layout(area);
+    let position = app.selection.position;
+    let range = app.range_for(encoder().quantity());
+    let id = run.tokens[position] as usize;
+    let mut looks = vec![
+        (Slot::Wte, mini_look(run, WTE, layout.tables[0].mini)),
+        (Slot::Wpe, mini_look(run, WPE, layout.tables[1].mini)),
+        (Slot::Main, plot(run, layout.plot).look(encoder(), app.pooling, range)),
+        (Slot::Strip(SUM), Look::Row { view: encoder(), row: position }),
+    ];
+    for (view, around, first) in [(WTE, id, WTE_ROWS), (WPE, position, WPE_ROWS)] {
+        for (i, row) in neighbours(around, view.dims(run).0).into_iter().enumerate() {
+            // Where there is no neighbour the row itself stands in, and is not drawn.
+            looks.push((Slot::Strip(first + i), Look::Row { view, row: row.unwrap_or(around) }));
+        }
+    }
+    looks
+}
+
+pub fn draw(app: &App, run: &Run, area: Rect, buffer: &mut Buffer) {
+    let layout = layout(area);
+    let theme = app.theme;
+    let position = app.selection.position;
+    let id = run.tokens[position];
+    let tokenizer = &run.model.tokenizer;
+    let name_token = |row: usize| format!("{row} {}", tokenizer.show(row as u32));
+    let c = run.config();
+    draw_table(
+        app,
+        run,
+        layout.tables[0],
+        (WTE, Slot::Wte, WTE_ROWS, id as usize),
+        &[
+            Span::styled("wte", theme.strong()),
+            Span::styled(format!(" {} row ", shape(&[c.vocab_size, c.n_embd])), theme.dim()),
+            Span::styled(name_token(id as usize), theme.accent()),
+            Span::styled("  of the token embedding", theme.dim()),
+        ],
+        &name_token,
+        buffer,
+    );
+    draw_table(
+        app,
+        run,
+        layout.tables[1],
+        (WPE, Slot::Wpe, WPE_ROWS, position),
+        &[
+            Span::styled("wpe", theme.strong()),
+            Span::styled(
+                format!(" {} positional embedding, row ", shape(&[c.n_positions, c.n_embd])),
+                theme.dim(),
+            ),
+            Span::styled(position.to_string(), theme.accent()),
+        ],
+        &|row| format!("position {row}"),
+        buffer,
+    );
+    draw_sum(app, run, layout.sum, buffer);
+    let what = [
+        Span::styled("x", theme.strong()),
+        Span::styled(
+            format!(" {} what enters block 0: all positions", shape(&[run.n_tokens(), c.n_embd])),
+            theme.dim(),
+        ),
+    ];
+    put_line(buffer, layout.map_title, &what);
+    if let Some(map) = app.map(Slot::Main).filter(|map| map.view == encoder()) {
+        let plot = plot(run, layout.plot);
+        heatmap::draw_axis(buffer, layout.axis, &plot, Axis::Model, app.selection.column, theme);
+        let label = |row: usize| fit(&position_label(run, row), usize::from(LABEL) - 3);
+        heatmap::draw_labels(buffer, layout.labels, &plot, &label, position, theme);
+        heatmap::draw(buffer, &plot, map, theme, Some((position, app.selection.column)));
+        heatmap::draw_legend(buffer, layout.legend, &plot, map, theme);
+    }
+}
+
+/// A matrix in miniature, and three of its rows in large.
+fn draw_table(
+    app: &App,
+    run: &Run,
+    table: Table,
+    (view, mini, first, around): (View, Slot, usize, usize),
+    title: &[Span],
+    name: &dyn Fn(usize) -> String,
+    buffer: &mut Buffer,
+) {
+    let theme = app.theme;
+    put_line(buffer, table.title, title);
+    if let Some(map) = app.map(mini) {
+        let plot = mini_plot(run, view, table.mini);
+        heatmap::draw(buffer, &plot, map, theme, None);
+        // The row's place in the whole matrix.
+        if let Some(y) = plot.line_of(around) {
+            let width = plot.covered().width;
+            put(buffer, table.mini.x + width, y, 1, "◂", theme.accent());
+        }
+    }
+    let looks: Vec<_> =
+        (0..3).map(|i| app.row(Slot::Strip(first + i)).filter(|row| row.view == view)).collect();
+    let limit = looks.iter().flatten().map(|row| largest(row)).fold(0.0, f32::max);
+    let rows = neighbours(around, view.dims(run).0);
+    for (i, (row, look)) in rows.into_iter().zip(&looks).enumerate() {
+        let (Some(row), Some(look)) = (row, look) else { continue };
+        let y = table.rows.y + i as u16;
+        let selected = row == around;
+        let label =
+            format!("{}{}", if selected { '▸' } else { ' ' }, fit(&name(row), usize::from(LABEL) - 4));
+        put(buffer, table.rows.x, y, LABEL - 2, &label, if selected { theme.accent() } else { theme.dim() });
+        let strip = Rect {
+            x: table.rows.x + LABEL - 2,
+            y,
+            width: table.rows.width.saturating_sub(LABEL - 2),
+            height: 1,
+        };
+        row_strip::draw(buffer, strip, &look.values, limit, app.pooling, theme);
+    }
+    if let Some(Some(look)) = looks.get(1)
+        && table.rows.height > 3
+    {
+        let text = ends(&look.values, table.rows.width.into());
+        put(buffer, table.rows.x + 1, table.rows.y + 3, table.rows.width - 1, &text, theme.text());
+    }
+}
+
+/// The first and last values of a row, as many as fit.
+fn ends(values: &[f32], width: usize) -> String {
+    let each = (width.saturating_sub(8) / 18).clamp(1, values.len().max(2) / 2);
+    let words = |part: &[f32]| part.iter().map(|x| num(*x)).collect::<Vec<_>>().join(" ");
+    format!(
+        "{} … {}",
+        words(&values[..each.min(values.len())]),
+        words(&values[values.len().saturating_sub(each)..])
+    )
+}
+
+fn largest(row: &RowLook) -> f32 {
+    row.stats.max.abs().max(row.stats.min.abs())
+}
+
+/// wte[id] + wpe[t] = x[t], as three strips on one range of colours.
+fn draw_sum(app: &App, run: &Run, area: Rect, buffer: &mut Buffer) {
+    let theme = app.theme;
+    let position = app.selection.position;
+    let id = run.tokens[position];
+    let rows = [WTE_ROWS + 1, WPE_ROWS + 1, SUM].map(|i| app.row(Slot::Strip(i)));
+    let limit = rows.iter().flatten().map(|row| largest(row)).fold(0.0, f32::max);
+    let names = [format!("  wte[{id}]"), format!("+ wpe[{position}]"), format!("= x[{position}]")];
+    let strip_width = area.width.saturating_sub(LABEL + 12);
+    for (i, (name, row)) in names.iter().zip(&rows).enumerate() {
+        let y = area.y + i as u16;
+        put(buffer, area.x, y, LABEL - 1, &pad(name, 16), if i == 2 { theme.accent() } else { theme.text() });
+        let Some(row) = row else { continue };
+        let strip = Rect { x: area.x + LABEL, y, width: strip_width, height: 1 };
+        row_strip::draw(buffer, strip, &row.values, limit, app.pooling, theme);
+        put(buffer, strip.right() + 1, y, 11, &format!("‖x‖ {}", num(row.stats.norm as f32)), theme.dim());
+    }
+    // Where the selected channel is, and the sum it stands in.
+    let Some([Some(wte), Some(wpe), Some(x)]) = Some(rows) else { return };
+    let channel = app.selection.column.min(x.values.len().saturating_sub(1));
+    let (per_cell, wide) = row_strip::fit(x.values.len(), strip_width);
+    let value = |row: &RowLook| row.values.get(channel).copied().map_or_else(String::new, num);
+    let text = format!("channel {channel}: {} + {} = {}", value(wte), value(wpe), value(x));
+    let at = area.x + LABEL + ((channel / per_cell) * wide) as u16;
+    let at = at.min(area.right().saturating_sub(1));
+    let y = area.y + 3;
+    let text_width = text.chars().count() as u16;
+    put(buffer, at, y, 1, "▴", theme.accent());
+    if at + 2 + text_width <= area.right() {
+        put(buffer, at + 2, y, text_width, &text, theme.accent());
+    } else if let Some(x) = at.checked_sub(text_width + 1) {
+        put(buffer, x, y, text_width, &text, theme.accent());
+    }
+}
+
+pub fn inspect<'a>(app: &'a App, run: &'a Run) -> Vec<Vec<Span<'a>>> {
+    let theme = app.theme;
+    let position = app.selection.position;
+    let id = run.tokens[position];
+    let bytes = run.model.tokenizer.bytes(id).unwrap_or_default();
+    let bytes: Vec<_> = bytes.iter().map(|b| format!("{b:02x}")).collect();
+    let first = vec![
+        Span::styled(run.token_text(position), theme.accent()),
+        Span::styled(format!("  id {id}, bytes {}, position {position}", bytes.join(" ")), theme.text()),
+        Span::styled("   x[t] = wte[id] + wpe[t]", theme.focus()),
+    ];
+    let mut second = Vec::new();
+    let rows = [WTE_ROWS + 1, WPE_ROWS + 1, SUM].map(|i| app.row(Slot::Strip(i)));
+    if let [Some(wte), Some(wpe), Some(x)] = rows {
+        let differs = wte
+            .values
+            .iter()
+            .zip(&wpe.values)
+            .zip(&x.values)
+            .map(|((a, b), x)| (a + b - x).abs())
+            .fold(0.0, f32::max);
+        let (mark, style) =
+            if differs <= 1e-6 * largest(x).max(1.0) { ("✓", theme.good()) } else { ("✗", theme.bad()) };
+        second.push(Span::styled(format!("{mark} "), style));
+        second.push(Span::styled(
+            format!(
+                "the sum holds: largest |wte + wpe − x| over {} channels is {}",
+                x.values.len(),
+                num(differs)
+            ),
+            theme.dim(),
+        ));
+    }
+    vec![first, second]
+}
+
+pub fn hit(app: &App, run: &Run, area: Rect, x: u16, y: u16) -> Option<Hit> {
+    let (position, column) = plot(run, layout(area).plot).hit(x, y)?;
+    Some(Hit { selection: Selection { position, column, ..app.selection }, map: true })
+}

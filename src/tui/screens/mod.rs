@@ -1,0 +1,125 @@
+//! The screens: for each one a layout, what it wants computed, how it is drawn, what a click means.
+
+mod attention;
+mod embedding;
+mod logits;
+mod stages;
+mod tokens;
+
+use ratatui::buffer::Buffer;
+use ratatui::layout::Rect;
+use ratatui::style::Color;
+use ratatui::text::Span;
+
+use super::app::{App, Focus, Screen, Selection};
+use super::layout::Frame;
+use super::text::num;
+use crate::analysis::View;
+use crate::engine::{Look, Slot};
+use crate::hooks::Quantity;
+use crate::run::Run;
+
+pub use logits::list_len as candidates;
+pub use stages::plot as stages_plot;
+
+/// What the current screen wants to show of the run; nothing without a run or room.
+pub fn wanted(app: &App) -> Vec<(Slot, Look)> {
+    let (Some(run), Some(frame)) = (&app.run, Frame::new(app.size)) else { return Vec::new() };
+    match app.screen {
+        Screen::Tokens => Vec::new(),
+        Screen::Embedding => embedding::wanted(app, run, frame.body),
+        Screen::Stages => stages::wanted(app, run, frame.body),
+        Screen::Attention => attention::wanted(app, run, frame.body),
+        Screen::Logits => logits::wanted(app, run, frame.body),
+    }
+}
+
+/// Draws the body of the current screen.
+pub fn draw(app: &App, run: &Run, area: Rect, buffer: &mut Buffer) {
+    match app.screen {
+        Screen::Tokens => tokens::draw(app, run, area, buffer),
+        Screen::Embedding => embedding::draw(app, run, area, buffer),
+        Screen::Stages => stages::draw(app, run, area, buffer),
+        Screen::Attention => attention::draw(app, run, area, buffer),
+        Screen::Logits => logits::draw(app, run, area, buffer),
+    }
+}
+
+/// The lines of the inspector.
+pub fn inspect<'a>(app: &'a App, run: &'a Run) -> Vec<Vec<Span<'a>>> {
+    match app.screen {
+        Screen::Tokens => tokens::inspect(app, run),
+        Screen::Embedding => embedding::inspect(app, run),
+        Screen::Stages => stages::inspect(app, run),
+        Screen::Attention => attention::inspect(app, run),
+        Screen::Logits => logits::inspect(app, run),
+    }
+}
+
+/// What the arrow keys and Enter do here: keys and a word each.
+pub fn arrows(app: &App) -> &'static [(&'static str, &'static str)] {
+    match (app.screen, app.focus) {
+        (Screen::Tokens, _) => &[("↑↓", "token"), ("Enter", "its embedding")],
+        (Screen::Embedding, _) => &[("←→", "token"), ("↑↓", "channel"), ("Enter", "in Stages")],
+        (Screen::Stages, Focus::Tree) => &[("↑↓", "tensor"), ("←→", "token"), ("Enter", "into the map")],
+        (Screen::Stages, Focus::Map) => &[("←↑↓→", "cell"), ("Esc", "tensor list")],
+        (Screen::Attention, _) => &[("↑↓", "query"), ("←→", "key"), ("Enter", "in Stages")],
+        (Screen::Logits, _) => &[("↑↓", "candidate"), ("←→", "position"), ("Enter", "append")],
+    }
+}
+
+/// What a click selects.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Hit {
+    pub selection: Selection,
+    /// Whether the click was into a map that can be walked in.
+    pub map: bool,
+}
+
+pub fn hit(app: &App, run: &Run, area: Rect, x: u16, y: u16) -> Option<Hit> {
+    match app.screen {
+        Screen::Tokens => tokens::hit(app, run, area, x, y),
+        Screen::Embedding => embedding::hit(app, run, area, x, y),
+        Screen::Stages => stages::hit(app, run, area, x, y),
+        Screen::Attention => attention::hit(app, run, area, x, y),
+        Screen::Logits => logits::hit(app, area, x, y),
+    }
+}
+
+/// The colour of a token in the token strip: what the screen is about.
+pub fn token_shade(app: &App, position: usize) -> Option<Color> {
+    let share = match app.screen {
+        Screen::Attention => return attention::token_shade(app, position),
+        _ => app.surprise(position)? / SURPRISED,
+    };
+    Some(app.theme.shade(Quantity::Probability, share.clamp(0.0, 1.0)))
+}
+
+/// Bits of surprise at which the colour ends: one in 65,536.
+pub const SURPRISED: f32 = 16.0;
+
+/// `7 ·lazy`, as rows that are positions are labelled.
+fn position_label(run: &Run, position: usize) -> String {
+    let digits = run.n_tokens().saturating_sub(1).max(1).to_string().len();
+    format!("{position:>digits$} {}", run.token_text(position))
+}
+
+/// The label of a row of `view`.
+fn row_label(run: &Run, view: View, row: usize) -> String {
+    use crate::hooks::Axis;
+    match view.axes().0 {
+        Axis::Pos => position_label(run, row),
+        _ => row.to_string(),
+    }
+}
+
+/// `[7, 75] = -1.284`
+fn cell_text(row: usize, column: usize, value: Option<f32>) -> String {
+    format!("[{row}, {column}] = {}", value.map_or_else(|| "…".into(), num))
+}
+
+/// `(12, 192)`
+fn shape(dims: &[usize]) -> String {
+    let sizes: Vec<_> = dims.iter().map(ToString::to_string).collect();
+    format!("({})", sizes.join(", "))
+}

@@ -1,0 +1,177 @@
+//! The prompt as tokens: positions, ids, bytes, and how surprising each one was.
+
+use ratatui::buffer::Buffer;
+use ratatui::layout::Rect;
+use ratatui::style::Style;
+use ratatui::text::Span;
+use unicode_width::UnicodeWidthStr;
+
+use super::{Hit, SURPRISED};
+use crate::hooks::Quantity;
+use crate::run::Run;
+use crate::tui::app::{App, Selection};
+use crate::tui::text::{fit, pad, put, put_line};
+use crate::tui::theme::{Depth, Theme};
+use crate::tui::widgets::bar::bar;
+
+/// The table's width: the prompt as text goes beside it where there is room.
+const TABLE: u16 = 78;
+
+struct Layout {
+    table: Rect,
+    /// First position of the table.
+    first: usize,
+    text: Option<Rect>,
+}
+
+fn layout(app: &App, run: &Run, area: Rect) -> Layout {
+    let rows = usize::from(area.height.saturating_sub(1));
+    let last_first = run.n_tokens().saturating_sub(rows);
+    let first = app.selection.position.saturating_sub(rows / 2).min(last_first);
+    let wide = area.width >= TABLE + 30;
+    let table = if wide { Rect { width: TABLE, ..area } } else { area };
+    let text = wide.then(|| Rect { x: area.x + TABLE + 2, width: area.width - TABLE - 2, ..area });
+    Layout { table, first, text }
+}
+
+pub fn draw(app: &App, run: &Run, area: Rect, buffer: &mut Buffer) {
+    let layout = layout(app, run, area);
+    let theme = app.theme;
+    let head = format!(
+        " {:>4}  {}{:>6}  {}{}",
+        "pos",
+        pad("token", 18),
+        "id",
+        pad("bytes", 18),
+        "surprise, bits and rank"
+    );
+    put(buffer, area.x, area.y, layout.table.width, &head, theme.dim());
+    for line in 1..layout.table.height {
+        let position = layout.first + usize::from(line) - 1;
+        let Some(&id) = run.tokens.get(position) else { break };
+        let selected = position == app.selection.position;
+        let row = Rect { y: area.y + line, height: 1, ..layout.table };
+        let (plain, dim) =
+            if selected { (theme.selected(), theme.selected()) } else { (theme.text(), theme.dim()) };
+        if selected {
+            buffer.set_style(row, theme.selected());
+        }
+        let bytes = run.model.tokenizer.bytes(id).unwrap_or_default();
+        let bytes: Vec<_> = bytes.iter().map(|b| format!("{b:02x}")).collect();
+        let mut spans = vec![
+            Span::styled(format!("{}{position:>4}  ", if selected { '▸' } else { ' ' }), dim),
+            Span::styled(pad(&run.token_text(position), 18), plain),
+            Span::styled(format!("{id:>6}  "), dim),
+            Span::styled(pad(&bytes.join(" "), 18), dim),
+        ];
+        match app.summary.as_ref().and_then(|s| *s.surprises.get(position)?) {
+            Some(surprise) => {
+                spans.push(Span::styled(
+                    pad(&bar(surprise.bits / SURPRISED, 10), 11),
+                    bar_style(theme, surprise.bits, selected),
+                ));
+                spans.push(Span::styled(format!("{:>5.1}", surprise.bits), plain));
+                spans.push(Span::styled(format!(" #{}", surprise.rank), dim));
+            }
+            None => spans.push(Span::styled("nothing before it", dim)),
+        }
+        put_line(buffer, row, &spans);
+    }
+    if let Some(area) = layout.text {
+        draw_text(app, run, area, buffer);
+    }
+}
+
+fn bar_style(theme: Theme, bits: f32, selected: bool) -> Style {
+    let style = if selected { theme.selected() } else { theme.text() };
+    match theme.depth {
+        Depth::Mono => style,
+        _ => style.fg(theme.shade(Quantity::Probability, (bits / SURPRISED).clamp(0.0, 1.0))),
+    }
+}
+
+/// The prompt as running text, each token on the colour of its surprise.
+fn draw_text(app: &App, run: &Run, area: Rect, buffer: &mut Buffer) {
+    let theme = app.theme;
+    put(
+        buffer,
+        area.x,
+        area.y,
+        area.width,
+        "the prompt: dark was expected, bright was a surprise",
+        theme.dim(),
+    );
+    let (mut x, mut y) = (area.x, area.y + 2);
+    // Start where the selected token is sure to be seen.
+    let mut start = 0;
+    let mut used = 0;
+    let room = usize::from(area.width) * usize::from(area.height.saturating_sub(4)) / 2;
+    for position in (0..=app.selection.position.min(run.n_tokens() - 1)).rev() {
+        used += run.token_text(position).width();
+        if used > room {
+            start = position;
+            break;
+        }
+    }
+    if start > 0 {
+        x = put(buffer, x, y, area.width, "… ", theme.dim());
+    }
+    for position in start..run.n_tokens() {
+        let text = fit(&run.token_text(position), area.width.into());
+        let width = text.width() as u16;
+        if x + width > area.right() {
+            (x, y) = (area.x, y + 1);
+        }
+        if y >= area.bottom() {
+            put(buffer, area.right() - 1, area.bottom() - 1, 1, "…", theme.dim());
+            break;
+        }
+        let style = match super::token_shade(app, position) {
+            _ if position == app.selection.position => theme.selected(),
+            Some(color) if theme.depth != Depth::Mono => Style::new().bg(color).fg(Theme::on(color)),
+            _ => theme.text(),
+        };
+        x = put(buffer, x, y, width, &text, style);
+        if text.ends_with('↵') {
+            (x, y) = (area.x, y + 1);
+        }
+    }
+}
+
+pub fn inspect<'a>(app: &'a App, run: &'a Run) -> Vec<Vec<Span<'a>>> {
+    let theme = app.theme;
+    let position = app.selection.position;
+    let mut first = vec![
+        Span::styled(run.token_text(position), theme.accent()),
+        Span::styled(format!("  position {position}, id {}", run.tokens[position]), theme.text()),
+    ];
+    if let Some(surprise) = app.summary.as_ref().and_then(|s| *s.surprises.get(position)?) {
+        let said = format!(
+            "  the network gave it p = {:.2} %, rank {} of {}: {:.2} bits of surprise",
+            100.0 * (-surprise.bits).exp2(),
+            surprise.rank,
+            run.config().vocab_size,
+            surprise.bits
+        );
+        first.push(Span::styled(said, theme.text()));
+    }
+    let known: Vec<f32> = (0..run.n_tokens()).filter_map(|p| app.surprise(p)).collect();
+    let mean = known.iter().sum::<f32>() / known.len().max(1) as f32;
+    let second = vec![Span::styled(
+        format!(
+            "{} tokens of at most {} · mean surprise {mean:.2} bits per token · colours end at {SURPRISED} bits",
+            run.n_tokens(),
+            run.config().n_positions
+        ),
+        theme.dim(),
+    )];
+    vec![first, second]
+}
+
+pub fn hit(app: &App, run: &Run, area: Rect, x: u16, y: u16) -> Option<Hit> {
+    let layout = layout(app, run, area);
+    let inside = layout.table.contains((x, y).into()) && y > area.y;
+    let position = layout.first + usize::from(y.checked_sub(area.y + 1)?);
+    (inside && position < run.n_tokens())
+        .then(|| Hit { selection: Selection { position, ..app.selection }, map: false })
+}

@@ -1,0 +1,213 @@
+//! The explorer in a real terminal: enter, the loop, and back out on every exit.
+
+use std::io::{self, Write as _};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use ratatui::Terminal;
+use ratatui::backend::CrosstermBackend;
+use ratatui::crossterm::event::{
+    self, DisableBracketedPaste, DisableMouseCapture, EnableBracketedPaste, EnableMouseCapture,
+};
+use ratatui::crossterm::terminal::{
+    BeginSynchronizedUpdate, EndSynchronizedUpdate, EnterAlternateScreen, LeaveAlternateScreen,
+    disable_raw_mode, enable_raw_mode, size,
+};
+use ratatui::crossterm::{cursor, execute, queue};
+
+use super::app::App;
+use super::theme::{Depth, Theme};
+use super::update::{Message, update};
+use crate::engine::{Engine, Request};
+use crate::error::{Error, Result};
+use crate::model::{LoadOptions, Source};
+use crate::run::Input;
+
+/// How the explorer starts.
+#[derive(Debug, Clone)]
+pub struct Options {
+    pub source: Source,
+    pub load: LoadOptions,
+    pub input: Input,
+    /// `None`: ask the terminal.
+    pub light: Option<bool>,
+    /// `None`: ask the environment.
+    pub depth: Option<Depth>,
+    pub mouse: bool,
+}
+
+/// Runs the explorer until the user leaves it.
+///
+/// # Errors
+/// [`Error::Usage`] when there is no terminal; whatever kept the model from being loaded.
+pub fn run(options: Options) -> Result<()> {
+    let theme = Theme {
+        light: options.light.unwrap_or_else(light_background),
+        depth: options.depth.unwrap_or_else(color_depth),
+        ..Theme::default()
+    };
+    let (sender, messages) = channel();
+    on_termination(sender.clone())?;
+    let mut terminal = enter(options.mouse).map_err(|e| {
+        leave();
+        Error::usage(format!("the terminal cannot be used ({e}); the subcommands work without one"))
+    })?;
+    let done = explore(&mut terminal, options, theme, sender, &messages);
+    leave();
+    done.unwrap_or_else(|e| Err(Error::usage(format!("the terminal is gone ({e})"))))
+}
+
+type Screen = Terminal<CrosstermBackend<io::Stdout>>;
+
+/// Set once the terminal is given back, so that nothing is drawn any more.
+static LEFT: AtomicBool = AtomicBool::new(true);
+
+fn enter(mouse: bool) -> io::Result<Screen> {
+    let hook = std::panic::take_hook();
+    std::panic::set_hook(Box::new(move |info| {
+        leave();
+        hook(info);
+    }));
+    enable_raw_mode()?;
+    LEFT.store(false, Ordering::SeqCst);
+    let mut out = io::stdout();
+    execute!(out, EnterAlternateScreen, EnableBracketedPaste, cursor::Hide)?;
+    if mouse {
+        execute!(out, EnableMouseCapture)?;
+    }
+    Terminal::new(CrosstermBackend::new(out))
+}
+
+/// Gives the terminal back as it was; safe to call more than once, and from any thread.
+fn leave() {
+    if LEFT.swap(true, Ordering::SeqCst) {
+        return;
+    }
+    let mut out = io::stdout();
+    let _ = execute!(
+        out,
+        EndSynchronizedUpdate,
+        DisableMouseCapture,
+        DisableBracketedPaste,
+        LeaveAlternateScreen,
+        cursor::Show
+    );
+    let _ = disable_raw_mode();
+}
+
+/// Draws, waits, updates: redraws only when something happened.
+fn explore(
+    terminal: &mut Screen,
+    options: Options,
+    theme: Theme,
+    sender: Sender<Message>,
+    messages: &Receiver<Message>,
+) -> io::Result<Result<()>> {
+    let mut app = App::new(options.source.to_string(), options.input, theme, size()?);
+    // The first frame goes out before anything is loaded.
+    draw(terminal, &app)?;
+    let events = sender.clone();
+    let sink = Arc::new(move |event| drop(events.send(Message::Engine(event)))) as _;
+    let engine = Engine::start(options.source, options.load, sink);
+    read_terminal(sender);
+    loop {
+        let first = match wait(&app, messages) {
+            Some(message) => message,
+            None => Message::Tick,
+        };
+        let mut looking = false;
+        let mut handle = |app: &mut App, message: Message| {
+            for request in update(app, message) {
+                looking |= matches!(request, Request::Look(_));
+                engine.send(request);
+            }
+        };
+        handle(&mut app, first);
+        while let Ok(message) = messages.try_recv() {
+            handle(&mut app, message);
+        }
+        // What the screen asked for is mostly there at once: one frame rather than two.
+        let until = Instant::now() + Duration::from_millis(6);
+        while looking && app.quit.is_none() {
+            let left = until.saturating_duration_since(Instant::now());
+            let Ok(message) = messages.recv_timeout(left) else { break };
+            looking = !matches!(message, Message::Engine(crate::engine::Event::Looked { .. }));
+            for request in update(&mut app, message) {
+                looking |= matches!(request, Request::Look(_));
+                engine.send(request);
+            }
+        }
+        if let Some(outcome) = app.quit {
+            return Ok(outcome);
+        }
+        draw(terminal, &app)?;
+    }
+}
+
+/// The next message; `None` when it is time for the spinner to turn.
+fn wait(app: &App, messages: &Receiver<Message>) -> Option<Message> {
+    if !app.is_busy() {
+        return messages.recv().ok().or(Some(Message::Terminate));
+    }
+    match messages.recv_timeout(Duration::from_millis(120)) {
+        Ok(message) => Some(message),
+        Err(RecvTimeoutError::Timeout) => None,
+        Err(RecvTimeoutError::Disconnected) => Some(Message::Terminate),
+    }
+}
+
+fn draw(terminal: &mut Screen, app: &App) -> io::Result<()> {
+    if LEFT.load(Ordering::SeqCst) {
+        return Ok(());
+    }
+    queue!(io::stdout(), BeginSynchronizedUpdate)?;
+    terminal.draw(|frame| super::draw::draw(app, frame.buffer_mut()))?;
+    queue!(io::stdout(), EndSynchronizedUpdate)?;
+    io::stdout().flush()
+}
+
+fn read_terminal(sender: Sender<Message>) {
+    thread::spawn(move || {
+        while let Ok(event) = event::read() {
+            if sender.send(Message::Terminal(event)).is_err() {
+                return;
+            }
+        }
+        let _ = sender.send(Message::Terminate);
+    });
+}
+
+/// SIGTERM, SIGHUP and SIGINT end the explorer in order.
+fn on_termination(sender: Sender<Message>) -> Result<()> {
+    #[cfg(unix)]
+    {
+        use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
+        let signals = signal_hook::iterator::Signals::new([SIGTERM, SIGHUP, SIGINT]);
+        let mut signals = signals.map_err(|e| Error::usage(format!("signals cannot be caught ({e})")))?;
+        thread::spawn(move || {
+            for _ in signals.forever() {
+                let _ = sender.send(Message::Terminate);
+            }
+        });
+    }
+    Ok(())
+}
+
+/// Whether the terminal's background is light; dark where it does not say.
+fn light_background() -> bool {
+    use terminal_colorsaurus::{QueryOptions, ThemeMode, theme_mode};
+    let mut options = QueryOptions::default();
+    options.timeout = Duration::from_millis(100);
+    theme_mode(options).is_ok_and(|mode| mode == ThemeMode::Light)
+}
+
+fn color_depth() -> Depth {
+    match supports_color::on(supports_color::Stream::Stdout) {
+        Some(level) if level.has_16m => Depth::True,
+        Some(level) if level.has_256 => Depth::Indexed,
+        _ => Depth::Mono,
+    }
+}

@@ -1,0 +1,128 @@
+//! Text that fits: cut with a mark, numbers of a few digits, lines of several styles.
+
+use ratatui::buffer::Buffer;
+use ratatui::layout::Rect;
+use ratatui::style::Style;
+use ratatui::text::{Line, Span};
+use unicode_width::{UnicodeWidthChar, UnicodeWidthStr};
+
+/// `text`, cut to `width` columns with `…` where it was longer.
+pub fn fit(text: &str, width: usize) -> String {
+    if text.width() <= width {
+        return text.to_owned();
+    }
+    let mut cut = String::new();
+    let mut used = 0;
+    for c in text.chars() {
+        let w = c.width().unwrap_or(0);
+        if used + w + 1 > width {
+            break;
+        }
+        cut.push(c);
+        used += w;
+    }
+    if width > 0 {
+        cut.push('…');
+    }
+    cut
+}
+
+/// `text` cut or padded to exactly `width` columns.
+pub fn pad(text: &str, width: usize) -> String {
+    let mut text = fit(text, width);
+    text.extend(std::iter::repeat_n(' ', width.saturating_sub(text.width())));
+    text
+}
+
+/// Writes text at (x, y), cut with a mark at `width` columns; returns the column after it.
+pub fn put(buffer: &mut Buffer, x: u16, y: u16, width: u16, text: &str, style: Style) -> u16 {
+    if !buffer.area.contains((x, y).into()) {
+        return x;
+    }
+    let width = width.min(buffer.area.right() - x);
+    buffer.set_stringn(x, y, fit(text, width.into()), width.into(), style).0
+}
+
+/// Writes a line of several styles into `area`'s first row, cut with a mark.
+pub fn put_line(buffer: &mut Buffer, area: Rect, spans: &[Span]) {
+    let area = area.intersection(buffer.area);
+    if area.is_empty() {
+        return;
+    }
+    let mut x = area.x;
+    for (i, span) in spans.iter().enumerate() {
+        let left = area.right() - x;
+        let rest: usize = spans[i..].iter().map(Span::width).sum();
+        // The mark goes to the last span that fits in part.
+        if rest > left.into() && span.width() >= usize::from(left) {
+            put(buffer, x, area.y, left, &format!("{}…", span.content), span.style);
+            return;
+        }
+        x = buffer.set_stringn(x, area.y, &span.content, left.into(), span.style).0;
+    }
+}
+
+/// The same, right-aligned; nothing where it does not fit.
+pub fn put_right(buffer: &mut Buffer, area: Rect, line: &Line) {
+    let width = u16::try_from(line.width()).unwrap_or(u16::MAX);
+    if width <= area.width {
+        put_line(buffer, Rect { x: area.right() - width, width, ..area }, &line.spans);
+    }
+}
+
+/// A number in at most eight columns, as precise as they allow.
+pub fn num(x: f32) -> String {
+    if x.is_nan() {
+        return "NaN".into();
+    }
+    if x.is_infinite() {
+        return if x > 0.0 { "inf" } else { "-inf" }.into();
+    }
+    match x.abs() {
+        0.0 => "0".into(),
+        a if a < 0.000_95 || a >= 999_999.5 => format!("{x:.1e}"),
+        a if a < 9.999_5 => format!("{x:.3}"),
+        a if a < 99.995 => format!("{x:.2}"),
+        a if a < 999.95 => format!("{x:.1}"),
+        _ => format!("{x:.0}"),
+    }
+}
+
+/// A count of bytes for people.
+pub fn bytes(n: u64) -> String {
+    match n as f64 {
+        n if n < 1e3 => format!("{n} B"),
+        n if n < 1e6 => format!("{:.0} kB", n / 1e3),
+        n if n < 1e9 => format!("{:.1} MB", n / 1e6),
+        n => format!("{:.2} GB", n / 1e9),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    #[test]
+    fn what_is_cut_is_marked() {
+        assert_eq!(fit("abc", 3), "abc");
+        assert_eq!(fit("abcd", 3), "ab…");
+        assert_eq!(fit("漢字", 3), "漢…");
+        assert_eq!(fit("漢字", 2), "…");
+        assert_eq!(fit("abc", 0), "");
+        assert_eq!(pad("漢字", 4), "漢字");
+    }
+
+    proptest! {
+        #[test]
+        fn fit_never_exceeds(text in "\\PC*", width in 0usize..20) {
+            prop_assert!(fit(&text, width).width() <= width);
+            prop_assert_eq!(pad(&text, width).width(), width);
+        }
+
+        #[test]
+        fn numbers_are_short(x in proptest::num::f32::ANY) {
+            prop_assert!(num(x).len() <= 8, "{}", num(x));
+        }
+    }
+}

@@ -1,0 +1,388 @@
+//! A matrix as coloured half-blocks: two rows of cells per line of the terminal.
+
+use std::ops::Range;
+
+use ratatui::buffer::Buffer;
+use ratatui::layout::Rect;
+use ratatui::style::{Color, Style};
+use ratatui::text::Span;
+
+use crate::analysis::View;
+use crate::analysis::grid::{Pooling, Window};
+use crate::analysis::range::RangeMode;
+use crate::engine::{Look, Map};
+use crate::hooks::Axis;
+use crate::tui::text::{num, put, put_line};
+use crate::tui::theme::{Depth, Theme};
+
+/// Columns that a printed number takes, and the least width of a cell that holds one.
+const NUMBER: usize = 9;
+
+/// How a matrix is laid over an area: which part of it, how many values make a cell, how large a
+/// cell is drawn. Drawing, asking the engine and finding what the mouse points at all go by it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Plot {
+    /// Where cells are drawn.
+    pub area: Rect,
+    pub window: Window,
+    /// Values per cell: rows, columns.
+    pub per_cell: (usize, usize),
+    /// Size of a cell: half-lines, columns.
+    pub cell: (u16, u16),
+    /// Whether each cell holds one value and its number.
+    pub numbers: bool,
+}
+
+/// How much of a matrix is shown.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Zoom {
+    /// Each step halves the window.
+    pub level: u8,
+    /// First row and column that should be in it.
+    pub origin: (usize, usize),
+}
+
+impl Plot {
+    /// Lays a matrix of `dims` rows and columns over `area`. `square` keeps cells as high as wide.
+    pub fn new(area: Rect, dims: (usize, usize), zoom: Zoom, square: bool) -> Self {
+        let (width, lines) = (usize::from(area.width), usize::from(area.height));
+        let (n_rows, n_columns) = dims;
+        if width == 0 || lines == 0 || n_rows == 0 || n_columns == 0 {
+            let window = Window { rows: 0..0, columns: 0..0 };
+            return Self { area, window, per_cell: (1, 1), cell: (1, 1), numbers: false };
+        }
+        // Zooming ends where every value has room for its number.
+        let level = u32::from(zoom.level.min(31));
+        let visible = |n: usize, room: usize| n.div_ceil(1 << level).max(room.clamp(1, n));
+        let rows = visible(n_rows, lines);
+        let columns = visible(n_columns, width / NUMBER);
+        let numbers = rows <= lines && columns * NUMBER <= width;
+        let from = |origin: usize, len: usize, n: usize| {
+            let start = origin.min(n - len);
+            start..start + len
+        };
+        let window = Window {
+            rows: from(zoom.origin.0, rows, n_rows),
+            columns: from(zoom.origin.1, columns, n_columns),
+        };
+        let half_lines = 2 * lines;
+        let per_cell = (rows.div_ceil(half_lines), columns.div_ceil(width));
+        let (grid_rows, grid_columns) = (rows.div_ceil(per_cell.0), columns.div_ceil(per_cell.1));
+        let mut high = half_lines / grid_rows;
+        let mut wide = width / grid_columns;
+        if numbers {
+            (high, wide) = (2 * (lines / grid_rows).clamp(1, 3), wide.min(2 * NUMBER));
+        } else {
+            if square {
+                wide = wide.min(2 * high);
+                high = high.min(wide.max(2));
+            }
+            high = high.min(8);
+        }
+        Self { area, window, per_cell, cell: (high as u16, wide.max(1) as u16), numbers }
+    }
+
+    /// The question to the engine that this plot shows the answer of.
+    pub fn look(&self, view: View, pooling: Pooling, range: RangeMode) -> Look {
+        Look::Map { view, window: self.window.clone(), per_cell: self.per_cell, pooling, range }
+    }
+
+    /// The level beyond which zooming changes nothing.
+    pub fn deepest(area: Rect, dims: (usize, usize)) -> u8 {
+        let fits = |level: &u8| Self::new(area, dims, Zoom { level: *level, origin: (0, 0) }, false).numbers;
+        (0..=31).find(fits).unwrap_or(31)
+    }
+
+    /// Columns and lines that are really covered with cells.
+    pub fn covered(&self) -> Rect {
+        let rows = self.window.rows.len().div_ceil(self.per_cell.0);
+        let columns = self.window.columns.len().div_ceil(self.per_cell.1);
+        let height = (rows * usize::from(self.cell.0)).div_ceil(2).min(self.area.height.into());
+        let width = (columns * usize::from(self.cell.1)).min(self.area.width.into());
+        Rect { width: width as u16, height: height as u16, ..self.area }
+    }
+
+    /// Row and column of the matrix that are drawn at a place on the screen.
+    pub fn hit(&self, x: u16, y: u16) -> Option<(usize, usize)> {
+        if !self.covered().contains((x, y).into()) {
+            return None;
+        }
+        let row = usize::from((y - self.area.y) * 2 / self.cell.0) * self.per_cell.0;
+        let column = usize::from((x - self.area.x) / self.cell.1) * self.per_cell.1;
+        let (row, column) = (self.window.rows.start + row, self.window.columns.start + column);
+        Some((row.min(self.window.rows.end - 1), column.min(self.window.columns.end - 1)))
+    }
+
+    /// The line of the screen where a row of the matrix begins.
+    pub fn line_of(&self, row: usize) -> Option<u16> {
+        let line = place(row, &self.window.rows, self.per_cell.0)? * usize::from(self.cell.0) / 2;
+        (line < self.area.height.into()).then(|| self.area.y + line as u16)
+    }
+
+    /// The column of the screen where a column of the matrix begins.
+    pub fn column_of(&self, column: usize) -> Option<u16> {
+        let x = place(column, &self.window.columns, self.per_cell.1)? * usize::from(self.cell.1);
+        (x < self.area.width.into()).then(|| self.area.x + x as u16)
+    }
+}
+
+fn place(index: usize, window: &Range<usize>, per_cell: usize) -> Option<usize> {
+    window.contains(&index).then(|| (index - window.start) / per_cell)
+}
+
+/// Draws the cells of `map` as `plot` lays them, and marks `selected`.
+pub fn draw(buffer: &mut Buffer, plot: &Plot, map: &Map, theme: Theme, selected: Option<(usize, usize)>) {
+    let covered = plot.covered().intersection(buffer.area);
+    let (high, wide) = plot.cell;
+    let quantity = map.view.quantity();
+    let grid_column = |x: u16| usize::from((x - covered.x) / wide);
+    for y in covered.top()..covered.bottom() {
+        let half = (y - covered.y) * 2;
+        let (upper, lower) = (usize::from(half / high), usize::from((half + 1) / high));
+        for x in covered.left()..covered.right() {
+            let column = grid_column(x);
+            let [above, below] = [upper, lower].map(|row| Shade::of(map, row, column));
+            let cell = &mut buffer[(x, y)];
+            if theme.depth == Depth::Mono {
+                cell.set_symbol(above.glyph(map.range.signed)).set_style(theme.text());
+                continue;
+            }
+            let color = |shade: &Shade| shade.color(theme, quantity);
+            match (&above, &below) {
+                (Shade::Masked, Shade::Masked) => cell.set_symbol("╱").set_style(theme.faint()),
+                (a, b) if a == b => cell.set_symbol(" ").set_bg(color(a)),
+                (a, b) => cell.set_symbol("▀").set_fg(color(a)).set_bg(color(b)),
+            };
+        }
+    }
+    if plot.numbers {
+        draw_numbers(buffer, plot, map, theme);
+    }
+    if let Some((row, column)) = selected
+        && let (Some(y), Some(x)) = (plot.line_of(row), plot.column_of(column))
+        && !plot.numbers
+    {
+        // A wide cell is marked in its middle.
+        let (x, y) = (x + (wide - 1) / 2, y + (high.saturating_sub(1)) / 4);
+        if covered.contains((x, y).into()) {
+            let cell = &mut buffer[(x, y)];
+            let under = if cell.symbol() == "▀" { cell.fg } else { cell.bg };
+            let under = if theme.depth == Depth::Mono { Color::Reset } else { under };
+            cell.set_symbol("╋").set_style(Style::new().fg(Theme::on(under)).bg(under));
+        }
+    }
+}
+
+fn draw_numbers(buffer: &mut Buffer, plot: &Plot, map: &Map, theme: Theme) {
+    for row in plot.window.rows.clone() {
+        for column in plot.window.columns.clone() {
+            let (Some(y), Some(x)) = (plot.line_of(row), plot.column_of(column)) else { continue };
+            let y = y + plot.cell.0.saturating_sub(2) / 4;
+            let Some((r, c)) = map.grid.place(row, column) else { continue };
+            let Some(value) = map.grid.cell(r, c) else { continue };
+            let shade = Shade::of(map, r, c);
+            let ink = match (&shade, theme.depth) {
+                (Shade::Masked, _) => theme.dim(),
+                (_, Depth::Mono) => theme.text(),
+                _ => Style::new().fg(Theme::on(shade.color(theme, map.view.quantity()))),
+            };
+            let text = format!(" {:>8}", num(value));
+            put(buffer, x, y, plot.cell.1, &text, ink);
+        }
+    }
+}
+
+/// What a cell shows.
+#[derive(Debug, PartialEq)]
+enum Shade {
+    Value(f32),
+    Masked,
+    Broken,
+    Outside,
+}
+
+impl Shade {
+    fn of(map: &Map, row: usize, column: usize) -> Self {
+        match map.grid.cell(row, column) {
+            None => Self::Outside,
+            Some(_) if map.is_future(row, column) => Self::Masked,
+            Some(f32::NEG_INFINITY) => Self::Masked,
+            Some(_) => map.shade(row, column).map_or(Self::Broken, Self::Value),
+        }
+    }
+
+    fn color(&self, theme: Theme, quantity: crate::hooks::Quantity) -> Color {
+        match self {
+            Self::Value(x) => theme.shade(quantity, *x),
+            Self::Masked => theme.faint().fg.unwrap_or_default(),
+            Self::Broken => Color::Rgb(255, 0, 255),
+            Self::Outside => Color::Reset,
+        }
+    }
+
+    /// Without colours: the size of the value as a glyph, negative ones rounded.
+    fn glyph(&self, signed: bool) -> &'static str {
+        match self {
+            Self::Outside => " ",
+            Self::Masked => "╱",
+            Self::Broken => "?",
+            Self::Value(x) if signed => {
+                const NEGATIVE: [&str; 4] = [" ", "-", "o", "O"];
+                const POSITIVE: [&str; 4] = [" ", "░", "▒", "█"];
+                let size = (x - 0.5).abs() * 2.0;
+                let step = ((size * 4.0) as usize).min(3);
+                if *x < 0.5 { NEGATIVE[step] } else { POSITIVE[step] }
+            }
+            Self::Value(x) => {
+                const RAMP: [&str; 5] = [" ", "░", "▒", "▓", "█"];
+                RAMP[((x * 5.0) as usize).min(4)]
+            }
+        }
+    }
+}
+
+/// The colour bar right under a map: ends, what the range is, what a cell stands for. `area` is
+/// the room that the map and its legend have, labels included.
+pub fn draw_legend(buffer: &mut Buffer, area: Rect, plot: &Plot, map: &Map, theme: Theme) {
+    let y = plot.covered().bottom().min(area.bottom().saturating_sub(1));
+    let area = Rect { y, height: 1, ..area };
+    let quantity = map.view.quantity();
+    let bar_width = if area.width >= 70 { 16 } else { 8 };
+    let (low, high) = if map.row_limits.is_empty() {
+        (num(map.range.low()), num(map.range.limit))
+    } else {
+        (if map.range.signed { "-max" } else { "0" }.into(), "max of row".into())
+    };
+    let mut spans = vec![Span::styled(format!("{low} "), theme.dim())];
+    for i in 0..bar_width {
+        let x = i as f32 / (bar_width - 1) as f32;
+        spans.push(if theme.depth == Depth::Mono {
+            Span::styled(Shade::Value(x).glyph(map.range.signed), theme.text())
+        } else {
+            Span::styled(" ", Style::new().bg(theme.shade(quantity, x)))
+        });
+    }
+    let mut said = vec![map.range.mode.name().to_owned()];
+    if map.range.beyond > 0 {
+        let values = if map.range.beyond == 1 { "value" } else { "values" };
+        said.push(format!("{} {values} beyond", map.range.beyond));
+    }
+    let (rows, columns) = map.grid.per_cell;
+    if (rows, columns) != (1, 1) {
+        said.push(format!("1 cell = {rows} × {columns}, {}", map.pooling.name()));
+    }
+    if map.grid.window != Window::whole(map.dims.0, map.dims.1) {
+        let Window { rows, columns } = &map.grid.window;
+        said.push(format!(
+            "rows {}–{}, columns {}–{}",
+            rows.start,
+            rows.end - 1,
+            columns.start,
+            columns.end - 1
+        ));
+    }
+    if map.grid.n_columns > 0 && map.is_future(0, map.grid.n_columns - 1) {
+        said.push("╱ masked: the future".into());
+    }
+    if map.stats.broken > 0 {
+        said.push(format!("{} NaN or inf", map.stats.broken));
+    }
+    spans.push(Span::styled(format!(" {high}  "), theme.dim()));
+    spans.push(Span::styled(said.join(" · "), theme.dim()));
+    put_line(buffer, area, &spans);
+}
+
+/// The scale above a map: what the columns are, the first and last one, the selected one.
+pub fn draw_axis(buffer: &mut Buffer, y: u16, plot: &Plot, axis: Axis, selected: usize, theme: Theme) {
+    let covered = plot.covered();
+    if covered.width == 0 || plot.window.columns.is_empty() || axis == Axis::One {
+        return;
+    }
+    let Range { start, end } = plot.window.columns;
+    let mark = plot.column_of(selected).map(|x| {
+        let mark = format!("▾{selected}");
+        let width = mark.chars().count() as u16;
+        let x = (x + (plot.cell.1 - 1) / 2).min(covered.right().saturating_sub(width).max(covered.x));
+        put(buffer, x, y, plot.area.right().saturating_sub(x), &mark, theme.accent());
+        (x, x + width)
+    });
+    // The ends, where the mark leaves them room and a blank.
+    let mut end_label = |x: u16, text: &str| {
+        let right = x + text.chars().count() as u16;
+        if right <= plot.area.right() && mark.is_none_or(|(from, to)| right < from || to < x) {
+            put(buffer, x, y, plot.area.right() - x, text, theme.dim());
+        }
+    };
+    end_label(covered.x, &format!("{} {start}", axis.noun()));
+    let last = (end - 1).to_string();
+    let last_x = covered.right().saturating_sub(last.len() as u16);
+    if last_x > covered.x + axis.noun().len() as u16 + start.to_string().len() as u16 + 1 {
+        end_label(last_x, &last);
+    }
+}
+
+/// The labels to the left of a map, one a line, that of the selected row marked.
+pub fn draw_labels(
+    buffer: &mut Buffer,
+    area: Rect,
+    plot: &Plot,
+    label: &dyn Fn(usize) -> String,
+    selected: usize,
+    theme: Theme,
+) {
+    let mut free = area.y;
+    for row in plot.window.rows.clone() {
+        let Some(y) = plot.line_of(row) else { continue };
+        let y = y + plot.cell.0.saturating_sub(2) / 4;
+        if y >= free && row != selected && plot.line_of(selected) != plot.line_of(row) {
+            put(buffer, area.x, y, area.width, &format!(" {}", label(row)), theme.dim());
+            free = y + 1;
+        }
+    }
+    if let Some(y) = plot.line_of(selected) {
+        let y = y + plot.cell.0.saturating_sub(2) / 4;
+        put(buffer, area.x, y, area.width, &format!("▸{}", label(selected)), theme.accent());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    proptest! {
+        #[test]
+        fn every_value_of_the_window_has_a_place_that_leads_back(
+            (width, height) in (0u16..200, 0u16..60),
+            dims in (0usize..300, 0usize..5000),
+            level in 0u8..12,
+            origin in (0usize..400, 0usize..6000),
+            square: bool,
+        ) {
+            let area = Rect::new(3, 2, width, height);
+            let plot = Plot::new(area, dims, Zoom { level, origin }, square);
+            let covered = plot.covered();
+            prop_assert!(area.contains(covered.as_position()) || covered.is_empty());
+            prop_assert!(covered.right() <= area.right() && covered.bottom() <= area.bottom());
+            prop_assert!(plot.window.rows.end <= dims.0 && plot.window.columns.end <= dims.1);
+            for row in plot.window.rows.clone() {
+                prop_assert!(plot.line_of(row).is_some());
+            }
+            for column in plot.window.columns.clone() {
+                let x = plot.column_of(column).unwrap();
+                let (_, found) = plot.hit(x, covered.y).unwrap();
+                prop_assert_eq!((found - plot.window.columns.start) / plot.per_cell.1,
+                    (column - plot.window.columns.start) / plot.per_cell.1);
+            }
+        }
+
+        #[test]
+        fn zooming_ends_at_numbers(dims in (1usize..2000, 1usize..60000), width in 9u16..200, height in 1u16..60) {
+            let area = Rect::new(0, 0, width, height);
+            let level = Plot::deepest(area, dims);
+            let plot = Plot::new(area, dims, Zoom { level, origin: (0, 0) }, false);
+            prop_assert!(plot.numbers);
+            prop_assert_eq!(plot.per_cell, (1, 1));
+        }
+    }
+}

@@ -25,6 +25,8 @@ pub enum Choice {
 struct Item {
     /// Three columns: what it is called, its key or shape, what it does.
     columns: [String; 3],
+    /// Another name that finds it.
+    alias: String,
     choice: Choice,
 }
 
@@ -68,7 +70,7 @@ impl Picker {
                 format!(" ({})", screens.join(", "))
             };
             let columns = [entry.name.to_owned(), Keys(entry.keys).to_string(), format!("{}{on}", entry.doc)];
-            Item { columns, choice: Choice::Run(entry.command) }
+            Item { columns, alias: entry.name.replace('-', " "), choice: Choice::Run(entry.command) }
         };
         Self::new("Commands", [17, 14], entries.iter().map(item).collect())
     }
@@ -78,7 +80,7 @@ impl Picker {
         let item = |hook: HookName| {
             let shape: Vec<_> = hook.shape(config, n_tokens).iter().map(ToString::to_string).collect();
             let columns = [hook.to_string(), format!("({})", shape.join(", ")), hook.point().doc.to_owned()];
-            Item { columns, choice: Choice::Go(hook) }
+            Item { columns, alias: hook.short(), choice: Choice::Go(hook) }
         };
         let hooks = HookName::all(config).into_iter().filter(|hook| !hook.point().on_request);
         Self::new("Find a tensor", [32, 15], hooks.map(item).collect())
@@ -140,11 +142,11 @@ impl Picker {
         let mut buffer = Vec::new();
         let mut scored: Vec<_> = (0..self.items.len())
             .filter_map(|i| {
-                let [name, key, doc] = &self.items[i].columns;
-                // A match in the name is worth more than one in the description.
+                let Item { columns: [first, second, doc], alias, .. } = &self.items[i];
                 let mut score = |text: &str| pattern.score(Utf32Str::new(text, &mut buffer), &mut matcher);
-                let in_name = score(name).map(|s| s * 2);
-                in_name.or_else(|| score(&format!("{name} {key} {doc}"))).map(|s| (s, i))
+                // A match in a name is worth more than one in the description.
+                let by_name = [first, second, alias].into_iter().filter_map(|name| score(name)).max();
+                by_name.map(|s| s * 2).or_else(|| score(doc)).map(|s| (s, i))
             })
             .collect();
         scored.sort_by_key(|&(score, i)| (std::cmp::Reverse(score), i));

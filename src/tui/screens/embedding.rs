@@ -147,11 +147,9 @@ pub fn draw(app: &App, run: &Run, area: Rect, buffer: &mut Buffer) {
         (WPE, Slot::Wpe, WPE_ROWS, position),
         &[
             Span::styled("wpe", theme.strong()),
-            Span::styled(
-                format!(" {} positional embedding, row ", shape(&[c.n_positions, c.n_embd])),
-                theme.dim(),
-            ),
+            Span::styled(format!(" {} row ", shape(&[c.n_positions, c.n_embd])), theme.dim()),
             Span::styled(position.to_string(), theme.accent()),
+            Span::styled("  of the positional embedding", theme.dim()),
         ],
         &|row| format!("position {row}"),
         buffer,

@@ -131,7 +131,7 @@ fn draw_tree(app: &App, run: &Run, area: Rect, buffer: &mut Buffer) {
         let row = Rect { y, height: 1, ..area };
         let heading = match item {
             Item::Hook(hook) => {
-                let dims = shape(&hook.shape(run.config(), run.n_tokens()));
+                let dims = shape(&hook.shape(run.config(), run.n_tokens())).replace(", ", ",");
                 let name = hook.point().name.replace("hook_", "");
                 let selected = *hook == app.selection.hook;
                 let mark = if selected { '▸' } else { ' ' };

@@ -28,6 +28,7 @@
 
 mod csv;
 mod destination;
+pub mod figure;
 mod json;
 mod manifest;
 mod npy;

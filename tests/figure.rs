@@ -212,7 +212,7 @@ fn values_that_should_not_be_are_marked() {
     let (width, _, pixels) = pixels(&figure.to_png().unwrap());
     let [x, y, ..] = images(&svg)[0];
     assert_eq!(pixels[(y * 2.0) as usize * width + 2 * width + (x * 2.0) as usize + 4], [255, 0, 200]);
-    assert!(figure.to_ansi(80, ColorDepth::None).contains("!"));
+    assert!(figure.to_ansi(80, ColorDepth::None).contains('!'));
     assert!(figure.to_ansi(80, ColorDepth::TrueColor).contains("48;2;255;0;200"));
 }
 

@@ -122,11 +122,12 @@ impl Layout {
         let mut line = String::new();
         for i in shown {
             let named = figure.columns.tokens.as_ref().filter(|_| self.cell >= NUMBER_COLUMNS);
-            let label = named.map_or_else(|| i.to_string(), |tokens| fitted(&tokens[i], self.cell - 1));
+            let centred = |token: &String| format!("{:^n$}", fitted(token, self.cell - 1), n = self.cell);
+            let label = named.map_or_else(|| i.to_string(), |tokens| centred(&tokens[i]));
             let gap = at(i).saturating_sub(line.width());
             let _ = write!(line, "{:gap$}{label}", "");
         }
-        let _ = writeln!(out, "{line}");
+        let _ = writeln!(out, "{}", line.trim_end());
     }
 
     fn heatmap(&self, out: &mut String, figure: &Figure, grid: &Grid, colors: ColorDepth) {
@@ -203,7 +204,7 @@ fn color_bar(out: &mut String, figure: &Figure, width: usize, colors: ColorDepth
     let _ = writeln!(out, " {high}");
     if !middle.is_empty() && length >= 12 {
         let at = low.width() + 1 + length / 2;
-        let _ = writeln!(out, "{:>at$}", middle);
+        let _ = writeln!(out, "{middle:>at$}");
     }
 }
 

@@ -212,7 +212,7 @@ impl Figure {
             (1, 1) => "1 cell = 1 value".into(),
             (rows, columns) => format!("1 cell = {rows} × {columns}, {}", self.options.pooling.name()),
         });
-        let every = |step: usize| format!("every {step}{}", if step == 2 { "nd" } else { "th" });
+        let every = |step: usize| format!("every {}", ordinal(step));
         let step = |labels: &Labels, step: usize| if labels.tokens.is_some() { step } else { 1 };
         match (step(&self.rows, label_steps.0), step(&self.columns, label_steps.1)) {
             (1, 1) => {}
@@ -220,7 +220,7 @@ impl Figure {
                 notes.push(format!("{} token named", every(rows)));
             }
             (rows, columns) => {
-                notes.push(format!("{} token named down, {} across", every(rows), every(columns)))
+                notes.push(format!("{} token named down, {} across", every(rows), every(columns)));
             }
         }
         notes
@@ -233,7 +233,10 @@ impl Figure {
             return number(value);
         }
         let decimals = usize::try_from(2 - limit.log10().floor() as i32).unwrap_or(0);
-        format!("{value:.decimals$}").replace('-', "−")
+        let text = format!("{:.decimals$}", value.abs());
+        // What is rounded to zero has no sign.
+        let sign = if value < 0.0 && text.contains(|c| ('1'..='9').contains(&c)) { "−" } else { "" };
+        format!("{sign}{text}")
     }
 
     /// Whether a cell holds the 0 of a future that is not looked at, which needs no number.
@@ -280,6 +283,18 @@ fn round_up(n: usize) -> usize {
     tens.flat_map(|ten| [ten, 2 * ten, 5 * ten])
         .find(|&step| step >= n)
         .expect("there is always a larger one")
+}
+
+/// 2nd, 3rd, 4th, …
+fn ordinal(n: usize) -> String {
+    let ending = match (n % 10, n % 100) {
+        (_, 11..=13) => "th",
+        (1, _) => "st",
+        (2, _) => "nd",
+        (3, _) => "rd",
+        _ => "th",
+    };
+    format!("{n}{ending}")
 }
 
 /// Name, description and formula of what is shown.
@@ -407,6 +422,14 @@ mod tests {
         ] {
             assert_eq!(number(x), text);
         }
+    }
+
+    #[test]
+    fn ordinals_are_english() {
+        assert_eq!(
+            [2, 3, 5, 11, 12, 21, 22].map(ordinal),
+            ["2nd", "3rd", "5th", "11th", "12th", "21st", "22nd"]
+        );
     }
 
     #[test]

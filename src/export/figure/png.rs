@@ -1,5 +1,6 @@
 //! SVG to pixels, and pixels to PNG.
 
+use std::fmt::Write;
 use std::sync::{Arc, OnceLock};
 
 use resvg::tiny_skia::{Pixmap, Transform};
@@ -26,7 +27,8 @@ pub(super) fn text_widths<'a>(texts: impl IntoIterator<Item = (&'a str, f32, boo
     for (text, size, bold) in texts {
         let weight = if bold { "bold" } else { "normal" };
         let text = super::svg::escaped(text);
-        svg += &format!(
+        let _ = write!(
+            svg,
             "<text id='t{n}' font-family='DejaVu Sans' font-size='{size}' font-weight='{weight}'>{text}</text>"
         );
         n += 1;

@@ -44,6 +44,7 @@ pub mod analysis;
 pub mod colormap;
 pub mod engine;
 pub mod error;
+pub mod export;
 pub mod hooks;
 pub mod model;
 pub mod run;

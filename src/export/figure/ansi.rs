@@ -1,0 +1,366 @@
+//! A figure as lines of text for a terminal.
+
+use std::fmt::Write;
+
+use unicode_width::{UnicodeWidthChar, UnicodeWidthStr};
+
+use super::{BROKEN, Figure, Labels, Paint, is_light};
+use crate::analysis::grid::{Grid, Window};
+use crate::colormap::Rgb;
+
+/// How many colours a terminal has.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum ColorDepth {
+    #[default]
+    TrueColor,
+    /// The 6 × 6 × 6 cube and the greys of xterm.
+    Ansi256,
+    /// Values become glyphs: `≡=-·` below zero, `·+*#` above, the heavier the larger.
+    None,
+}
+
+/// Up to so many rows each get a line, and with it a label; more go two to a line.
+const SINGLE_LINES: usize = 40;
+/// More rows than this are pooled.
+const MAX_ROWS: usize = 400;
+const LABEL_COLUMNS: usize = 14;
+/// A cell in which its value can be printed.
+const NUMBER_COLUMNS: usize = 7;
+
+const NEGATIVE: [char; 4] = ['·', '-', '=', '≡'];
+const POSITIVE: [char; 4] = ['·', '+', '*', '#'];
+const MASKED: char = '╱';
+const GREY: Rgb = [128, 128, 128];
+
+pub(super) fn draw(figure: &Figure, width: usize, colors: ColorDepth) -> String {
+    let layout = Layout::new(figure, width);
+    let mut out = String::new();
+    let words = [&figure.title, &figure.subtitle, &figure.doc];
+    for text in words {
+        wrap(&mut out, text.split(' '), " ", width);
+    }
+    if !figure.formula.is_empty() {
+        wrap(&mut out, format!("= {}", figure.formula).split(' '), " ", width);
+    }
+    for (i, matrix) in figure.panels.iter().enumerate() {
+        out.push('\n');
+        if figure.panels.len() > 1 {
+            let _ = writeln!(out, "head {i}");
+        }
+        let whole = Window::whole(matrix.n_rows, matrix.n_columns);
+        let grid = Grid::new(matrix, &whole, layout.per_cell, figure.options.pooling);
+        layout.column_labels(&mut out, figure, matrix.n_columns);
+        layout.heatmap(&mut out, figure, &grid, colors);
+    }
+    out.push('\n');
+    color_bar(&mut out, figure, width, colors);
+    let row_step = layout.per_cell.0 * if layout.two_rows { 2 } else { 1 };
+    // Columns go by their number, whatever they count.
+    let mut notes = figure.notes(layout.per_cell, (row_step, 1));
+    if figure.stats.masked > 0 {
+        notes.push(format!("{MASKED} masked (−inf)"));
+    }
+    wrap(&mut out, notes.iter().map(String::as_str), " · ", width);
+    wrap(&mut out, figure.summary().iter().map(String::as_str), " · ", width);
+    wrap(&mut out, figure.footer.split(" · "), " · ", width);
+    out
+}
+
+struct Layout {
+    per_cell: (usize, usize),
+    /// Terminal columns of a cell.
+    cell: usize,
+    /// Two rows of the grid to a line.
+    two_rows: bool,
+    /// Terminal columns of the row labels.
+    label: usize,
+    /// Digits of the largest row index.
+    digits: usize,
+}
+
+impl Layout {
+    fn new(figure: &Figure, width: usize) -> Self {
+        let (n_rows, n_columns) = (figure.panels[0].n_rows, figure.panels[0].n_columns);
+        let digits = (n_rows - 1).to_string().len();
+        let longest = figure.rows.tokens.iter().flatten().map(|token| token.width()).max().unwrap_or(0);
+        // At least what the name of the axis takes.
+        let least = (figure.rows.noun.width() + 1).saturating_sub(digits);
+        let label = longest.min(LABEL_COLUMNS).max(least).min(width / 3);
+        let room = width.saturating_sub(digits + 1 + label + 1).max(1);
+        let columns_per_cell = n_columns.div_ceil(room);
+        let n_cells = n_columns.div_ceil(columns_per_cell);
+        let rows_per_cell = n_rows.div_ceil(MAX_ROWS).max(if figure.square { columns_per_cell } else { 1 });
+        let two_rows = n_rows > SINGLE_LINES;
+        let cell = match room / n_cells {
+            n if n >= NUMBER_COLUMNS && !two_rows => NUMBER_COLUMNS,
+            // A character is twice as high as wide.
+            n if figure.square => n.clamp(1, if two_rows { 1 } else { 2 }),
+            n => n.clamp(1, 4),
+        };
+        Self { per_cell: (rows_per_cell, columns_per_cell), cell, two_rows, label, digits }
+    }
+
+    fn margin(&self) -> usize {
+        self.digits + 1 + self.label + 1
+    }
+
+    /// The axes' names, and a number over every few columns.
+    fn column_labels(&self, out: &mut String, figure: &Figure, n: usize) {
+        let (rows, columns) = (figure.rows.noun, figure.columns.noun);
+        let margin = self.margin();
+        let pitch = self.cell as f64 / self.per_cell.1 as f64;
+        let fits = if self.cell >= 4 { 1 } else { (8.0 / pitch).ceil() as usize };
+        let (_, shown) = Labels::shown(n, fits);
+        let at = |i: usize| margin + i / self.per_cell.1 * self.cell;
+
+        let name = format!("{columns} →");
+        let rows = if rows.width() + 2 < margin { format!("{rows} ↓") } else { "↓".into() };
+        let _ = writeln!(out, "{rows:<margin$}{name}");
+        if columns == "value" {
+            return;
+        }
+        let mut line = String::new();
+        for i in shown {
+            let named = figure.columns.tokens.as_ref().filter(|_| self.cell >= NUMBER_COLUMNS);
+            let centred = |token: &String| format!("{:^n$}", fitted(token, self.cell - 1), n = self.cell);
+            let label = named.map_or_else(|| i.to_string(), |tokens| centred(&tokens[i]));
+            let gap = at(i).saturating_sub(line.width());
+            let _ = write!(line, "{:gap$}{label}", "");
+        }
+        let _ = writeln!(out, "{}", line.trim_end());
+    }
+
+    fn heatmap(&self, out: &mut String, figure: &Figure, grid: &Grid, colors: ColorDepth) {
+        let paints = figure.paints(grid);
+        let n = grid.n_columns;
+        let row = |r: usize| (r < grid.n_rows).then(|| &paints[r * n..][..n]);
+        for r in (0..grid.n_rows).step_by(if self.two_rows { 2 } else { 1 }) {
+            let first = r * self.per_cell.0;
+            let token = figure.rows.tokens.as_ref().map_or("", |tokens| &tokens[first]);
+            let digits = self.digits;
+            let _ = write!(out, "{first:>digits$} {} ", padded(token, self.label));
+            let mut pen = Pen::new(out, colors);
+            let limit = figure.limit(grid, r);
+            for column in 0..n {
+                let upper = paints[r * n + column];
+                let value = grid.cells[r * n + column];
+                if !self.two_rows {
+                    let number = self.prints_numbers() && !figure.is_future(r, column, value);
+                    self.cell(&mut pen, figure, upper, value, limit, number);
+                } else if colors == ColorDepth::None {
+                    // Of two rows the larger one is shown: glyphs have no halves.
+                    let below = grid.cell(r + 1, column).unwrap_or(f32::NEG_INFINITY);
+                    let value = figure.options.pooling.pool([value, below]);
+                    let limit = limit.max(if r + 1 < grid.n_rows { figure.limit(grid, r + 1) } else { 0.0 });
+                    let glyph = glyph(figure, value, limit);
+                    (0..self.cell).for_each(|_| pen.put(None, None, glyph));
+                } else {
+                    let lower = row(r + 1).map(|row| row[column]);
+                    (0..self.cell).for_each(|_| pen.halves(upper, lower));
+                }
+            }
+            pen.end();
+        }
+    }
+
+    fn prints_numbers(&self) -> bool {
+        self.cell == NUMBER_COLUMNS && self.per_cell == (1, 1)
+    }
+
+    /// A cell that has its line for itself.
+    fn cell(&self, pen: &mut Pen<'_>, figure: &Figure, paint: Paint, value: f32, limit: f32, number: bool) {
+        let (ink, paper) = match paint {
+            Paint::Color(rgb) => (if is_light(rgb) { [0; 3] } else { [255; 3] }, Some(rgb)),
+            Paint::Broken => ([0; 3], Some(BROKEN)),
+            Paint::Masked => (GREY, None),
+        };
+        let text = match paint {
+            Paint::Masked => MASKED.to_string().repeat(self.cell),
+            _ if number => fitted(&figure.in_cell(value), self.cell),
+            _ if pen.colors == ColorDepth::None => glyph(figure, value, limit).to_string().repeat(self.cell),
+            _ => String::new(),
+        };
+        for c in format!("{text:^width$}", width = self.cell).chars() {
+            pen.put((c != ' ').then_some(ink), paper, c);
+        }
+    }
+}
+
+/// The scale of colours or glyphs between its ends.
+fn color_bar(out: &mut String, figure: &Figure, width: usize, colors: ColorDepth) {
+    let [low, middle, high] = figure.bar_labels();
+    let length = width.saturating_sub(low.width() + high.width() + 2).clamp(1, 40);
+    let _ = write!(out, "{low} ");
+    let mut pen = Pen::new(out, colors);
+    for i in 0..length {
+        let x = i as f32 / (length.max(2) - 1) as f32;
+        let value = if figure.range.signed { 2.0 * x - 1.0 } else { x };
+        match colors {
+            ColorDepth::None => pen.put(None, None, glyph(figure, value, 1.0)),
+            _ => pen.put(None, Some(figure.colormap().at(x)), ' '),
+        }
+    }
+    pen.reset();
+    let _ = writeln!(out, " {high}");
+    if !middle.is_empty() && length >= 12 {
+        let at = low.width() + 1 + length / 2;
+        let _ = writeln!(out, "{middle:>at$}");
+    }
+}
+
+/// A value as a glyph, where there are no colours.
+fn glyph(figure: &Figure, value: f32, limit: f32) -> char {
+    match value {
+        f32::NEG_INFINITY => return MASKED,
+        x if !x.is_finite() => return '!',
+        _ => {}
+    }
+    let (glyphs, size) = if figure.range.signed {
+        let x = figure.range.at(value, limit) * 2.0 - 1.0;
+        (if x < 0.0 { NEGATIVE } else { POSITIVE }, x.abs())
+    } else {
+        (POSITIVE, figure.range.at(value, limit))
+    };
+    // The first tenth is nothing, the rest is shared by the glyphs.
+    if size < 0.1 { ' ' } else { glyphs[(((size - 0.1) / 0.9 * 4.0) as usize).min(3)] }
+}
+
+/// Writes coloured characters, and an escape sequence only where colours change.
+struct Pen<'a> {
+    out: &'a mut String,
+    colors: ColorDepth,
+    ink: Option<Rgb>,
+    paper: Option<Rgb>,
+}
+
+impl<'a> Pen<'a> {
+    fn new(out: &'a mut String, colors: ColorDepth) -> Self {
+        Self { out, colors, ink: None, paper: None }
+    }
+
+    fn put(&mut self, ink: Option<Rgb>, paper: Option<Rgb>, c: char) {
+        if self.colors != ColorDepth::None && (ink, paper) != (self.ink, self.paper) {
+            self.out.push_str("\x1b[0");
+            for (plane, color) in [(38, ink), (48, paper)] {
+                match (color, self.colors) {
+                    (None, _) => {}
+                    (Some(rgb), ColorDepth::Ansi256) => {
+                        let _ = write!(self.out, ";{plane};5;{}", nearest_of_256(rgb));
+                    }
+                    (Some([r, g, b]), _) => {
+                        let _ = write!(self.out, ";{plane};2;{r};{g};{b}");
+                    }
+                }
+            }
+            self.out.push('m');
+            (self.ink, self.paper) = (ink, paper);
+        }
+        self.out.push(c);
+    }
+
+    /// Two cells in one character; where one is masked, only the other has a colour.
+    fn halves(&mut self, upper: Paint, lower: Option<Paint>) {
+        let color = |paint| match paint {
+            Paint::Color(rgb) => Some(rgb),
+            Paint::Broken => Some(BROKEN),
+            Paint::Masked => None,
+        };
+        match (color(upper), lower.map(color)) {
+            (Some(upper), Some(lower)) => self.put(Some(upper), lower, '▀'),
+            (Some(upper), None) => self.put(Some(upper), None, '▀'),
+            (None, Some(Some(lower))) => self.put(Some(lower), None, '▄'),
+            (None, _) => self.put(Some(GREY), None, MASKED),
+        }
+    }
+
+    fn reset(&mut self) {
+        if (self.ink, self.paper) != (None, None) {
+            self.put(None, None, '\0');
+            self.out.pop();
+        }
+    }
+
+    fn end(mut self) {
+        self.reset();
+        self.out.push('\n');
+    }
+}
+
+/// The nearest of xterm's 240 fixed colours.
+fn nearest_of_256(rgb: Rgb) -> u8 {
+    const LEVELS: [u8; 6] = [0, 95, 135, 175, 215, 255];
+    let distance = |a: Rgb| a.iter().zip(rgb).map(|(&a, b)| i32::from(a.abs_diff(b)).pow(2)).sum::<i32>();
+    let level = |x: u8| (0..6).min_by_key(|&i| LEVELS[i].abs_diff(x)).unwrap_or(0);
+    let [r, g, b] = rgb.map(level);
+    let cube = (distance([LEVELS[r], LEVELS[g], LEVELS[b]]), (16 + 36 * r + 6 * g + b) as u8);
+    let grey = (0..24u8).map(|i| (distance([8 + 10 * i; 3]), 232 + i)).min();
+    grey.map_or(cube, |grey| cube.min(grey)).1
+}
+
+/// Parts joined by `separator`, with a line break in its place where `width` is reached.
+fn wrap<'a>(out: &mut String, parts: impl Iterator<Item = &'a str>, separator: &str, width: usize) {
+    let mut used = 0;
+    for (i, part) in parts.enumerate() {
+        let n = part.width();
+        if i > 0 {
+            let breaks = used + separator.width() + n > width;
+            out.push_str(if breaks { "\n" } else { separator });
+            used = if breaks { 0 } else { used + separator.width() };
+        }
+        out.push_str(part);
+        used += n;
+    }
+    out.push('\n');
+}
+
+/// What of `text` fits into `width` columns; the last one is `…` if some was cut.
+fn fitted(text: &str, width: usize) -> String {
+    if text.width() <= width {
+        return text.to_owned();
+    }
+    let mut used = 1;
+    let fits = |c: &char| {
+        used += c.width().unwrap_or(0);
+        used <= width
+    };
+    let mut cut: String = text.chars().take_while(fits).collect();
+    if width > 0 {
+        cut.push('…');
+    }
+    cut
+}
+
+/// `text` in exactly `width` columns.
+fn padded(text: &str, width: usize) -> String {
+    let text = fitted(text, width);
+    let rest = width.saturating_sub(text.width());
+    format!("{text}{:rest$}", "")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lines_break_at_the_width() {
+        let mut out = String::new();
+        wrap(&mut out, ["aaa", "bb", "cccc"].into_iter(), " · ", 8);
+        assert_eq!(out, "aaa · bb\ncccc\n");
+    }
+
+    #[test]
+    fn labels_take_their_columns() {
+        assert_eq!(padded("·the", 6), "·the  ");
+        assert_eq!(padded("·theory", 5), "·the…");
+        assert_eq!(padded("漢字漢字", 5), "漢字…");
+        assert_eq!(padded("漢字漢字", 4), "漢… ");
+        assert_eq!(padded("abc", 0), "");
+    }
+
+    #[test]
+    fn every_fixed_color_is_its_own_nearest() {
+        assert_eq!(nearest_of_256([255, 0, 0]), 196);
+        assert_eq!(nearest_of_256([8, 8, 8]), 232);
+        assert_eq!(nearest_of_256([95, 135, 175]), 67);
+    }
+}

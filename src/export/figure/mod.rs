@@ -1,0 +1,446 @@
+//! A tensor as a picture with labels: one description, drawn as SVG, PNG or text.
+//!
+//! The picture is the explorer's: the same pooling, ranges and colour maps.
+//!
+//! ```
+//! # use std::sync::Arc;
+//! use actscope::analysis::Source;
+//! use actscope::export::figure::{ColorDepth, Figure, Options};
+//! use actscope::hooks::HookName;
+//! use actscope::{Input, Model, Run};
+//!
+//! let run = Run::all(&Arc::new(Model::demo()), Input::text("The quick brown fox"))?;
+//! let hook = HookName::find("pattern.1", run.config())?;
+//! let figure = Figure::new(&run, Source::Hook(hook), Some(3), Options::default())?;
+//! assert!(figure.to_svg().contains("·quick"));
+//! assert!(figure.to_ansi(80, ColorDepth::None).contains("·quick"));
+//! # Ok::<(), actscope::Error>(())
+//! ```
+
+mod ansi;
+mod png;
+mod svg;
+
+pub use ansi::ColorDepth;
+
+use crate::analysis::grid::{Grid, Pooling};
+use crate::analysis::range::{Range, RangeMode};
+use crate::analysis::stats::Stats;
+use crate::analysis::{AttnStage, Matrix, Source, View};
+use crate::colormap::{Colormap, Palette, Rgb};
+use crate::error::{Error, Result};
+use crate::hooks::{Axis, Quantity, Site};
+use crate::run::Run;
+
+/// How a figure is drawn.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Options {
+    pub palette: Palette,
+    /// Light on dark instead of dark on light.
+    pub dark: bool,
+    /// What suits the quantity, if `None`.
+    pub range: Option<RangeMode>,
+    pub pooling: Pooling,
+}
+
+/// A heatmap with everything that is written around it; of all heads side by side, if a tensor has
+/// heads and none was chosen.
+#[derive(Debug)]
+pub struct Figure {
+    /// Name of the tensor, and the head.
+    title: String,
+    /// Its shape, and the model.
+    subtitle: String,
+    doc: String,
+    formula: String,
+    footer: String,
+    /// One for each head, or a single one.
+    panels: Vec<Matrix>,
+    rows: Labels,
+    columns: Labels,
+    /// Rows and columns count the same: cells are square.
+    square: bool,
+    quantity: Quantity,
+    /// The same for all panels.
+    range: Range,
+    stats: Stats,
+    options: Options,
+}
+
+/// What stands along an axis.
+#[derive(Debug)]
+struct Labels {
+    /// What it counts.
+    noun: &'static str,
+    /// A label for each index, where the index alone would say little.
+    tokens: Option<Vec<String>>,
+}
+
+/// How one cell is drawn.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Paint {
+    Color(Rgb),
+    /// −inf: hatched.
+    Masked,
+    /// NaN or +inf: in [`BROKEN`].
+    Broken,
+}
+
+/// The colour of values that should not be: in none of the colour maps.
+const BROKEN: Rgb = [255, 0, 200];
+
+impl Figure {
+    /// The figure of a tensor of `run`, of one head or of all.
+    ///
+    /// # Errors
+    /// [`Error::Usage`] when the run did not keep the tensor, when it has no such head, or none at
+    /// all; [`Error::File`] if the weights cannot be read again to be hashed.
+    pub fn new(run: &Run, source: Source, head: Option<usize>, options: Options) -> Result<Self> {
+        let view = View { source, head: head.unwrap_or(0) };
+        let (name, doc, formula) = words(source);
+        if head.is_some() && !view.has_heads() {
+            return Err(Error::usage(format!("{name} has no heads: leave --head out")));
+        }
+        let heads = match head {
+            Some(head) => head..=head,
+            None if view.has_heads() => 0..=run.config().n_head - 1,
+            None => 0..=0,
+        };
+        let panels: Vec<_> = heads.map(|head| View { source, head }.matrix(run)).collect::<Result<_>>()?;
+        let all = match &panels[..] {
+            [one] => one.clone(),
+            many => stacked(many)?,
+        };
+        let quantity = view.quantity();
+        let mode = options.range.unwrap_or_else(|| RangeMode::suited(quantity));
+        let (n_rows, n_columns) = view.dims(run);
+        let axes = view.axes();
+        let shape = match (view.has_heads(), head) {
+            (true, None) => format!("({} heads, {n_rows}, {n_columns})", panels.len()),
+            _ => format!("({n_rows}, {n_columns})"),
+        };
+        let model = shorten_middle(&run.model.provenance.model, 60);
+        Ok(Self {
+            title: head.map_or_else(|| name.clone(), |head| format!("{name}, head {head}")),
+            subtitle: format!("{shape} · {model}"),
+            doc,
+            formula,
+            footer: footer(run, &model)?,
+            panels,
+            rows: Labels::new(run, source, axes, axes.0),
+            columns: Labels::new(run, source, axes, axes.1),
+            square: axes.1 == Axis::Key,
+            quantity,
+            range: Range::new(&all, quantity, mode),
+            stats: Stats::of_matrix(&all),
+            options,
+        })
+    }
+
+    /// The figure as an SVG document that needs no other file.
+    pub fn to_svg(&self) -> String {
+        svg::draw(self)
+    }
+
+    /// The same as a PNG, two pixels to the unit, in a font that is part of this program.
+    ///
+    /// # Errors
+    /// [`Error::Usage`] if it is too large to be drawn.
+    pub fn to_png(&self) -> Result<Vec<u8>> {
+        png::rasterize(&self.to_svg())
+            .ok_or_else(|| Error::usage("this figure is too large for a PNG: write .svg"))
+    }
+
+    /// As text for a terminal `width` columns wide: every line ends in a newline and, with colours,
+    /// in a reset.
+    pub fn to_ansi(&self, width: usize, colors: ColorDepth) -> String {
+        ansi::draw(self, width, colors)
+    }
+
+    fn colormap(&self) -> &'static Colormap {
+        self.options.palette.map(self.quantity, !self.options.dark)
+    }
+
+    /// What the ends of the range stand for in a row of `grid`.
+    fn limit(&self, grid: &Grid, row: usize) -> f32 {
+        if self.range.mode != RangeMode::Row {
+            return self.range.limit;
+        }
+        let cells = &grid.cells[row * grid.n_columns..][..grid.n_columns];
+        cells.iter().map(|x| x.abs()).filter(|x| x.is_finite()).fold(0.0, f32::max)
+    }
+
+    fn paint(&self, value: f32, limit: f32) -> Paint {
+        match value {
+            f32::NEG_INFINITY => Paint::Masked,
+            x if x.is_finite() => Paint::Color(self.colormap().at(self.range.at(x, limit))),
+            _ => Paint::Broken,
+        }
+    }
+
+    /// The paint of every cell of `grid`, row by row.
+    fn paints(&self, grid: &Grid) -> Vec<Paint> {
+        let row = |r: usize| {
+            let limit = self.limit(grid, r);
+            let cells = &grid.cells[r * grid.n_columns..][..grid.n_columns];
+            cells.iter().map(move |&x| self.paint(x, limit))
+        };
+        (0..grid.n_rows).flat_map(row).collect()
+    }
+
+    /// What the ends (and the middle) of the colour bar say.
+    fn bar_labels(&self) -> [String; 3] {
+        match (self.range.mode, self.range.signed) {
+            (RangeMode::Row, true) => ["−row’s largest".into(), "0".into(), "row’s largest".into()],
+            (RangeMode::Row, false) => ["0".into(), String::new(), "row’s largest".into()],
+            (_, true) => [number(self.range.low()), "0".into(), number(self.range.limit)],
+            (_, false) => ["0".into(), number(self.range.limit / 2.0), number(self.range.limit)],
+        }
+    }
+
+    /// How to read the picture: what the colours stand for, what a cell is, which labels there are.
+    fn notes(&self, per_cell: (usize, usize), label_steps: (usize, usize)) -> Vec<String> {
+        let mut notes = vec![match (self.range.mode, self.range.beyond) {
+            (mode, 0) => mode.name().to_owned(),
+            (mode, 1) => format!("{}, 1 value beyond", mode.name()),
+            (mode, n) => format!("{}, {n} values beyond", mode.name()),
+        }];
+        if self.panels.len() > 1 {
+            notes.push("one range for all heads".into());
+        }
+        notes.push(match per_cell {
+            (1, 1) => "1 cell = 1 value".into(),
+            (rows, columns) => format!("1 cell = {rows} × {columns}, {}", self.options.pooling.name()),
+        });
+        let every = |step: usize| format!("every {}", ordinal(step));
+        let step = |labels: &Labels, step: usize| if labels.tokens.is_some() { step } else { 1 };
+        match (step(&self.rows, label_steps.0), step(&self.columns, label_steps.1)) {
+            (1, 1) => {}
+            (rows, columns) if rows == columns || columns == 1 => {
+                notes.push(format!("{} token named", every(rows)));
+            }
+            (rows, columns) => {
+                notes.push(format!("{} token named down, {} across", every(rows), every(columns)));
+            }
+        }
+        notes
+    }
+
+    /// A value as it is printed into a cell, with as many decimals as suit the range.
+    fn in_cell(&self, value: f32) -> String {
+        let limit = self.range.limit;
+        if !value.is_finite() || !(0.001..99_999.5).contains(&limit) {
+            return number(value);
+        }
+        let decimals = usize::try_from(2 - limit.log10().floor() as i32).unwrap_or(0);
+        let text = format!("{:.decimals$}", value.abs());
+        // What is rounded to zero has no sign.
+        let sign = if value < 0.0 && text.contains(|c| ('1'..='9').contains(&c)) { "−" } else { "" };
+        format!("{sign}{text}")
+    }
+
+    /// Whether a cell holds the 0 of a future that is not looked at, which needs no number.
+    fn is_future(&self, row: usize, column: usize, value: f32) -> bool {
+        self.square && column > row && value == 0.0
+    }
+
+    /// The statistics as words.
+    fn summary(&self) -> Vec<String> {
+        let s = &self.stats;
+        let mut words = vec![
+            format!("min {}", number(s.min)),
+            format!("max {}", number(s.max)),
+            format!("mean {}", number(s.mean as f32)),
+            format!("σ {}", number(s.std as f32)),
+        ];
+        if s.broken > 0 {
+            words.push(format!("{} NaN or inf", s.broken));
+        }
+        words
+    }
+}
+
+impl Labels {
+    fn new(run: &Run, source: Source, (rows, columns): (Axis, Axis), axis: Axis) -> Self {
+        let attention = columns == Axis::Key && rows == Axis::Pos;
+        let of_prompt = matches!(axis, Axis::Pos | Axis::Key) && source != Source::Wpe;
+        Self {
+            noun: if attention && axis == Axis::Pos { "query" } else { axis.noun() },
+            tokens: of_prompt.then(|| (0..run.n_tokens()).map(|position| run.token_text(position)).collect()),
+        }
+    }
+
+    /// Which of `n` indices are labelled, at least `gap` indices apart and at round numbers.
+    fn shown(n: usize, gap: usize) -> (usize, impl Iterator<Item = usize>) {
+        let step = round_up(gap);
+        (step, (0..n).step_by(step))
+    }
+}
+
+/// 1, 2, 5, 10, 20, 50, …: the first that is not below `n`.
+fn round_up(n: usize) -> usize {
+    let tens = (0..).map(|e| 10usize.pow(e));
+    tens.flat_map(|ten| [ten, 2 * ten, 5 * ten])
+        .find(|&step| step >= n)
+        .expect("there is always a larger one")
+}
+
+/// 2nd, 3rd, 4th, …
+fn ordinal(n: usize) -> String {
+    let ending = match (n % 10, n % 100) {
+        (_, 11..=13) => "th",
+        (1, _) => "st",
+        (2, _) => "nd",
+        (3, _) => "rd",
+        _ => "th",
+    };
+    format!("{n}{ending}")
+}
+
+/// Name, description and formula of what is shown.
+fn words(source: Source) -> (String, String, String) {
+    match source {
+        Source::Hook(hook) => (hook.to_string(), hook.point().doc.into(), hook.point().formula.into()),
+        Source::Wte => ("wte".into(), "token embedding: a row for each token id".into(), String::new()),
+        Source::Wpe => ("wpe".into(), "positional embedding: a row for each position".into(), String::new()),
+        Source::Stage(layer, AttnStage::Masked) => words(Source::Hook(Site::AttnScores.at(layer))),
+        Source::Stage(layer, AttnStage::Pattern) => words(Source::Hook(Site::Pattern.at(layer))),
+        Source::Stage(layer, stage) => {
+            let formula = if stage == AttnStage::Scaled { "q · kᵀ · scale" } else { "q · kᵀ" };
+            let doc = format!(
+                "attention scores before {}",
+                if stage == AttnStage::Scaled { "the mask" } else { "they are scaled" }
+            );
+            (format!("blocks.{layer}.attn, {}", stage.name()), doc, formula.into())
+        }
+    }
+}
+
+fn footer(run: &Run, model: &str) -> Result<String> {
+    let made_by = &run.model.provenance;
+    let dtype = match made_by.stored_dtype {
+        Some(stored) if stored != made_by.dtype => {
+            format!("{} → {}", stored.as_str(), made_by.dtype.as_str())
+        }
+        _ => made_by.dtype.as_str().to_owned(),
+    };
+    let revision = made_by.revision.as_ref().map(|r| format!(" @ {}", shorten(r, 13))).unwrap_or_default();
+    let sha256 = &made_by.weights_sha256()?[..12];
+    let bos = if run.input.bos { "with BOS" } else { "no BOS" };
+    let version = env!("CARGO_PKG_VERSION");
+    Ok(format!(
+        "{model}{revision} · weights sha256 {sha256}… · {bos} · {dtype} · {} · actscope {version}",
+        made_by.device
+    ))
+}
+
+/// The rows of all matrices, one after the other.
+fn stacked(matrices: &[Matrix]) -> Result<Matrix> {
+    let mut values = Vec::new();
+    for matrix in matrices {
+        matrix.read(|rows| (0..matrix.n_rows).for_each(|r| values.extend_from_slice(rows.get(r))));
+    }
+    Matrix::new(values, matrices.iter().map(|m| m.n_rows).sum(), matrices[0].n_columns)
+}
+
+/// Whether black is easier to read on it than white.
+fn is_light([r, g, b]: Rgb) -> bool {
+    0.299 * f32::from(r) + 0.587 * f32::from(g) + 0.114 * f32::from(b) > 140.0
+}
+
+/// Three significant digits, with a proper minus.
+fn number(x: f32) -> String {
+    let size = x.abs();
+    let text = match size {
+        _ if !x.is_finite() => {
+            return if x.is_nan() {
+                "NaN"
+            } else if x < 0.0 {
+                "−inf"
+            } else {
+                "inf"
+            }
+            .into();
+        }
+        0.0 => return "0".into(),
+        _ if !(0.001..99_999.5).contains(&size) => format!("{size:.2e}"),
+        _ => {
+            let before = size.log10().floor() as i32 + 1;
+            format!("{size:.*}", usize::try_from(3 - before).unwrap_or(0))
+        }
+    };
+    let text = match text.split_once('e') {
+        Some((digits, exponent)) => format!("{}e{}", trimmed(digits), exponent.replace('-', "−")),
+        None => trimmed(&text).to_owned(),
+    };
+    if x < 0.0 { format!("−{text}") } else { text }
+}
+
+/// Without zeros at the end of a fraction.
+fn trimmed(digits: &str) -> &str {
+    if digits.contains('.') { digits.trim_end_matches('0').trim_end_matches('.') } else { digits }
+}
+
+/// At most `n` characters, the last one `…` if some were cut.
+fn shorten(text: &str, n: usize) -> String {
+    if text.chars().count() <= n {
+        return text.to_owned();
+    }
+    text.chars().take(n - 1).chain(['…']).collect()
+}
+
+/// At most `n` characters, `…` in place of the middle: paths end in what matters.
+fn shorten_middle(text: &str, n: usize) -> String {
+    let chars: Vec<char> = text.chars().collect();
+    if chars.len() <= n {
+        return text.to_owned();
+    }
+    let (head, tail) = (n / 3, n - n / 3 - 1);
+    chars[..head].iter().chain(['…'].iter()).chain(&chars[chars.len() - tail..]).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_have_three_digits() {
+        for (x, text) in [
+            (0.0, "0"),
+            (-0.0, "0"),
+            (1.0, "1"),
+            (-4.127, "−4.13"),
+            (0.061_23, "0.0612"),
+            (12.0, "12"),
+            (99.96, "100"),
+            (3071.4, "3071"),
+            (0.000_12, "1.2e−4"),
+            (-1e30, "−1e30"),
+            (f32::NAN, "NaN"),
+            (f32::NEG_INFINITY, "−inf"),
+            (f32::MIN_POSITIVE, "1.18e−38"),
+        ] {
+            assert_eq!(number(x), text);
+        }
+    }
+
+    #[test]
+    fn ordinals_are_english() {
+        assert_eq!(
+            [2, 3, 5, 11, 12, 21, 22].map(ordinal),
+            ["2nd", "3rd", "5th", "11th", "12th", "21st", "22nd"]
+        );
+    }
+
+    #[test]
+    fn steps_are_round() {
+        assert_eq!([0, 1, 2, 3, 6, 11, 21, 51, 101].map(round_up), [1, 1, 2, 5, 10, 20, 50, 100, 200]);
+    }
+
+    #[test]
+    fn long_names_are_cut() {
+        assert_eq!(shorten("abcdef", 6), "abcdef");
+        assert_eq!(shorten("abcdefg", 6), "abcde…");
+        assert_eq!(shorten_middle("0123456789", 7), "01…6789");
+    }
+}

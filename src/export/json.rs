@@ -1,0 +1,33 @@
+//! `.json`: the manifest, then every tensor as nested arrays, a line for each innermost row.
+
+use std::io::{self, Write};
+
+use super::{Export, Shortest, values};
+
+pub(super) fn write(export: &Export, out: &mut dyn Write) -> io::Result<()> {
+    write!(out, "{{\"manifest\": {},\n\"tensors\": {{", export.manifest.to_json())?;
+    for (i, (hook, x)) in export.tensors.iter().enumerate() {
+        write!(out, "{}\n\"{hook}\":\n", if i == 0 { "" } else { "," })?;
+        write_array(x.dims(), &values(x)?, out)?;
+    }
+    out.write_all(b"\n}}\n")
+}
+
+fn write_array(shape: &[usize], values: &[f32], out: &mut dyn Write) -> io::Result<()> {
+    let [n, inner @ ..] = shape else { return write_number(values[0], out) };
+    let separator = if inner.is_empty() { "," } else { ",\n" };
+    out.write_all(b"[")?;
+    for (i, part) in values.chunks(values.len() / n).enumerate() {
+        if i > 0 {
+            out.write_all(separator.as_bytes())?;
+        }
+        write_array(inner, part, out)?;
+    }
+    out.write_all(b"]")
+}
+
+fn write_number(value: f32, out: &mut dyn Write) -> io::Result<()> {
+    // JSON has a number for none of -inf, inf and NaN.
+    let quote = if value.is_finite() { "" } else { "\"" };
+    write!(out, "{quote}{}{quote}", Shortest(value))
+}

@@ -1,0 +1,100 @@
+//! Where a file's numbers come from.
+
+use std::ops::Range;
+
+use candle_core::Tensor;
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
+
+use crate::error::Result;
+use crate::hooks::{Axis, HookName};
+use crate::run::Run;
+
+/// All that is needed to make the same tensors again.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Manifest {
+    pub actscope_version: String,
+    /// `demo`, the hub id, or the directory.
+    pub model: String,
+    /// The hub's commit, where there is one.
+    pub revision: Option<String>,
+    pub weights_sha256: String,
+    /// Format of the weights in their file.
+    pub stored_dtype: Option<String>,
+    /// Format that was computed in; the tensors are written as float32 in any case.
+    pub dtype: String,
+    pub device: String,
+    /// Whether a BOS token was put before the prompt; `token_ids` has it then.
+    pub bos: bool,
+    pub prompt: String,
+    /// What the network was given, all of it.
+    pub token_ids: Vec<u32>,
+    /// The same as text with every byte visible.
+    pub tokens: Vec<String>,
+    /// First position that was written, and the one after the last.
+    pub positions: [usize; 2],
+    pub hooks: Vec<TensorInfo>,
+}
+
+/// One tensor of a file.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct TensorInfo {
+    pub name: String,
+    pub shape: Vec<usize>,
+    /// What each axis counts, as in the columns of a `.csv`.
+    pub axes: Vec<String>,
+}
+
+impl Manifest {
+    /// The manifest of `tensors`, which are those of `run` at `positions`.
+    ///
+    /// # Errors
+    /// [`crate::Error::File`] if the weights cannot be read again to be hashed.
+    pub fn new(run: &Run, positions: &Range<usize>, tensors: &[(HookName, Tensor)]) -> Result<Self> {
+        let made_by = &run.model.provenance;
+        let info = |(hook, x): &(HookName, Tensor)| TensorInfo {
+            name: hook.to_string(),
+            shape: x.dims().to_vec(),
+            axes: hook.point().axes.iter().map(|&axis| column(axis).to_owned()).collect(),
+        };
+        Ok(Self {
+            actscope_version: env!("CARGO_PKG_VERSION").to_owned(),
+            model: made_by.model.clone(),
+            revision: made_by.revision.clone(),
+            weights_sha256: made_by.weights_sha256()?.to_owned(),
+            stored_dtype: made_by.stored_dtype.map(|dtype| dtype.as_str().to_owned()),
+            dtype: made_by.dtype.as_str().to_owned(),
+            device: made_by.device.clone(),
+            bos: run.input.bos,
+            prompt: run.prompt_text(),
+            token_ids: run.tokens.clone(),
+            tokens: (0..run.n_tokens()).map(|position| run.token_text(position)).collect(),
+            positions: [positions.start, positions.end],
+            hooks: tensors.iter().map(info).collect(),
+        })
+    }
+
+    /// A JSON object with a line for each field.
+    pub fn to_json(&self) -> String {
+        let lines: Vec<_> =
+            self.fields().iter().map(|(name, value)| format!("  \"{name}\": {value}")).collect();
+        format!("{{\n{}\n}}", lines.join(",\n"))
+    }
+
+    /// The fields in order.
+    pub(super) fn fields(&self) -> Map<String, Value> {
+        match serde_json::to_value(self) {
+            Ok(Value::Object(fields)) => fields,
+            other => unreachable!("a struct of plain fields is a JSON object, not {other:?}"),
+        }
+    }
+}
+
+/// The name of an axis where spaces are in the way.
+pub(super) fn column(axis: Axis) -> &'static str {
+    match axis {
+        Axis::Vocab => "token_id",
+        Axis::One => "one",
+        axis => axis.noun(),
+    }
+}

@@ -1,0 +1,221 @@
+//! Writing runs to files that other programs read: tensors with all that says where they come from.
+//!
+//! | format | holds | values that are not finite |
+//! |---|---|---|
+//! | `.safetensors` | all tensors by hook name, the [`Manifest`] as `__metadata__` | as they are |
+//! | `.npz` | all tensors as `NAME.npy`, the manifest as `manifest.json`, stored uncompressed | as they are |
+//! | `.json` | `{"manifest": {…}, "tensors": {NAME: nested arrays}}` | strings `"-inf"`, `"inf"`, `"nan"` |
+//! | `.csv` | one tensor, one value per row after its indices | `-inf`, `inf`, `nan` |
+//! | `.npy` | one tensor | as they are |
+//!
+//! All hold float32 exactly: a number written as text is the shortest that reads back to the same
+//! bits. Every format can go to standard output, for none needs to go back in what it wrote.
+//!
+//! ```
+//! # use std::sync::Arc;
+//! use actscope::export::{self, Destination, Format};
+//! use actscope::{Input, Model, Run};
+//!
+//! # let dir = tempfile::tempdir().unwrap();
+//! # let path = dir.path().join("fox.safetensors");
+//! let format = Format::of_path(&path)?;
+//! let file = Destination::new(path).prepare()?; // fails now, not after a long run
+//! let run = Run::all(&Arc::new(Model::demo()), Input::text("The quick brown fox"))?;
+//! let written = export::write(&run, Some(1..3), format, file)?;
+//! assert_eq!(written.tensors, run.cache.iter().count());
+//! # Ok::<(), actscope::Error>(())
+//! ```
+
+mod csv;
+mod destination;
+pub mod figure;
+mod json;
+mod manifest;
+mod npy;
+mod npz;
+mod safetensors;
+
+pub use destination::{Destination, Prepared};
+pub use manifest::{Manifest, TensorInfo};
+
+use std::fmt;
+use std::io::{self, Write};
+use std::ops::Range;
+use std::path::Path;
+use std::str::FromStr;
+
+use candle_core::Tensor;
+
+use crate::error::{Error, Result};
+use crate::hooks::{Axis, HookName};
+use crate::run::Run;
+
+/// A file format for tensors; see the [module](self) for what each holds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Format {
+    Safetensors,
+    Npz,
+    Json,
+    Csv,
+    Npy,
+}
+
+impl Format {
+    pub const ALL: [Self; 5] = [Self::Safetensors, Self::Npz, Self::Json, Self::Csv, Self::Npy];
+
+    /// The file name's ending, without the dot.
+    pub fn extension(self) -> &'static str {
+        match self {
+            Self::Safetensors => "safetensors",
+            Self::Npz => "npz",
+            Self::Json => "json",
+            Self::Csv => "csv",
+            Self::Npy => "npy",
+        }
+    }
+
+    /// The format that a file's name asks for; `-`, standard output, asks for JSON.
+    ///
+    /// # Errors
+    /// [`Error::Usage`] for another ending, or none.
+    pub fn of_path(path: &Path) -> Result<Self> {
+        if path == Path::new("-") {
+            return Ok(Self::Json);
+        }
+        let ending = path.extension().and_then(|e| e.to_str()).unwrap_or_default();
+        ending.parse().map_err(|endings| {
+            Error::usage(format!("{}: the name says no format; let it end in {endings}", path.display()))
+        })
+    }
+
+    /// Whether it holds a single tensor only.
+    pub fn holds_one(self) -> bool {
+        matches!(self, Self::Csv | Self::Npy)
+    }
+
+    /// Whether it can be shown on a terminal.
+    pub fn is_text(self) -> bool {
+        matches!(self, Self::Json | Self::Csv)
+    }
+}
+
+impl fmt::Display for Format {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.extension())
+    }
+}
+
+impl FromStr for Format {
+    /// The endings there are, as words.
+    type Err = &'static str;
+
+    fn from_str(name: &str) -> Result<Self, Self::Err> {
+        let named = Self::ALL.into_iter().find(|format| name.eq_ignore_ascii_case(format.extension()));
+        named.ok_or(".safetensors, .npz, .json, .csv or .npy")
+    }
+}
+
+/// What was written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Summary {
+    pub tensors: usize,
+    pub bytes: u64,
+}
+
+/// Writes what `run` kept, at `positions` (all if `None`), to where `to` was made ready.
+///
+/// # Errors
+/// As [`Export::new`], and [`Error::File`] when writing fails: then the old file, if there was one,
+/// is as it was.
+pub fn write(run: &Run, positions: Option<Range<usize>>, format: Format, to: Prepared) -> Result<Summary> {
+    let export = Export::new(run, positions, format)?;
+    let bytes = to.write(|out| export.write_to(out))?;
+    Ok(Summary { tensors: export.tensors.len(), bytes })
+}
+
+/// Tensors of a run that fit a format, cut to some positions, with their manifest.
+#[derive(Debug)]
+pub struct Export {
+    pub manifest: Manifest,
+    format: Format,
+    /// Where the positions axis begins, which is what its first index stands for.
+    first: usize,
+    tensors: Vec<(HookName, Tensor)>,
+}
+
+impl Export {
+    /// Takes what `run` kept at `positions`: rows of every tensor, queries of an attention map
+    /// (whose keys stay whole). The tensors are views: nothing is copied.
+    ///
+    /// # Errors
+    /// [`Error::Usage`] for positions outside the prompt, or more than one tensor for a format that
+    /// holds one; [`Error::File`] if the weights cannot be read again to be hashed.
+    pub fn new(run: &Run, positions: Option<Range<usize>>, format: Format) -> Result<Self> {
+        let n_tokens = run.n_tokens();
+        let range = positions.unwrap_or(0..n_tokens);
+        if range.is_empty() || range.end > n_tokens {
+            return Err(Error::usage(format!(
+                "positions {}..{} are not in this prompt: give A..B with 0 ≤ A < B ≤ {n_tokens}",
+                range.start, range.end
+            )));
+        }
+        let rows = |(hook, x): (HookName, &Tensor)| {
+            let axis = hook.point().axes.iter().position(|axis| *axis == Axis::Pos);
+            let x = axis.map_or_else(|| Ok(x.clone()), |axis| x.narrow(axis, range.start, range.len()));
+            Ok((hook, x?))
+        };
+        let tensors: Vec<_> = run.cache.iter().map(rows).collect::<Result<_>>()?;
+        match tensors.len() {
+            0 => return Err(Error::usage("there is nothing to write: no tensor was kept")),
+            n if n > 1 && format.holds_one() => {
+                return Err(Error::usage(format!(
+                    "a .{format} file holds one tensor, and there are {n}: name one with --hooks NAME, \
+                     or write .safetensors, .npz or .json"
+                )));
+            }
+            _ => {}
+        }
+        let manifest = Manifest::new(run, &range, &tensors)?;
+        Ok(Self { manifest, format, first: range.start, tensors })
+    }
+
+    /// Writes the whole file, from its first byte to its last.
+    ///
+    /// # Errors
+    /// Those of `out`.
+    pub fn write_to(&self, out: &mut dyn Write) -> io::Result<()> {
+        match self.format {
+            Format::Safetensors => safetensors::write(self, out),
+            Format::Npz => npz::write(self, out),
+            Format::Json => json::write(self, out),
+            Format::Csv => csv::write(self, out),
+            Format::Npy => npy::write(&self.tensors[0].1, out),
+        }
+    }
+}
+
+/// The values of a tensor, last axis fastest.
+fn values(x: &Tensor) -> io::Result<Vec<f32>> {
+    x.flatten_all().and_then(|x| x.to_vec1()).map_err(io::Error::other)
+}
+
+/// Writes the values of a tensor as little-endian float32.
+fn write_f32s(x: &Tensor, out: &mut dyn Write) -> io::Result<()> {
+    let mut bytes = Vec::new();
+    for chunk in values(x)?.chunks(1 << 14) {
+        bytes.clear();
+        bytes.extend(chunk.iter().flat_map(|value| value.to_le_bytes()));
+        out.write_all(&bytes)?;
+    }
+    Ok(())
+}
+
+/// A float32 as the shortest text that reads back to the same bits.
+struct Shortest(f32);
+
+impl fmt::Display for Shortest {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // Unlike `{}`, `{:?}` has exponents.
+        if self.0.is_nan() { f.write_str("nan") } else { write!(f, "{:?}", self.0) }
+    }
+}

@@ -1,0 +1,45 @@
+//! `.npz`: a zip archive of `.npy` files, as `numpy.load` reads it.
+
+use std::io::{self, Write};
+
+use zip::write::SimpleFileOptions;
+use zip::{CompressionMethod, ZipWriter};
+
+use super::{Export, npy};
+
+pub(super) fn write(export: &Export, out: &mut dyn Write) -> io::Result<()> {
+    // Sizes that zip writes with 32 bits; the header of an `.npy` needs far less than what is left.
+    const LARGE: usize = u32::MAX as usize - (1 << 20);
+    let stored = SimpleFileOptions::default().compression_method(CompressionMethod::Stored);
+    let mut out = Fused { out, failed: None };
+    let mut zip = ZipWriter::new_stream(&mut out);
+    zip.start_file("manifest.json", stored)?;
+    zip.write_all(export.manifest.to_json().as_bytes())?;
+    for (hook, x) in &export.tensors {
+        let large = x.elem_count() * 4 > LARGE;
+        zip.start_file(format!("{hook}.npy"), stored.large_file(large))?;
+        npy::write(x, &mut zip)?;
+    }
+    zip.finish()?;
+    out.failed.map_or(Ok(()), Err)
+}
+
+/// Passes on what is written up to the first failure, and swallows the rest: a `ZipWriter` that met
+/// an error would write again when it is dropped, and complain on standard error.
+struct Fused<'a> {
+    out: &'a mut dyn Write,
+    failed: Option<io::Error>,
+}
+
+impl Write for Fused<'_> {
+    fn write(&mut self, buf: &[u8]) -> io::Result<usize> {
+        if self.failed.is_none() {
+            self.failed = self.out.write_all(buf).err();
+        }
+        Ok(buf.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}

@@ -111,6 +111,12 @@ impl Run {
         self.cache.tensor(hook)
     }
 
+    /// The same run with one tensor only.
+    #[must_use]
+    pub fn only(&self, hook: HookName) -> Self {
+        Self { cache: self.cache.only(hook), ..self.clone() }
+    }
+
     /// The token at `position` as it is shown, every byte visible.
     pub fn token_text(&self, position: usize) -> String {
         self.tokens.get(position).map_or_else(String::new, |&id| self.model.tokenizer.show(id))

@@ -7,11 +7,10 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use candle_core::Tensor;
 
 use super::{Seen, Sink, Slot, Wanted};
-use crate::analysis::grid::Pooling;
+use crate::analysis::View;
 use crate::analysis::logits::{Sampling, Surprise, surprises};
-use crate::analysis::range::RangeMode;
-use crate::colormap::Palette;
 use crate::error::{Error, Result};
+use crate::export::{self, Destination, Format, figure};
 use crate::hooks::{HookFilter, HookName, Hooks};
 use crate::model::{LoadOptions, Model, Progress, Source};
 use crate::run::{Input, Run};
@@ -208,13 +207,41 @@ pub struct Export {
     pub hook: Option<HookName>,
     /// The head to draw, for figures of tensors that have heads.
     pub head: Option<usize>,
+    /// Its ending decides the format.
     pub path: PathBuf,
-    /// How the explorer shows it, for figures: light background, palette, pooling, range.
-    pub style: (bool, Palette, Pooling, Option<RangeMode>),
+    /// How figures are drawn.
+    pub figure: figure::Options,
 }
 
 impl Export {
-    pub(super) fn write(&self) -> Event {
-        Event::Exported(Err(format!("{}: not yet", self.path.display())))
+    pub fn write(&self) -> Event {
+        let written = match self.path.extension().and_then(|ending| ending.to_str()) {
+            Some(ending @ ("png" | "svg")) => self.write_figure(ending == "png"),
+            _ => self.write_tensors(),
+        };
+        Event::Exported(written.map_err(|error| error.to_string()))
+    }
+
+    fn write_figure(&self, png: bool) -> Result<String> {
+        let Some(hook) = self.hook else {
+            return Err(Error::usage("a figure shows one tensor: choose it with Tab, or write .safetensors"));
+        };
+        let to = Destination::new(&self.path).prepare()?;
+        let drawn = figure::Figure::new(&self.run, View::hook(hook, 0).source, self.head, self.figure)?;
+        let bytes = if png { drawn.to_png()? } else { drawn.to_svg().into_bytes() };
+        let written = to.write(|out| out.write_all(&bytes))?;
+        Ok(format!("wrote {} ({written} bytes): {hook}", self.path.display()))
+    }
+
+    fn write_tensors(&self) -> Result<String> {
+        let format = Format::of_path(&self.path)?;
+        let to = Destination::new(&self.path).prepare()?;
+        let written = match self.hook {
+            Some(hook) => export::write(&self.run.only(hook), None, format, to)?,
+            None => export::write(&self.run, None, format, to)?,
+        };
+        let tensors = if written.tensors == 1 { "tensor" } else { "tensors" };
+        let (path, n, bytes) = (self.path.display(), written.tensors, written.bytes);
+        Ok(format!("wrote {path} ({bytes} bytes): {n} {tensors} with their manifest"))
     }
 }

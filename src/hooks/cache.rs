@@ -55,6 +55,13 @@ impl ActivationCache {
         self.tensors.iter().map(|(name, x)| (*name, x))
     }
 
+    /// One of the tensors, in a cache of its own.
+    #[must_use]
+    pub fn only(&self, hook: HookName) -> Self {
+        let tensors = self.tensors.get(&hook).map(|x| (hook, x.clone())).into_iter().collect();
+        Self { tensors, filter: self.filter.clone(), config: self.config.clone() }
+    }
+
     /// Bytes that the kept tensors take.
     pub fn bytes(&self) -> u64 {
         self.tensors.values().map(|x| x.elem_count() as u64 * 4).sum()

@@ -21,6 +21,7 @@ use crate::analysis::range::RangeMode;
 use crate::colormap::Palette;
 use crate::engine::{Event, Export, Job, Request, Wanted};
 use crate::error::Error;
+use crate::export::figure;
 use crate::hooks::{HookName, Site};
 use crate::run::{Input, Prompt};
 
@@ -332,8 +333,13 @@ fn export(app: &mut App) -> Vec<Request> {
     app.activity = Some(Activity::Exporting(path.clone()));
     app.tick = 1;
     let hook = (!form.everything).then_some(form.hook);
-    let style = (app.theme.light, app.theme.palette, app.pooling, app.range);
-    vec![Request::Export(Export { run, hook, head: form.head, path, style })]
+    let figure = figure::Options {
+        palette: app.theme.palette,
+        dark: !app.theme.light,
+        range: app.range,
+        pooling: app.pooling,
+    };
+    vec![Request::Export(Export { run, hook, head: form.head, path, figure })]
 }
 
 /// Carries a command out.

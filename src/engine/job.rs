@@ -111,9 +111,10 @@ impl Worker {
         Self { model: None, newest }
     }
 
-    /// A worker that has its model already.
-    pub fn with_model(model: Arc<Model>) -> Self {
-        Self { model: Some(model), newest: Arc::default() }
+    /// The same worker with a model that is loaded already.
+    #[must_use]
+    pub fn holding(self, model: Arc<Model>) -> Self {
+        Self { model: Some(model), ..self }
     }
 
     pub fn load(&mut self, source: &Source, options: &LoadOptions, sink: &Sink) -> Option<Arc<Model>> {

@@ -11,7 +11,7 @@ use super::keymap::pretty;
 use super::layout::{Frame, SMALLEST};
 use super::overlays;
 use super::screens;
-use super::text::{bytes, put, put_line, put_right};
+use super::text::{bytes, put, put_line, put_right, wrap};
 use super::widgets::token_strip::{self, Strip};
 use crate::model::{Model, Progress};
 
@@ -45,20 +45,8 @@ pub fn draw(app: &App, buffer: &mut Buffer) {
 fn draw_too_small(app: &App, area: Rect, buffer: &mut Buffer) {
     let sentence =
         format!("actscope needs {}×{}; this is {}×{}", SMALLEST.0, SMALLEST.1, area.width, area.height);
-    // Wrapped at words, as far as there is room.
-    let (mut x, mut y) = (0u16, 0u16);
-    for word in sentence.split(' ') {
-        let width = word.width() as u16;
-        if x > 0 && x + 1 + width > area.width {
-            (x, y) = (0, y + 1);
-        }
-        if y >= area.height {
-            break;
-        }
-        if x > 0 {
-            x += 1;
-        }
-        x = put(buffer, x, y, area.width.saturating_sub(x), word, app.theme.text());
+    for (line, y) in wrap(&sentence, area.width.into()).iter().zip(area.top()..area.bottom()) {
+        put(buffer, area.x, y, area.width, line, app.theme.text());
     }
 }
 
@@ -188,10 +176,11 @@ fn draw_strip(app: &App, area: Rect, buffer: &mut Buffer) {
 fn draw_inspector(app: &App, area: Rect, mut lines: Vec<Vec<Span>>, buffer: &mut Buffer) {
     if let Some(notice) = &app.notice {
         let style = if notice.bad { app.theme.bad() } else { app.theme.good() };
-        let room = usize::from(area.height).saturating_sub(1);
+        let said = wrap(&notice.text, area.width.into());
+        let room = usize::from(area.height).saturating_sub(said.len());
         lines.truncate(room);
         lines.resize_with(room, Vec::new);
-        lines.push(vec![Span::styled(notice.text.clone(), style)]);
+        lines.extend(said.into_iter().map(|line| vec![Span::styled(line, style)]));
     }
     for (line, y) in lines.iter().zip(area.top()..area.bottom()) {
         put_line(buffer, Rect { y, height: 1, ..area }, line);

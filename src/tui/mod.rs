@@ -16,4 +16,4 @@ pub mod theme;
 pub mod update;
 mod widgets;
 
-pub use terminal::{Options, run};
+pub use terminal::{Options, run, with_terminal};

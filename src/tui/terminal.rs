@@ -51,26 +51,33 @@ pub fn run(options: Options) -> Result<()> {
     };
     let (sender, messages) = channel();
     on_termination(sender.clone())?;
-    let mut terminal = enter(options.mouse).map_err(|e| {
-        leave();
-        Error::usage(format!("the terminal cannot be used ({e}); the subcommands work without one"))
-    })?;
-    let done = explore(&mut terminal, options, theme, sender, &messages);
-    leave();
-    done.unwrap_or_else(|e| Err(Error::usage(format!("the terminal is gone ({e})"))))
+    with_terminal(options.mouse, |terminal| explore(terminal, options, theme, sender, &messages))?
 }
 
-type Screen = Terminal<CrosstermBackend<io::Stdout>>;
-
-/// Set once the terminal is given back, so that nothing is drawn any more.
-static LEFT: AtomicBool = AtomicBool::new(true);
-
-fn enter(mouse: bool) -> io::Result<Screen> {
+/// Takes the terminal over for the time of `body`, and gives it back on every way out of it.
+///
+/// # Errors
+/// [`Error::Usage`] when there is no terminal to take, or it goes away.
+pub fn with_terminal<T>(mouse: bool, body: impl FnOnce(&mut Screen) -> io::Result<T>) -> Result<T> {
     let hook = std::panic::take_hook();
     std::panic::set_hook(Box::new(move |info| {
         leave();
         hook(info);
     }));
+    let done = enter(mouse).and_then(|mut terminal| body(&mut terminal));
+    leave();
+    done.map_err(|e| {
+        Error::usage(format!("the terminal cannot be used ({e}); the subcommands work without one"))
+    })
+}
+
+/// The terminal that is drawn to.
+pub type Screen = Terminal<CrosstermBackend<io::Stdout>>;
+
+/// Set once the terminal is given back, so that nothing is drawn any more.
+static LEFT: AtomicBool = AtomicBool::new(true);
+
+fn enter(mouse: bool) -> io::Result<Screen> {
     enable_raw_mode()?;
     LEFT.store(false, Ordering::SeqCst);
     let mut out = io::stdout();

@@ -34,6 +34,21 @@ pub fn pad(text: &str, width: usize) -> String {
     text
 }
 
+/// `text` in lines of at most `width` columns, broken at blanks; a longer word is cut with a mark.
+pub fn wrap(text: &str, width: usize) -> Vec<String> {
+    let mut lines: Vec<String> = Vec::new();
+    for word in text.split_whitespace() {
+        match lines.last_mut() {
+            Some(line) if line.width() + 1 + word.width() <= width => {
+                line.push(' ');
+                line.push_str(word);
+            }
+            _ => lines.push(fit(word, width)),
+        }
+    }
+    lines
+}
+
 /// Writes text at (x, y), cut with a mark at `width` columns; returns the column after it.
 pub fn put(buffer: &mut Buffer, x: u16, y: u16, width: u16, text: &str, style: Style) -> u16 {
     if !buffer.area.contains((x, y).into()) {
@@ -118,6 +133,14 @@ mod tests {
         fn fit_never_exceeds(text in "\\PC*", width in 0usize..20) {
             prop_assert!(fit(&text, width).width() <= width);
             prop_assert_eq!(pad(&text, width).width(), width);
+        }
+
+        #[test]
+        fn wrapped_lines_fit_and_hold_every_word(text in "[a-z ]{0,60}", width in 1usize..30) {
+            let lines = wrap(&text, width);
+            prop_assert!(lines.iter().all(|line| line.width() <= width));
+            let long = text.split_whitespace().any(|word| word.width() > width);
+            prop_assert!(long || lines.join(" ").split_whitespace().eq(text.split_whitespace()));
         }
 
         #[test]

@@ -246,6 +246,9 @@ impl Shade {
 pub fn draw_legend(buffer: &mut Buffer, area: Rect, plot: &Plot, map: &Map, theme: Theme) {
     let y = plot.covered().bottom().min(area.bottom().saturating_sub(1));
     let area = Rect { y, height: 1, ..area };
+    if map.grid.cells.is_empty() {
+        return;
+    }
     let quantity = map.view.quantity();
     let bar_width = if area.width >= 70 { 16 } else { 8 };
     let (low, high) = if map.row_limits.is_empty() {

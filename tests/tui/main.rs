@@ -1,0 +1,326 @@
+//! The explorer through its real update and draw, by key sequences.
+
+mod harness;
+
+use std::sync::Arc;
+
+use actscope::hooks::Site;
+use actscope::model::{LoadOptions, Source};
+use actscope::tui::app::{Focus, Screen};
+use actscope::tui::theme::{Depth, Theme};
+use actscope::{Input, Model};
+use harness::{Explorer, PROMPT, assert_snapshot, demo};
+use proptest::prelude::*;
+use ratatui::crossterm::event::MouseEventKind;
+
+fn explorer(size: (u16, u16)) -> Explorer {
+    Explorer::new(PROMPT, size, Theme::default())
+}
+
+fn snapshot(name: &str, size: (u16, u16), keys: &str) {
+    let mut explorer = explorer(size);
+    explorer.keys(keys);
+    assert_snapshot(name, &explorer);
+}
+
+const SMALL: (u16, u16) = (80, 24);
+const LARGE: (u16, u16) = (160, 48);
+
+macro_rules! snapshots {
+    ($($name:ident: $size:ident $keys:literal;)*) => { $(
+        #[test]
+        fn $name() { snapshot(stringify!($name), $size, $keys); }
+    )* };
+}
+
+snapshots! {
+    tokens_80x24: SMALL "right right right";
+    tokens_160x48: LARGE "right right right";
+    embedding_80x24: SMALL "2 right right down down down";
+    embedding_160x48: LARGE "2 right right down down down";
+    stages_80x24: SMALL "3 } down down right right";
+    stages_160x48: LARGE "3 } down down right right";
+    stages_numbers: LARGE "3 enter right right down z z z z z z";
+    stages_scores: LARGE "3 / a t t n _ s c o r e s . 2 enter ] enter down down down right";
+    stages_each_row: SMALL "3 r r r p";
+    attention_80x24: SMALL "4 } ] down down down right";
+    attention_160x48: LARGE "4 } } ] ] down down down down right";
+    attention_scaled: LARGE "4 s s down down right";
+    logits_80x24: SMALL "5 right right right down";
+    logits_160x48: LARGE "5 end down down T T <";
+    help: SMALL "?";
+    help_searched: SMALL "? z o o m";
+    palette: SMALL ": t e m p";
+    find: SMALL "/ q . 2";
+    find_nothing: SMALL "/ q q q q";
+    editing: SMALL "e space A n d enter backspace backspace";
+    exporting: SMALL "3 x tab";
+    generated: SMALL "1 end t t t t t t t t t t g g";
+    with_bos: SMALL "B";
+}
+
+#[test]
+fn light_theme() {
+    let mut explorer = Explorer::new(PROMPT, LARGE, Theme { light: true, ..Theme::default() });
+    explorer.keys("4 down down");
+    assert_snapshot("light", &explorer);
+}
+
+#[test]
+fn no_colours() {
+    let mut explorer = Explorer::new(PROMPT, SMALL, Theme { depth: Depth::Mono, ..Theme::default() });
+    explorer.keys("3 enter down right");
+    assert_snapshot("mono", &explorer);
+    let buffer = explorer.draw();
+    assert!(buffer.content.iter().all(|c| c.fg == ratatui::style::Color::Reset && c.bg == c.fg));
+}
+
+#[test]
+fn colours_of_256() {
+    let mut explorer = Explorer::new(PROMPT, SMALL, Theme { depth: Depth::Indexed, ..Theme::default() });
+    explorer.keys("3");
+    assert_snapshot("indexed", &explorer);
+}
+
+#[test]
+fn too_small_is_said() {
+    for (width, height) in [(59, 24), (80, 15), (52, 12), (20, 5)] {
+        let said = explorer((width, height)).lines().join(" ");
+        let said = said.split_whitespace().collect::<Vec<_>>().join(" ");
+        assert_eq!(said, format!("actscope needs 60×16; this is {width}×{height}"));
+    }
+}
+
+#[test]
+fn one_selection_for_all_screens() {
+    let mut e = explorer(LARGE);
+    e.keys("4 } } ] down down down");
+    assert_eq!((e.app.selection.layer, e.app.selection.head, e.app.selection.position), (2, 1, 3));
+    e.keys("enter");
+    assert_eq!((e.app.screen, e.app.selection.hook), (Screen::Stages, Site::Pattern.at(2)));
+    assert!(e.shows("blocks.2.attn.hook_pattern") && e.shows("head 1"));
+    e.keys("1");
+    assert_eq!(e.app.selection.position, 3);
+}
+
+#[test]
+fn every_number_under_the_cursor_is_the_runs() {
+    let mut e = explorer(LARGE);
+    e.keys("3 enter");
+    for keys in ["right right right", "down down", "end", "home right"] {
+        e.keys(keys);
+        let (row, column) = (e.app.selection.position, e.app.selection.column);
+        let tensor = e.run().cache.get("blocks.0.hook_resid_pre").unwrap();
+        let value: f32 = tensor.get(row).unwrap().get(column).unwrap().to_scalar().unwrap();
+        let said = format!("[{row}, {column}] = {}", actscope::tui::text::num(value));
+        assert!(e.shows(&said), "{said} is not on the screen:\n{}", e.lines().join("\n"));
+    }
+}
+
+#[test]
+fn the_run_follows_as_one_types_and_the_selection_stays() {
+    let mut e = explorer(SMALL);
+    e.keys("3 } right right");
+    let selection = e.app.selection;
+    let before = e.run().n_tokens();
+    e.keys("e").text(" And then the storm\ncame.");
+    assert!(e.run().n_tokens() > before);
+    assert_eq!(e.app.selection, selection);
+    e.keys("ctrl-z ctrl-z ctrl-z ctrl-z ctrl-z ctrl-z ctrl-z");
+    assert!(!e.run().prompt_text().ends_with("came."));
+    e.keys("ctrl-a backspace");
+    assert!(e.shows("the prompt is empty"), "{}", e.lines().join("\n"));
+    assert!(e.app.run.is_some(), "the last run stays");
+    e.paste("Pasted\r\ntext");
+    assert_eq!(e.run().prompt_text(), "Pasted\ntext");
+    e.keys("esc");
+    assert!(e.app.overlay.is_none());
+}
+
+#[test]
+fn a_prompt_longer_than_the_context_is_refused_with_both_numbers() {
+    let mut e = explorer(SMALL);
+    e.keys("e");
+    e.paste(&" word".repeat(300));
+    let said = e.lines().join(" ").split_whitespace().collect::<Vec<_>>().join(" ");
+    assert!(said.contains("256") && said.contains("the last run stays"), "{said}");
+    assert_eq!(e.run().prompt_text(), PROMPT);
+}
+
+#[test]
+fn sampled_tokens_are_appended_and_followed() {
+    let mut e = explorer(SMALL);
+    let before = e.run().tokens.clone();
+    e.keys("end g");
+    assert_eq!(e.run().tokens[..before.len()], before[..]);
+    assert_eq!(e.run().n_tokens(), before.len() + 1);
+    assert_eq!(e.app.selection.position, before.len());
+    e.keys("G");
+    assert_eq!(e.run().n_tokens(), before.len() + 17);
+    e.keys("5 down down");
+    let chosen = e.app.next().unwrap().top[2].id;
+    e.keys("enter");
+    assert_eq!(e.run().tokens.last(), Some(&chosen));
+}
+
+#[test]
+fn bos_is_put_before_the_prompt_and_said() {
+    let mut e = explorer(SMALL);
+    assert!(e.shows("no BOS"));
+    e.keys("B");
+    assert_eq!(e.run().tokens[0], demo().config().bos_token_id.unwrap());
+    assert!(e.shows("· BOS ·") && !e.shows("no BOS"));
+}
+
+#[test]
+fn the_mouse_selects_scrolls_and_zooms() {
+    let mut e = explorer(LARGE);
+    let (x, y) = e.find("3 Stages");
+    e.click(x, y);
+    assert_eq!(e.app.screen, Screen::Stages);
+    let (x, y) = e.find("mlp.pre");
+    e.click(x, y);
+    assert_eq!(e.app.selection.hook, Site::MlpPre.at(0));
+    let (x, y) = e.find("·said");
+    e.click(x, y);
+    assert_eq!(e.app.selection.position, 3, "the token strip");
+    let (x, y) = e.find(" 5 ·the");
+    e.click(x + 20, y);
+    assert_eq!((e.app.focus, e.app.selection.position), (Focus::Map, 5));
+    e.mouse(MouseEventKind::ScrollUp, x + 20, y);
+    assert_eq!(e.app.zoom, 1);
+    e.mouse(MouseEventKind::ScrollDown, x + 20, y);
+    assert_eq!(e.app.zoom, 0);
+    e.keys("?");
+    let (x, y) = e.find("screen: the prompt as tokens");
+    e.click(x, y);
+    assert_eq!(e.app.screen, Screen::Tokens);
+}
+
+#[test]
+fn exports_from_the_form_are_written_and_said() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut e = explorer(LARGE);
+    for (name, everything) in [("map.png", ""), ("map.svg", ""), ("x.npy", ""), ("all.safetensors", "tab")] {
+        let path = dir.path().join(name);
+        e.keys("3 x").keys(everything).keys("ctrl-u").text(path.to_str().unwrap()).keys("enter");
+        assert!(path.metadata().unwrap().len() > 100, "{name}");
+        assert!(e.shows("wrote "), "{}", e.lines().join("\n"));
+    }
+    e.keys("x ctrl-u").text("/no/such/place.npz").keys("enter");
+    assert!(e.shows("/no/such/place.npz"), "{}", e.lines().join("\n"));
+    e.keys("x ctrl-u").text("nothing").keys("enter");
+    assert!(e.shows("the name says no format"), "{}", e.lines().join("\n"));
+}
+
+#[test]
+fn without_a_tokenizer_ids_are_edited() {
+    let directory = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fixtures/tiny/plain");
+    let model =
+        Model::load(&Source::Directory(directory.into()), &LoadOptions::default(), &(Arc::new(|_| {}) as _));
+    let mut e =
+        Explorer::with_model(Arc::new(model.unwrap()), Input::ids([5, 17, 96]), SMALL, Theme::default());
+    assert!(e.shows("#17"), "{}", e.lines().join("\n"));
+    e.keys("e").text(", 88");
+    assert_eq!(e.run().tokens, [5, 17, 96, 88]);
+    e.text(", 97");
+    assert!(e.shows("97 is outside the vocabulary"), "{}", e.lines().join("\n"));
+    e.keys("backspace backspace").text("x");
+    assert!(e.shows("`x` is no token id"), "{}", e.lines().join("\n"));
+}
+
+#[test]
+fn every_command_of_the_palette_runs_on_every_screen() {
+    use actscope::tui::command::COMMANDS;
+    for screen in 1..=5 {
+        for entry in COMMANDS.iter().filter(|entry| entry.name != "quit") {
+            let mut e = explorer(SMALL);
+            e.keys(&screen.to_string()).keys(":").text(entry.name).keys("enter");
+            assert!(e.app.quit.is_none(), "{}", entry.name);
+            e.draw();
+        }
+    }
+}
+
+#[test]
+fn esc_cancels_a_run_that_is_going_on() {
+    use actscope::engine::Event;
+    use actscope::tui::update::Message;
+    let mut e = explorer(SMALL);
+    e.app.activity =
+        Some(actscope::tui::app::Activity::Running { id: e.app.job_id, layer: 1, n_layer: 4, left: 0 });
+    e.send(Message::Tick);
+    assert!(e.shows("block 1 of 4") && e.shows("Esc cancel"));
+    let id = e.app.job_id;
+    e.keys("esc");
+    assert!(e.app.job_id > id && e.app.activity.is_none() && e.shows("cancelled"));
+    // What the cancelled job still says is not heard.
+    e.send(Message::Engine(Event::Layer { id, layer: 3, n_layer: 4 }));
+    assert!(e.app.activity.is_none());
+}
+
+fn any_key() -> impl Strategy<Value = &'static str> {
+    let keys = [
+        "1", "2", "3", "4", "5", "tab", "left", "right", "up", "down", "pageup", "pagedown", "home", "end",
+        ",", ".", "{", "}", "[", "]", "enter", "esc", "z", "Z", "0", "p", "r", "s", "c", "b", "t", "T", "<",
+        ">", "(", ")", "S", "?", ":", "/", "e", "x", "g", "B",
+    ];
+    proptest::sample::select(keys.to_vec())
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 48, ..ProptestConfig::default() })]
+
+    #[test]
+    fn no_size_and_no_keys_make_it_panic(
+        sizes in proptest::collection::vec((0u16..400, 0u16..120), 1..4),
+        keys in proptest::collection::vec(any_key(), 0..24),
+    ) {
+        let mut e = Explorer::new("Call me Ishmael. 漢字 🙂\tand\u{7}", sizes[0], Theme::default());
+        for (i, key) in keys.iter().enumerate() {
+            e.keys(key);
+            if let Some(&(width, height)) = sizes.get(i % 7) {
+                e.resize(width, height);
+            }
+            e.draw();
+        }
+    }
+}
+
+#[test]
+fn the_smallest_sizes_never_panic() {
+    let mut e = explorer((0, 0));
+    for (width, height) in
+        (0..70).map(|n| (n, n / 3)).chain((14..20).flat_map(|h| [(60, h), (61, h), (400, h)]))
+    {
+        e.resize(width, height);
+        for screen in ["1", "2", "3", "4", "5", "?", "esc", "e", "esc", "x", "esc"] {
+            e.keys(screen);
+            e.draw();
+        }
+    }
+}
+
+/// The README's table of keys is the table of commands; `ACTSCOPE_UPDATE=1` writes it anew.
+#[test]
+fn the_readme_lists_the_keys() {
+    use actscope::tui::command::COMMANDS;
+    use actscope::tui::keymap::Keys;
+    use std::fmt::Write;
+    let mut table = String::from("| keys | command | what it does |\n|---|---|---|\n");
+    for entry in COMMANDS {
+        let keys: Vec<_> = Keys(entry.keys).to_string().split(' ').map(|key| format!("`{key}`")).collect();
+        let _ =
+            writeln!(table, "| {} | {} | {} |", keys.join(" ").replace('|', "\\|"), entry.name, entry.doc);
+    }
+    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/README.md");
+    let readme = std::fs::read_to_string(path).unwrap();
+    let (open, close) = ("<!-- keys -->\n", "<!-- /keys -->");
+    let (before, rest) = readme.split_once(open).expect("the README has a place for the keys");
+    let (now, after) = rest.split_once(close).unwrap();
+    if std::env::var_os("ACTSCOPE_UPDATE").is_some() {
+        std::fs::write(path, format!("{before}{open}{table}{close}{after}")).unwrap();
+    } else {
+        assert_eq!(now, table, "run the tests once with ACTSCOPE_UPDATE=1");
+    }
+}

@@ -4,8 +4,7 @@ use std::fmt::Write;
 
 use unicode_width::{UnicodeWidthChar, UnicodeWidthStr};
 
-use super::{BROKEN, Figure, Labels, Paint, is_light};
-use crate::analysis::grid::{Grid, Window};
+use super::{BROKEN, Figure, Labels, Paint, Painted, is_light};
 use crate::colormap::Rgb;
 
 /// How many colours a terminal has.
@@ -15,7 +14,7 @@ pub enum ColorDepth {
     TrueColor,
     /// The 6 × 6 × 6 cube and the greys of xterm.
     Ansi256,
-    /// Values become glyphs: `≡=-·` below zero, `·+*#` above, the heavier the larger.
+    /// Values become glyphs: `-oO` below zero, `░▒█` above.
     None,
 }
 
@@ -27,13 +26,14 @@ const LABEL_COLUMNS: usize = 14;
 /// A cell in which its value can be printed.
 const NUMBER_COLUMNS: usize = 7;
 
-const NEGATIVE: [char; 4] = ['·', '-', '=', '≡'];
-const POSITIVE: [char; 4] = ['·', '+', '*', '#'];
+const NEGATIVE: [char; 4] = [' ', '-', 'o', 'O'];
+const SIGNED_POSITIVE: [char; 4] = [' ', '░', '▒', '█'];
+const POSITIVE: [char; 5] = [' ', '░', '▒', '▓', '█'];
 const MASKED: char = '╱';
 const GREY: Rgb = [128, 128, 128];
 
 pub(super) fn draw(figure: &Figure, width: usize, colors: ColorDepth) -> String {
-    let layout = Layout::new(figure, width);
+    let layout = Layout::new(figure, width, colors);
     let mut out = String::new();
     let words = [&figure.title, &figure.subtitle, &figure.doc];
     for text in words {
@@ -47,19 +47,15 @@ pub(super) fn draw(figure: &Figure, width: usize, colors: ColorDepth) -> String 
         if figure.panels.len() > 1 {
             let _ = writeln!(out, "head {i}");
         }
-        let whole = Window::whole(matrix.n_rows, matrix.n_columns);
-        let grid = Grid::new(matrix, &whole, layout.per_cell, figure.options.pooling);
         layout.column_labels(&mut out, figure, matrix.n_columns);
-        layout.heatmap(&mut out, figure, &grid, colors);
+        layout.heatmap(&mut out, figure, &figure.painted(i, layout.per_cell), colors);
     }
     out.push('\n');
     color_bar(&mut out, figure, width, colors);
     let row_step = layout.per_cell.0 * if layout.two_rows { 2 } else { 1 };
     // Columns go by their number, whatever they count.
     let mut notes = figure.notes(layout.per_cell, (row_step, 1));
-    if figure.stats.masked > 0 {
-        notes.push(format!("{MASKED} masked (−inf)"));
-    }
+    notes.extend(figure.mask_note().map(|note| format!("{MASKED} {note}")));
     wrap(&mut out, notes.iter().map(String::as_str), " · ", width);
     wrap(&mut out, figure.summary().iter().map(String::as_str), " · ", width);
     wrap(&mut out, figure.footer.split(" · "), " · ", width);
@@ -79,7 +75,7 @@ struct Layout {
 }
 
 impl Layout {
-    fn new(figure: &Figure, width: usize) -> Self {
+    fn new(figure: &Figure, width: usize, colors: ColorDepth) -> Self {
         let (n_rows, n_columns) = (figure.panels[0].n_rows, figure.panels[0].n_columns);
         let digits = (n_rows - 1).to_string().len();
         let longest = figure.rows.tokens.iter().flatten().map(|token| token.width()).max().unwrap_or(0);
@@ -90,7 +86,8 @@ impl Layout {
         let columns_per_cell = n_columns.div_ceil(room);
         let n_cells = n_columns.div_ceil(columns_per_cell);
         let rows_per_cell = n_rows.div_ceil(MAX_ROWS).max(if figure.square { columns_per_cell } else { 1 });
-        let two_rows = n_rows > SINGLE_LINES;
+        // Glyphs have no halves.
+        let two_rows = n_rows > SINGLE_LINES && colors != ColorDepth::None;
         let cell = match room / n_cells {
             n if n >= NUMBER_COLUMNS && !two_rows => NUMBER_COLUMNS,
             // A character is twice as high as wide.
@@ -130,8 +127,8 @@ impl Layout {
         let _ = writeln!(out, "{}", line.trim_end());
     }
 
-    fn heatmap(&self, out: &mut String, figure: &Figure, grid: &Grid, colors: ColorDepth) {
-        let paints = figure.paints(grid);
+    fn heatmap(&self, out: &mut String, figure: &Figure, painted: &Painted, colors: ColorDepth) {
+        let Painted { grid, paints, limits } = painted;
         let n = grid.n_columns;
         let row = |r: usize| (r < grid.n_rows).then(|| &paints[r * n..][..n]);
         for r in (0..grid.n_rows).step_by(if self.two_rows { 2 } else { 1 }) {
@@ -140,22 +137,13 @@ impl Layout {
             let digits = self.digits;
             let _ = write!(out, "{first:>digits$} {} ", padded(token, self.label));
             let mut pen = Pen::new(out, colors);
-            let limit = figure.limit(grid, r);
             for column in 0..n {
                 let upper = paints[r * n + column];
+                let lower = row(r + 1).map(|row| row[column]);
                 let value = grid.cells[r * n + column];
                 if !self.two_rows {
-                    let number = self.prints_numbers() && !figure.is_future(r, column, value);
-                    self.cell(&mut pen, figure, upper, value, limit, number);
-                } else if colors == ColorDepth::None {
-                    // Of two rows the larger one is shown: glyphs have no halves.
-                    let below = grid.cell(r + 1, column).unwrap_or(f32::NEG_INFINITY);
-                    let value = figure.options.pooling.pool([value, below]);
-                    let limit = limit.max(if r + 1 < grid.n_rows { figure.limit(grid, r + 1) } else { 0.0 });
-                    let glyph = glyph(figure, value, limit);
-                    (0..self.cell).for_each(|_| pen.put(None, None, glyph));
+                    self.cell(&mut pen, figure, upper, value, limits[r]);
                 } else {
-                    let lower = row(r + 1).map(|row| row[column]);
                     (0..self.cell).for_each(|_| pen.halves(upper, lower));
                 }
             }
@@ -163,12 +151,8 @@ impl Layout {
         }
     }
 
-    fn prints_numbers(&self) -> bool {
-        self.cell == NUMBER_COLUMNS && self.per_cell == (1, 1)
-    }
-
     /// A cell that has its line for itself.
-    fn cell(&self, pen: &mut Pen<'_>, figure: &Figure, paint: Paint, value: f32, limit: f32, number: bool) {
+    fn cell(&self, pen: &mut Pen<'_>, figure: &Figure, paint: Paint, value: f32, limit: f32) {
         let (ink, paper) = match paint {
             Paint::Color(rgb) => (if is_light(rgb) { [0; 3] } else { [255; 3] }, Some(rgb)),
             Paint::Broken => ([0; 3], Some(BROKEN)),
@@ -176,8 +160,12 @@ impl Layout {
         };
         let text = match paint {
             Paint::Masked => MASKED.to_string().repeat(self.cell),
-            _ if number => fitted(&figure.in_cell(value), self.cell),
-            _ if pen.colors == ColorDepth::None => glyph(figure, value, limit).to_string().repeat(self.cell),
+            _ if self.cell == NUMBER_COLUMNS && self.per_cell == (1, 1) => {
+                fitted(&figure.in_cell(value), self.cell)
+            }
+            _ if pen.colors == ColorDepth::None => {
+                glyph(figure, paint, value, limit).to_string().repeat(self.cell)
+            }
             _ => String::new(),
         };
         for c in format!("{text:^width$}", width = self.cell).chars() {
@@ -194,9 +182,8 @@ fn color_bar(out: &mut String, figure: &Figure, width: usize, colors: ColorDepth
     let mut pen = Pen::new(out, colors);
     for i in 0..length {
         let x = i as f32 / (length.max(2) - 1) as f32;
-        let value = if figure.range.signed { 2.0 * x - 1.0 } else { x };
         match colors {
-            ColorDepth::None => pen.put(None, None, glyph(figure, value, 1.0)),
+            ColorDepth::None => pen.put(None, None, ramp(x, figure.range.signed)),
             _ => pen.put(None, Some(figure.colormap().at(x)), ' '),
         }
     }
@@ -208,21 +195,22 @@ fn color_bar(out: &mut String, figure: &Figure, width: usize, colors: ColorDepth
     }
 }
 
-/// A value as a glyph, where there are no colours.
-fn glyph(figure: &Figure, value: f32, limit: f32) -> char {
-    match value {
-        f32::NEG_INFINITY => return MASKED,
-        x if !x.is_finite() => return '!',
-        _ => {}
+/// A cell as a glyph, where there are no colours: the explorer's.
+fn glyph(figure: &Figure, paint: Paint, value: f32, limit: f32) -> char {
+    match paint {
+        Paint::Masked => MASKED,
+        Paint::Broken => '?',
+        Paint::Color(_) => ramp(figure.range.at(value, limit), figure.range.signed),
     }
-    let (glyphs, size) = if figure.range.signed {
-        let x = figure.range.at(value, limit) * 2.0 - 1.0;
-        (if x < 0.0 { NEGATIVE } else { POSITIVE }, x.abs())
-    } else {
-        (POSITIVE, figure.range.at(value, limit))
-    };
-    // The first tenth is nothing, the rest is shared by the glyphs.
-    if size < 0.1 { ' ' } else { glyphs[(((size - 0.1) / 0.9 * 4.0) as usize).min(3)] }
+}
+
+/// The glyph for a place in the colour map, 0..=1.
+fn ramp(x: f32, signed: bool) -> char {
+    if !signed {
+        return POSITIVE[((x * 5.0) as usize).min(4)];
+    }
+    let step = (((x - 0.5).abs() * 8.0) as usize).min(3);
+    if x < 0.5 { NEGATIVE[step] } else { SIGNED_POSITIVE[step] }
 }
 
 /// Writes coloured characters, and an escape sequence only where colours change.

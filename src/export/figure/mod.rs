@@ -23,7 +23,7 @@ mod svg;
 
 pub use ansi::ColorDepth;
 
-use crate::analysis::grid::{Grid, Pooling};
+use crate::analysis::grid::{Grid, Pooling, Window};
 use crate::analysis::range::{Range, RangeMode};
 use crate::analysis::stats::Stats;
 use crate::analysis::{AttnStage, Matrix, Source, View};
@@ -60,6 +60,8 @@ pub struct Figure {
     columns: Labels,
     /// Rows and columns count the same: cells are square.
     square: bool,
+    /// Keys after their query cannot be read.
+    causal: bool,
     quantity: Quantity,
     /// The same for all panels.
     range: Range,
@@ -76,18 +78,26 @@ struct Labels {
     tokens: Option<Vec<String>>,
 }
 
+/// The cells of a panel, and how each is drawn.
+struct Painted {
+    grid: Grid,
+    paints: Vec<Paint>,
+    /// What the end of the range stands for in each row.
+    limits: Vec<f32>,
+}
+
 /// How one cell is drawn.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Paint {
     Color(Rgb),
-    /// −inf: hatched.
+    /// −inf, or a key after its query: hatched.
     Masked,
     /// NaN or +inf: in [`BROKEN`].
     Broken,
 }
 
 /// The colour of values that should not be: in none of the colour maps.
-const BROKEN: Rgb = [255, 0, 200];
+const BROKEN: Rgb = [255, 0, 255];
 
 impl Figure {
     /// The figure of a tensor of `run`, of one head or of all.
@@ -130,6 +140,7 @@ impl Figure {
             rows: Labels::new(run, source, axes, axes.0),
             columns: Labels::new(run, source, axes, axes.1),
             square: axes.1 == Axis::Key,
+            causal: is_causal(source),
             quantity,
             range: Range::new(&all, quantity, mode),
             stats: Stats::of_matrix(&all),
@@ -161,31 +172,36 @@ impl Figure {
         self.options.palette.map(self.quantity, !self.options.dark)
     }
 
-    /// What the ends of the range stand for in a row of `grid`.
-    fn limit(&self, grid: &Grid, row: usize) -> f32 {
-        if self.range.mode != RangeMode::Row {
-            return self.range.limit;
-        }
-        let cells = &grid.cells[row * grid.n_columns..][..grid.n_columns];
-        cells.iter().map(|x| x.abs()).filter(|x| x.is_finite()).fold(0.0, f32::max)
-    }
-
-    fn paint(&self, value: f32, limit: f32) -> Paint {
-        match value {
-            f32::NEG_INFINITY => Paint::Masked,
-            x if x.is_finite() => Paint::Color(self.colormap().at(self.range.at(x, limit))),
-            _ => Paint::Broken,
-        }
-    }
-
-    /// The paint of every cell of `grid`, row by row.
-    fn paints(&self, grid: &Grid) -> Vec<Paint> {
-        let row = |r: usize| {
-            let limit = self.limit(grid, r);
-            let cells = &grid.cells[r * grid.n_columns..][..grid.n_columns];
-            cells.iter().map(move |&x| self.paint(x, limit))
+    /// A panel with so many rows and columns to a cell.
+    fn painted(&self, panel: usize, per_cell: (usize, usize)) -> Painted {
+        let matrix = &self.panels[panel];
+        let whole = Window::whole(matrix.n_rows, matrix.n_columns);
+        let grid = Grid::new(matrix, &whole, per_cell, self.options.pooling);
+        let limits = match self.range.mode {
+            RangeMode::Row => row_limits(matrix, per_cell.0),
+            _ => vec![self.range.limit; grid.n_rows],
         };
-        (0..grid.n_rows).flat_map(row).collect()
+        let paint = |i: usize| {
+            let (row, column) = (i / grid.n_columns, i % grid.n_columns);
+            let last_query = ((row + 1) * per_cell.0).min(matrix.n_rows) - 1;
+            match grid.cells[i] {
+                _ if self.causal && column * per_cell.1 > last_query => Paint::Masked,
+                f32::NEG_INFINITY => Paint::Masked,
+                x if x.is_finite() => Paint::Color(self.colormap().at(self.range.at(x, limits[row]))),
+                _ => Paint::Broken,
+            }
+        };
+        let paints = (0..grid.cells.len()).map(paint).collect();
+        Painted { grid, paints, limits }
+    }
+
+    /// What hatching means, if there is any.
+    fn mask_note(&self) -> Option<&'static str> {
+        match (self.causal, self.stats.masked) {
+            (true, _) if self.panels[0].n_columns > 1 => Some("masked: the future"),
+            (_, 0) => None,
+            _ => Some("masked (−inf)"),
+        }
     }
 
     /// What the ends (and the middle) of the colour bar say.
@@ -239,11 +255,6 @@ impl Figure {
         format!("{sign}{text}")
     }
 
-    /// Whether a cell holds the 0 of a future that is not looked at, which needs no number.
-    fn is_future(&self, row: usize, column: usize, value: f32) -> bool {
-        self.square && column > row && value == 0.0
-    }
-
     /// The statistics as words.
     fn summary(&self) -> Vec<String> {
         let s = &self.stats;
@@ -295,6 +306,24 @@ fn ordinal(n: usize) -> String {
         _ => "th",
     };
     format!("{n}{ending}")
+}
+
+/// The largest finite |x| in every `n` rows.
+fn row_limits(matrix: &Matrix, n: usize) -> Vec<f32> {
+    matrix.read(|rows| {
+        let of_row =
+            |row: usize| rows.get(row).iter().map(|x| x.abs()).filter(|x| x.is_finite()).fold(0.0, f32::max);
+        let firsts = (0..matrix.n_rows).step_by(n);
+        firsts.map(|first| (first..(first + n).min(matrix.n_rows)).map(of_row).fold(0.0, f32::max)).collect()
+    })
+}
+
+fn is_causal(source: Source) -> bool {
+    match source {
+        Source::Hook(hook) => matches!(hook.site, Site::AttnScores | Site::Pattern),
+        Source::Stage(_, stage) => matches!(stage, AttnStage::Masked | AttnStage::Pattern),
+        Source::Wte | Source::Wpe => false,
+    }
 }
 
 /// Name, description and formula of what is shown.

@@ -5,9 +5,8 @@ use std::fmt::Write;
 use base64::prelude::{BASE64_STANDARD, Engine};
 
 use super::png::{encode, text_widths};
-use super::{BROKEN, Figure, Labels, Paint, is_light, shorten};
+use super::{BROKEN, Figure, Labels, Paint, Painted, is_light, shorten};
 use crate::analysis::Matrix;
-use crate::analysis::grid::{Grid, Window};
 
 const MARGIN: f32 = 24.0;
 /// The space that the panels share: what fits on a page.
@@ -95,7 +94,7 @@ struct Drawing<'a> {
     cells: Cells,
     /// Panels side by side.
     across: usize,
-    grids: Vec<Grid>,
+    panels: Vec<Painted>,
     rows: Ticks,
     columns: Ticks,
     /// Column labels are written upwards, for lack of space.
@@ -117,8 +116,6 @@ impl<'a> Drawing<'a> {
         };
         let matrix = &figure.panels[0];
         let cells = Cells::fit(matrix, area, figure.square);
-        let whole = Window::whole(matrix.n_rows, matrix.n_columns);
-        let grid = |matrix: &Matrix| Grid::new(matrix, &whole, cells.per_cell, figure.options.pooling);
         let pitch = (cells.height / cells.per_cell.0 as f32, cells.width / cells.per_cell.1 as f32);
 
         let rows = Ticks::new(&figure.rows, matrix.n_rows, pitch.0, LABEL_LINE);
@@ -138,7 +135,7 @@ impl<'a> Drawing<'a> {
             ink: if figure.options.dark { &DARK } else { &LIGHT },
             cells,
             across,
-            grids: figure.panels.iter().map(grid).collect(),
+            panels: (0..n).map(|panel| figure.painted(panel, cells.per_cell)).collect(),
             rows,
             columns,
             upright,
@@ -149,11 +146,11 @@ impl<'a> Drawing<'a> {
     fn draw(mut self) -> String {
         let figure = self.figure;
         let ink = self.ink;
-        let down = self.grids.len().div_ceil(self.across);
-        let title_of_panel = if self.grids.len() > 1 { PANEL_TITLE } else { 0.0 };
+        let down = self.panels.len().div_ceil(self.across);
+        let title_of_panel = if self.panels.len() > 1 { PANEL_TITLE } else { 0.0 };
         let panel = (
-            self.cells.width * self.grids[0].n_columns as f32,
-            self.cells.height * self.grids[0].n_rows as f32,
+            self.cells.width * self.panels[0].grid.n_columns as f32,
+            self.cells.height * self.panels[0].grid.n_rows as f32,
         );
 
         // From top to bottom: words, labels, panels, legend, footer.
@@ -186,11 +183,11 @@ impl<'a> Drawing<'a> {
         );
         self.header();
         self.axis_names(left, top, panel, panels_width, title_of_panel, bottom);
-        for i in 0..self.grids.len() {
+        for i in 0..self.panels.len() {
             let (row, column) = (i / self.across, i % self.across);
             let x = left + column as f32 * (panel.0 + GAP);
             let y = top + row as f32 * (panel.1 + GAP + title_of_panel);
-            if self.grids.len() > 1 {
+            if self.panels.len() > 1 {
                 let above = if row == 0 { 8.0 + self.labels_height() } else { 6.0 };
                 self.text(x, y - above, r#"font-weight="bold""#, ink.text, &format!("head {i}"));
             }
@@ -307,7 +304,7 @@ impl<'a> Drawing<'a> {
 
     fn heatmap(&mut self, index: usize, x: f32, y: f32, (width, height): (f32, f32)) {
         let ink = self.ink;
-        let paints = self.figure.paints(&self.grids[index]);
+        let Painted { grid, paints, .. } = &self.panels[index];
         if paints.contains(&Paint::Masked) {
             let _ = writeln!(
                 self.svg,
@@ -320,35 +317,30 @@ impl<'a> Drawing<'a> {
             Paint::Broken => [BROKEN[0], BROKEN[1], BROKEN[2], 255],
         };
         let rgba: Vec<u8> = paints.iter().flat_map(pixel).collect();
-        let (n_rows, n_columns) = (self.grids[index].n_rows, self.grids[index].n_columns);
-        self.image(&rgba, (n_columns, n_rows), (x, y), (width, height));
+        let n = (grid.n_columns, grid.n_rows);
+        self.image(&rgba, n, (x, y), (width, height));
         let _ = writeln!(
             self.svg,
             r#"<rect x="{x}" y="{y}" width="{width}" height="{height}" fill="none" stroke="{}" stroke-width="0.75"/>"#,
             ink.line
         );
         if self.cells.per_cell == (1, 1) && self.cells.width >= 36.0 && self.cells.height >= 12.0 {
-            self.numbers(index, &paints, (x, y));
+            self.numbers(index, (x, y));
         }
     }
 
     /// The values themselves, if all of them find room in their cells.
-    fn numbers(&mut self, index: usize, paints: &[Paint], (left, top): (f32, f32)) {
-        let grid = &self.grids[index];
-        let place = |i: usize| (i / grid.n_columns, i % grid.n_columns);
-        let printed = |i: &usize| {
-            let (row, column) = place(*i);
-            paints[*i] != Paint::Masked && !self.figure.is_future(row, column, grid.cells[*i])
-        };
+    fn numbers(&mut self, index: usize, (left, top): (f32, f32)) {
+        let Painted { grid, paints, .. } = &self.panels[index];
         let texts: Vec<_> = (0..paints.len())
-            .filter(printed)
-            .map(|i| (place(i), paints[i], self.figure.in_cell(grid.cells[i])))
+            .filter(|&i| paints[i] != Paint::Masked)
+            .map(|i| (i / grid.n_columns, i % grid.n_columns, paints[i], self.figure.in_cell(grid.cells[i])))
             .collect();
-        let widths = text_widths(texts.iter().map(|(_, _, text)| (text.as_str(), 9.0, false)));
+        let widths = text_widths(texts.iter().map(|(_, _, _, text)| (text.as_str(), 9.0, false)));
         if widths.into_iter().any(|width| width + 3.0 > self.cells.width) {
             return;
         }
-        for ((row, column), paint, text) in texts {
+        for (row, column, paint, text) in texts {
             let dark = matches!(paint, Paint::Color(rgb) if !is_light(rgb));
             let x = left + (column as f32 + 0.5) * self.cells.width;
             let y = top + (row as f32 + 0.5) * self.cells.height + 3.2;
@@ -369,14 +361,9 @@ impl<'a> Drawing<'a> {
     /// What is not a colour of the bar and yet in the picture.
     fn swatches(&self) -> Vec<(String, &'static str)> {
         let [r, g, b] = BROKEN;
-        let broken = (format!("rgb({r},{g},{b})"), "NaN or inf");
-        let masked = ("url(#hatch)".to_owned(), "masked (−inf)");
-        let stats = &self.figure.stats;
-        [(stats.masked, masked), (stats.broken, broken)]
-            .into_iter()
-            .filter(|(n, _)| *n > 0)
-            .map(|(_, s)| s)
-            .collect()
+        let masked = self.figure.mask_note().map(|note| ("url(#hatch)".to_owned(), note));
+        let broken = (self.figure.stats.broken > 0).then(|| (format!("rgb({r},{g},{b})"), "NaN or inf"));
+        masked.into_iter().chain(broken).collect()
     }
 
     fn legend(&mut self, top: f32, words: &[String]) {
@@ -441,7 +428,7 @@ impl<'a> Drawing<'a> {
 /// Width of the colour bar.
 const BAR: f32 = 200.0;
 /// Width of a legend entry: a swatch with its name.
-const SWATCH: f32 = 92.0;
+const SWATCH: f32 = 118.0;
 
 /// Panels side by side: a divisor that makes the whole no taller than wide, if there is one.
 fn panels_across(n: usize) -> usize {

@@ -19,11 +19,11 @@ pub enum RangeMode {
 impl RangeMode {
     pub const ALL: [Self; 4] = [Self::Robust, Self::Full, Self::Row, Self::Shown];
 
-    /// What suits a quantity: robust for anything signed, all of it for the rest.
+    /// What suits a quantity: robust where a few values outshine the rest.
     pub fn suited(quantity: Quantity) -> Self {
         match quantity {
-            Quantity::Signed => Self::Robust,
-            Quantity::Positive | Quantity::Probability => Self::Full,
+            Quantity::Signed | Quantity::Probability => Self::Robust,
+            Quantity::Positive => Self::Full,
         }
     }
 

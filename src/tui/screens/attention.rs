@@ -180,7 +180,8 @@ fn draw_reads(app: &App, run: &Run, area: Rect, buffer: &mut Buffer) {
     // Two columns of bars where they fit.
     let columns = if area.width >= 76 { 2 } else { 1 };
     let width = area.width / columns;
-    for (i, &(key, share)) in row.largest.iter().take(lines * usize::from(columns)).enumerate() {
+    let read = row.largest.iter().filter(|(key, _)| *key <= query).take(lines * usize::from(columns));
+    for (i, &(key, share)) in read.enumerate() {
         let (x, y) = (area.x + (i / lines.max(1)) as u16 * width, area.y + 1 + (i % lines.max(1)) as u16);
         let bar_width = usize::from(width).saturating_sub(25);
         let selected = key == app.selection.key;

@@ -251,7 +251,16 @@ fn draw_sum(app: &App, run: &Run, area: Rect, buffer: &mut Buffer) {
         let Some(row) = row else { continue };
         let strip = Rect { x: area.x + LABEL, y, width: strip_width, height: 1 };
         row_strip::draw(buffer, strip, &row.values, limit, app.pooling, theme);
-        put(buffer, strip.right() + 1, y, 11, &format!("‖x‖ {}", num(row.stats.norm as f32)), theme.dim());
+        let (per_cell, wide) = row_strip::fit(row.values.len(), strip_width);
+        let end = strip.x + (row.values.len().div_ceil(per_cell) * wide) as u16;
+        put(
+            buffer,
+            end.min(strip.right()) + 1,
+            y,
+            11,
+            &format!("‖x‖ {}", num(row.stats.norm as f32)),
+            theme.dim(),
+        );
     }
     // Where the selected channel is, and the sum it stands in.
     let Some([Some(wte), Some(wpe), Some(x)]) = Some(rows) else { return };

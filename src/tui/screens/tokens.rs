@@ -10,7 +10,7 @@ use super::{Hit, SURPRISED};
 use crate::hooks::Quantity;
 use crate::run::Run;
 use crate::tui::app::{App, Selection};
-use crate::tui::text::{fit, pad, put, put_line};
+use crate::tui::text::{fit, num, pad, put, put_line};
 use crate::tui::theme::{Depth, Theme};
 use crate::tui::widgets::bar::bar;
 
@@ -147,8 +147,8 @@ pub fn inspect<'a>(app: &'a App, run: &'a Run) -> Vec<Vec<Span<'a>>> {
     ];
     if let Some(surprise) = app.summary.as_ref().and_then(|s| *s.surprises.get(position)?) {
         let said = format!(
-            "  the network gave it p = {:.2} %, rank {} of {}: {:.2} bits of surprise",
-            100.0 * (-surprise.bits).exp2(),
+            "  the network gave it p = {}, rank {} of {}: {:.2} bits of surprise",
+            num((-surprise.bits).exp2()),
             surprise.rank,
             run.config().vocab_size,
             surprise.bits

@@ -88,7 +88,7 @@ pub struct Colormap {
 impl Colormap {
     fn bake(gradient: &dyn Gradient) -> Self {
         let color = |i: u16| gradient.at(f32::from(i) / 255.0).to_rgba8();
-        let table = (0..256).map(|i| color(i)).map(|[r, g, b, _]| [r, g, b]).collect();
+        let table = (0..256).map(color).map(|[r, g, b, _]| [r, g, b]).collect();
         Self { table }
     }
 

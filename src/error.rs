@@ -45,8 +45,8 @@ impl Error {
     }
 
     /// A problem with the file at `path`; `problem` says what is wrong and what to do.
-    pub fn file(path: impl AsRef<Path>, problem: impl ToString) -> Self {
-        Self::File { path: path.as_ref().into(), problem: problem.to_string() }
+    pub fn file(path: impl AsRef<Path>, problem: impl Into<String>) -> Self {
+        Self::File { path: path.as_ref().into(), problem: problem.into() }
     }
 
     /// The process exit code: 2 for a question that cannot be asked, 1 for the rest.

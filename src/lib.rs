@@ -41,6 +41,7 @@
 //! | [`hooks`] | the table of hook points, the `Hooks` trait, the cache |
 
 pub mod analysis;
+pub mod cli;
 pub mod colormap;
 pub mod engine;
 pub mod error;

@@ -1,18 +1,20 @@
-fn main() {
-    let options = actscope::tui::Options {
-        source: actscope::model::Source::Demo,
-        load: Default::default(),
-        input: actscope::Input::text(
-            std::env::args()
-                .nth(1)
-                .unwrap_or("The old man said to the young man that the sea was calm.".into()),
-        ),
-        light: None,
-        depth: None,
-        mouse: true,
-    };
-    if let Err(e) = actscope::tui::run(options) {
-        eprintln!("actscope: {e}");
-        std::process::exit(e.exit_code().into());
+use std::io::Write;
+use std::process::ExitCode;
+
+use actscope::cli;
+
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+fn main() -> ExitCode {
+    // For panics; an error is one sentence.
+    let _ = color_eyre::install();
+    match cli::run(std::env::args_os()) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            // Not `eprintln`, which panics when nobody listens.
+            let _ = writeln!(std::io::stderr(), "{}", cli::report(&error));
+            ExitCode::from(error.exit_code())
+        }
     }
 }

@@ -113,7 +113,9 @@ fn read_json(bytes: &[u8]) -> (Manifest, HashMap<String, Array>) {
                     None => shape.push(items.len()),
                     Some(&n) => assert_eq!(n, items.len()),
                 }
-                items.iter().for_each(|item| flatten(item, depth + 1, shape, values));
+                for item in items {
+                    flatten(item, depth + 1, shape, values);
+                }
             }
             Value::String(word) => {
                 assert!(["inf", "-inf", "nan"].contains(&word.as_str()), "{word}");
@@ -361,7 +363,7 @@ fn a_failure_leaves_the_old_file() {
     let to = Destination::new(&path).prepare().unwrap();
     let error = to
         .write(|out| {
-            out.write_all(&[0; 200_000])?;
+            out.write_all(&vec![0; 200_000])?;
             Err(std::io::ErrorKind::StorageFull.into())
         })
         .unwrap_err();

@@ -109,7 +109,9 @@ impl Grid {
                 for r in first..(first + per_cell.0).min(window.rows.end) {
                     let values = &rows.get(r)[window.columns.clone()];
                     for (pool, chunk) in pools.iter_mut().zip(values.chunks(per_cell.1)) {
-                        chunk.iter().for_each(|&x| pool.add(x));
+                        for &x in chunk {
+                            pool.add(x);
+                        }
                     }
                 }
                 cells.extend(pools.iter().map(|pool| pool.value(pooling)));

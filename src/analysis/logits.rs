@@ -185,9 +185,9 @@ mod tests {
         let run = run();
         let surprises = surprises(&run);
         assert_eq!(surprises[0], None);
-        for position in 1..run.n_tokens() {
+        for (position, surprise) in surprises.iter().enumerate().skip(1) {
             let actual = Next::new(&run, position - 1, 1).unwrap().actual.unwrap();
-            let surprise = surprises[position].unwrap();
+            let surprise = surprise.unwrap();
             assert_eq!(surprise.rank, actual.rank);
             assert!((surprise.bits + actual.prob.log2()).abs() < 1e-4);
         }

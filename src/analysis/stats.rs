@@ -48,9 +48,9 @@ impl Sums {
         for &x in values {
             if !x.is_finite() {
                 if x == f32::NEG_INFINITY {
-                    s.masked += 1
+                    s.masked += 1;
                 } else {
-                    s.broken += 1
+                    s.broken += 1;
                 }
                 continue;
             }

@@ -30,6 +30,7 @@ pub struct Engine {
 
 impl Engine {
     /// Starts the workers; the first thing they do is load the model.
+    #[allow(clippy::needless_pass_by_value)] // the workers keep it
     pub fn start(source: Source, options: LoadOptions, sink: Sink) -> Self {
         let engine = Self {
             jobs: Arc::new(Newest::default()),

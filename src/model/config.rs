@@ -149,6 +149,7 @@ impl Config {
     }
 
     fn checked(self, path: &Path) -> Result<Self> {
+        const MOST: usize = 1 << 24;
         let sizes = [
             ("vocab_size", self.vocab_size),
             ("n_positions", self.n_positions),
@@ -157,11 +158,10 @@ impl Config {
             ("n_head", self.n_head),
             ("n_inner", self.d_mlp()),
         ];
-        const MOST: usize = 1 << 24;
         if let Some((field, n)) = sizes.into_iter().find(|(_, n)| !(1..=MOST).contains(n)) {
             return Err(Error::file(path, format!("{field} is {n}, but must be in 1..={MOST}")));
         }
-        if self.n_embd % self.n_head != 0 {
+        if !self.n_embd.is_multiple_of(self.n_head) {
             let problem = format!(
                 "n_embd {} cannot be divided into n_head {} heads of equal width",
                 self.n_embd, self.n_head

@@ -185,16 +185,25 @@ impl Gpt2 {
     }
 
     fn check(&self, tokens: &[u32]) -> Result<()> {
-        let (longest, v) = (self.config.n_positions, self.config.vocab_size);
-        if tokens.is_empty() {
-            return Err(Error::usage("the prompt is empty: give it at least one token"));
-        }
+        let longest = self.config.n_positions;
         if tokens.len() > longest {
             return Err(Error::usage(format!(
                 "the prompt has {} tokens, but this model's context holds {longest}; shorten it",
                 tokens.len()
             )));
         }
+        self.check_ids(tokens)
+    }
+
+    /// Whether these are tokens of the vocabulary, at least one.
+    ///
+    /// # Errors
+    /// [`Error::Usage`] that names the id that is not.
+    pub fn check_ids(&self, tokens: &[u32]) -> Result<()> {
+        if tokens.is_empty() {
+            return Err(Error::usage("the prompt is empty: give it at least one token"));
+        }
+        let v = self.config.vocab_size;
         match tokens.iter().find(|&&id| id as usize >= v) {
             Some(id) => Err(Error::usage(format!(
                 "token id {id} is outside the vocabulary of {v} tokens (0..={})",

@@ -4,6 +4,7 @@ mod config;
 mod device;
 mod gpt2;
 mod ops;
+mod pickle;
 pub mod source;
 mod tokenizer;
 mod weights;

@@ -4,8 +4,7 @@ use std::collections::HashMap;
 use std::path::Path;
 use std::sync::OnceLock;
 
-use tokenizers::models::bpe::BPE;
-use tokenizers::pre_tokenizers::byte_level::ByteLevel;
+use serde_json::{Value, json};
 use unicode_width::UnicodeWidthChar;
 
 use crate::error::{Error, Result};
@@ -25,15 +24,16 @@ impl Tokenizer {
     /// Reads the text of a `tokenizer.json`; `path` is for the error.
     ///
     /// # Errors
-    /// [`Error::File`] when it is no tokenizer.
+    /// [`Error::File`] when it is no byte-level BPE tokenizer.
     pub fn from_json(json: &[u8], path: &Path) -> Result<Self> {
-        let inner = tokenizers::Tokenizer::from_bytes(json).map_err(|e| {
-            Error::file(
-                path,
-                format!("is not a tokenizer ({e}); fetch it anew or remove it to use token ids"),
-            )
-        })?;
-        Ok(Self { inner: Some(Box::new(inner)) })
+        let bad = |problem: String| not_a_tokenizer(path, &problem);
+        let mut json: Value = serde_json::from_slice(json).map_err(|e| bad(e.to_string()))?;
+        check(&json).map_err(bad)?;
+        // A prompt is run whole and alone, whatever the tokenizer was saved with.
+        for setting in ["truncation", "padding"] {
+            json[setting] = Value::Null;
+        }
+        Self::from_value(json).map_err(bad)
     }
 
     /// Reads GPT-2's original pair of files.
@@ -41,19 +41,30 @@ impl Tokenizer {
     /// # Errors
     /// [`Error::File`] when either cannot be read.
     pub fn from_vocab_and_merges(vocab: &Path, merges: &Path) -> Result<Self> {
-        let [vocab_text, merges_text] = [vocab, merges].map(|path| path.to_string_lossy());
-        let bpe = BPE::from_file(&vocab_text, &merges_text).build().map_err(|e| {
-            use tokenizers::models::bpe::Error as Bpe;
-            let culprit = match e.downcast_ref::<Bpe>() {
-                Some(Bpe::JsonError(_) | Bpe::BadVocabulary) => vocab,
-                _ => merges,
-            };
-            Error::file(culprit, format!("is not part of a byte-level BPE tokenizer ({e}); fetch it anew"))
-        })?;
-        let byte_level = ByteLevel::new(false, true, true);
-        let mut inner = tokenizers::Tokenizer::new(bpe);
-        inner.with_pre_tokenizer(Some(byte_level));
-        inner.with_decoder(Some(byte_level));
+        let read = |path| {
+            let unreadable = |e| Error::file(path, format!("cannot be read: {e}"));
+            std::fs::read_to_string(path).map_err(unreadable)
+        };
+        let pieces: Value =
+            serde_json::from_str(&read(vocab)?).map_err(|e| not_a_tokenizer(vocab, &e.to_string()))?;
+        check_vocab(&pieces).map_err(|problem| not_a_tokenizer(vocab, &problem))?;
+        let text = read(merges)?;
+        let pairs: Value = text.lines().filter(|line| !line.starts_with("#version")).collect();
+        check_merges(&pairs, &pieces).map_err(|problem| not_a_tokenizer(merges, &problem))?;
+        let byte_level = json!({
+            "type": "ByteLevel", "add_prefix_space": false, "trim_offsets": true, "use_regex": true
+        });
+        let json = json!({
+            "version": "1.0",
+            "pre_tokenizer": byte_level,
+            "decoder": byte_level,
+            "model": { "type": "BPE", "vocab": pieces, "merges": pairs },
+        });
+        Self::from_value(json).map_err(|problem| not_a_tokenizer(vocab, &problem))
+    }
+
+    fn from_value(json: Value) -> Result<Self, String> {
+        let inner = serde_json::from_value(json).map_err(|e| e.to_string())?;
         Ok(Self { inner: Some(Box::new(inner)) })
     }
 
@@ -109,6 +120,54 @@ impl Tokenizer {
     }
 }
 
+fn not_a_tokenizer(path: &Path, problem: &str) -> Error {
+    Error::file(
+        path,
+        format!("is not a byte-level BPE tokenizer ({problem}); fetch it anew or remove it to use token ids"),
+    )
+}
+
+/// Refuses a `tokenizer.json` that is none, above all where the `tokenizers` crate would panic.
+fn check(json: &Value) -> Result<(), String> {
+    let model = &json["model"];
+    match model["type"].as_str() {
+        Some("BPE") | None => {}
+        Some(other) => return Err(format!("model.type is `{other}`")),
+    }
+    if model["continuing_subword_prefix"].as_str().is_some_and(|prefix| !prefix.is_empty()) {
+        return Err("model.continuing_subword_prefix is set".into());
+    }
+    if json["normalizer"].to_string().contains("Precompiled") {
+        return Err("normalizer is precompiled".into());
+    }
+    check_vocab(&model["vocab"])?;
+    check_merges(&model["merges"], &model["vocab"])
+}
+
+fn check_vocab(vocab: &Value) -> Result<(), String> {
+    let vocab = vocab.as_object().ok_or("the vocabulary is no JSON object")?;
+    match vocab.iter().find(|(_, id)| id.as_u64().is_none_or(|id| u32::try_from(id).is_err())) {
+        Some((piece, id)) => Err(format!("the vocabulary has {id} as the id of `{piece}`")),
+        None => Ok(()),
+    }
+}
+
+/// Each merge, `"a b"` or `["a", "b"]`, takes two pieces of the vocabulary to a third.
+fn check_merges(merges: &Value, vocab: &Value) -> Result<(), String> {
+    let merges = merges.as_array().ok_or("the merges are no list")?;
+    let known = |piece: &str| vocab.get(piece).is_some();
+    for (i, merge) in merges.iter().enumerate() {
+        let pair = match merge {
+            Value::String(line) => line.split_once(' '),
+            pair => pair[0].as_str().zip(pair[1].as_str()),
+        };
+        if !pair.is_some_and(|(a, b)| known(a) && known(b) && known(&format!("{a}{b}"))) {
+            return Err(format!("merge {} is {merge}, which does not join two tokens to a third", i + 1));
+        }
+    }
+    Ok(())
+}
+
 /// Bytes with nothing invisible left in them: space `·`, newline `↵`, tab `⇥`; control characters,
 /// zero-width characters and bytes that are no whole UTF-8 character as `⟨xx⟩`.
 pub fn visible(bytes: &[u8]) -> String {
@@ -151,7 +210,55 @@ fn byte_of(c: char) -> Option<u8> {
 
 #[cfg(test)]
 mod tests {
+    use tokenizers::pre_tokenizers::byte_level::ByteLevel;
+
     use super::*;
+
+    fn small() -> Value {
+        json!({
+            "version": "1.0",
+            "truncation": { "direction": "Right", "max_length": 1, "strategy": "LongestFirst", "stride": 0 },
+            "padding": null,
+            "added_tokens": [],
+            "normalizer": null,
+            "pre_tokenizer": null,
+            "post_processor": null,
+            "decoder": null,
+            "model": { "type": "BPE", "vocab": { "a": 0, "b": 1, "ab": 2 }, "merges": ["a b"] },
+        })
+    }
+
+    fn read(json: &Value) -> Result<Tokenizer> {
+        Tokenizer::from_json(json.to_string().as_bytes(), Path::new("tokenizer.json"))
+    }
+
+    #[test]
+    fn a_prompt_is_not_truncated() {
+        assert_eq!(read(&small()).unwrap().encode("abba").unwrap(), [2, 1, 0]);
+    }
+
+    #[test]
+    fn what_would_make_tokenizers_panic_is_refused() {
+        for (at, value, word) in [
+            ("/model", json!(null), "vocabulary"),
+            ("/model/type", json!("WordPiece"), "WordPiece"),
+            ("/model/vocab", json!({ "a": -1 }), "`a`"),
+            ("/model/vocab", json!({ "a": 4_294_967_296_u64 }), "4294967296"),
+            ("/model/merges", json!(["a b", "ab ab"]), "merge 2"),
+            ("/model/merges", json!([["ab", "ab"]]), "merge 1"),
+            ("/model/merges", json!(["ab"]), "merge 1"),
+            ("/decoder", json!({ "type": "none" }), "not a byte-level"),
+            ("/normalizer", json!({ "type": "Precompiled", "precompiled_charsmap": "a" }), "precompiled"),
+        ] {
+            let mut json = small();
+            *json.pointer_mut(at).unwrap() = value;
+            let said = read(&json).unwrap_err().to_string();
+            assert!(said.contains(word), "{at}: {said}");
+        }
+        let mut json = small();
+        json["model"]["continuing_subword_prefix"] = json!("##");
+        assert!(read(&json).is_err());
+    }
 
     #[test]
     fn nothing_invisible_is_left() {

@@ -4,11 +4,11 @@ use std::fs::File;
 use std::io::Read;
 use std::path::{Path, PathBuf};
 
-use candle_core::pickle::PthTensors;
 use candle_core::safetensors::{Load, MmapedSafetensors, SliceSafetensors};
 use candle_core::{DType, Device, Tensor};
 use sha2::{Digest, Sha256};
 
+use super::pickle::Archive;
 use crate::error::{Error, Result};
 
 /// Where the tensors of a checkpoint are read from, and what they become.
@@ -23,7 +23,7 @@ pub struct Weights {
 enum Store {
     Mmaped(MmapedSafetensors),
     Embedded(SliceSafetensors<'static>),
-    Pickle(PthTensors),
+    Pickle(Archive),
 }
 
 impl Weights {
@@ -31,6 +31,7 @@ impl Weights {
     ///
     /// # Errors
     /// [`Error::File`] for a file that is missing, truncated, or not safetensors.
+    #[allow(unsafe_code)]
     pub fn open_safetensors(files: &[PathBuf], device: &Device, dtype: DType) -> Result<Self> {
         for file in files {
             // Checked one by one first, so that the error names the shard that is broken.
@@ -57,7 +58,7 @@ impl Weights {
     /// # Errors
     /// [`Error::File`] for a file that is missing or no PyTorch checkpoint.
     pub fn open_pickle(file: &Path, device: &Device, dtype: DType) -> Result<Self> {
-        let store = PthTensors::new(file, None).map_err(|e| broken(file, &e))?;
+        let store = Archive::open(file).map_err(|e| broken(file, &e))?;
         Ok(Self { store: Store::Pickle(store), place: file.into(), device: device.clone(), dtype })
     }
 
@@ -89,7 +90,7 @@ impl Weights {
         let dtype = |name: &str| match &self.store {
             Store::Mmaped(s) => s.get(name).ok()?.dtype().try_into().ok(),
             Store::Embedded(s) => s.get(name).ok()?.dtype().try_into().ok(),
-            Store::Pickle(s) => s.tensor_infos().get(name).map(|info| info.dtype),
+            Store::Pickle(s) => s.dtype(name),
         };
         dtype("wte.weight").or_else(|| dtype("transformer.wte.weight"))
     }

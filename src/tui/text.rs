@@ -95,7 +95,7 @@ pub fn num(x: f32) -> String {
     }
     match x.abs() {
         0.0 => "0".into(),
-        a if a < 0.000_95 || a >= 999_999.5 => format!("{x:.1e}"),
+        a if !(0.000_95..999_999.5).contains(&a) => format!("{x:.1e}"),
         a if a < 9.999_5 => format!("{x:.3}"),
         a if a < 99.995 => format!("{x:.2}"),
         a if a < 999.95 => format!("{x:.1}"),

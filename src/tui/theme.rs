@@ -116,8 +116,8 @@ impl Theme {
 
 /// The nearest of xterm's 6×6×6 cube and 24 greys.
 fn to_indexed(color: Color) -> Color {
-    let Color::Rgb(r, g, b) = color else { return color };
     const STEPS: [u8; 6] = [0, 95, 135, 175, 215, 255];
+    let Color::Rgb(r, g, b) = color else { return color };
     let nearest = |x: u8| (0..6).min_by_key(|&i| STEPS[i as usize].abs_diff(x)).unwrap_or(0u8);
     let distance = |a: Rgb| {
         let d = |x: u8, y: u8| u32::from(x.abs_diff(y)).pow(2);

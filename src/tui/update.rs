@@ -123,6 +123,7 @@ fn on_key(app: &mut App, event: KeyEvent) -> Vec<Request> {
     }
 }
 
+#[allow(clippy::collapsible_match)] // a guard cannot paste
 fn on_paste(app: &mut App, text: &str) -> Vec<Request> {
     match &mut app.overlay {
         Some(Overlay::Editor(editor)) => {

@@ -99,7 +99,7 @@ pub fn draw(app: &App, run: &Run, area: Rect, buffer: &mut Buffer) {
             theme.text(),
         )),
         Some(None) => {
-            title.push(Span::styled("   the end of the prompt: the network goes on from here", theme.text()))
+            title.push(Span::styled("   the end of the prompt: the network goes on from here", theme.text()));
         }
         None => {}
     }
@@ -213,5 +213,5 @@ pub fn hit(app: &App, area: Rect, x: u16, y: u16) -> Option<Hit> {
     let list = layout(area).list;
     let candidate = usize::from(y.checked_sub(list.y)?);
     let inside = list.contains((x, y).into()) && candidate < app.next()?.top.len();
-    inside.then(|| Hit { selection: Selection { candidate, ..app.selection }, map: false })
+    inside.then_some(Hit { selection: Selection { candidate, ..app.selection }, map: false })
 }

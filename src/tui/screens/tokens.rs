@@ -173,5 +173,5 @@ pub fn hit(app: &App, run: &Run, area: Rect, x: u16, y: u16) -> Option<Hit> {
     let inside = layout.table.contains((x, y).into()) && y > area.y;
     let position = layout.first + usize::from(y.checked_sub(area.y + 1)?);
     (inside && position < run.n_tokens())
-        .then(|| Hit { selection: Selection { position, ..app.selection }, map: false })
+        .then_some(Hit { selection: Selection { position, ..app.selection }, map: false })
 }

@@ -1,0 +1,219 @@
+//! The arguments that subcommands share: which model, and what to run.
+
+use std::io::Read;
+use std::path::{Path, PathBuf};
+use std::str::FromStr;
+use std::sync::Arc;
+
+use super::progress::Bars;
+use crate::error::{Error, Result};
+use crate::export::figure::ColorDepth;
+use crate::model::{DeviceSpec, DtypeSpec, LoadOptions, Model, Source};
+use crate::run::{Input, Prompt};
+use crate::tui::theme::Depth;
+
+#[derive(Debug, clap::Args)]
+#[command(next_help_heading = "Model")]
+pub struct ModelArgs {
+    /// `demo` (part of the program), a hub id such as openai-community/gpt2, or a directory
+    #[arg(short, long, value_name = "NAME", default_value = "demo")]
+    model: String,
+
+    /// Branch, tag or commit on the hub
+    #[arg(long, value_name = "REV")]
+    revision: Option<String>,
+
+    /// Use only what has been downloaded before
+    #[arg(long)]
+    offline: bool,
+
+    /// Where to compute: cpu, cuda, cuda:N or metal
+    #[arg(long, value_name = "DEVICE", default_value = "cpu")]
+    device: DeviceSpec,
+
+    /// Number format to compute in: f32, f64, f16 or bf16
+    #[arg(long, value_name = "DTYPE", default_value = "f32")]
+    dtype: DtypeSpec,
+}
+
+impl ModelArgs {
+    pub fn source(&self) -> Source {
+        Source::parse(&self.model)
+    }
+
+    pub fn options(&self) -> LoadOptions {
+        LoadOptions {
+            revision: self.revision.clone(),
+            offline: self.offline,
+            device: self.device,
+            dtype: self.dtype,
+        }
+    }
+
+    /// Loads the model; downloads show on standard error.
+    pub fn load(&self) -> Result<Arc<Model>> {
+        let source = self.source();
+        tracing::info!(%source, "loading");
+        let bars = Arc::new(Bars::default());
+        let model = Model::load(&source, &self.options(), &bars.on_progress());
+        bars.clear();
+        model.map(Arc::new)
+    }
+}
+
+#[derive(Debug, clap::Args)]
+#[command(next_help_heading = "Prompt")]
+pub struct InputArgs {
+    /// Text to run, or - to read it from standard input
+    #[arg(value_name = "PROMPT")]
+    prompt: Option<String>,
+
+    /// Read the prompt from a file; as from standard input, one newline at its end is dropped
+    #[arg(long, value_name = "FILE", conflicts_with = "prompt")]
+    prompt_file: Option<PathBuf>,
+
+    /// Token ids in place of text, such as 464,2068,7; needs no tokenizer
+    #[arg(long, value_name = "IDS", conflicts_with_all = ["prompt", "prompt_file"], allow_hyphen_values = true)]
+    token_ids: Option<TokenIds>,
+
+    /// Put the model's BOS token first
+    #[arg(long)]
+    bos: bool,
+}
+
+impl InputArgs {
+    /// What to run.
+    ///
+    /// # Errors
+    /// [`Error::Usage`] when there is nothing, [`Error::File`] for a file that is not to be read.
+    pub fn required(self) -> Result<Input> {
+        self.optional()?.ok_or_else(|| {
+            Error::usage(
+                "there is no prompt: give one, or - for standard input, --prompt-file FILE or --token-ids 1,2,3",
+            )
+        })
+    }
+
+    /// What to run, if anything is given.
+    ///
+    /// # Errors
+    /// [`Error::File`] for a file that is not to be read.
+    pub fn optional(self) -> Result<Option<Input>> {
+        let prompt = match (self.token_ids, self.prompt_file, self.prompt) {
+            (Some(TokenIds(ids)), _, _) => Prompt::Ids(ids),
+            (None, Some(file), _) => Prompt::Text(read_prompt(&file)?),
+            (None, None, Some(text)) if text == "-" => Prompt::Text(read_prompt(Path::new("-"))?),
+            (None, None, Some(text)) => Prompt::Text(text),
+            (None, None, None) => return Ok(None),
+        };
+        Ok(Some(Input { prompt, bos: self.bos }))
+    }
+
+    /// Whether the prompt comes from standard input.
+    pub fn reads_stdin(&self) -> bool {
+        self.prompt.as_deref() == Some("-") || self.prompt_file.as_deref() == Some(Path::new("-"))
+    }
+}
+
+/// The text of a file (`-` is standard input) without one newline at its end, which editors and
+/// `echo` put there.
+fn read_prompt(path: &Path) -> Result<String> {
+    let (name, bytes) = if path == Path::new("-") {
+        let mut bytes = Vec::new();
+        (Path::new("standard input"), std::io::stdin().read_to_end(&mut bytes).map(|_| bytes))
+    } else {
+        (path, std::fs::read(path))
+    };
+    let bytes = bytes.map_err(|e| Error::file(name, format!("cannot be read: {e}")))?;
+    let mut text = String::from_utf8(bytes).map_err(|e| {
+        let place = e.utf8_error().valid_up_to();
+        let line = e.as_bytes()[..place].split(|&byte| byte == b'\n').count();
+        Error::file(name, format!("is not UTF-8 text: see byte {place}, in line {line}"))
+    })?;
+    if text.ends_with('\n') {
+        text.pop();
+        if text.ends_with('\r') {
+            text.pop();
+        }
+    }
+    Ok(text)
+}
+
+/// `--color`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub enum Color {
+    /// As the environment says (COLORTERM, TERM, NO_COLOR)
+    Auto,
+    Truecolor,
+    #[value(name = "256")]
+    Indexed,
+    /// Glyphs and numbers only
+    Never,
+}
+
+impl Color {
+    /// What is asked for; `None` if that is left open.
+    pub fn depth(self) -> Option<Depth> {
+        match self {
+            Self::Auto => None,
+            Self::Truecolor => Some(Depth::True),
+            Self::Indexed => Some(Depth::Indexed),
+            Self::Never => Some(Depth::Mono),
+        }
+    }
+
+    /// For text on standard output.
+    pub fn of_stdout(self) -> ColorDepth {
+        match self {
+            Self::Auto => match supports_color::on(supports_color::Stream::Stdout) {
+                Some(level) if level.has_16m => ColorDepth::TrueColor,
+                Some(level) if level.has_256 => ColorDepth::Ansi256,
+                _ => ColorDepth::None,
+            },
+            Self::Truecolor => ColorDepth::TrueColor,
+            Self::Indexed => ColorDepth::Ansi256,
+            Self::Never => ColorDepth::None,
+        }
+    }
+}
+
+#[derive(Debug, Clone)]
+struct TokenIds(Vec<u32>);
+
+impl FromStr for TokenIds {
+    type Err = String;
+
+    fn from_str(s: &str) -> Result<Self, String> {
+        let words = s.split(|c: char| c == ',' || c.is_whitespace()).filter(|word| !word.is_empty());
+        let id = |word: &str| word.parse().map_err(|_| format!("`{word}` is no token id"));
+        words.map(id).collect::<Result<_, _>>().map(Self)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn token_ids_are_numbers_with_commas_or_spaces() {
+        assert_eq!("1, 2,3\n4,".parse::<TokenIds>().unwrap().0, [1, 2, 3, 4]);
+        assert!("".parse::<TokenIds>().unwrap().0.is_empty());
+        for bad in ["a", "1;2", "-1", "1.5", "4294967296"] {
+            assert!(bad.parse::<TokenIds>().unwrap_err().contains(bad), "{bad}");
+        }
+    }
+
+    #[test]
+    fn one_final_newline_is_dropped_and_nothing_else() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        for (bytes, text) in
+            [("a", "a"), (" a\n", " a"), ("a\n\n", "a\n"), ("a\r\n", "a"), ("\n", ""), ("a\r", "a\r")]
+        {
+            std::fs::write(file.path(), bytes).unwrap();
+            assert_eq!(read_prompt(file.path()).unwrap(), text);
+        }
+        std::fs::write(file.path(), b"one\ntwo \xff").unwrap();
+        let said = read_prompt(file.path()).unwrap_err().to_string();
+        assert!(said.ends_with("is not UTF-8 text: see byte 8, in line 2"), "{said}");
+    }
+}

@@ -1,0 +1,68 @@
+//! `actscope [PROMPT]`: the explorer.
+
+use std::io::IsTerminal;
+
+use clap::CommandFactory;
+
+use super::args::{Color, InputArgs, ModelArgs};
+use crate::error::{Error, Result};
+use crate::run::Input;
+use crate::tui;
+
+const SAMPLE: &str = "The old man said to the young man that the sea was calm.";
+
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    #[command(flatten)]
+    input: InputArgs,
+    #[command(flatten)]
+    model: ModelArgs,
+    #[command(flatten)]
+    screen: ScreenArgs,
+}
+
+#[derive(Debug, clap::Args)]
+#[command(next_help_heading = "Screen")]
+struct ScreenArgs {
+    /// How many colours
+    #[arg(long, value_name = "COLORS", default_value = "auto")]
+    color: Color,
+    /// Colours for a light background; without it or --dark, the terminal is asked
+    #[arg(long, conflicts_with = "dark")]
+    light: bool,
+    /// Colours for a dark background
+    #[arg(long)]
+    dark: bool,
+    /// Leave the mouse to the terminal, to select text with
+    #[arg(long)]
+    no_mouse: bool,
+}
+
+pub fn run(args: Args) -> Result<()> {
+    // With the prompt on standard input, keys are read from the terminal itself.
+    let keys = args.input.reads_stdin() || std::io::stdin().is_terminal();
+    if !keys || !std::io::stdout().is_terminal() {
+        let which = if keys { "output" } else { "input" };
+        return Err(Error::usage(format!(
+            "the explorer needs a terminal, and standard {which} is none; in a script use one of the \
+             subcommands {}",
+            for_scripts().join(", ")
+        )));
+    }
+    let screen = args.screen;
+    tui::run(tui::Options {
+        source: args.model.source(),
+        load: args.model.options(),
+        input: args.input.optional()?.unwrap_or_else(|| Input::text(SAMPLE)),
+        light: (screen.light || screen.dark).then_some(screen.light),
+        depth: screen.color.depth(),
+        mouse: !screen.no_mouse,
+    })
+}
+
+/// The subcommands that compute something.
+fn for_scripts() -> Vec<String> {
+    let cli = super::Cli::command();
+    let names = cli.get_subcommands().map(|command| command.get_name().to_owned());
+    names.filter(|name| !["completions", "man", "help"].contains(&name.as_str())).collect()
+}

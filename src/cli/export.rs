@@ -1,0 +1,111 @@
+//! `actscope export`: the tensors of a run as a file.
+
+use std::io::IsTerminal;
+use std::ops::Range;
+use std::path::PathBuf;
+use std::str::FromStr;
+
+use indicatif::BinaryBytes;
+
+use super::args::{InputArgs, ModelArgs};
+use crate::error::{Error, Result};
+use crate::export::{self, Destination, Format};
+use crate::hooks::HookFilter;
+use crate::run::Run;
+
+/// Write the tensors of a run to a file
+///
+/// The file's name says the format: .safetensors, .npz and .json hold any number of tensors, .csv
+/// and .npy one. All hold float32, and all but .csv and .npy also the prompt, the token ids and
+/// where the model comes from. A file that cannot be written whole is left as it was.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "\
+Examples:
+  actscope export \"The cat sat\" -o cat.safetensors
+  actscope export \"The cat sat\" -o cat.npz --hooks 'pattern.*' --hooks logits
+  actscope export \"The cat sat\" -o - --hooks resid_post.3 --positions 1.. | jq .manifest")]
+pub struct Args {
+    #[command(flatten)]
+    input: InputArgs,
+    /// The file, or - for standard output
+    #[arg(short, long, value_name = "FILE")]
+    output: PathBuf,
+    /// Hooks by name, short name or glob, as `actscope hooks` lists them; without it, all
+    #[arg(long, value_name = "GLOB")]
+    hooks: Vec<String>,
+    /// Only these positions: A..B, A.. or ..B, without B itself
+    #[arg(long, value_name = "A..B")]
+    positions: Option<Positions>,
+    /// The format, where the file's name does not say it; to standard output it is json
+    #[arg(long, value_name = "FORMAT")]
+    format: Option<Format>,
+    #[command(flatten)]
+    model: ModelArgs,
+}
+
+pub fn run(args: Args) -> Result<()> {
+    let format = args.format.map_or_else(|| Format::of_path(&args.output), Ok)?;
+    let input = args.input.required()?;
+    let to = Destination::new(&args.output);
+    if to == Destination::Stdout && !format.is_text() && std::io::stdout().is_terminal() {
+        return Err(Error::usage(format!("{format} is not for the eye: send it to a file or a program")));
+    }
+    let to = to.prepare()?;
+    let model = args.model.load()?;
+    let keep = match args.hooks.as_slice() {
+        [] => HookFilter::all(model.config()),
+        globs => HookFilter::new(globs, model.config())?,
+    };
+    let run = Run::new(&model, input, keep, ())?;
+    let positions = args.positions.map(|positions| positions.of(run.n_tokens()));
+    let written = export::write(&run, positions, format, to)?;
+    if args.output.as_os_str() != "-" {
+        let (tensors, bytes) = (written.tensors, BinaryBytes(written.bytes));
+        eprintln!("actscope: {tensors} tensors, {bytes}, in {}", args.output.display());
+    }
+    Ok(())
+}
+
+/// A range with open ends.
+#[derive(Debug, Clone, PartialEq)]
+struct Positions {
+    from: usize,
+    to: Option<usize>,
+}
+
+impl Positions {
+    fn of(&self, n_tokens: usize) -> Range<usize> {
+        self.from..self.to.unwrap_or(n_tokens)
+    }
+}
+
+impl FromStr for Positions {
+    type Err = &'static str;
+
+    fn from_str(s: &str) -> Result<Self, Self::Err> {
+        let read = || {
+            let (from, to) = s.split_once("..")?;
+            let from = if from.is_empty() { 0 } else { from.parse().ok()? };
+            let to = if to.is_empty() { None } else { Some(to.parse().ok()?) };
+            Some(Self { from, to })
+        };
+        read().ok_or("give A..B, A.. or ..B")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn positions_may_leave_an_end_open() {
+        let of = |s: &str| s.parse::<Positions>().map(|positions| positions.of(9));
+        assert_eq!(of("2..5"), Ok(2..5));
+        assert_eq!(of("2.."), Ok(2..9));
+        assert_eq!(of("..5"), Ok(0..5));
+        assert_eq!(of(".."), Ok(0..9));
+        for bad in ["", "2", "a..b", "2..=5", "-1..2", "2...5"] {
+            assert!(of(bad).is_err(), "{bad}");
+        }
+    }
+}

@@ -1,0 +1,154 @@
+//! The command line: the tree of subcommands, one file for each, each a thin call into the library.
+
+mod args;
+mod bench;
+mod completions;
+mod explore;
+mod export;
+mod hooks;
+mod logging;
+mod man;
+mod output;
+mod progress;
+mod render;
+mod tokens;
+mod top;
+
+use std::ffi::OsString;
+
+use clap::{Parser, Subcommand};
+
+use crate::error::{Error, Result};
+
+#[derive(Debug, Parser)]
+#[command(
+    name = "actscope",
+    version,
+    about = "Explore every activation of a GPT-2 in the terminal",
+    long_about = "Explore every activation of a GPT-2 in the terminal.\n\n\
+        Without a subcommand the explorer opens, on PROMPT or on a sample. The subcommands compute \
+        the same numbers for scripts: results go to standard output, all else to standard error.",
+    args_conflicts_with_subcommands = true,
+    after_help = EXAMPLES
+)]
+struct Cli {
+    #[command(subcommand)]
+    command: Option<Command>,
+    #[command(flatten)]
+    explore: explore::Args,
+}
+
+const EXAMPLES: &str = "\
+Examples:
+  actscope                                          a sample prompt on the demo model
+  actscope \"The cat sat on the\"                     your own
+  actscope --model openai-community/gpt2 -          GPT-2 from the hub, the prompt from standard input
+  actscope -- tokens                                a prompt that is a subcommand's name
+
+A first word that is a subcommand's name is the subcommand, unless -- or an option goes before it.
+Set ACTSCOPE_LOG (say to debug) to write a log file, ACTSCOPE_LOG_FILE to say where.";
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    Tokens(tokens::Args),
+    Hooks(hooks::Args),
+    Top(top::Args),
+    Export(export::Args),
+    Render(render::Args),
+    Bench(bench::Args),
+    Completions(completions::Args),
+    Man(man::Args),
+}
+
+/// Does what the command line `args` (its first is the program's name) asks for.
+///
+/// # Errors
+/// Whatever keeps it from being done, as one sentence.
+pub fn run(args: impl IntoIterator<Item = OsString>) -> Result<()> {
+    let cli = match Cli::try_parse_from(args) {
+        Ok(cli) => cli,
+        Err(error) if error.use_stderr() => return Err(Error::usage(sentence(&error))),
+        Err(help) => {
+            // Nothing is lost when nobody reads on.
+            let _ = help.print();
+            return Ok(());
+        }
+    };
+    let _log = logging::start()?;
+    match cli.command {
+        None => explore::run(cli.explore),
+        Some(Command::Tokens(args)) => tokens::run(args),
+        Some(Command::Hooks(args)) => hooks::run(&args),
+        Some(Command::Top(args)) => top::run(args),
+        Some(Command::Export(args)) => export::run(args),
+        Some(Command::Render(args)) => render::run(args),
+        Some(Command::Bench(args)) => bench::run(&args),
+        Some(Command::Completions(args)) => completions::run(&args),
+        Some(Command::Man(args)) => man::run(&args),
+    }
+}
+
+/// What is shown for an error: one line, and nothing in it that a terminal would obey.
+pub fn report(error: &Error) -> String {
+    let mut line = String::from("actscope: ");
+    for c in error.to_string().trim_end().chars() {
+        match c {
+            '\n' => line.push(' '),
+            c if c.is_control() => line.extend(c.escape_default()),
+            c => line.push(c),
+        }
+    }
+    line
+}
+
+/// What clap says in paragraphs, without the usage that it adds.
+fn sentence(error: &clap::Error) -> String {
+    let text = error.render().to_string();
+    let said = text
+        .split("\n\n")
+        .take_while(|paragraph| !paragraph.starts_with("Usage:") && !paragraph.starts_with("For more"))
+        .map(|paragraph| paragraph.split_whitespace().collect::<Vec<_>>().join(" "));
+    let said: Vec<_> = said.filter(|paragraph| !paragraph.is_empty()).collect();
+    let said = said.join("; ").replace("; tip: ", "; ");
+    format!("{}; --help shows what there is", said.trim_start_matches("error: "))
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn the_tree_is_sound_and_every_subcommand_shows_an_example() {
+        Cli::command().debug_assert();
+        for command in Cli::command().get_subcommands() {
+            let help = command.get_after_help().map(ToString::to_string).unwrap_or_default();
+            assert!(help.contains(&format!("actscope {}", command.get_name())), "{}", command.get_name());
+            assert!(command.get_about().is_some(), "{}", command.get_name());
+        }
+    }
+
+    #[test]
+    fn what_clap_says_becomes_one_sentence() {
+        let said = |args: &[&str]| {
+            let args = args.iter().map(|&arg| OsString::from(arg));
+            report(&run(std::iter::once("actscope".into()).chain(args)).unwrap_err())
+        };
+        assert_eq!(
+            said(&["tokens", "a", "--prompt-fil", "b"]),
+            "actscope: unexpected argument '--prompt-fil' found; a similar argument exists: '--prompt-file'; \
+             --help shows what there is"
+        );
+        assert_eq!(
+            said(&["top", "a", "--device", "gpu"]),
+            "actscope: invalid value 'gpu' for '--device <DEVICE>': give cpu, cuda, cuda:N or metal; \
+             --help shows what there is"
+        );
+    }
+
+    #[test]
+    fn a_report_is_one_line_that_no_terminal_obeys() {
+        assert_eq!(report(&Error::usage("a\nb \u{1b}[2J\n")), "actscope: a b \\u{1b}[2J");
+    }
+}

@@ -1,0 +1,93 @@
+//! Results on standard output: tables for people, JSON for programs.
+
+use serde::{Serialize, Serializer};
+use unicode_width::UnicodeWidthStr;
+
+use crate::error::Result;
+use crate::export::Destination;
+
+/// Writes `text` to standard output. A reader that has had enough (`| head`) is no error.
+///
+/// # Errors
+/// [`crate::Error::File`] when it cannot be written.
+pub fn print(text: &str) -> Result<()> {
+    Destination::Stdout.prepare()?.write(|out| out.write_all(text.as_bytes()))?;
+    Ok(())
+}
+
+/// Writes a JSON array with a line for each row.
+///
+/// # Errors
+/// As [`print`].
+pub fn print_json<T: Serialize>(rows: &[T]) -> Result<()> {
+    let rows = rows.iter().map(|row| serde_json::to_string(row).expect("rows are plain data"));
+    let rows: Vec<_> = rows.collect();
+    print(&if rows.is_empty() { "[]\n".to_owned() } else { format!("[\n{}\n]\n", rows.join(",\n")) })
+}
+
+/// Columns under their names, as wide as what is in them.
+pub struct Table<const N: usize> {
+    columns: [Column; N],
+    rows: Vec<[String; N]>,
+}
+
+pub enum Column {
+    Left(&'static str),
+    Right(&'static str),
+}
+
+impl<const N: usize> Table<N> {
+    pub fn new(columns: [Column; N]) -> Self {
+        Self { columns, rows: Vec::new() }
+    }
+
+    pub fn row(&mut self, cells: [String; N]) {
+        self.rows.push(cells);
+    }
+
+    /// # Errors
+    /// As [`print`].
+    pub fn print(&self) -> Result<()> {
+        let heads = std::array::from_fn(|i| match self.columns[i] {
+            Column::Left(head) | Column::Right(head) => head.to_owned(),
+        });
+        let lines: Vec<&[String; N]> = std::iter::once(&heads).chain(&self.rows).collect();
+        let widths: [usize; N] =
+            std::array::from_fn(|i| lines.iter().map(|line| line[i].width()).max().unwrap_or(0));
+        let mut text = String::new();
+        for line in lines {
+            let start = text.len();
+            for (i, cell) in line.iter().enumerate() {
+                let gap = " ".repeat(widths[i] - cell.width());
+                match self.columns[i] {
+                    Column::Left(_) => text.extend([cell, gap.as_str(), "  "]),
+                    Column::Right(_) => text.extend([gap.as_str(), cell, "  "]),
+                }
+            }
+            text.truncate(start + text[start..].trim_end().len());
+            text.push('\n');
+        }
+        print(&text)
+    }
+}
+
+/// A number in JSON; those it has none for as in exports: `"-inf"`, `"inf"`, `"nan"`.
+#[allow(clippy::trivially_copy_pass_by_ref)] // serde hands over a reference
+pub fn number<S: Serializer>(x: &f32, to: S) -> Result<S::Ok, S::Error> {
+    if x.is_finite() { to.serialize_f32(*x) } else { to.serialize_str(&x.to_string().to_lowercase()) }
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn numbers_that_json_lacks_are_strings() {
+        #[derive(serde::Serialize)]
+        struct Row(#[serde(serialize_with = "super::number")] f32);
+        let json = |x| serde_json::to_string(&Row(x)).unwrap();
+        assert_eq!(json(0.1), "0.1");
+        assert_eq!(
+            [json(f32::NEG_INFINITY), json(f32::INFINITY), json(f32::NAN)],
+            [r#""-inf""#, r#""inf""#, r#""nan""#]
+        );
+    }
+}

@@ -1,0 +1,64 @@
+//! Downloads on standard error: bars where it is a terminal, a line for each file elsewhere.
+
+use std::collections::HashMap;
+use std::io::IsTerminal;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use indicatif::{BinaryBytes, MultiProgress, ProgressBar, ProgressStyle};
+
+use crate::model::Progress;
+use crate::model::source::OnProgress;
+
+#[derive(Default)]
+pub struct Bars {
+    all: MultiProgress,
+    /// `None` for a file that was announced in a line.
+    of_file: Mutex<HashMap<String, Option<ProgressBar>>>,
+}
+
+impl Bars {
+    pub fn on_progress(self: &Arc<Self>) -> OnProgress {
+        let bars = Arc::clone(self);
+        Arc::new(move |progress| match progress {
+            Progress::Download { file, done, total, .. } => bars.show(file, done, total),
+            Progress::Reading => bars.clear(),
+        })
+    }
+
+    /// Leaves no trace of them on the terminal.
+    pub fn clear(&self) {
+        let _ = self.all.clear();
+    }
+
+    fn show(&self, file: String, done: u64, total: Option<u64>) {
+        let mut of_file = self.of_file.lock().unwrap_or_else(PoisonError::into_inner);
+        let bar = of_file.entry(file).or_insert_with_key(|file| self.begin(file, total));
+        if let Some(bar) = bar {
+            if let Some(total) = total {
+                bar.set_length(total);
+                bar.set_style(style(
+                    "{msg} {wide_bar} {binary_bytes}/{binary_total_bytes} {binary_bytes_per_sec} {eta}",
+                ));
+            }
+            bar.set_position(done);
+            if total.is_some_and(|total| done >= total) {
+                bar.finish_and_clear();
+            }
+        }
+    }
+
+    fn begin(&self, file: &str, total: Option<u64>) -> Option<ProgressBar> {
+        if !std::io::stderr().is_terminal() {
+            let size = total.map(|total| format!(" ({})", BinaryBytes(total))).unwrap_or_default();
+            eprintln!("actscope: downloading {file}{size}");
+            return None;
+        }
+        let bar = self.all.add(ProgressBar::no_length().with_message(file.to_owned()));
+        bar.set_style(style("{msg} {binary_bytes} {binary_bytes_per_sec}"));
+        Some(bar)
+    }
+}
+
+fn style(template: &str) -> ProgressStyle {
+    ProgressStyle::with_template(template).expect("the template is well-formed")
+}

@@ -1,0 +1,497 @@
+//! The real binary: what each subcommand writes, and what bad input gets.
+
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::sync::Arc;
+
+use actscope::hooks::HookName;
+use actscope::{Input, Model, Run};
+use serde_json::Value;
+use tempfile::TempDir;
+
+const PROMPT: &str = "The old man and the café";
+
+fn fixtures() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures")
+}
+
+fn tiny(name: &str) -> String {
+    fixtures().join("tiny").join(name).display().to_string()
+}
+
+/// The binary in an environment of its own.
+fn actscope() -> assert_cmd::Command {
+    let mut command = assert_cmd::Command::new(env!("CARGO_BIN_EXE_actscope"));
+    for name in ["ACTSCOPE_LOG", "ACTSCOPE_LOG_FILE", "HF_ENDPOINT", "HF_TOKEN"] {
+        command.env_remove(name);
+    }
+    command.env("HF_HOME", std::env::temp_dir().join("actscope-no-such-cache"));
+    command
+}
+
+/// Standard output of a call that succeeds and has nothing else to say.
+fn output(command: &mut assert_cmd::Command) -> String {
+    let done = command.assert().success().stderr("");
+    String::from_utf8(done.get_output().stdout.clone()).unwrap()
+}
+
+fn stdout(args: &[&str]) -> String {
+    output(actscope().args(args))
+}
+
+/// The rows of a JSON array, each with exactly these keys in this order.
+fn rows(json: &str, keys: &[&str]) -> Vec<Value> {
+    let rows: Vec<Value> = serde_json::from_str(json).unwrap();
+    assert!(!rows.is_empty());
+    for row in &rows {
+        assert_eq!(row.as_object().unwrap().keys().collect::<Vec<_>>(), keys);
+    }
+    rows
+}
+
+/// What a call says that fails with `code`: one line on standard error, nothing on standard output.
+fn refusal(command: &mut assert_cmd::Command, code: i32) -> String {
+    let done = command.assert().code(code).stdout("");
+    let said = String::from_utf8(done.get_output().stderr.clone()).unwrap();
+    let line = said.strip_suffix('\n').unwrap();
+    assert!(!line.contains('\n'), "more than a line: {said}");
+    line.strip_prefix("actscope: ").unwrap_or_else(|| panic!("{said}")).to_owned()
+}
+
+#[track_caller]
+fn assert_refused(args: &[&str], code: i32, words: &[&str]) {
+    let said = refusal(actscope().args(args), code);
+    for word in words {
+        assert!(said.contains(word), "{args:?}: `{word}` is not in: {said}");
+    }
+}
+
+// What each subcommand writes.
+
+#[test]
+fn tokens() {
+    let model = Model::demo();
+    let ids = model.tokenizer.encode(PROMPT).unwrap();
+    let rows = rows(&stdout(&["tokens", PROMPT, "--json"]), &["position", "id", "text", "bytes"]);
+    assert_eq!(rows.len(), ids.len());
+    let mut bytes = Vec::new();
+    for (position, (row, id)) in rows.iter().zip(&ids).enumerate() {
+        assert_eq!(row["position"], position);
+        assert_eq!(row["id"], *id);
+        let of_token: Vec<u8> = serde_json::from_value(row["bytes"].clone()).unwrap();
+        assert_eq!(row["text"], String::from_utf8_lossy(&of_token).as_ref());
+        bytes.extend(of_token);
+    }
+    assert_eq!(bytes, PROMPT.as_bytes());
+
+    let table = stdout(&["tokens", PROMPT]);
+    assert_eq!(table.lines().count(), 1 + ids.len());
+    let words: Vec<_> = table.lines().nth(2).unwrap().split_whitespace().collect();
+    assert_eq!(words[..3], ["1", &ids[1].to_string(), &model.tokenizer.show(ids[1])]);
+}
+
+#[test]
+fn a_prompt_comes_from_an_argument_a_file_or_standard_input() {
+    let text = "  two\r\nlines\n";
+    let file = tempfile::NamedTempFile::new().unwrap();
+    std::fs::write(&file, format!("{text}\n")).unwrap();
+    let path = file.path().to_str().unwrap();
+    let expected = stdout(&["tokens", text, "--json"]);
+    assert_eq!(stdout(&["tokens", "--prompt-file", path, "--json"]), expected);
+    assert_eq!(
+        output(actscope().args(["tokens", "-", "--json"]).write_stdin(format!("{text}\r\n"))),
+        expected
+    );
+
+    let ids: Vec<_> = Model::demo().tokenizer.encode(text).unwrap().iter().map(ToString::to_string).collect();
+    assert_eq!(stdout(&["tokens", "--token-ids", &ids.join(","), "--json"]), expected);
+}
+
+#[test]
+fn bos_goes_first_when_asked_for() {
+    let bos = Model::demo().config().bos_token_id.unwrap();
+    let rows = rows(&stdout(&["tokens", "a", "--bos", "--json"]), &["position", "id", "text", "bytes"]);
+    assert_eq!(rows[0]["id"], bos);
+    assert_eq!(rows.len(), 2);
+}
+
+#[test]
+fn token_ids_need_no_tokenizer() {
+    let args = ["tokens", "--model", &tiny("plain"), "--token-ids", "5, 17", "--json"];
+    let rows = rows(&stdout(&args), &["position", "id", "text", "bytes"]);
+    assert_eq!(rows[1].to_string(), r#"{"position":1,"id":17,"text":null,"bytes":null}"#);
+    assert!(stdout(&args[..5]).contains("#17"));
+}
+
+#[test]
+fn hooks() {
+    let config = Model::demo().config().clone();
+    let keys = ["name", "short", "shape", "bytes", "formula", "doc", "on_request"];
+    let rows = rows(&stdout(&["hooks", "--tokens", "12", "--json"]), &keys);
+    let all = HookName::all(&config);
+    assert_eq!(rows.len(), all.len());
+    for (row, hook) in rows.iter().zip(&all) {
+        assert_eq!(row["name"], hook.to_string());
+        assert_eq!(row["short"], hook.short());
+        assert_eq!(row["shape"], serde_json::json!(hook.shape(&config, 12)));
+        assert_eq!(row["bytes"], hook.bytes(&config, 12));
+        assert_eq!(row["formula"], hook.point().formula);
+        assert_eq!(row["doc"], hook.point().doc);
+        assert_eq!(row["on_request"], hook.point().on_request);
+    }
+    let table = stdout(&["hooks"]);
+    assert_eq!(table.lines().count(), 1 + all.len());
+    assert!(table.contains(&format!("({}, {})", config.n_positions, config.n_embd)));
+    assert_eq!(table.lines().filter(|line| line.ends_with("(only on request)")).count(), config.n_layer);
+}
+
+#[test]
+fn top() {
+    let model = Arc::new(Model::demo());
+    let run = Run::all(&model, Input::text(PROMPT)).unwrap();
+    let logits: Vec<Vec<f32>> = run.cache.get("logits").unwrap().to_vec2().unwrap();
+    let probs: Vec<Vec<f32>> = run.cache.get("hook_probs").unwrap().to_vec2().unwrap();
+    let keys = ["rank", "id", "text", "logit", "prob"];
+    for (args, position) in [(&[][..], run.n_tokens() - 1), (&["--position", "2"], 2)] {
+        let args = [&["top", PROMPT, "-k", "5", "--json"], args].concat();
+        let rows = rows(&stdout(&args), &keys);
+        assert_eq!(rows.len(), 5);
+        let close = |value: &Value, want: f32| (value.as_f64().unwrap() - f64::from(want)).abs() < 1e-4;
+        for (i, row) in rows.iter().enumerate() {
+            let id = row["id"].as_u64().unwrap() as usize;
+            assert_eq!(row["rank"], i + 1);
+            assert_eq!(probs[position].iter().filter(|&&p| p > probs[position][id]).count(), i);
+            assert!(close(&row["logit"], logits[position][id]));
+            assert!(close(&row["prob"], probs[position][id]));
+            assert_eq!(row["text"], model.tokenizer.decode(&[id as u32]));
+        }
+    }
+    assert_eq!(stdout(&["top", PROMPT]).lines().count(), 11);
+    assert_eq!(
+        stdout(&["top", "--model", &tiny("plain"), "--token-ids", "1", "-k", "999"]).lines().count(),
+        98
+    );
+}
+
+#[test]
+fn export() {
+    let model = Arc::new(Model::demo());
+    let run = Run::all(&model, Input::text(PROMPT)).unwrap();
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("all.safetensors");
+    let path = file.to_str().unwrap();
+    let done = actscope().args(["export", PROMPT, "-o", path]).assert().success().stdout("");
+    let said = String::from_utf8_lossy(&done.get_output().stderr).into_owned();
+    assert!(said.contains(path) && said.lines().count() == 1, "{said}");
+    let tensors = candle_core::safetensors::load(&file, &candle_core::Device::Cpu).unwrap();
+    assert_eq!(tensors.len(), run.cache.iter().count());
+    for (hook, x) in run.cache.iter() {
+        let read = &tensors[&hook.to_string()];
+        assert_eq!(read.dims(), x.dims(), "{hook}");
+        let [read, x] = [read, x].map(|x| x.flatten_all().unwrap().to_vec1::<f32>().unwrap());
+        assert_eq!(read, x, "{hook}");
+    }
+
+    let some = ["--hooks", "resid_*.0", "--hooks", "logits", "--positions", "1.."];
+    let json = stdout(&[&["export", PROMPT, "-o", "-"], &some[..]].concat());
+    let json: Value = serde_json::from_str(&json).unwrap();
+    assert_eq!(json["manifest"]["prompt"], PROMPT);
+    let names: Vec<_> = json["tensors"].as_object().unwrap().keys().cloned().collect();
+    let residual = ["pre", "mid", "post"].map(|part| format!("blocks.0.hook_resid_{part}"));
+    assert_eq!(names, [&residual[..], &["unembed.hook_out".to_owned()]].concat());
+    for rows in json["tensors"].as_object().unwrap().values() {
+        assert_eq!(rows.as_array().unwrap().len(), run.n_tokens() - 1);
+    }
+    let csv = stdout(&["export", "a", "-o", "-", "--format", "csv", "--hooks", "attn_scores.1"]);
+    assert!(csv.starts_with("head,position,key,value\n0,0,0,"), "{csv}");
+}
+
+#[test]
+fn exports_that_cannot_be_made() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = |name: &str| dir.path().join(name).display().to_string();
+    let old = path("old.npz");
+    std::fs::write(&old, "old").unwrap();
+    assert_refused(&["export", "a", "-o", &path("file.txt")], 2, &["file.txt", ".safetensors", ".npz"]);
+    assert_refused(&["export", "a", "-o", &path("no/such.npz")], 1, &["no/such.npz", "no directory"]);
+    assert_refused(&["export", "a", "-o", &old, "--hooks", "logitz"], 2, &["logitz", "unembed.hook_out"]);
+    assert_refused(&["export", "a", "-o", &old, "--positions", "1..9"], 2, &["1..9"]);
+    assert_refused(&["export", "a", "-o", &old, "--positions", "1-9"], 2, &["1-9", "A..B"]);
+    assert_refused(&["export", "a", "-o", &path("all.csv")], 2, &["one tensor"]);
+    assert_refused(&["export", "", "-o", &old], 2, &["prompt is empty"]);
+    assert_refused(&["export", "a"], 2, &["--output <FILE>"]);
+    if Path::new("/dev/full").exists() {
+        assert_refused(&["export", "a", "-o", "/dev/full", "--format", "npz"], 1, &["/dev/full", "space"]);
+    }
+    assert_eq!(std::fs::read_to_string(&old).unwrap(), "old");
+    assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 1, "something was left behind");
+}
+
+#[test]
+fn render() {
+    let dir = tempfile::tempdir().unwrap();
+    let [svg, png] = ["a.svg", "a.png"].map(|name| dir.path().join(name));
+    for file in [&svg, &png] {
+        let path = file.to_str().unwrap();
+        stdout(&["render", "pattern.1", "The quick fox", "--head", "3", "-o", path]);
+    }
+    let drawn = std::fs::read_to_string(&svg).unwrap();
+    assert!(drawn.contains("blocks.1.attn.hook_pattern, head 3") && drawn.contains("·quick"));
+    assert!(std::fs::read(&png).unwrap().starts_with(b"\x89PNG\r\n"));
+
+    let text = stdout(&["render", "resid_post.0", "The quick fox", "--width", "70"]);
+    assert!(text.contains("·quick") && !text.contains('\u{1b}'));
+    let colored = ["render", "resid_post.0", "The quick fox", "--color", "truecolor", "-o", "-"];
+    assert!(stdout(&colored).contains("8;2;"));
+}
+
+#[test]
+fn figures_that_cannot_be_drawn() {
+    assert_refused(&["render", "pattern.9", "a"], 2, &["pattern.9", "blocks.1.attn.hook_pattern"]);
+    assert_refused(&["render", "pattern.1", "a", "--head", "6"], 2, &["6"]);
+    assert_refused(&["render", "logits", "a", "--head", "0"], 2, &["no heads"]);
+    assert_refused(&["render", "logits", "a", "-o", "a.jpg"], 2, &["a.jpg", ".png", ".svg"]);
+    assert_refused(&["render", "logits", "a", "-o", "no/such.png"], 1, &["no/such.png"]);
+    assert_refused(&["render", "logits"], 2, &["no prompt"]);
+    assert_refused(&["render"], 2, &["<HOOK>"]);
+}
+
+#[test]
+fn bench() {
+    let keys = ["tokens", "median_ms", "min_ms", "peak_rss_bytes"];
+    let rows = rows(&stdout(&["bench", "--tokens", "9,4", "--runs", "2", "--json"]), &keys);
+    assert_eq!([&rows[0]["tokens"], &rows[1]["tokens"]], [9, 4]);
+    for row in rows {
+        let [median, min] = ["median_ms", "min_ms"].map(|key| row[key].as_f64().unwrap());
+        assert!(0.0 < min && min <= median);
+        let memory = row["peak_rss_bytes"].as_u64();
+        assert!(if cfg!(target_os = "linux") { memory.unwrap() > 1 << 20 } else { memory.is_none() });
+    }
+
+    let done = actscope().args(["bench", "--model", &tiny("plain"), "--runs", "1"]).assert().success();
+    let note = String::from_utf8(done.get_output().stderr.clone()).unwrap();
+    assert_eq!(note, "actscope: leaving out 64, 256, 1024 tokens: the context holds 32\n");
+    assert_eq!(String::from_utf8_lossy(&done.get_output().stdout).lines().count(), 2);
+}
+
+#[test]
+fn completions_and_manual_pages() {
+    for shell in ["bash", "elvish", "fish", "powershell", "zsh"] {
+        assert!(stdout(&["completions", shell]).contains("prompt-file"), "{shell}");
+    }
+    assert!(stdout(&["man"]).contains(".TH actscope 1"));
+    assert!(stdout(&["man", "top"]).contains(".TH actscope-top 1"));
+    assert_refused(&["man", "bottom"], 2, &["bottom"]);
+}
+
+#[test]
+fn help_and_version_are_results() {
+    assert!(stdout(&["--version"]).contains(env!("CARGO_PKG_VERSION")));
+    for args in [&["-h"][..], &["--help"], &["help", "top"], &["bench", "-h"]] {
+        assert!(stdout(args).contains("Examples:"), "{args:?}");
+    }
+}
+
+// What is not a result stays out of the way.
+
+#[test]
+fn a_closed_standard_output_ends_it_quietly() {
+    for args in [&["hooks"][..], &["hooks", "--json"], &["--help"], &["completions", "zsh"]] {
+        let mut child = Command::new(env!("CARGO_BIN_EXE_actscope"));
+        let mut child = child.args(args).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+        drop(child.stdout.take());
+        let done = child.wait_with_output().unwrap();
+        assert_eq!(String::from_utf8_lossy(&done.stderr), "", "{args:?}");
+        assert!(done.status.success(), "{args:?}");
+    }
+}
+
+#[test]
+#[cfg(target_os = "linux")]
+fn a_full_standard_output_is_an_error() {
+    let full = std::fs::File::create("/dev/full").unwrap();
+    let done = Command::new(env!("CARGO_BIN_EXE_actscope")).arg("hooks").stdout(full).output().unwrap();
+    let said = String::from_utf8(done.stderr).unwrap();
+    assert_eq!(done.status.code(), Some(1));
+    assert!(said.starts_with("actscope: standard output: ") && said.lines().count() == 1, "{said}");
+}
+
+#[test]
+fn the_log_goes_to_a_file_and_only_when_asked_for() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("logs/here.log");
+    let mut command = actscope();
+    command.args(["tokens", "a"]).env("ACTSCOPE_LOG_FILE", &file);
+    output(&mut command);
+    assert!(!file.exists());
+    output(command.env("ACTSCOPE_LOG", "info"));
+    assert!(std::fs::read_to_string(&file).unwrap().contains("loading"));
+    assert!(refusal(command.env("ACTSCOPE_LOG", "a=b=c"), 2).contains("ACTSCOPE_LOG"));
+    let state = dir.path().join("state");
+    command.env("ACTSCOPE_LOG", "info").env_remove("ACTSCOPE_LOG_FILE").env("XDG_STATE_HOME", &state);
+    if cfg!(target_os = "linux") {
+        output(&mut command);
+        assert!(state.join("actscope/actscope.log").is_file());
+    }
+}
+
+// What bad input gets.
+
+#[test]
+fn the_explorer_wants_a_terminal() {
+    for args in [&[][..], &["a prompt"], &["-"], &["--", "tokens"], &["--model", "demo"]] {
+        let names = ["terminal", "tokens", "hooks", "top", "export", "render", "bench"];
+        assert_refused(args, 2, &names);
+    }
+}
+
+#[test]
+fn calls_that_cannot_be_meant() {
+    assert_refused(&["tokens"], 2, &["no prompt", "--token-ids"]);
+    assert_refused(&["tokens", "a", "--prompt-file", "b"], 2, &["--prompt-file", "cannot be used"]);
+    assert_refused(&["top", "a", "--token-ids", "1"], 2, &["--token-ids", "cannot be used"]);
+    assert_refused(&["top", "a", "--token-ids=1,x"], 2, &["`x` is no token id"]);
+    assert_refused(&["top", "a", "-k", "0"], 2, &["0", "-k"]);
+    assert_refused(&["top", "a", "b"], 2, &["unexpected argument 'b'"]);
+    assert_refused(&["top", "a", "--position", "1"], 2, &["position 1"]);
+    assert_refused(&["hooks", "--tokens", "0"], 2, &["--tokens", "256"]);
+    assert_refused(&["hooks", "--tokens", "257"], 2, &["257", "256"]);
+    assert_refused(&["bench", "--tokens", "16,257"], 2, &["257", "256"]);
+    assert_refused(&["hooks", "--device", "gpu"], 2, &["gpu", "cuda:N"]);
+    assert_refused(&["hooks", "--dtype", "f8"], 2, &["f8", "bf16"]);
+    assert_refused(&["hooks", "--dtype", "bf16"], 1, &["bf16", "f32"]);
+    assert_refused(&["hooks", "--revision", "main"], 2, &["--revision", "demo"]);
+    assert_refused(&["completions", "tcsh"], 2, &["tcsh", "zsh"]);
+}
+
+#[test]
+fn prompts_that_cannot_be_run() {
+    for args in [["tokens", ""], ["top", ""], ["tokens", "--token-ids="], ["top", "--token-ids=,"]] {
+        assert_refused(&args, 2, &["prompt is empty"]);
+    }
+    assert!(refusal(actscope().args(["top", "-"]).write_stdin("\n"), 2).contains("prompt is empty"));
+    let long = "a ".repeat(300);
+    let n = Model::demo().tokenizer.encode(&long).unwrap().len().to_string();
+    assert_refused(&["top", &long], 2, &[&n, "256"]);
+    assert_refused(&["tokens", "--token-ids", "4096"], 2, &["4096", "vocabulary"]);
+    assert_refused(&["top", "--model", &tiny("plain"), "--token-ids", "5,97"], 2, &["97", "vocabulary"]);
+    assert_refused(&["top", "--model", &tiny("plain"), "text"], 2, &["no tokenizer", "--token-ids"]);
+}
+
+#[test]
+fn prompt_files_that_cannot_be_read() {
+    assert_refused(&["top", "--prompt-file", "no/such.txt"], 1, &["no/such.txt", "cannot be read"]);
+    let file = tempfile::NamedTempFile::new().unwrap();
+    std::fs::write(&file, b"one\ntwo\xff").unwrap();
+    let path = file.path().to_str().unwrap();
+    assert_refused(&["top", "--prompt-file", path], 1, &[path, "UTF-8", "byte 7", "line 2"]);
+    let said = refusal(actscope().args(["top", "-"]).write_stdin(b"\xc3".as_slice()), 1);
+    assert!(said.contains("standard input") && said.contains("UTF-8"), "{said}");
+}
+
+#[test]
+fn models_that_there_are_not() {
+    assert_refused(&["hooks", "--model", "./no/such"], 1, &["./no/such", "does not exist"]);
+    let readme = fixtures().join("README.md").display().to_string();
+    assert_refused(&["hooks", "--model", &readme], 1, &[&readme, "not a directory"]);
+    assert_refused(&["hooks", "--model", "no-one/nothing", "--offline"], 1, &["no-one/nothing"]);
+}
+
+/// A copy of the plain checkpoint with some files replaced, or removed.
+fn checkpoint(changes: &[(&str, Option<&[u8]>)]) -> TempDir {
+    let dir = tempfile::tempdir().unwrap();
+    for name in ["config.json", "model.safetensors"] {
+        std::fs::copy(fixtures().join("tiny/plain").join(name), dir.path().join(name)).unwrap();
+    }
+    for (name, bytes) in changes {
+        let path = dir.path().join(name);
+        match bytes {
+            Some(bytes) => std::fs::write(path, bytes).unwrap(),
+            None => std::fs::remove_file(path).unwrap(),
+        }
+    }
+    dir
+}
+
+/// The plain configuration with one field changed.
+fn config(field: &str, value: Value) -> Vec<u8> {
+    let json = std::fs::read(fixtures().join("tiny/plain/config.json")).unwrap();
+    let mut json: Value = serde_json::from_slice(&json).unwrap();
+    json[field] = value;
+    json.to_string().into_bytes()
+}
+
+#[track_caller]
+fn assert_broken(changes: &[(&str, Option<&[u8]>)], words: &[&str]) {
+    let dir = checkpoint(changes);
+    let path = dir.path().to_str().unwrap();
+    let words = [&[path], words].concat();
+    assert_refused(&["top", "--model", path, "--token-ids", "1"], 1, &words);
+}
+
+#[test]
+fn the_unchanged_copy_is_a_model() {
+    let dir = checkpoint(&[]);
+    stdout(&["top", "--model", dir.path().to_str().unwrap(), "--token-ids", "1"]);
+}
+
+#[test]
+fn directories_that_lack_a_file() {
+    assert_broken(&[("config.json", None)], &["no config.json"]);
+    assert_broken(&[("model.safetensors", None)], &["no weights", "pytorch_model.bin"]);
+    let index = br#"{"weight_map": {"wte.weight": "shard-1.safetensors"}}"#;
+    let changes = [("model.safetensors", None), ("model.safetensors.index.json", Some(&index[..]))];
+    assert_broken(&changes, &["index.json", "shard-1.safetensors", "missing"]);
+}
+
+#[test]
+fn configurations_of_something_else() {
+    let broken = |json: &[u8], words: &[&str]| {
+        assert_broken(&[("config.json", Some(json))], &[&["config.json"], words].concat());
+    };
+    broken(b"{", &["not JSON"]);
+    broken(b"\xff\xfe", &["not JSON"]);
+    broken(b"[1]", &["no JSON object"]);
+    broken(&config("model_type", "llama".into()), &["model_type", "llama", "gpt2"]);
+    broken(&config("n_head", 5.into()), &["n_embd 48", "n_head 5"]);
+    broken(&config("n_layer", "three".into()), &["three"]);
+    broken(&config("activation_function", "swiglu".into()), &["swiglu"]);
+}
+
+#[test]
+fn weights_that_are_not_what_they_say() {
+    let whole = std::fs::read(fixtures().join("tiny/plain/model.safetensors")).unwrap();
+    let broken = |bytes: &[u8], words: &[&str]| {
+        assert_broken(&[("model.safetensors", Some(bytes))], &[&["model.safetensors"], words].concat());
+    };
+    broken(&whole[..whole.len() - 1], &["anew"]);
+    broken(&whole[..1000], &["anew"]);
+    broken(&whole[..3], &["anew"]);
+    broken(b"", &["anew"]);
+    let mut header = whole.clone();
+    header[..8].copy_from_slice(&(whole.len() as u64).to_le_bytes());
+    broken(&header, &["anew"]);
+    header[..8].copy_from_slice(&u64::MAX.to_le_bytes());
+    broken(&header, &["anew"]);
+    let mut not_json = whole.clone();
+    not_json[8..12].copy_from_slice(b"\x1b[2J");
+    broken(&not_json, &["anew"]);
+
+    let differs = |json: &[u8], words: &[&str]| assert_broken(&[("config.json", Some(json))], words);
+    differs(&config("vocab_size", 98.into()), &["model.safetensors", "wte.weight", "[97, 48]", "[98, 48]"]);
+    differs(&config("n_inner", 100.into()), &["h.0.mlp.c_fc.weight", "[48, 192]", "[48, 100]"]);
+    differs(&config("n_layer", 4.into()), &["model.safetensors", "no tensor `h.3.ln_1.weight`"]);
+    let untied = config("tie_word_embeddings", false.into());
+    differs(&untied, &["lm_head.weight"]);
+
+    let pickle = [("model.safetensors", None), ("pytorch_model.bin", Some(&b"PK\x03\x04 no zip"[..]))];
+    assert_broken(&pickle, &["pytorch_model.bin", "anew"]);
+}
+
+#[test]
+fn tokenizers_that_are_none() {
+    assert_broken(&[("tokenizer.json", Some(b"{}"))], &["tokenizer.json", "not a byte-level BPE tokenizer"]);
+    assert_broken(&[("tokenizer.json", Some(b""))], &["tokenizer.json"]);
+    assert_broken(&[("vocab.json", Some(b"[")), ("merges.txt", Some(b""))], &["vocab.json"]);
+    assert_broken(&[("vocab.json", Some(b"{}")), ("merges.txt", Some(b"one two three"))], &["merges.txt"]);
+}

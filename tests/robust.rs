@@ -1,0 +1,121 @@
+//! No file of a checkpoint, whatever its bytes, makes the loader panic or say more than a line.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use actscope::Model;
+use actscope::model::{LoadOptions, Source};
+use proptest::prelude::*;
+
+fn fixture(path: &str) -> Vec<u8> {
+    std::fs::read(Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures").join(path)).unwrap()
+}
+
+/// A checkpoint of the given files.
+fn directory(files: &[(&str, Vec<u8>)]) -> tempfile::TempDir {
+    let dir = tempfile::tempdir().unwrap();
+    for (name, bytes) in files {
+        std::fs::write(dir.path().join(name), bytes).unwrap();
+    }
+    dir
+}
+
+fn load(files: &[(&str, Vec<u8>)]) -> Result<Model, String> {
+    let dir = directory(files);
+    let source = Source::Directory(dir.path().into());
+    let loaded = Model::load(&source, &LoadOptions::default(), &(Arc::new(|_| {}) as _));
+    loaded.map_err(|error| {
+        let said = actscope::cli::report(&error);
+        assert!(said.len() < 600, "{said}");
+        said
+    })
+}
+
+/// What happens to a file: other bytes, a cut, or a few changes.
+#[derive(Debug, Clone)]
+enum Damage {
+    Other(Vec<u8>),
+    Cut(usize),
+    Change(Vec<(usize, u8)>),
+}
+
+impl Damage {
+    fn to(&self, mut bytes: Vec<u8>) -> Vec<u8> {
+        let len = bytes.len();
+        match self {
+            Self::Other(other) => return other.clone(),
+            Self::Cut(at) => bytes.truncate(at % len),
+            Self::Change(changes) => changes.iter().for_each(|(at, byte)| bytes[at % len] = *byte),
+        }
+        bytes
+    }
+}
+
+fn damage() -> impl Strategy<Value = Damage> {
+    // Mostly in front, where headers are.
+    let place = || prop_oneof![3 => 0usize..6000, 1 => any::<usize>()];
+    prop_oneof![
+        1 => prop::collection::vec(any::<u8>(), 0..400).prop_map(Damage::Other),
+        1 => place().prop_map(Damage::Cut),
+        3 => prop::collection::vec((place(), any::<u8>()), 1..6).prop_map(Damage::Change),
+    ]
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 96, failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn config(damage in damage()) {
+        let config = damage.to(fixture("tiny/plain/config.json"));
+        let _ = load(&[("config.json", config), ("model.safetensors", fixture("tiny/plain/model.safetensors"))]);
+    }
+
+    #[test]
+    fn safetensors(damage in damage()) {
+        let weights = damage.to(fixture("tiny/plain/model.safetensors"));
+        let _ = load(&[("config.json", fixture("tiny/plain/config.json")), ("model.safetensors", weights)]);
+    }
+
+    #[test]
+    fn index(damage in damage()) {
+        let index = damage.to(fixture("tiny/sharded/model.safetensors.index.json"));
+        let _ = load(&[("config.json", fixture("tiny/sharded/config.json")), ("model.safetensors.index.json", index)]);
+    }
+
+    #[test]
+    fn pickle(damage in damage()) {
+        let weights = damage.to(fixture("tiny/pickle/pytorch_model.bin"));
+        let _ = load(&[("config.json", fixture("tiny/pickle/config.json")), ("pytorch_model.bin", weights)]);
+    }
+
+    #[test]
+    fn tokenizer_json(damage in damage()) {
+        let demo = Path::new(env!("CARGO_MANIFEST_DIR")).join("assets/demo/tokenizer.json");
+        let tokenizer = damage.to(std::fs::read(demo).unwrap());
+        let loaded = load(&[
+            ("config.json", fixture("tiny/plain/config.json")),
+            ("model.safetensors", fixture("tiny/plain/model.safetensors")),
+            ("tokenizer.json", tokenizer),
+        ]);
+        if let Ok(model) = loaded {
+            let _ = model.tokenizer.encode("The cat é\n\u{1F600} 12 ''s");
+        }
+    }
+
+    #[test]
+    fn vocab_and_merges(vocab in prop::option::of(damage()), merges in prop::option::of(damage())) {
+        let damaged = |name: &str, damage: &Option<Damage>| {
+            let whole = fixture(&format!("tokenizer/{name}"));
+            damage.as_ref().map_or(whole.clone(), |damage| damage.to(whole))
+        };
+        let loaded = load(&[
+            ("config.json", fixture("tiny/plain/config.json")),
+            ("model.safetensors", fixture("tiny/plain/model.safetensors")),
+            ("vocab.json", damaged("vocab.json", &vocab)),
+            ("merges.txt", damaged("merges.txt", &merges)),
+        ]);
+        if let Ok(model) = loaded {
+            let _ = model.tokenizer.encode("The cat é\n\u{1F600} 12 ''s");
+        }
+    }
+}

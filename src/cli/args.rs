@@ -62,7 +62,6 @@ impl ModelArgs {
 }
 
 #[derive(Debug, clap::Args)]
-#[command(next_help_heading = "Prompt")]
 pub struct InputArgs {
     /// Text to run, or - to read it from standard input
     #[arg(value_name = "PROMPT")]

@@ -42,7 +42,7 @@ const EXAMPLES: &str = "\
 Examples:
   actscope                                          a sample prompt on the demo model
   actscope \"The cat sat on the\"                     your own
-  actscope --model openai-community/gpt2 -          GPT-2 from the hub, the prompt from standard input
+  actscope --model openai-community/gpt2 -          GPT-2 from the hub, prompt from a pipe
   actscope -- tokens                                a prompt that is a subcommand's name
 
 A first word that is a subcommand's name is the subcommand, unless -- or an option goes before it.

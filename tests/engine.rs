@@ -17,7 +17,7 @@ fn start() -> (Engine, Receiver<Event>) {
 }
 
 fn next(events: &Receiver<Event>) -> Event {
-    events.recv_timeout(Duration::from_secs(60)).expect("the engine says something")
+    events.recv_timeout(Duration::from_mins(1)).expect("the engine says something")
 }
 
 #[test]

@@ -137,7 +137,7 @@ fn it_says_what_it_shows() {
         "softmax(attn_scores)",
         "query",
         "key",
-        "full range",
+        "robust 99.5 %",
         "no BOS",
         "f16 → f32",
         &demo().provenance.weights_sha256().unwrap()[..12],

@@ -141,10 +141,10 @@ impl Layout {
                 let upper = paints[r * n + column];
                 let lower = row(r + 1).map(|row| row[column]);
                 let value = grid.cells[r * n + column];
-                if !self.two_rows {
-                    self.cell(&mut pen, figure, upper, value, limits[r]);
-                } else {
+                if self.two_rows {
                     (0..self.cell).for_each(|_| pen.halves(upper, lower));
+                } else {
+                    self.cell(&mut pen, figure, upper, value, limits[r]);
                 }
             }
             pen.end();

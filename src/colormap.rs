@@ -104,6 +104,58 @@ impl Colormap {
     }
 }
 
+/// The colour of values that should not be, NaN and +inf: in none of the maps.
+pub const BROKEN: Rgb = [255, 0, 255];
+
+/// What stands for masked values.
+pub const MASKED: &str = "╱";
+
+/// How many colours a terminal shows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Depth {
+    #[default]
+    True,
+    /// The 256 of xterm.
+    Indexed,
+    /// None: glyphs and numbers only.
+    Mono,
+}
+
+impl Depth {
+    /// What the environment says of standard output: COLORTERM, TERM, NO_COLOR.
+    pub fn of_stdout() -> Self {
+        match supports_color::on(supports_color::Stream::Stdout) {
+            Some(level) if level.has_16m => Self::True,
+            Some(level) if level.has_256 => Self::Indexed,
+            _ => Self::Mono,
+        }
+    }
+}
+
+/// The nearest of xterm's 6 × 6 × 6 cube and 24 greys.
+pub fn nearest_of_256(rgb: Rgb) -> u8 {
+    const LEVELS: [u8; 6] = [0, 95, 135, 175, 215, 255];
+    let distance = |a: Rgb| a.iter().zip(rgb).map(|(&a, b)| u32::from(a.abs_diff(b)).pow(2)).sum::<u32>();
+    let level = |x: u8| (0..6).min_by_key(|&i| LEVELS[i].abs_diff(x)).unwrap_or(0);
+    let [r, g, b] = rgb.map(level);
+    let cube = (distance([LEVELS[r], LEVELS[g], LEVELS[b]]), (16 + 36 * r + 6 * g + b) as u8);
+    let grey = (0..24u8).map(|i| (distance([8 + 10 * i; 3]), 232 + i)).min();
+    grey.map_or(cube, |grey| cube.min(grey)).1
+}
+
+/// The glyph for a place in a colour map, 0..=1, where there are no colours: the larger the value,
+/// the darker; below zero in letters.
+pub fn glyph(x: f32, signed: bool) -> &'static str {
+    const NEGATIVE: [&str; 4] = [" ", "-", "o", "O"];
+    const SIGNED_POSITIVE: [&str; 4] = [" ", "░", "▒", "█"];
+    const POSITIVE: [&str; 5] = [" ", "░", "▒", "▓", "█"];
+    if !signed {
+        return POSITIVE[((x * 5.0) as usize).min(4)];
+    }
+    let step = (((x - 0.5).abs() * 8.0) as usize).min(3);
+    if x < 0.5 { NEGATIVE[step] } else { SIGNED_POSITIVE[step] }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -120,6 +172,19 @@ mod tests {
                 let map = palette.map(Quantity::Probability, light);
                 assert!(distance(map.at(0.0), map.at(1.0)) > 250, "{palette:?} {light}");
             }
+        }
+    }
+
+    #[test]
+    fn every_fixed_colour_is_its_own_nearest() {
+        for (rgb, index) in [
+            ([0, 0, 0], 16),
+            ([255, 255, 255], 231),
+            ([255, 0, 0], 196),
+            ([8, 8, 8], 232),
+            ([95, 135, 175], 67),
+        ] {
+            assert_eq!(nearest_of_256(rgb), index);
         }
     }
 }

@@ -38,6 +38,7 @@
 //! | [`analysis`] | pure functions from a run to small results |
 //! | [`run`] | a run: tokens, tensors, provenance |
 //! | [`model`] | configuration, sources, weights, tokenizer, the forward pass |
+//! | [`colormap`], [`text`] | values to colours and to a few digits, for the explorer and figures alike |
 //! | [`hooks`] | the table of hook points, the `Hooks` trait, the cache |
 
 pub mod analysis;
@@ -49,6 +50,7 @@ pub mod export;
 pub mod hooks;
 pub mod model;
 pub mod run;
+pub mod text;
 pub mod tui;
 
 pub use error::{Error, Result};

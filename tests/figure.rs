@@ -4,8 +4,9 @@ use std::sync::{Arc, OnceLock};
 
 use actscope::analysis::range::{Range, RangeMode};
 use actscope::analysis::{AttnStage, Source, View};
+use actscope::colormap::Depth;
 use actscope::colormap::Palette;
-use actscope::export::figure::{ColorDepth, Figure, Options};
+use actscope::export::figure::{Figure, Options};
 use actscope::hooks::{Edit, HookFilter, HookName, Quantity, Site};
 use actscope::{Input, Model, Run};
 use candle_core::Tensor;
@@ -214,8 +215,8 @@ fn values_that_should_not_be_are_marked() {
     let (width, _, pixels) = pixels(&figure.to_png().unwrap());
     let [x, y, ..] = images(&svg)[0];
     assert_eq!(pixels[(y * 2.0) as usize * width + 2 * width + (x * 2.0) as usize + 4], [255, 0, 255]);
-    assert!(figure.to_ansi(80, ColorDepth::None).contains('?'));
-    assert!(figure.to_ansi(80, ColorDepth::TrueColor).contains("48;2;255;0;255"));
+    assert!(figure.to_ansi(80, Depth::Mono).contains('?'));
+    assert!(figure.to_ansi(80, Depth::True).contains("48;2;255;0;255"));
 }
 
 #[test]
@@ -228,7 +229,7 @@ fn every_mode_draws() {
             let figure = Figure::new(&run, source, None, options).unwrap();
             assert!(figure.to_svg().contains(mode.name()));
             assert_laid_out(&figure.to_svg(), mode.name());
-            assert!(figure.to_ansi(80, ColorDepth::Ansi256).contains(mode.name()));
+            assert!(figure.to_ansi(80, Depth::Indexed).contains(mode.name()));
         }
     }
 }
@@ -242,7 +243,7 @@ fn text_has_labels_and_keeps_to_the_width() {
         {
             let figure = figure(&run, hook, head);
             for width in [70, 100, 200] {
-                let text = figure.to_ansi(width, ColorDepth::None);
+                let text = figure.to_ansi(width, Depth::Mono);
                 assert!(!text.contains('\x1b'));
                 assert!(text.contains("·quick") || n == 3, "{hook} {width}\n{text}");
                 assert!(text.contains("weights sha256"));
@@ -253,7 +254,7 @@ fn text_has_labels_and_keeps_to_the_width() {
                         line.width()
                     );
                 }
-                let colored = figure.to_ansi(width, ColorDepth::TrueColor);
+                let colored = figure.to_ansi(width, Depth::True);
                 for line in colored.lines().filter(|line| line.contains('\x1b')) {
                     let last = line.rsplit('\x1b').next().unwrap();
                     assert!(last.starts_with("[0m"), "colours end with the line: {line:?}");
@@ -263,17 +264,15 @@ fn text_has_labels_and_keeps_to_the_width() {
     }
     let run = run_of(3, &["pattern.1", "attn_scores.1"]);
     let values = View::hook(Site::Pattern.at(1), 1).matrix(&run).unwrap().row(2);
-    let text = figure(&run, "pattern.1", Some(1)).to_ansi(80, ColorDepth::None);
+    let text = figure(&run, "pattern.1", Some(1)).to_ansi(80, Depth::Mono);
     assert!(text.contains(&format!("{:.2}", values[0])), "few cells have their numbers printed:\n{text}");
-    assert!(
-        figure(&run, "attn_scores.1", Some(1)).to_ansi(80, ColorDepth::None).contains("╱ masked: the future")
-    );
+    assert!(figure(&run, "attn_scores.1", Some(1)).to_ansi(80, Depth::Mono).contains("╱ masked: the future"));
 }
 
 #[test]
 fn half_blocks_hold_two_rows() {
     let run = run_of(60, &["resid_mid.1"]);
-    let text = figure(&run, "resid_mid.1", None).to_ansi(100, ColorDepth::TrueColor);
+    let text = figure(&run, "resid_mid.1", None).to_ansi(100, Depth::True);
     assert_eq!(text.lines().filter(|line| line.contains('▀')).count(), 30);
 }
 
@@ -293,7 +292,7 @@ proptest! {
 
     #[test]
     fn any_width_draws(n in 1usize..60, width in 0usize..250, depth in 0..3) {
-        let colors = [ColorDepth::TrueColor, ColorDepth::Ansi256, ColorDepth::None][depth as usize];
+        let colors = [Depth::True, Depth::Indexed, Depth::Mono][depth as usize];
         let run = run_of(n, &["attn_scores.0", "resid_pre.0", "ln1_scale.0"]);
         for hook in ["attn_scores.0", "resid_pre.0", "ln1_scale.0"] {
             prop_assert!(figure(&run, hook, None).to_ansi(width, colors).ends_with('\n'));

@@ -6,11 +6,10 @@ use std::str::FromStr;
 use std::sync::Arc;
 
 use super::progress::Bars;
+use crate::colormap::Depth;
 use crate::error::{Error, Result};
-use crate::export::figure::ColorDepth;
 use crate::model::{DeviceSpec, DtypeSpec, LoadOptions, Model, Source};
 use crate::run::{Input, Prompt};
-use crate::tui::theme::Depth;
 
 #[derive(Debug, clap::Args)]
 #[command(next_help_heading = "Model")]
@@ -162,17 +161,8 @@ impl Color {
     }
 
     /// For text on standard output.
-    pub fn of_stdout(self) -> ColorDepth {
-        match self {
-            Self::Auto => match supports_color::on(supports_color::Stream::Stdout) {
-                Some(level) if level.has_16m => ColorDepth::TrueColor,
-                Some(level) if level.has_256 => ColorDepth::Ansi256,
-                _ => ColorDepth::None,
-            },
-            Self::Truecolor => ColorDepth::TrueColor,
-            Self::Indexed => ColorDepth::Ansi256,
-            Self::Never => ColorDepth::None,
-        }
+    pub fn of_stdout(self) -> Depth {
+        self.depth().unwrap_or_else(Depth::of_stdout)
     }
 }
 

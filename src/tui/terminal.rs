@@ -46,7 +46,7 @@ pub struct Options {
 pub fn run(options: Options) -> Result<()> {
     let theme = Theme {
         light: options.light.unwrap_or_else(light_background),
-        depth: options.depth.unwrap_or_else(color_depth),
+        depth: options.depth.unwrap_or_else(Depth::of_stdout),
         ..Theme::default()
     };
     let (sender, messages) = channel();
@@ -209,12 +209,4 @@ fn light_background() -> bool {
     let mut options = QueryOptions::default();
     options.timeout = Duration::from_millis(100);
     theme_mode(options).is_ok_and(|mode| mode == ThemeMode::Light)
-}
-
-fn color_depth() -> Depth {
-    match supports_color::on(supports_color::Stream::Stdout) {
-        Some(level) if level.has_16m => Depth::True,
-        Some(level) if level.has_256 => Depth::Indexed,
-        _ => Depth::Mono,
-    }
 }

@@ -1,53 +1,11 @@
-//! Text that fits: cut with a mark, numbers of a few digits, lines of several styles.
+//! Writing text into a buffer, cut with a mark where it does not fit.
 
 use ratatui::buffer::Buffer;
 use ratatui::layout::Rect;
 use ratatui::style::Style;
 use ratatui::text::{Line, Span};
-use unicode_width::{UnicodeWidthChar, UnicodeWidthStr};
 
-/// `text`, cut to `width` columns with `…` where it was longer.
-pub fn fit(text: &str, width: usize) -> String {
-    if text.width() <= width {
-        return text.to_owned();
-    }
-    let mut cut = String::new();
-    let mut used = 0;
-    for c in text.chars() {
-        let w = c.width().unwrap_or(0);
-        if used + w + 1 > width {
-            break;
-        }
-        cut.push(c);
-        used += w;
-    }
-    if width > 0 {
-        cut.push('…');
-    }
-    cut
-}
-
-/// `text` cut or padded to exactly `width` columns.
-pub fn pad(text: &str, width: usize) -> String {
-    let mut text = fit(text, width);
-    text.extend(std::iter::repeat_n(' ', width.saturating_sub(text.width())));
-    text
-}
-
-/// `text` in lines of at most `width` columns, broken at blanks; a longer word is cut with a mark.
-pub fn wrap(text: &str, width: usize) -> Vec<String> {
-    let mut lines: Vec<String> = Vec::new();
-    for word in text.split_whitespace() {
-        match lines.last_mut() {
-            Some(line) if line.width() + 1 + word.width() <= width => {
-                line.push(' ');
-                line.push_str(word);
-            }
-            _ => lines.push(fit(word, width)),
-        }
-    }
-    lines
-}
+pub use crate::text::{bytes, fit, num, pad, wrap};
 
 /// Writes text at (x, y), cut with a mark at `width` columns; returns the column after it.
 pub fn put(buffer: &mut Buffer, x: u16, y: u16, width: u16, text: &str, style: Style) -> u16 {
@@ -82,70 +40,5 @@ pub fn put_right(buffer: &mut Buffer, area: Rect, line: &Line) {
     let width = u16::try_from(line.width()).unwrap_or(u16::MAX);
     if width <= area.width {
         put_line(buffer, Rect { x: area.right() - width, width, ..area }, &line.spans);
-    }
-}
-
-/// A number in at most eight columns, as precise as they allow.
-pub fn num(x: f32) -> String {
-    if x.is_nan() {
-        return "NaN".into();
-    }
-    if x.is_infinite() {
-        return if x > 0.0 { "inf" } else { "-inf" }.into();
-    }
-    match x.abs() {
-        0.0 => "0".into(),
-        a if !(0.000_95..999_999.5).contains(&a) => format!("{x:.1e}"),
-        a if a < 9.999_5 => format!("{x:.3}"),
-        a if a < 99.995 => format!("{x:.2}"),
-        a if a < 999.95 => format!("{x:.1}"),
-        _ => format!("{x:.0}"),
-    }
-}
-
-/// A count of bytes for people.
-pub fn bytes(n: u64) -> String {
-    match n as f64 {
-        n if n < 1e3 => format!("{n} B"),
-        n if n < 1e6 => format!("{:.0} kB", n / 1e3),
-        n if n < 1e9 => format!("{:.1} MB", n / 1e6),
-        n => format!("{:.2} GB", n / 1e9),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use proptest::prelude::*;
-
-    #[test]
-    fn what_is_cut_is_marked() {
-        assert_eq!(fit("abc", 3), "abc");
-        assert_eq!(fit("abcd", 3), "ab…");
-        assert_eq!(fit("漢字", 3), "漢…");
-        assert_eq!(fit("漢字", 2), "…");
-        assert_eq!(fit("abc", 0), "");
-        assert_eq!(pad("漢字", 4), "漢字");
-    }
-
-    proptest! {
-        #[test]
-        fn fit_never_exceeds(text in "\\PC*", width in 0usize..20) {
-            prop_assert!(fit(&text, width).width() <= width);
-            prop_assert_eq!(pad(&text, width).width(), width);
-        }
-
-        #[test]
-        fn wrapped_lines_fit_and_hold_every_word(text in "[a-z ]{0,60}", width in 1usize..30) {
-            let lines = wrap(&text, width);
-            prop_assert!(lines.iter().all(|line| line.width() <= width));
-            let long = text.split_whitespace().any(|word| word.width() > width);
-            prop_assert!(long || lines.join(" ").split_whitespace().eq(text.split_whitespace()));
-        }
-
-        #[test]
-        fn numbers_are_short(x in proptest::num::f32::ANY) {
-            prop_assert!(num(x).len() <= 8, "{}", num(x));
-        }
     }
 }

@@ -3,19 +3,9 @@
 use ratatui::buffer::Buffer;
 use ratatui::style::{Color, Modifier, Style};
 
-use crate::colormap::{Palette, Rgb};
+pub use crate::colormap::Depth;
+use crate::colormap::{Palette, Rgb, nearest_of_256};
 use crate::hooks::Quantity;
-
-/// How many colours the terminal shows.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum Depth {
-    #[default]
-    True,
-    /// The 256 of xterm.
-    Indexed,
-    /// None: glyphs and numbers only.
-    Mono,
-}
 
 /// The colours of the explorer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -114,37 +104,9 @@ impl Theme {
     }
 }
 
-/// The nearest of xterm's 6×6×6 cube and 24 greys.
 fn to_indexed(color: Color) -> Color {
-    const STEPS: [u8; 6] = [0, 95, 135, 175, 215, 255];
-    let Color::Rgb(r, g, b) = color else { return color };
-    let nearest = |x: u8| (0..6).min_by_key(|&i| STEPS[i as usize].abs_diff(x)).unwrap_or(0u8);
-    let distance = |a: Rgb| {
-        let d = |x: u8, y: u8| u32::from(x.abs_diff(y)).pow(2);
-        d(a[0], r) + d(a[1], g) + d(a[2], b)
-    };
-    let (i, j, k) = (nearest(r), nearest(g), nearest(b));
-    let cube = [i, j, k].map(|n| STEPS[n as usize]);
-    let mean = (u32::from(r) + u32::from(g) + u32::from(b)) / 3;
-    let grey = (mean.saturating_sub(3) / 10).min(23) as u8;
-    let grey_value = 8 + 10 * grey;
-    if distance([grey_value; 3]) < distance(cube) {
-        Color::Indexed(232 + grey)
-    } else {
-        Color::Indexed(16 + 36 * i + 6 * j + k)
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_256_colours_are_near() {
-        assert_eq!(to_indexed(Color::Rgb(0, 0, 0)), Color::Indexed(16));
-        assert_eq!(to_indexed(Color::Rgb(255, 255, 255)), Color::Indexed(231));
-        assert_eq!(to_indexed(Color::Rgb(255, 0, 0)), Color::Indexed(196));
-        assert_eq!(to_indexed(Color::Rgb(128, 128, 128)), Color::Indexed(244));
-        assert_eq!(to_indexed(Color::Reset), Color::Reset);
+    match color {
+        Color::Rgb(r, g, b) => Color::Indexed(nearest_of_256([r, g, b])),
+        other => other,
     }
 }

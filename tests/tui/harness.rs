@@ -50,6 +50,11 @@ impl Explorer {
         explorer
     }
 
+    /// The explorer in a state of its own, without a model.
+    pub fn before_loading(app: App) -> Self {
+        Self { app, worker: Worker::new(Arc::default()), looker: Looker::default() }
+    }
+
     /// A message, and all that the engine says to it.
     pub fn send(&mut self, message: Message) {
         let mut requests = update(&mut self.app, message);

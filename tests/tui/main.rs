@@ -83,6 +83,31 @@ fn colours_of_256() {
 }
 
 #[test]
+fn downloads_show_how_far_they_are() {
+    use actscope::engine::Event;
+    use actscope::model::Progress;
+    use actscope::tui::app::App;
+    use actscope::tui::update::{Message, update};
+    let mut app = App::new("openai-community/gpt2".into(), Input::text(PROMPT), Theme::default(), SMALL);
+    let progress = Progress::Download {
+        file: "model.safetensors".into(),
+        done: 137_000_000,
+        total: Some(548_000_000),
+        rate: Some(12.5e6),
+    };
+    update(&mut app, Message::Engine(Event::Loading(progress)));
+    assert_snapshot("downloading", &Explorer::before_loading(app));
+}
+
+#[test]
+fn an_empty_prompt_says_what_to_do() {
+    let mut e = Explorer::new("", SMALL, Theme::default());
+    assert!(e.shows("nothing to run: the prompt is empty") && e.shows("press e and type one"));
+    e.keys("1 2 3 4 5 down right enter z g G x / esc").keys("e").text("Now");
+    assert_eq!(e.run().prompt_text(), "Now");
+}
+
+#[test]
 fn too_small_is_said() {
     for (width, height) in [(59, 24), (80, 15), (52, 12), (20, 5)] {
         let said = explorer((width, height)).lines().join(" ");

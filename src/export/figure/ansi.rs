@@ -2,21 +2,11 @@
 
 use std::fmt::Write;
 
-use unicode_width::{UnicodeWidthChar, UnicodeWidthStr};
+use unicode_width::UnicodeWidthStr;
 
-use super::{BROKEN, Figure, Labels, Paint, Painted, is_light};
-use crate::colormap::Rgb;
-
-/// How many colours a terminal has.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum ColorDepth {
-    #[default]
-    TrueColor,
-    /// The 6 × 6 × 6 cube and the greys of xterm.
-    Ansi256,
-    /// Values become glyphs: `-oO` below zero, `░▒█` above.
-    None,
-}
+use super::{Figure, Labels, Paint, Painted, is_light};
+use crate::colormap::{BROKEN, Depth, MASKED, Rgb, glyph, nearest_of_256};
+use crate::text::{fit, pad};
 
 /// Up to so many rows each get a line, and with it a label; more go two to a line.
 const SINGLE_LINES: usize = 40;
@@ -26,13 +16,9 @@ const LABEL_COLUMNS: usize = 14;
 /// A cell in which its value can be printed.
 const NUMBER_COLUMNS: usize = 7;
 
-const NEGATIVE: [char; 4] = [' ', '-', 'o', 'O'];
-const SIGNED_POSITIVE: [char; 4] = [' ', '░', '▒', '█'];
-const POSITIVE: [char; 5] = [' ', '░', '▒', '▓', '█'];
-const MASKED: char = '╱';
 const GREY: Rgb = [128, 128, 128];
 
-pub(super) fn draw(figure: &Figure, width: usize, colors: ColorDepth) -> String {
+pub(super) fn draw(figure: &Figure, width: usize, colors: Depth) -> String {
     let layout = Layout::new(figure, width, colors);
     let mut out = String::new();
     let words = [&figure.title, &figure.subtitle, &figure.doc];
@@ -75,7 +61,7 @@ struct Layout {
 }
 
 impl Layout {
-    fn new(figure: &Figure, width: usize, colors: ColorDepth) -> Self {
+    fn new(figure: &Figure, width: usize, colors: Depth) -> Self {
         let (n_rows, n_columns) = (figure.panels[0].n_rows, figure.panels[0].n_columns);
         let digits = (n_rows - 1).to_string().len();
         let longest = figure.rows.tokens.iter().flatten().map(|token| token.width()).max().unwrap_or(0);
@@ -87,7 +73,7 @@ impl Layout {
         let n_cells = n_columns.div_ceil(columns_per_cell);
         let rows_per_cell = n_rows.div_ceil(MAX_ROWS).max(if figure.square { columns_per_cell } else { 1 });
         // Glyphs have no halves.
-        let two_rows = n_rows > SINGLE_LINES && colors != ColorDepth::None;
+        let two_rows = n_rows > SINGLE_LINES && colors != Depth::Mono;
         let cell = match room / n_cells {
             n if n >= NUMBER_COLUMNS && !two_rows => NUMBER_COLUMNS,
             // A character is twice as high as wide.
@@ -119,7 +105,7 @@ impl Layout {
         let mut line = String::new();
         for i in shown {
             let named = figure.columns.tokens.as_ref().filter(|_| self.cell >= NUMBER_COLUMNS);
-            let centred = |token: &String| format!("{:^n$}", fitted(token, self.cell - 1), n = self.cell);
+            let centred = |token: &String| format!("{:^n$}", fit(token, self.cell - 1), n = self.cell);
             let label = named.map_or_else(|| i.to_string(), |tokens| centred(&tokens[i]));
             let gap = at(i).saturating_sub(line.width());
             let _ = write!(line, "{:gap$}{label}", "");
@@ -127,7 +113,7 @@ impl Layout {
         let _ = writeln!(out, "{}", line.trim_end());
     }
 
-    fn heatmap(&self, out: &mut String, figure: &Figure, painted: &Painted, colors: ColorDepth) {
+    fn heatmap(&self, out: &mut String, figure: &Figure, painted: &Painted, colors: Depth) {
         let Painted { grid, paints, limits } = painted;
         let n = grid.n_columns;
         let row = |r: usize| (r < grid.n_rows).then(|| &paints[r * n..][..n]);
@@ -135,7 +121,7 @@ impl Layout {
             let first = r * self.per_cell.0;
             let token = figure.rows.tokens.as_ref().map_or("", |tokens| &tokens[first]);
             let digits = self.digits;
-            let _ = write!(out, "{first:>digits$} {} ", padded(token, self.label));
+            let _ = write!(out, "{first:>digits$} {} ", pad(token, self.label));
             let mut pen = Pen::new(out, colors);
             for column in 0..n {
                 let upper = paints[r * n + column];
@@ -161,21 +147,21 @@ impl Layout {
         let text = match paint {
             Paint::Masked => MASKED.to_string().repeat(self.cell),
             _ if self.cell == NUMBER_COLUMNS && self.per_cell == (1, 1) => {
-                fitted(&figure.in_cell(value), self.cell)
+                fit(&figure.in_cell(value), self.cell)
             }
-            _ if pen.colors == ColorDepth::None => {
-                glyph(figure, paint, value, limit).to_string().repeat(self.cell)
+            _ if pen.colors == Depth::Mono => {
+                glyph_of(figure, paint, value, limit).to_string().repeat(self.cell)
             }
             _ => String::new(),
         };
         for c in format!("{text:^width$}", width = self.cell).chars() {
-            pen.put((c != ' ').then_some(ink), paper, c);
+            pen.put((c != ' ').then_some(ink), paper, c.encode_utf8(&mut [0; 4]));
         }
     }
 }
 
 /// The scale of colours or glyphs between its ends.
-fn color_bar(out: &mut String, figure: &Figure, width: usize, colors: ColorDepth) {
+fn color_bar(out: &mut String, figure: &Figure, width: usize, colors: Depth) {
     let [low, middle, high] = figure.bar_labels();
     let length = width.saturating_sub(low.width() + high.width() + 2).clamp(1, 40);
     let _ = write!(out, "{low} ");
@@ -183,8 +169,8 @@ fn color_bar(out: &mut String, figure: &Figure, width: usize, colors: ColorDepth
     for i in 0..length {
         let x = i as f32 / (length.max(2) - 1) as f32;
         match colors {
-            ColorDepth::None => pen.put(None, None, ramp(x, figure.range.signed)),
-            _ => pen.put(None, Some(figure.colormap().at(x)), ' '),
+            Depth::Mono => pen.put(None, None, glyph(x, figure.range.signed)),
+            _ => pen.put(None, Some(figure.colormap().at(x)), " "),
         }
     }
     pen.reset();
@@ -196,43 +182,34 @@ fn color_bar(out: &mut String, figure: &Figure, width: usize, colors: ColorDepth
 }
 
 /// A cell as a glyph, where there are no colours: the explorer's.
-fn glyph(figure: &Figure, paint: Paint, value: f32, limit: f32) -> char {
+fn glyph_of(figure: &Figure, paint: Paint, value: f32, limit: f32) -> &'static str {
     match paint {
         Paint::Masked => MASKED,
-        Paint::Broken => '?',
-        Paint::Color(_) => ramp(figure.range.at(value, limit), figure.range.signed),
+        Paint::Broken => "?",
+        Paint::Color(_) => glyph(figure.range.at(value, limit), figure.range.signed),
     }
-}
-
-/// The glyph for a place in the colour map, 0..=1.
-fn ramp(x: f32, signed: bool) -> char {
-    if !signed {
-        return POSITIVE[((x * 5.0) as usize).min(4)];
-    }
-    let step = (((x - 0.5).abs() * 8.0) as usize).min(3);
-    if x < 0.5 { NEGATIVE[step] } else { SIGNED_POSITIVE[step] }
 }
 
 /// Writes coloured characters, and an escape sequence only where colours change.
 struct Pen<'a> {
     out: &'a mut String,
-    colors: ColorDepth,
+    colors: Depth,
     ink: Option<Rgb>,
     paper: Option<Rgb>,
 }
 
 impl<'a> Pen<'a> {
-    fn new(out: &'a mut String, colors: ColorDepth) -> Self {
+    fn new(out: &'a mut String, colors: Depth) -> Self {
         Self { out, colors, ink: None, paper: None }
     }
 
-    fn put(&mut self, ink: Option<Rgb>, paper: Option<Rgb>, c: char) {
-        if self.colors != ColorDepth::None && (ink, paper) != (self.ink, self.paper) {
+    fn put(&mut self, ink: Option<Rgb>, paper: Option<Rgb>, text: &str) {
+        if self.colors != Depth::Mono && (ink, paper) != (self.ink, self.paper) {
             self.out.push_str("\x1b[0");
             for (plane, color) in [(38, ink), (48, paper)] {
                 match (color, self.colors) {
                     (None, _) => {}
-                    (Some(rgb), ColorDepth::Ansi256) => {
+                    (Some(rgb), Depth::Indexed) => {
                         let _ = write!(self.out, ";{plane};5;{}", nearest_of_256(rgb));
                     }
                     (Some([r, g, b]), _) => {
@@ -243,7 +220,7 @@ impl<'a> Pen<'a> {
             self.out.push('m');
             (self.ink, self.paper) = (ink, paper);
         }
-        self.out.push(c);
+        self.out.push_str(text);
     }
 
     /// Two cells in one character; where one is masked, only the other has a colour.
@@ -254,17 +231,16 @@ impl<'a> Pen<'a> {
             Paint::Masked => None,
         };
         match (color(upper), lower.map(color)) {
-            (Some(upper), Some(lower)) => self.put(Some(upper), lower, '▀'),
-            (Some(upper), None) => self.put(Some(upper), None, '▀'),
-            (None, Some(Some(lower))) => self.put(Some(lower), None, '▄'),
+            (Some(upper), Some(lower)) => self.put(Some(upper), lower, "▀"),
+            (Some(upper), None) => self.put(Some(upper), None, "▀"),
+            (None, Some(Some(lower))) => self.put(Some(lower), None, "▄"),
             (None, _) => self.put(Some(GREY), None, MASKED),
         }
     }
 
     fn reset(&mut self) {
         if (self.ink, self.paper) != (None, None) {
-            self.put(None, None, '\0');
-            self.out.pop();
+            self.put(None, None, "");
         }
     }
 
@@ -272,17 +248,6 @@ impl<'a> Pen<'a> {
         self.reset();
         self.out.push('\n');
     }
-}
-
-/// The nearest of xterm's 240 fixed colours.
-fn nearest_of_256(rgb: Rgb) -> u8 {
-    const LEVELS: [u8; 6] = [0, 95, 135, 175, 215, 255];
-    let distance = |a: Rgb| a.iter().zip(rgb).map(|(&a, b)| i32::from(a.abs_diff(b)).pow(2)).sum::<i32>();
-    let level = |x: u8| (0..6).min_by_key(|&i| LEVELS[i].abs_diff(x)).unwrap_or(0);
-    let [r, g, b] = rgb.map(level);
-    let cube = (distance([LEVELS[r], LEVELS[g], LEVELS[b]]), (16 + 36 * r + 6 * g + b) as u8);
-    let grey = (0..24u8).map(|i| (distance([8 + 10 * i; 3]), 232 + i)).min();
-    grey.map_or(cube, |grey| cube.min(grey)).1
 }
 
 /// Parts joined by `separator`, with a line break in its place where `width` is reached.
@@ -301,30 +266,6 @@ fn wrap<'a>(out: &mut String, parts: impl Iterator<Item = &'a str>, separator: &
     out.push('\n');
 }
 
-/// What of `text` fits into `width` columns; the last one is `…` if some was cut.
-fn fitted(text: &str, width: usize) -> String {
-    if text.width() <= width {
-        return text.to_owned();
-    }
-    let mut used = 1;
-    let fits = |c: &char| {
-        used += c.width().unwrap_or(0);
-        used <= width
-    };
-    let mut cut: String = text.chars().take_while(fits).collect();
-    if width > 0 {
-        cut.push('…');
-    }
-    cut
-}
-
-/// `text` in exactly `width` columns.
-fn padded(text: &str, width: usize) -> String {
-    let text = fitted(text, width);
-    let rest = width.saturating_sub(text.width());
-    format!("{text}{:rest$}", "")
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -334,21 +275,5 @@ mod tests {
         let mut out = String::new();
         wrap(&mut out, ["aaa", "bb", "cccc"].into_iter(), " · ", 8);
         assert_eq!(out, "aaa · bb\ncccc\n");
-    }
-
-    #[test]
-    fn labels_take_their_columns() {
-        assert_eq!(padded("·the", 6), "·the  ");
-        assert_eq!(padded("·theory", 5), "·the…");
-        assert_eq!(padded("漢字漢字", 5), "漢字…");
-        assert_eq!(padded("漢字漢字", 4), "漢… ");
-        assert_eq!(padded("abc", 0), "");
-    }
-
-    #[test]
-    fn every_fixed_color_is_its_own_nearest() {
-        assert_eq!(nearest_of_256([255, 0, 0]), 196);
-        assert_eq!(nearest_of_256([8, 8, 8]), 232);
-        assert_eq!(nearest_of_256([95, 135, 175]), 67);
     }
 }

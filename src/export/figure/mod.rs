@@ -5,7 +5,8 @@
 //! ```
 //! # use std::sync::Arc;
 //! use actscope::analysis::Source;
-//! use actscope::export::figure::{ColorDepth, Figure, Options};
+//! use actscope::colormap::Depth;
+//! use actscope::export::figure::{Figure, Options};
 //! use actscope::hooks::HookName;
 //! use actscope::{Input, Model, Run};
 //!
@@ -13,7 +14,7 @@
 //! let hook = HookName::find("pattern.1", run.config())?;
 //! let figure = Figure::new(&run, Source::Hook(hook), Some(3), Options::default())?;
 //! assert!(figure.to_svg().contains("·quick"));
-//! assert!(figure.to_ansi(80, ColorDepth::None).contains("·quick"));
+//! assert!(figure.to_ansi(80, Depth::Mono).contains("·quick"));
 //! # Ok::<(), actscope::Error>(())
 //! ```
 
@@ -21,13 +22,11 @@ mod ansi;
 mod png;
 mod svg;
 
-pub use ansi::ColorDepth;
-
 use crate::analysis::grid::{Grid, Pooling, Window};
 use crate::analysis::range::{Range, RangeMode};
 use crate::analysis::stats::Stats;
 use crate::analysis::{AttnStage, Matrix, Source, View};
-use crate::colormap::{Colormap, Palette, Rgb};
+use crate::colormap::{Colormap, Depth, Palette, Rgb};
 use crate::error::{Error, Result};
 use crate::hooks::{Axis, Quantity, Site};
 use crate::run::Run;
@@ -96,9 +95,6 @@ enum Paint {
     Broken,
 }
 
-/// The colour of values that should not be: in none of the colour maps.
-const BROKEN: Rgb = [255, 0, 255];
-
 impl Figure {
     /// The figure of a tensor of `run`, of one head or of all.
     ///
@@ -164,7 +160,7 @@ impl Figure {
 
     /// As text for a terminal `width` columns wide: every line ends in a newline and, with colours,
     /// in a reset.
-    pub fn to_ansi(&self, width: usize, colors: ColorDepth) -> String {
+    pub fn to_ansi(&self, width: usize, colors: Depth) -> String {
         ansi::draw(self, width, colors)
     }
 

@@ -5,8 +5,9 @@ use std::fmt::Write;
 use base64::prelude::{BASE64_STANDARD, Engine};
 
 use super::png::{encode, text_widths};
-use super::{BROKEN, Figure, Labels, Paint, Painted, is_light, shorten};
+use super::{Figure, Labels, Paint, Painted, is_light, shorten};
 use crate::analysis::Matrix;
+use crate::colormap::BROKEN;
 
 const MARGIN: f32 = 24.0;
 /// The space that the panels share: what fits on a page.

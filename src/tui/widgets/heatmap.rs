@@ -10,6 +10,7 @@ use ratatui::text::Span;
 use crate::analysis::View;
 use crate::analysis::grid::{Pooling, Window};
 use crate::analysis::range::RangeMode;
+use crate::colormap::{BROKEN, MASKED, glyph};
 use crate::engine::{Look, Map};
 use crate::hooks::Axis;
 use crate::tui::text::{num, put, put_line};
@@ -149,7 +150,7 @@ pub fn draw(buffer: &mut Buffer, plot: &Plot, map: &Map, theme: Theme, selected:
             }
             let color = |shade: &Shade| shade.color(theme, quantity);
             match (&above, &below) {
-                (Shade::Masked, Shade::Masked) => cell.set_symbol("╱").set_style(theme.faint()),
+                (Shade::Masked, Shade::Masked) => cell.set_symbol(MASKED).set_style(theme.faint()),
                 (a, b) if a == b => cell.set_symbol(" ").set_bg(color(a)),
                 (a, b) => cell.set_symbol("▀").set_fg(color(a)).set_bg(color(b)),
             };
@@ -215,28 +216,17 @@ impl Shade {
         match self {
             Self::Value(x) => theme.shade(quantity, *x),
             Self::Masked => theme.faint().fg.unwrap_or_default(),
-            Self::Broken => Color::Rgb(255, 0, 255),
+            Self::Broken => Color::from(BROKEN),
             Self::Outside => Color::Reset,
         }
     }
 
-    /// Without colours: the size of the value as a glyph, negative ones rounded.
     fn glyph(&self, signed: bool) -> &'static str {
         match self {
             Self::Outside => " ",
-            Self::Masked => "╱",
+            Self::Masked => MASKED,
             Self::Broken => "?",
-            Self::Value(x) if signed => {
-                const NEGATIVE: [&str; 4] = [" ", "-", "o", "O"];
-                const POSITIVE: [&str; 4] = [" ", "░", "▒", "█"];
-                let size = (x - 0.5).abs() * 2.0;
-                let step = ((size * 4.0) as usize).min(3);
-                if *x < 0.5 { NEGATIVE[step] } else { POSITIVE[step] }
-            }
-            Self::Value(x) => {
-                const RAMP: [&str; 5] = [" ", "░", "▒", "▓", "█"];
-                RAMP[((x * 5.0) as usize).min(4)]
-            }
+            Self::Value(x) => glyph(*x, signed),
         }
     }
 }

@@ -1,0 +1,26 @@
+//! A run that captures every hook, beside the bare forward pass.
+
+use std::sync::Arc;
+
+use actscope::hooks::HookFilter;
+use actscope::{Input, Model, Run};
+use criterion::{BenchmarkId, Criterion, criterion_group, criterion_main};
+
+fn forward(c: &mut Criterion) {
+    let model = Arc::new(Model::demo());
+    let mut group = c.benchmark_group("forward, demo model");
+    for n in [16u32, 64, 256] {
+        let ids: Vec<u32> = (0..n).map(|i| i * 31 % 4096).collect();
+        group.bench_with_input(BenchmarkId::new("bare", n), &ids, |b, ids| {
+            b.iter(|| model.net.run(ids, &mut ()).unwrap());
+        });
+        group.bench_with_input(BenchmarkId::new("every hook", n), &ids, |b, ids| {
+            let keep = HookFilter::all(model.config());
+            b.iter(|| Run::new(&model, Input::ids(ids.clone()), keep.clone(), ()).unwrap());
+        });
+    }
+    group.finish();
+}
+
+criterion_group!(benches, forward);
+criterion_main!(benches);

@@ -42,7 +42,7 @@ impl Explorer {
 
 fn render(c: &mut Criterion) {
     let model = Arc::new(Model::demo());
-    let ids: Vec<u32> = (0..256).map(|i| i * 31 % 4096).collect();
+    let ids: Vec<u32> = (0..256).map(|i| i * 31 % 2048).collect();
     let app = App::new("demo".into(), Input::ids(ids), Theme::default(), (240, 70));
     let worker = Worker::new(Arc::default()).holding(Arc::clone(&model));
     let mut explorer = Explorer { app, worker, looker: Looker::default() };

@@ -9,7 +9,9 @@ use crate::error::{Error, Result};
 use crate::run::Input;
 use crate::tui;
 
-const SAMPLE: &str = "The old man said to the young man that the sea was calm.";
+/// It repeats itself, so that induction heads have something to do.
+const SAMPLE: &str =
+    "Alice said to the White Rabbit that the Red Queen was late. The White Rabbit said to Alice that the Red";
 
 #[derive(Debug, clap::Args)]
 pub struct Args {

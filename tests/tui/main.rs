@@ -73,6 +73,11 @@ fn no_colours() {
     assert_snapshot("mono", &explorer);
     let buffer = explorer.draw();
     assert!(buffer.content.iter().all(|c| c.fg == ratatui::style::Color::Reset && c.bg == c.fg));
+    // Glyphs have no halves: every row that is shown has a line.
+    explorer.resize(100, 40);
+    for position in 0..explorer.run().n_tokens() {
+        explorer.find(&format!("{position:>2} {}", explorer.run().token_text(position)));
+    }
 }
 
 #[test]

@@ -14,7 +14,7 @@ use crate::run::Run;
 use crate::tui::app::{App, Selection};
 use crate::tui::text::{fit, num, pad, put, put_line};
 use crate::tui::widgets::bar::bar;
-use crate::tui::widgets::heatmap::{self, Plot, Zoom};
+use crate::tui::widgets::heatmap::{self, Form, Plot, Zoom};
 
 struct Layout {
     title: Rect,
@@ -79,7 +79,7 @@ fn view(app: &App, head: usize) -> View {
     View { source: Source::Stage(app.selection.layer, app.stage), head }
 }
 
-fn head_plot(run: &Run, area: Rect) -> Plot {
+fn head_plot(app: &App, run: &Run, area: Rect) -> Plot {
     let inner = Rect {
         y: area.y + 1,
         width: area.width.saturating_sub(1),
@@ -87,12 +87,13 @@ fn head_plot(run: &Run, area: Rect) -> Plot {
         ..area
     };
     // A window without numbers, however small.
-    let plot = Plot::new(inner, (run.n_tokens(), run.n_tokens()), Zoom::default(), true);
+    let plot =
+        Plot::new(inner, (run.n_tokens(), run.n_tokens()), Zoom::default(), Form::new(Axis::Key, app.theme));
     Plot { numbers: false, ..plot }
 }
 
-fn main_plot(run: &Run, area: Rect) -> Plot {
-    Plot::new(area, (run.n_tokens(), run.n_tokens()), Zoom::default(), true)
+fn main_plot(app: &App, run: &Run, area: Rect) -> Plot {
+    Plot::new(area, (run.n_tokens(), run.n_tokens()), Zoom::default(), Form::new(Axis::Key, app.theme))
 }
 
 pub fn wanted(app: &App, run: &Run, area: Rect) -> Vec<(Slot, Look)> {
@@ -101,10 +102,10 @@ pub fn wanted(app: &App, run: &Run, area: Rect) -> Vec<(Slot, Look)> {
     let mut looks = Vec::new();
     for (head, &area) in layout.heads.iter().enumerate() {
         let view = view(app, head);
-        looks.push((Slot::Head(head), head_plot(run, area).look(view, app.pooling, range(view))));
+        looks.push((Slot::Head(head), head_plot(app, run, area).look(view, app.pooling, range(view))));
     }
     let view = view(app, app.selection.head);
-    looks.push((Slot::Main, main_plot(run, layout.plot).look(view, app.pooling, range(view))));
+    looks.push((Slot::Main, main_plot(app, run, layout.plot).look(view, app.pooling, range(view))));
     let pattern =
         View { source: Source::Stage(app.selection.layer, AttnStage::Pattern), head: app.selection.head };
     looks.push((Slot::Row, Look::Row { view: pattern, row: app.selection.position }));
@@ -131,12 +132,12 @@ pub fn draw(app: &App, run: &Run, area: Rect, buffer: &mut Buffer) {
         put(buffer, area.x, area.y, area.width, &name, if selected { theme.accent() } else { theme.dim() });
         if let Some(map) = app.map(Slot::Head(head)) {
             let cell = selected.then_some((selection.position, selection.key));
-            heatmap::draw(buffer, &head_plot(run, area), map, theme, cell);
+            heatmap::draw(buffer, &head_plot(app, run, area), map, theme, cell);
         }
     }
     draw_stages(app, layout.stages, buffer);
     if let Some(map) = app.map(Slot::Main).filter(|map| map.view == view(app, selection.head)) {
-        let plot = main_plot(run, layout.plot);
+        let plot = main_plot(app, run, layout.plot);
         heatmap::draw_axis(buffer, layout.axis, &plot, Axis::Key, selection.key, theme);
         let label =
             |row: usize| fit(&position_label(run, row), usize::from(layout.labels.width).saturating_sub(2));
@@ -244,6 +245,6 @@ pub fn hit(app: &App, run: &Run, area: Rect, x: u16, y: u16) -> Option<Hit> {
     if let Some(head) = layout.heads.iter().position(|area| area.contains((x, y).into())) {
         return Some(Hit { selection: Selection { head, ..app.selection }, map: false });
     }
-    let (position, key) = main_plot(run, layout.plot).hit(x, y)?;
+    let (position, key) = main_plot(app, run, layout.plot).hit(x, y)?;
     Some(Hit { selection: Selection { position, key, ..app.selection }, map: true })
 }

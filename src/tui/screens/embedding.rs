@@ -13,7 +13,7 @@ use crate::hooks::{Axis, Site};
 use crate::run::Run;
 use crate::tui::app::{App, Selection};
 use crate::tui::text::{fit, num, pad, put, put_line};
-use crate::tui::widgets::heatmap::{self, Plot, Zoom};
+use crate::tui::widgets::heatmap::{self, Form, Plot, Zoom};
 use crate::tui::widgets::row_strip;
 
 const WTE: View = View { source: Source::Wte, head: 0 };
@@ -80,17 +80,23 @@ fn layout(area: Rect) -> Layout {
     }
 }
 
-fn mini_plot(run: &Run, view: View, area: Rect) -> Plot {
-    Plot { numbers: false, ..Plot::new(area, view.dims(run), Zoom::default(), false) }
+fn mini_plot(app: &App, run: &Run, view: View, area: Rect) -> Plot {
+    Plot {
+        numbers: false,
+        ..Plot::new(area, view.dims(run), Zoom::default(), Form::new(Axis::Model, app.theme))
+    }
 }
 
 /// So many values make a cell of a miniature that only their mean tells cells apart.
-fn mini_look(run: &Run, view: View, area: Rect) -> Look {
-    mini_plot(run, view, area).look(view, Pooling::Mean, RangeMode::Shown)
+fn mini_look(app: &App, run: &Run, view: View, area: Rect) -> Look {
+    mini_plot(app, run, view, area).look(view, Pooling::Mean, RangeMode::Shown)
 }
 
-fn plot(run: &Run, area: Rect) -> Plot {
-    Plot { numbers: false, ..Plot::new(area, encoder().dims(run), Zoom::default(), false) }
+fn plot(app: &App, run: &Run, area: Rect) -> Plot {
+    Plot {
+        numbers: false,
+        ..Plot::new(area, encoder().dims(run), Zoom::default(), Form::new(Axis::Model, app.theme))
+    }
 }
 
 /// The row `around` with the one before and the one after it, as there are.
@@ -104,9 +110,9 @@ pub fn wanted(app: &App, run: &Run, area: Rect) -> Vec<(Slot, Look)> {
     let range = app.range_for(encoder().quantity());
     let id = run.tokens[position] as usize;
     let mut looks = vec![
-        (Slot::Wte, mini_look(run, WTE, layout.tables[0].mini)),
-        (Slot::Wpe, mini_look(run, WPE, layout.tables[1].mini)),
-        (Slot::Main, plot(run, layout.plot).look(encoder(), app.pooling, range)),
+        (Slot::Wte, mini_look(app, run, WTE, layout.tables[0].mini)),
+        (Slot::Wpe, mini_look(app, run, WPE, layout.tables[1].mini)),
+        (Slot::Main, plot(app, run, layout.plot).look(encoder(), app.pooling, range)),
         (Slot::Strip(SUM), Look::Row { view: encoder(), row: position }),
     ];
     for (view, around, first) in [(WTE, id, WTE_ROWS), (WPE, position, WPE_ROWS)] {
@@ -164,7 +170,7 @@ pub fn draw(app: &App, run: &Run, area: Rect, buffer: &mut Buffer) {
     ];
     put_line(buffer, layout.map_title, &what);
     if let Some(map) = app.map(Slot::Main).filter(|map| map.view == encoder()) {
-        let plot = plot(run, layout.plot);
+        let plot = plot(app, run, layout.plot);
         heatmap::draw_axis(buffer, layout.axis, &plot, Axis::Model, app.selection.column, theme);
         let label = |row: usize| fit(&position_label(run, row), usize::from(LABEL) - 3);
         heatmap::draw_labels(buffer, layout.labels, &plot, &label, position, theme);
@@ -186,7 +192,7 @@ fn draw_table(
     let theme = app.theme;
     put_line(buffer, table.title, title);
     if let Some(map) = app.map(mini) {
-        let plot = mini_plot(run, view, table.mini);
+        let plot = mini_plot(app, run, view, table.mini);
         heatmap::draw(buffer, &plot, map, theme, None);
         // The row's place in the whole matrix.
         if let Some(y) = plot.line_of(around) {
@@ -317,6 +323,6 @@ pub fn inspect<'a>(app: &'a App, run: &'a Run) -> Vec<Vec<Span<'a>>> {
 }
 
 pub fn hit(app: &App, run: &Run, area: Rect, x: u16, y: u16) -> Option<Hit> {
-    let (position, column) = plot(run, layout(area).plot).hit(x, y)?;
+    let (position, column) = plot(app, run, layout(area).plot).hit(x, y)?;
     Some(Hit { selection: Selection { position, column, ..app.selection }, map: true })
 }

@@ -12,7 +12,7 @@ use crate::run::Run;
 use crate::tui::app::{App, Selection};
 use crate::tui::text::{num, pad, put_line, put_right};
 use crate::tui::widgets::bar::bar;
-use crate::tui::widgets::heatmap::{self, Plot, Zoom};
+use crate::tui::widgets::heatmap::{self, Form, Plot, Zoom};
 
 struct Layout {
     title: Rect,
@@ -66,15 +66,18 @@ pub fn list_len(area: Rect) -> usize {
     layout(area).list.height.into()
 }
 
-fn plot(run: &Run, area: Rect) -> Plot {
-    Plot { numbers: false, ..Plot::new(area, probs().dims(run), Zoom::default(), false) }
+fn plot(app: &App, run: &Run, area: Rect) -> Plot {
+    Plot {
+        numbers: false,
+        ..Plot::new(area, probs().dims(run), Zoom::default(), Form::new(Axis::Vocab, app.theme))
+    }
 }
 
 pub fn wanted(app: &App, run: &Run, area: Rect) -> Vec<(Slot, Look)> {
     let range = app.range_for(probs().quantity());
     vec![
         (Slot::Next, Look::Next { position: app.selection.position, k: list_len(area) }),
-        (Slot::Main, plot(run, layout(area).plot).look(probs(), app.pooling, range)),
+        (Slot::Main, plot(app, run, layout(area).plot).look(probs(), app.pooling, range)),
     ]
 }
 
@@ -144,7 +147,7 @@ pub fn draw(app: &App, run: &Run, area: Rect, buffer: &mut Buffer) {
     ];
     put_line(buffer, layout.map_title, &what);
     if let Some(map) = app.map(Slot::Main).filter(|map| map.view == probs()) {
-        let plot = plot(run, layout.plot);
+        let plot = plot(app, run, layout.plot);
         let chosen = next.and_then(|next| next.top.get(app.selection.candidate)).map_or(0, |c| c.id as usize);
         heatmap::draw_axis(buffer, layout.axis, &plot, Axis::Vocab, chosen, theme);
         let label = |row: usize| crate::tui::text::fit(&super::position_label(run, row), 12);

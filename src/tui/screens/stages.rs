@@ -12,7 +12,7 @@ use crate::tui::app::{App, Focus, Selection};
 use crate::tui::layout::Frame;
 use crate::tui::text::{fit, num, pad, put, put_line};
 use crate::tui::widgets::bar::histogram;
-use crate::tui::widgets::heatmap::{self, Plot, Zoom};
+use crate::tui::widgets::heatmap::{self, Form, Plot, Zoom};
 
 struct Layout {
     tree: Rect,
@@ -64,8 +64,12 @@ pub fn plot(app: &App, run: &Run) -> Option<Plot> {
 
 fn plot_in(app: &App, run: &Run, area: Rect) -> Plot {
     let view = app.stages_view();
-    let square = view.axes().1 == Axis::Key;
-    Plot::new(area, view.dims(run), Zoom { level: app.zoom, origin: app.origin }, square)
+    Plot::new(
+        area,
+        view.dims(run),
+        Zoom { level: app.zoom, origin: app.origin },
+        Form::new(view.axes().1, app.theme),
+    )
 }
 
 pub fn wanted(app: &App, run: &Run, area: Rect) -> Vec<(Slot, Look)> {

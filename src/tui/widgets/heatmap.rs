@@ -43,9 +43,25 @@ pub struct Zoom {
     pub origin: (usize, usize),
 }
 
+/// The form of the cells.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Form {
+    /// About as high as wide.
+    pub square: bool,
+    /// No two rows in a line: glyphs, unlike colours, have no halves.
+    pub whole_lines: bool,
+}
+
+impl Form {
+    /// For a matrix whose columns count `columns`, in the colours of `theme`.
+    pub fn new(columns: Axis, theme: Theme) -> Self {
+        Self { square: columns == Axis::Key, whole_lines: theme.depth == Depth::Mono }
+    }
+}
+
 impl Plot {
-    /// Lays a matrix of `dims` rows and columns over `area`. `square` keeps cells as high as wide.
-    pub fn new(area: Rect, dims: (usize, usize), zoom: Zoom, square: bool) -> Self {
+    /// Lays a matrix of `dims` rows and columns over `area`.
+    pub fn new(area: Rect, dims: (usize, usize), zoom: Zoom, form: Form) -> Self {
         let (width, lines) = (usize::from(area.width), usize::from(area.height));
         let (n_rows, n_columns) = dims;
         if width == 0 || lines == 0 || n_rows == 0 || n_columns == 0 {
@@ -66,17 +82,18 @@ impl Plot {
             rows: from(zoom.origin.0, rows, n_rows),
             columns: from(zoom.origin.1, columns, n_columns),
         };
-        let half_lines = 2 * lines;
-        let per_cell = (rows.div_ceil(half_lines), columns.div_ceil(width));
+        let least = if form.whole_lines { 2 } else { 1 };
+        let most_rows = 2 * lines / least;
+        let per_cell = (rows.div_ceil(most_rows), columns.div_ceil(width));
         let (grid_rows, grid_columns) = (rows.div_ceil(per_cell.0), columns.div_ceil(per_cell.1));
-        let mut high = half_lines / grid_rows;
+        let mut high = most_rows / grid_rows * least;
         let mut wide = width / grid_columns;
         if numbers {
             (high, wide) = (2 * (lines / grid_rows).clamp(1, 3), wide.min(2 * NUMBER));
         } else {
-            if square {
+            if form.square {
                 wide = wide.min(2 * high);
-                high = high.min(wide.max(2));
+                high = high.min(wide.max(2) / least * least);
             }
             high = high.min(8);
         }
@@ -90,7 +107,9 @@ impl Plot {
 
     /// The level beyond which zooming changes nothing.
     pub fn deepest(area: Rect, dims: (usize, usize)) -> u8 {
-        let fits = |level: &u8| Self::new(area, dims, Zoom { level: *level, origin: (0, 0) }, false).numbers;
+        let fits = |level: &u8| {
+            Self::new(area, dims, Zoom { level: *level, origin: (0, 0) }, Form::default()).numbers
+        };
         (0..=31).find(fits).unwrap_or(31)
     }
 
@@ -350,10 +369,11 @@ mod tests {
             dims in (0usize..300, 0usize..5000),
             level in 0u8..12,
             origin in (0usize..400, 0usize..6000),
-            square: bool,
+            (square, whole_lines) in any::<(bool, bool)>(),
         ) {
             let area = Rect::new(3, 2, width, height);
-            let plot = Plot::new(area, dims, Zoom { level, origin }, square);
+            let plot = Plot::new(area, dims, Zoom { level, origin }, Form { square, whole_lines });
+            prop_assert!(!whole_lines || plot.cell.0 % 2 == 0 || plot.window.rows.is_empty());
             let covered = plot.covered();
             prop_assert!(area.contains(covered.as_position()) || covered.is_empty());
             prop_assert!(covered.right() <= area.right() && covered.bottom() <= area.bottom());
@@ -373,7 +393,7 @@ mod tests {
         fn zooming_ends_at_numbers(dims in (1usize..2000, 1usize..60000), width in 9u16..200, height in 1u16..60) {
             let area = Rect::new(0, 0, width, height);
             let level = Plot::deepest(area, dims);
-            let plot = Plot::new(area, dims, Zoom { level, origin: (0, 0) }, false);
+            let plot = Plot::new(area, dims, Zoom { level, origin: (0, 0) }, Form::default());
             prop_assert!(plot.numbers);
             prop_assert_eq!(plot.per_cell, (1, 1));
         }

@@ -36,6 +36,15 @@ impl Input {
         Self { bos, ..self }
     }
 
+    /// Whether there is no token to run.
+    pub fn is_empty(&self) -> bool {
+        let nothing = match &self.prompt {
+            Prompt::Text(text) => text.is_empty(),
+            Prompt::Ids(ids) => ids.is_empty(),
+        };
+        nothing && !self.bos
+    }
+
     /// The input of `run` with one more token at its end: token ids from here on, since text made
     /// of drawn tokens need not be cut into the same tokens again.
     #[must_use]

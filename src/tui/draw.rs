@@ -219,8 +219,13 @@ fn draw_waiting(app: &App, area: Rect, buffer: &mut Buffer) {
             put_line(buffer, line(1), &[Span::styled("the first run is on its way", theme.strong())]);
         }
         None => {
-            put_line(buffer, line(1), &[Span::styled("nothing to run: the prompt is empty", theme.strong())]);
-            put_line(buffer, line(2), &[Span::styled("press e and type one", theme.text())]);
+            let (what, then) = if app.input.is_empty() {
+                ("nothing to run: the prompt is empty", "press e and type one")
+            } else {
+                ("nothing to show: the prompt could not be run", "press e and change it")
+            };
+            put_line(buffer, line(1), &[Span::styled(what, theme.strong())]);
+            put_line(buffer, line(2), &[Span::styled(then, theme.text())]);
             if let Some(notice) = &app.notice {
                 let style = if notice.bad { theme.bad() } else { theme.good() };
                 put_line(buffer, line(4), &[Span::styled(notice.text.clone(), style)]);

@@ -23,7 +23,7 @@ use crate::engine::{Event, Export, Job, Request, Wanted};
 use crate::error::Error;
 use crate::export::figure;
 use crate::hooks::{HookName, Site};
-use crate::run::{Input, Prompt};
+use crate::run::Prompt;
 
 /// How many tokens `G` appends.
 const MANY: usize = 16;
@@ -268,19 +268,12 @@ fn edited(app: &mut App) -> Vec<Request> {
     }
 }
 
-fn is_empty(input: &Input) -> bool {
-    match &input.prompt {
-        Prompt::Text(text) => text.is_empty() && !input.bos,
-        Prompt::Ids(ids) => ids.is_empty() && !input.bos,
-    }
-}
-
 /// Asks for a run of the input as it is now.
 fn start_run(app: &mut App) -> Vec<Request> {
     let Some(model) = &app.model else { return Vec::new() };
     app.job_id += 1;
     let id = app.job_id;
-    if is_empty(&app.input) {
+    if app.input.is_empty() {
         app.activity = None;
         if app.run.is_some() {
             app.complain("the prompt is empty: type something; the last run stays");

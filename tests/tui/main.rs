@@ -113,6 +113,14 @@ fn an_empty_prompt_says_what_to_do() {
 }
 
 #[test]
+fn a_first_prompt_that_cannot_be_run_says_why() {
+    let e = Explorer::new(&" word".repeat(300), SMALL, Theme::default());
+    assert!(e.shows("the prompt could not be run") && !e.shows("the prompt is empty"));
+    let said = e.lines().join(" ");
+    assert!(said.contains("holds 256"), "{said}");
+}
+
+#[test]
 fn too_small_is_said() {
     for (width, height) in [(59, 24), (80, 15), (52, 12), (20, 5)] {
         let said = explorer((width, height)).lines().join(" ");

@@ -373,7 +373,7 @@ mod tests {
         ) {
             let area = Rect::new(3, 2, width, height);
             let plot = Plot::new(area, dims, Zoom { level, origin }, Form { square, whole_lines });
-            prop_assert!(!whole_lines || plot.cell.0 % 2 == 0 || plot.window.rows.is_empty());
+            prop_assert!(!whole_lines || plot.cell.0.is_multiple_of(2) || plot.window.rows.is_empty());
             let covered = plot.covered();
             prop_assert!(area.contains(covered.as_position()) || covered.is_empty());
             prop_assert!(covered.right() <= area.right() && covered.bottom() <= area.bottom());

@@ -56,10 +56,10 @@ fn it_is_small_enough_to_be_part_of_the_program() {
 
 #[test]
 fn it_copies_and_has_induction_heads() {
+    const SEQUENCES: u64 = 32;
     let model = Arc::new(Model::demo());
     let vocab = model.config().vocab_size as u32;
     let (mut copied, mut induction) = (0.0, Vec::new());
-    const SEQUENCES: u64 = 32;
     for seed in 1..=SEQUENCES {
         let ids = repeated(seed, vocab);
         let run = Run::all(&model, Input::ids(ids)).unwrap();

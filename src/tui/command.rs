@@ -72,7 +72,7 @@ commands! {
     PreviousHead       "previous-head"    ["["]                      [Stages Attention]      "head"      "the head before";
     NextHead           "next-head"        ["]"]                      [Stages Attention]      "head"      "the next head";
 
-    Open               "open"             ["enter"]                  [Tokens Embedding Stages Attention Logits] "" "walk in the map, open the tensor in Stages, or append the selected token";
+    Open               "open"             ["enter"]                  []                      ""          "Tokens: its embedding; Embedding, Attention: in Stages; Stages: into the map; Logits: append";
     ZoomIn             "zoom-in"          ["z" "+"]                  [Stages]                "zoom"      "fewer values, larger; down to printed numbers";
     ZoomOut            "zoom-out"         ["Z" "-"]                  [Stages]                ""          "more values";
     ZoomReset          "zoom-reset"       ["0"]                      [Stages]                ""          "the whole tensor";

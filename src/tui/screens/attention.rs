@@ -52,7 +52,8 @@ fn layout(run: &Run, area: Rect) -> Layout {
     let n_reads = if area.height >= 30 { 8 } else { 3 };
     let longest = (0..run.n_tokens()).map(|p| position_label(run, p).width()).max().unwrap_or(0);
     let label_width = (longest + 3).min(if right.width >= 90 { 20 } else { 13 }) as u16;
-    let plot_height = right.height.saturating_sub(n_reads + 5);
+    let legend = heatmap::legend_lines(right.width);
+    let plot_height = right.height.saturating_sub(n_reads + 4 + legend);
     let plot = Rect {
         x: right.x + label_width,
         y: right.y + 3,
@@ -65,10 +66,10 @@ fn layout(run: &Run, area: Rect) -> Layout {
         stages: Rect { y: right.y + 1, height: 1, ..right },
         axis: right.y + 2,
         labels: Rect { width: label_width, y: plot.y, height: plot_height, ..right },
-        legend: Rect { height: (plot.bottom() + 1).saturating_sub(right.y), ..right },
+        legend: Rect { height: (plot.bottom() + legend).saturating_sub(right.y), ..right },
         reads: Rect {
-            y: plot.bottom() + 1,
-            height: right.bottom().saturating_sub(plot.bottom() + 1),
+            y: plot.bottom() + legend,
+            height: right.bottom().saturating_sub(plot.bottom() + legend),
             ..right
         },
         plot,

@@ -39,7 +39,7 @@ fn layout(app: &App, run: &Run, area: Rect) -> Layout {
         x: right.x + label_width,
         y: right.y + top,
         width: right.width.saturating_sub(label_width),
-        height: right.height.saturating_sub(top + 1),
+        height: right.height.saturating_sub(top + heatmap::legend_lines(right.width)),
     };
     Layout {
         tree,

@@ -6,6 +6,7 @@ use ratatui::buffer::Buffer;
 use ratatui::layout::Rect;
 use ratatui::style::{Color, Style};
 use ratatui::text::Span;
+use unicode_width::UnicodeWidthStr;
 
 use crate::analysis::View;
 use crate::analysis::grid::{Pooling, Window};
@@ -250,16 +251,21 @@ impl Shade {
     }
 }
 
+/// Lines that a legend of this width needs.
+pub fn legend_lines(width: u16) -> u16 {
+    if width < 70 { 2 } else { 1 }
+}
+
 /// The colour bar right under a map: ends, what the range is, what a cell stands for. `area` is
 /// the room that the map and its legend have, labels included.
 pub fn draw_legend(buffer: &mut Buffer, area: Rect, plot: &Plot, map: &Map, theme: Theme) {
-    let y = plot.covered().bottom().min(area.bottom().saturating_sub(1));
-    let area = Rect { y, height: 1, ..area };
+    let y = plot.covered().bottom().min(area.bottom().saturating_sub(legend_lines(area.width)));
+    let area = Rect { y, height: area.bottom().saturating_sub(y), ..area };
     if map.grid.cells.is_empty() {
         return;
     }
     let quantity = map.view.quantity();
-    let bar_width = if area.width >= 70 { 16 } else { 8 };
+    let bar_width = if area.width >= 100 { 16 } else { 8 };
     let (low, high) = if map.row_limits.is_empty() {
         (num(map.range.low()), num(map.range.limit))
     } else {
@@ -276,8 +282,7 @@ pub fn draw_legend(buffer: &mut Buffer, area: Rect, plot: &Plot, map: &Map, them
     }
     let mut said = vec![map.range.mode.name().to_owned()];
     if map.range.beyond > 0 {
-        let values = if map.range.beyond == 1 { "value" } else { "values" };
-        said.push(format!("{} {values} beyond", map.range.beyond));
+        said.push(format!("{} beyond", map.range.beyond));
     }
     let (rows, columns) = map.grid.per_cell;
     if (rows, columns) != (1, 1) {
@@ -300,7 +305,14 @@ pub fn draw_legend(buffer: &mut Buffer, area: Rect, plot: &Plot, map: &Map, them
         said.push(format!("{} NaN or inf", map.stats.broken));
     }
     spans.push(Span::styled(format!(" {high}  "), theme.dim()));
-    spans.push(Span::styled(said.join(" · "), theme.dim()));
+    let words = said.join(" · ");
+    let beside = usize::from(area.width).saturating_sub(spans.iter().map(Span::width).sum());
+    // Beside the bar if it fits there, else below it.
+    if words.width() <= beside || area.height < 2 {
+        spans.push(Span::styled(words, theme.dim()));
+    } else {
+        put(buffer, area.x, area.y + 1, area.width, &words, theme.dim());
+    }
     put_line(buffer, area, &spans);
 }
 

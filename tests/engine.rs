@@ -6,8 +6,9 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use actscope::Input;
+use actscope::analysis::lens::{self, Lens};
 use actscope::analysis::logits::Sampling;
-use actscope::engine::{Engine, Event, Job, Request, Worker};
+use actscope::engine::{Engine, Event, Job, Look, Looker, Request, Seen, Slot, Steps, Wanted, Worker};
 use actscope::model::{LoadOptions, Source};
 
 fn start() -> (Engine, Receiver<Event>) {
@@ -104,6 +105,80 @@ fn ablating_says_how_far_it_is_and_can_be_stopped() {
             Some(at) => assert_eq!((heard.len(), heard.last().unwrap().as_str()), (at + 2, "Cancelled")),
         }
     }
+}
+
+/// What is wanted of a run of the demo model.
+fn wanted(looks: Vec<(Slot, Look)>) -> Wanted {
+    let model = Arc::new(actscope::Model::demo());
+    let prompt = "The old man said to the young man that the sea was calm. ".repeat(4);
+    let run = Arc::new(actscope::Run::all(&model, Input::text(prompt)).unwrap());
+    Wanted { run, against: None, run_id: 1, id: 1, looks }
+}
+
+/// All that is said to `wanted`, of which only so many steps are waited for.
+fn look(looker: &mut Looker, wanted: Wanted, steps: usize) -> Vec<Event> {
+    let (mut said, gone) = (Vec::new(), std::cell::Cell::new(0));
+    looker.look(wanted, &|| gone.replace(gone.get() + 1) < steps, &mut |event| said.push(event));
+    said
+}
+
+fn readings(events: &[Event]) -> Vec<usize> {
+    let of = |event: &Event| match event {
+        Event::Looked { seen, .. } => match &*seen.first()?.1 {
+            Seen::Lens(_, lens) => Some(lens.readings.len()),
+            _ => None,
+        },
+        _ => None,
+    };
+    events.iter().filter_map(of).collect()
+}
+
+#[test]
+fn the_lens_is_read_piece_by_piece_and_what_was_read_is_known() {
+    let look_at = |positions| Look::Lens { rows: 0..9, positions, token: None, k: 3 };
+    let asked = wanted(vec![(Slot::Lens, look_at(0..20))]);
+    let again = |positions| Wanted { looks: vec![(Slot::Lens, look_at(positions))], ..asked.clone() };
+    let mut looker = Looker::default();
+    let abandoned = look(&mut looker, asked.clone(), 2);
+    assert_eq!(readings(&abandoned), [0, 24, 48], "it ends when something else is wanted");
+    assert!(matches!(
+        abandoned.last(),
+        Some(Event::Looking { steps: Some(Steps { done: 48, of: 180, .. }), .. })
+    ));
+    let rest = look(&mut looker, again(0..20), usize::MAX);
+    assert_eq!(readings(&rest), [48, 72, 96, 120, 144, 168, 180], "what was read is not read again");
+    assert!(matches!(rest.last(), Some(Event::Looking { id: 1, steps: None })));
+    assert_eq!(readings(&look(&mut looker, again(0..20), usize::MAX)), [180]);
+    assert_eq!(readings(&look(&mut looker, again(1..21), usize::MAX)), [171, 180], "one column is new");
+
+    let hooks = lens::hooks(asked.run.config());
+    let at_once = Lens::new(&asked.run, &hooks, 0..20, None, 3).unwrap();
+    let Some(Event::Looked { seen, .. }) = rest.iter().rev().nth(1) else { panic!("{rest:?}") };
+    let Seen::Lens(_, by_pieces) = &*seen[0].1 else { panic!("{seen:?}") };
+    for (a, b) in at_once.readings.iter().zip(&by_pieces.readings) {
+        assert_eq!((a.hook, a.position, a.top[0].id), (b.hook, b.position, b.top[0].id));
+        assert!((a.kl - b.kl).abs() < 1e-4 && (a.entropy_bits - b.entropy_bits).abs() < 1e-4);
+    }
+}
+
+#[test]
+fn finding_says_how_far_it_is_and_can_be_stopped() {
+    let asked = wanted(vec![(Slot::Found, Look::Found)]);
+    let of = asked.run.cache.names().len();
+    let done = |events: &[Event]| -> Vec<_> {
+        let steps = |event: &Event| match event {
+            Event::Looking { steps: Some(steps), .. } => Some((steps.done, steps.of)),
+            _ => None,
+        };
+        events.iter().filter_map(steps).collect()
+    };
+    let found = |events: &[Event]| events.iter().any(|event| matches!(event, Event::Looked { .. }));
+    let all = look(&mut Looker::default(), asked.clone(), usize::MAX);
+    assert!(found(&all) && done(&all).len() > 4 && done(&all).is_sorted());
+    assert!(done(&all).iter().all(|(_, n)| *n == of));
+    let stopped = look(&mut Looker::default(), asked, 2);
+    assert_eq!(done(&stopped), done(&all)[..3]);
+    assert!(!found(&stopped), "it looks no further than the next tensor");
 }
 
 #[test]

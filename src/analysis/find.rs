@@ -71,13 +71,20 @@ pub struct Channel {
 }
 
 impl Found {
-    /// Looks once at every number of every tensor that `run` kept; −inf, which masks, is passed over.
+    /// Looks once at every number of every tensor that `run` kept; −inf, which masks, is passed
+    /// over. Before each tensor, or few that are looked at together, `progress` gets how many are
+    /// done, of how many; its error ends it.
     ///
     /// # Errors
-    /// Never in practice: what was kept is there.
-    pub fn new(run: &Run) -> Result<Self> {
-        let hooks = run.cache.names().into_par_iter();
-        let scans: Vec<Scan> = hooks.map(|hook| Scan::new(run, hook)).collect::<Result<_>>()?;
+    /// That of `progress`: what was kept is there.
+    pub fn new(run: &Run, mut progress: impl FnMut(usize, usize) -> Result<()>) -> Result<Self> {
+        let hooks = run.cache.names();
+        let mut scans: Vec<Scan> = Vec::with_capacity(hooks.len());
+        for few in hooks.chunks(rayon::current_num_threads().min(8)) {
+            progress(scans.len(), hooks.len())?;
+            let scanned: Result<Vec<_>> = few.par_iter().map(|&hook| Scan::new(run, hook)).collect();
+            scans.extend(scanned?);
+        }
         let mut found = Self { n_values: scans.iter().map(|scan| scan.n_values).sum(), ..Self::default() };
         for scan in &scans {
             found.values.extend(scan.value);

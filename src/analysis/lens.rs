@@ -3,16 +3,17 @@
 //! After nostalgebraist, "interpreting GPT: the logit lens" (2020). The weights are taken as they
 //! are: the whole of ln_f, its mean, scale, weight and bias, goes before the unembedding.
 
+use std::collections::HashMap;
 use std::ops::Range;
 
-use candle_core::{DType, Device};
+use candle_core::{DType, Device, Tensor};
 use rayon::prelude::*;
 
 use super::chart::{Chart, Labels};
 use super::logits::{Candidate, Softmax, rank, top};
 use super::{Matrix, View};
 use crate::error::{Error, Result};
-use crate::hooks::{HookName, Quantity, Site};
+use crate::hooks::{HookName, Part, Quantity, Site};
 use crate::model::Config;
 use crate::run::Run;
 
@@ -116,21 +117,24 @@ impl Reading {
     }
 }
 
-/// Readings at every one of `hooks` × `positions`.
+/// A residual stream at a position.
+pub type Cell = (HookName, usize);
+
+/// Readings at `hooks` × `positions`.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Lens {
     pub hooks: Vec<HookName>,
     pub positions: Range<usize>,
     /// The chosen token.
     pub token: Option<u32>,
-    /// Hook by hook.
+    /// Hook by hook, in data-flow order; while they are being made, those that are there.
     pub readings: Vec<Reading>,
 }
 
 impl Lens {
     /// Reads the residual streams of `hooks` at `positions`, with the `k` likeliest tokens of each,
     /// and follows `token`, or what is likeliest in the end. Only these rows are unembedded, some at
-    /// a time, so that no more than 32 MB of logits are held beside the run's.
+    /// a time, so that no more than 32 MB of logits are held beside those of the end.
     ///
     /// # Errors
     /// [`Error::Usage`] for positions that there are not, a token outside the vocabulary, or when a
@@ -142,59 +146,69 @@ impl Lens {
         token: Option<u32>,
         k: usize,
     ) -> Result<Self> {
-        let (n, v) = (run.n_tokens(), run.config().vocab_size);
-        if positions.end > n || positions.is_empty() {
-            return Err(Error::usage(format!("there is no such position: positions are 0..={}", n - 1)));
-        }
-        token.map_or(Ok(()), |token| run.model.net.check_ids(&[token]))?;
         let mut by_hook = vec![Vec::with_capacity(positions.len()); hooks.len()];
+        let mut reader = Reader::new(run, positions.clone(), token, k)?;
+        let at_once = (AT_ONCE / run.config().vocab_size).max(1);
         let mut start = positions.start;
         while start < positions.end {
-            let chunk = start..(start + (AT_ONCE / v).max(1)).min(positions.end);
-            let last = View::hook(Site::Logits.once(), 0).rows(run, chunk.clone())?;
-            let finals: Vec<_> = last
-                .read(|rows| (0..chunk.len()).into_par_iter().map(|row| Final::new(rows.get(row))).collect());
+            let chunk = start..(start + at_once).min(positions.end);
             for (readings, &hook) in by_hook.iter_mut().zip(hooks) {
-                // What leaves the last block was unembedded by the run itself.
-                let own = hook == Site::ResidPost.at(run.config().n_layer - 1);
-                let logits = if own { last.clone() } else { unembed(run, hook, &chunk)? };
-                let read = |position: usize| {
-                    let row = position - chunk.start;
-                    let answer = &finals[row];
-                    let token = token.unwrap_or(answer.likeliest as u32);
-                    logits.read(|logits| {
-                        last.read(|last| {
-                            reading((hook, position), (logits.get(row), last.get(row)), answer, token, k)
-                        })
-                    })
-                };
-                readings.par_extend(chunk.clone().into_par_iter().map(read));
+                let cells: Vec<_> = chunk.clone().map(|position| (hook, position)).collect();
+                readings.extend(reader.read(&cells)?);
             }
+            reader.forget();
             start = chunk.end;
         }
         Ok(Self { hooks: hooks.to_vec(), positions, token, readings: by_hook.concat() })
     }
 
-    /// The reading of a hook at a position, if it is there.
-    pub fn get(&self, hook: HookName, position: usize) -> Option<&Reading> {
-        let row = self.hooks.iter().position(|&h| h == hook)?;
-        let column = position.checked_sub(self.positions.start).filter(|&c| c < self.positions.len())?;
-        self.readings.get(row * self.positions.len() + column)
+    /// What of it is known already.
+    pub fn known<'a>(
+        hooks: &[HookName],
+        positions: Range<usize>,
+        token: Option<u32>,
+        reading: impl Fn(Cell) -> Option<&'a Reading>,
+    ) -> Self {
+        let mut lens = Self { hooks: hooks.to_vec(), positions, token, readings: Vec::new() };
+        lens.readings = lens.cells().filter_map(reading).cloned().collect();
+        lens
     }
 
-    /// A row for each residual stream, a column for each position.
+    /// All that it is about.
+    pub fn cells(&self) -> impl Iterator<Item = Cell> + use<'_> {
+        self.hooks.iter().flat_map(|&hook| self.positions.clone().map(move |position| (hook, position)))
+    }
+
+    /// Whether no reading is left to be made.
+    pub fn is_whole(&self) -> bool {
+        self.readings.len() == self.hooks.len() * self.positions.len()
+    }
+
+    /// The reading of a hook at a position, if it is there.
+    pub fn get(&self, hook: HookName, position: usize) -> Option<&Reading> {
+        let at = |reading: &Reading| (reading.hook, reading.position);
+        let found = self.readings.binary_search_by_key(&(hook, position), at);
+        found.ok().map(|i| &self.readings[i])
+    }
+
+    /// A row for each residual stream, a column for each position; −inf where the reading is not
+    /// there yet.
     pub fn chart(&self, run: &Run, show: Show) -> Chart {
         let tokenizer = &run.model.tokenizer;
         let chosen = self.token.map(|token| tokenizer.show(token));
+        let readings: Vec<_> = self.cells().map(|(hook, position)| self.get(hook, position)).collect();
+        let text = |reading: &Reading| match show {
+            Show::Top => reading.top.first().map_or_else(String::new, |c| tokenizer.show(c.id)),
+            _ => reading.token.rank.to_string(),
+        };
         let texts = match show {
-            Show::Top => {
-                let text = |reading: &Reading| reading.top.first().map(|c| tokenizer.show(c.id));
-                self.readings.iter().map(|reading| text(reading).unwrap_or_default()).collect()
+            Show::Top | Show::Rank => {
+                readings.iter().map(|reading| reading.map(text).unwrap_or_default()).collect()
             }
-            Show::Rank => self.readings.iter().map(|reading| reading.token.rank.to_string()).collect(),
             _ => Vec::new(),
         };
-        let values = self.readings.iter().map(|reading| reading.get(show)).collect();
+        let value = |reading: Option<&Reading>| reading.map_or(f32::NEG_INFINITY, |it| it.get(show));
+        let values = readings.into_iter().map(value).collect();
         let (quantity, limit) = match show {
             Show::Top | Show::Prob => (Quantity::Probability, Some(1.0)),
             Show::Rank => (Quantity::Rank, Some(run.config().vocab_size as f32)),
@@ -215,18 +229,96 @@ impl Lens {
     }
 }
 
-/// The logits of some rows of a residual stream, as the network itself would compute them.
-fn unembed(run: &Run, hook: HookName, rows: &Range<usize>) -> Result<Matrix> {
+/// Reads residual streams of a run, some cells at a time.
+pub struct Reader<'a> {
+    run: &'a Run,
+    token: Option<u32>,
+    k: usize,
+    /// What the network answers in the end, by position.
+    finals: HashMap<usize, Final>,
+}
+
+impl<'a> Reader<'a> {
+    /// For cells at `positions`; the rest as in [`Lens::new`].
+    ///
+    /// # Errors
+    /// [`Error::Usage`] for positions that there are not, or a token outside the vocabulary.
+    pub fn new(run: &'a Run, positions: Range<usize>, token: Option<u32>, k: usize) -> Result<Self> {
+        let n = run.n_tokens();
+        if positions.end > n || positions.is_empty() {
+            return Err(Error::usage(format!("there is no such position: positions are 0..={}", n - 1)));
+        }
+        token.map_or(Ok(()), |token| run.model.net.check_ids(&[token]))?;
+        Ok(Self { run, token, k, finals: HashMap::new() })
+    }
+
+    /// The readings of some cells, in their order.
+    ///
+    /// # Errors
+    /// [`Error::Usage`] when a residual stream or the logits were not kept.
+    pub fn read(&mut self, cells: &[Cell]) -> Result<Vec<Reading>> {
+        self.answer(cells)?;
+        // What leaves the last block was unembedded by the run itself.
+        let last = Site::ResidPost.at(self.run.config().n_layer - 1);
+        let others: Vec<_> = cells.iter().copied().filter(|cell| cell.0 != last).collect();
+        let logits = if others.is_empty() { None } else { Some(unembed(self.run, &others)?) };
+        let mut rows = 0..;
+        let places: Vec<_> =
+            cells.iter().map(|&cell| (cell, if cell.0 == last { None } else { rows.next() })).collect();
+        let read = |&(cell, row): &(Cell, Option<usize>)| {
+            let answer = &self.finals[&cell.1];
+            let token = self.token.unwrap_or(answer.likeliest as u32);
+            match (row, &logits) {
+                (Some(row), Some(logits)) => {
+                    logits.read(|logits| reading(cell, logits.get(row), answer, token, self.k))
+                }
+                _ => reading(cell, &answer.logits, answer, token, self.k),
+            }
+        };
+        Ok(places.par_iter().map(read).collect())
+    }
+
+    /// Finds what is answered in the end at the positions of `cells`, where it is not known.
+    fn answer(&mut self, cells: &[Cell]) -> Result<()> {
+        let unknown = cells.iter().map(|cell| cell.1).filter(|at| !self.finals.contains_key(at));
+        let Some((first, end)) = unknown.fold(None, |range: Option<(usize, usize)>, at| {
+            Some(range.map_or((at, at + 1), |(first, end)| (first.min(at), end.max(at + 1))))
+        }) else {
+            return Ok(());
+        };
+        let logits = View::hook(Site::Logits.once(), 0).rows(self.run, first..end)?;
+        let finals: Vec<_> = logits.read(|rows| {
+            (first..end).into_par_iter().map(|at| (at, Final::new(rows.get(at - first)))).collect()
+        });
+        self.finals.extend(finals);
+        Ok(())
+    }
+
+    /// Lets go of the answers in the end, of which each takes as much as two rows of logits.
+    fn forget(&mut self) {
+        self.finals.clear();
+    }
+}
+
+/// The logits of some rows of residual streams, as the network itself would compute them.
+fn unembed(run: &Run, cells: &[Cell]) -> Result<Matrix> {
     let net = &run.model.net;
-    let resid = run.tensor(hook);
-    let resid = resid.ok_or_else(|| Error::usage(format!("{hook} was not captured in this run")))?;
-    let resid = resid.narrow(0, rows.start, rows.len())?.to_device(net.device())?.to_dtype(net.dtype())?;
+    let rows = |group: &[Cell]| {
+        let positions = || group.iter().map(|cell| cell.1);
+        let (first, end) = (positions().min().unwrap_or(0), positions().max().unwrap_or(0) + 1);
+        let part = run.part(group[0].0, &Part::rows(first..end))?;
+        let index: Vec<_> = positions().map(|at| (at - first) as u32).collect();
+        Ok(part.index_select(&Tensor::new(index, &Device::Cpu)?, 0)?)
+    };
+    let resid = cells.chunk_by(|a, b| a.0 == b.0).map(rows).collect::<Result<Vec<_>>>()?;
+    let resid = Tensor::cat(&resid, 0)?.to_device(net.device())?.to_dtype(net.dtype())?;
     let logits = net.unembed(&resid)?.to_device(&Device::Cpu)?.to_dtype(DType::F32)?;
-    Matrix::new(logits.flatten_all()?.to_vec1()?, rows.len(), run.config().vocab_size)
+    Matrix::new(logits.flatten_all()?.to_vec1()?, cells.len(), run.config().vocab_size)
 }
 
 /// What the network answers in the end, for many comparisons.
 struct Final {
+    logits: Vec<f32>,
     softmax: Softmax,
     probs: Vec<f32>,
     likeliest: usize,
@@ -236,29 +328,24 @@ impl Final {
     fn new(logits: &[f32]) -> Self {
         let softmax = Softmax::new(logits);
         Self {
+            logits: logits.to_vec(),
             probs: logits.iter().map(|&x| softmax.prob(x) as f32).collect(),
             likeliest: top(logits, 1).first().copied().unwrap_or(0),
             softmax,
         }
     }
 
-    /// Σ p_final (last − logits), what the KL divergence is but for the two normalisers.
-    fn mean_difference(&self, last: &[f32], logits: &[f32]) -> f64 {
+    /// Σ p_final (final − logits), what the KL divergence is but for the two normalisers.
+    fn mean_difference(&self, logits: &[f32]) -> f64 {
         let mut sum = 0.0;
-        for ((&p, &last), &x) in self.probs.iter().zip(last).zip(logits) {
+        for ((&p, &last), &x) in self.probs.iter().zip(&self.logits).zip(logits) {
             sum += if p == 0.0 { 0.0 } else { f64::from(p) * (f64::from(last) - f64::from(x)) };
         }
         sum
     }
 }
 
-fn reading(
-    (hook, position): (HookName, usize),
-    (logits, last): (&[f32], &[f32]),
-    answer: &Final,
-    token: u32,
-    k: usize,
-) -> Reading {
+fn reading((hook, position): Cell, logits: &[f32], answer: &Final, token: u32, k: usize) -> Reading {
     let softmax = Softmax::new(logits);
     let candidate = |rank: usize, id: usize| Candidate {
         rank,
@@ -266,7 +353,7 @@ fn reading(
         logit: logits[id],
         prob: softmax.prob(logits[id]) as f32,
     };
-    let kl = answer.mean_difference(last, logits) + (softmax.log_sum() - answer.softmax.log_sum());
+    let kl = answer.mean_difference(logits) + (softmax.log_sum() - answer.softmax.log_sum());
     Reading {
         hook,
         position,
@@ -305,7 +392,8 @@ mod tests {
     fn after_the_last_block_it_is_the_logits_to_the_bit() {
         let run = run();
         let last = *hooks(run.config()).last().unwrap();
-        let seen = unembed(&run, last, &(0..run.n_tokens())).unwrap();
+        let cells: Vec<_> = (0..run.n_tokens()).map(|position| (last, position)).collect();
+        let seen = unembed(&run, &cells).unwrap();
         let logits = View::hook(Site::Logits.once(), 0).matrix(&run).unwrap();
         for position in 0..run.n_tokens() {
             assert_eq!(seen.row(position), logits.row(position));

@@ -4,6 +4,7 @@ use serde::Serialize;
 
 use super::args::{InputArgs, ModelArgs};
 use super::output::{self, Column, Table, print, print_object};
+use super::progress::count;
 use crate::analysis::find::{Channel, Extreme, Found, OUTLIER};
 use crate::error::Result;
 use crate::run::Run;
@@ -69,7 +70,7 @@ pub fn run(args: Args) -> Result<()> {
     let input = args.input.required()?;
     let model = args.model.load()?;
     let run = Run::all(&model, input)?;
-    let mut found = Found::new(&run)?;
+    let mut found = Found::new(&run, count("looking through"))?;
     let k = args.k as usize;
     found.values.truncate(k);
     found.rows.truncate(k);

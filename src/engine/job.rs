@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use candle_core::Tensor;
 
-use super::{Seen, Sink, Slot, Wanted};
+use super::{Seen, Sink, Slot, Steps, Wanted};
 use crate::analysis::View;
 use crate::analysis::chart::Chart;
 use crate::analysis::compare::{Alignment, Comparison};
@@ -28,7 +28,7 @@ pub enum Request {
     Job(Job),
     /// Abandon every job older than this id.
     Cancel(u64),
-    /// Compute what the screen shows.
+    /// Compute what the screen shows; ends what was computed for it before.
     Look(Wanted),
     Export(Export),
     Errand(Errand),
@@ -140,6 +140,11 @@ pub enum Event {
     Looked {
         run_id: u64,
         seen: Vec<(Slot, Arc<Seen>)>,
+    },
+    /// How far the look `id` is that takes long; nothing when it is done.
+    Looking {
+        id: u64,
+        steps: Option<Steps>,
     },
     /// An export ended: what was written, or why not.
     Exported(Result<String, String>),

@@ -10,7 +10,7 @@ use crate::analysis::compare::{Alignment, difference};
 use crate::analysis::find::Found;
 use crate::analysis::grid::{Grid, Pooling, Window};
 use crate::analysis::heads::{Atlas, Exclude};
-use crate::analysis::lens::{self, Lens};
+use crate::analysis::lens::{self, Lens, Reader, Reading};
 use crate::analysis::logits::Next;
 use crate::analysis::picture::Picture;
 use crate::analysis::range::{Range, RangeMode};
@@ -18,7 +18,7 @@ use crate::analysis::stats::{Stats, histogram, largest};
 use crate::analysis::walk::{At, Page};
 use crate::analysis::weights::{Circuit, Ends, Neighbour, NeuronTokens, Spectrum, nearest};
 use crate::analysis::{Matrix, Source, View};
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::hooks::{Quantity, Site};
 use crate::run::Run;
 
@@ -162,6 +162,11 @@ impl Seen {
             | Self::Nothing(look, _) => look,
         }
     }
+
+    /// Whether nothing of it is still to come.
+    pub fn is_whole(&self) -> bool {
+        if let Self::Lens(_, lens) = self { lens.is_whole() } else { true }
+    }
 }
 
 /// The picture of a view.
@@ -200,19 +205,39 @@ pub struct Wanted {
     /// A run whose tensors are taken off those of `run`.
     pub against: Option<Arc<Run>>,
     pub run_id: u64,
+    /// The number of this request.
+    pub id: u64,
     pub looks: Vec<(Slot, Look)>,
 }
 
-/// Computes looks; remembers ranges and statistics, which need the whole matrix.
+/// How far something is that takes long.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Steps {
+    pub what: &'static str,
+    pub done: usize,
+    pub of: usize,
+}
+
+/// Cells of the lens that are read together: as many as a product for few rows takes.
+const PIECE: usize = 24;
+
+/// What the lens has read, by the token that was followed.
+type Readings = HashMap<(lens::Cell, Option<u32>), Reading>;
+
+/// Computes looks; remembers ranges and statistics, which need the whole matrix, and what the lens
+/// has read.
 #[derive(Default)]
 pub struct Looker {
     /// The id, the run and the one taken off it, that is known of.
     of: (u64, Option<Arc<Run>>, Option<Arc<Run>>),
     known: HashMap<(View, RangeMode), (Range, Stats)>,
+    readings: Readings,
 }
 
 impl Looker {
-    pub fn look(&mut self, wanted: Wanted) -> Event {
+    /// Says what it sees: all at once, but what takes long piece by piece and with how far it is,
+    /// until `goes_on` says no.
+    pub fn look(&mut self, wanted: Wanted, goes_on: &dyn Fn() -> bool, emit: &mut dyn FnMut(Event)) {
         let same = |a: Option<&Arc<Run>>, b: Option<&Arc<Run>>| a.map(Arc::as_ptr) == b.map(Arc::as_ptr);
         let (id, run, against) = &self.of;
         let run = same(run.as_ref(), Some(&wanted.run));
@@ -220,15 +245,38 @@ impl Looker {
             self.of = (wanted.run_id, Some(Arc::clone(&wanted.run)), wanted.against.clone());
             self.known.retain(|(view, _), _| view.source.is_weight());
         }
-        let Wanted { run, against, run_id, looks } = wanted;
-        let see = |(slot, look): (Slot, Look)| {
-            let seen = self.see(&run, against.as_deref(), &look);
-            (slot, Arc::new(seen.unwrap_or_else(|error| Seen::Nothing(look, error.to_string()))))
-        };
-        Event::Looked { run_id, seen: looks.into_iter().map(see).collect() }
+        if !run {
+            self.readings.clear();
+        }
+        let Wanted { run, against, run_id, id, looks } = wanted;
+        let mut seen = Vec::with_capacity(looks.len());
+        for (slot, look) in looks {
+            let mut step = |part: Option<Seen>, steps: Steps| {
+                if let Some(part) = part {
+                    emit(Event::Looked { run_id, seen: vec![(slot, Arc::new(part))] });
+                }
+                emit(Event::Looking { id, steps: Some(steps) });
+                if goes_on() { Ok(()) } else { Err(Error::Cancelled) }
+            };
+            match self.see(&run, against.as_deref(), &look, &mut step) {
+                Err(Error::Cancelled) => return,
+                Err(error) => seen.push((slot, Arc::new(Seen::Nothing(look, error.to_string())))),
+                Ok(whole) => seen.push((slot, Arc::new(whole))),
+            }
+        }
+        emit(Event::Looked { run_id, seen });
+        emit(Event::Looking { id, steps: None });
     }
 
-    fn see(&mut self, run: &Run, against: Option<&Run>, look: &Look) -> Result<Seen> {
+    /// Before each piece of what takes long, `step` gets what there is to see so far, and how far it
+    /// is; its error ends it.
+    fn see(
+        &mut self,
+        run: &Run,
+        against: Option<&Run>,
+        look: &Look,
+        step: &mut dyn FnMut(Option<Seen>, Steps) -> Result<()>,
+    ) -> Result<Seen> {
         Ok(match look {
             Look::Map { view, window, per_cell, pooling, range }
                 if against.is_some() && !view.source.is_weight() =>
@@ -283,11 +331,6 @@ impl Looker {
                 })
             }
             Look::Heads => Seen::Heads(look.clone(), Atlas::new(run, Exclude::default())?),
-            Look::Lens { rows, positions, token, k } => {
-                let hooks = lens::hooks(run.config());
-                let rows = rows.start.min(hooks.len())..rows.end.min(hooks.len());
-                Seen::Lens(look.clone(), Lens::new(run, &hooks[rows], positions.clone(), *token, *k)?)
-            }
             Look::Attribution { position, token, versus } => {
                 Seen::Attribution(look.clone(), Attribution::new(run, *position, *token, *versus)?)
             }
@@ -317,7 +360,33 @@ impl Looker {
                 let posts = post.read(|rows| (0..post.n_rows).map(|row| rows.get(row)[*neuron]).collect());
                 Seen::Neuron(look.clone(), tokens, posts)
             }
-            Look::Found => Seen::Found(look.clone(), Found::new(run)?),
+            Look::Found => {
+                let progress = |done, of| step(None, Steps { what: "looking through", done, of });
+                Seen::Found(look.clone(), Found::new(run, progress)?)
+            }
+            Look::Lens { rows, positions, token, k } => {
+                let hooks = lens::hooks(run.config());
+                let hooks = &hooks[rows.start.min(hooks.len())..rows.end.min(hooks.len())];
+                let mut reader = Reader::new(run, positions.clone(), *token, *k)?;
+                loop {
+                    let reading = |cell| self.readings.get(&(cell, *token));
+                    let lens = Lens::known(hooks, positions.clone(), *token, reading);
+                    // From the answer back to the embedding.
+                    let missing = lens.cells().filter(|cell| reading(*cell).is_none()).collect::<Vec<_>>();
+                    let piece = &missing[missing.len().saturating_sub(PIECE)..];
+                    if piece.is_empty() {
+                        break Seen::Lens(look.clone(), lens);
+                    }
+                    let steps = Steps {
+                        what: "reading",
+                        done: lens.readings.len(),
+                        of: hooks.len() * positions.len(),
+                    };
+                    step(Some(Seen::Lens(look.clone(), lens)), steps)?;
+                    let read = reader.read(piece)?;
+                    self.readings.extend(piece.iter().map(|&cell| (cell, *token)).zip(read));
+                }
+            }
             Look::Next { position, k } => Seen::Next(look.clone(), Next::new(run, *position, *k)?),
             Look::Walk(at) => Seen::Walk(look.clone(), Box::new(Page::new(run, *at)?)),
         })

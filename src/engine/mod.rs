@@ -2,13 +2,14 @@
 //!
 //! Two workers, so that looking at the last run never waits for the next one: one loads the model
 //! and makes runs (the newest request wins, and cancels the one before it between two layers), one
-//! computes what the screens show of a run. Exports get a thread of their own.
+//! computes what the screens show of a run (likewise: a newer request ends what takes long between
+//! two pieces of it). Exports get a thread of their own.
 
 mod job;
 mod look;
 
 pub use job::{Errand, Event, Export, Job, Made, Request, Second, Summary, Worker};
-pub use look::{Look, Looker, Map, RowLook, Seen, Slot, Wanted};
+pub use look::{Look, Looker, Map, RowLook, Seen, Slot, Steps, Wanted};
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -57,7 +58,7 @@ impl Engine {
         spawn("actscope-look", &sink, move || {
             let mut looker = Looker::default();
             loop {
-                events(looker.look(looks.take()));
+                looker.look(looks.take(), &|| !looks.is_filled(), &mut |event| events(event));
             }
         });
         engine
@@ -112,6 +113,11 @@ impl<T> Newest<T> {
     fn put(&self, value: T) {
         *self.newest.lock().unwrap_or_else(PoisonError::into_inner) = Some(value);
         self.filled.notify_one();
+    }
+
+    /// Whether there is something.
+    fn is_filled(&self) -> bool {
+        self.newest.lock().unwrap_or_else(PoisonError::into_inner).is_some()
     }
 
     /// Waits until there is something.

@@ -14,7 +14,7 @@ use crate::analysis::logits::Next;
 use crate::analysis::logits::Sampling;
 use crate::analysis::range::RangeMode;
 use crate::analysis::{AttnStage, View};
-use crate::engine::{Look, Map, RowLook, Seen, Slot, Summary};
+use crate::engine::{Look, Map, RowLook, Seen, Slot, Steps, Summary};
 use crate::error::Error;
 use crate::hooks::{HookName, Quantity, Site};
 use crate::model::{Model, Progress};
@@ -196,6 +196,12 @@ pub struct App {
     pub seen: HashMap<Slot, Arc<Seen>>,
     /// What was last asked for, so that it is asked once.
     pub asked: Option<(u64, Vec<(Slot, Look)>)>,
+    /// Number of that request.
+    pub look_id: u64,
+    /// How far it is, where it takes long.
+    pub looking: Option<Steps>,
+    /// Esc ended it: nothing is asked for until the next key.
+    pub paused: bool,
     pub activity: Option<Activity>,
     pub notice: Option<Notice>,
     /// The frame of the spinner.
@@ -244,6 +250,9 @@ impl App {
             weights: weights::State::default(),
             seen: HashMap::new(),
             asked: None,
+            look_id: 0,
+            looking: None,
+            paused: false,
             activity: Some(Activity::Loading(Progress::Reading)),
             notice: None,
             tick: 0,
@@ -317,6 +326,6 @@ impl App {
 
     /// Whether the passing of time changes what is on screen.
     pub fn needs_ticks(&self) -> bool {
-        self.is_busy() || walk::plays(self)
+        self.is_busy() || self.looking.is_some() || walk::plays(self)
     }
 }

@@ -14,6 +14,7 @@ use super::screens;
 use super::text::{bytes, fit, put, put_line, put_right, wrap};
 use super::what_if;
 use super::widgets::token_strip::{self, Strip};
+use crate::engine::Steps;
 use crate::model::{Model, Progress};
 
 /// Draws everything.
@@ -115,6 +116,9 @@ fn right_words<'a>(app: &App) -> Vec<Span<'a>> {
             return vec![Span::styled(format!("{spin} writing {}", path.display()), theme.focus())];
         }
         _ => {}
+    }
+    if let Some(Steps { what, done, of }) = app.looking.filter(|_| app.tick > 0) {
+        return busy(format!("{what}, {done} of {of}"));
     }
     let Some(run) = &app.run else { return Vec::new() };
     let tokens = if run.n_tokens() == 1 { "1 token".into() } else { format!("{} tokens", run.n_tokens()) };

@@ -54,7 +54,7 @@ impl Headless {
             let emit = |event| heard.lock().unwrap_or_else(PoisonError::into_inner).push(event);
             match request {
                 Request::Job(job) => self.worker.execute(job, &emit),
-                Request::Look(wanted) => emit(self.looker.look(wanted)),
+                Request::Look(wanted) => self.looker.look(wanted, &|| true, &mut |event| emit(event)),
                 Request::Export(_) | Request::Errand(_) | Request::Cancel(_) => {}
             }
             for event in heard.into_inner().unwrap_or_else(PoisonError::into_inner) {

@@ -1,6 +1,7 @@
 //! The only place that changes the state: what happened, in; what the engine has to do, out.
 
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use ratatui::crossterm::event::{
     Event as TerminalEvent, KeyEvent, KeyEventKind, MouseButton, MouseEvent, MouseEventKind,
@@ -19,11 +20,11 @@ use crate::analysis::AttnStage;
 use crate::analysis::grid::Pooling;
 use crate::analysis::range::RangeMode;
 use crate::colormap::Palette;
-use crate::engine::{Event, Export, Job, Request, Seen, Slot, Wanted};
+use crate::engine::{Event, Export, Job, Look, Request, Seen, Slot, Wanted};
 use crate::error::Error;
 use crate::export::figure;
 use crate::hooks::{HookName, Site};
-use crate::run::Prompt;
+use crate::run::{Prompt, Run};
 
 /// How many tokens `G` appends.
 const MANY: usize = 16;
@@ -63,6 +64,9 @@ pub fn update(app: &mut App, message: Message) -> Vec<Request> {
 
 /// Asks for what the screen shows and has not got yet.
 fn look(app: &mut App) -> Option<Request> {
+    if app.paused {
+        return None;
+    }
     let run = if app.screen == Screen::Compare { screens::compare::shown(app) } else { app.run.clone() }?;
     let against = what_if::against(app);
     let looks = screens::wanted(app);
@@ -71,10 +75,20 @@ fn look(app: &mut App) -> Option<Request> {
         return None;
     }
     let fresh = app.asked.as_ref().is_some_and(|(run_id, _)| *run_id == app.run_id);
-    let missing = |slot, look| !fresh || app.seen.get(slot).is_none_or(|seen| seen.look() != look);
-    let looks: Vec<_> = asked.1.iter().filter(|(slot, look)| missing(slot, look)).cloned().collect();
+    let known = |slot: &Slot, look: &Look| {
+        app.seen.get(slot).is_some_and(|seen| seen.look() == look && seen.is_whole())
+    };
+    let missing = |(slot, look): &&(Slot, Look)| !fresh || !known(slot, look);
+    let looks = asked.1.iter().filter(missing).cloned().collect();
     app.asked = Some(asked);
-    (!looks.is_empty()).then_some(Request::Look(Wanted { run, against, run_id: app.run_id, looks }))
+    // Nothing is a request too: it ends the one before.
+    Some(request(app, run, against, looks))
+}
+
+fn request(app: &mut App, run: Arc<Run>, against: Option<Arc<Run>>, looks: Vec<(Slot, Look)>) -> Request {
+    app.look_id += 1;
+    app.looking = None;
+    Request::Look(Wanted { run, against, run_id: app.run_id, id: app.look_id, looks })
 }
 
 fn on_terminal(app: &mut App, event: TerminalEvent) -> Vec<Request> {
@@ -137,6 +151,7 @@ fn on_key(app: &mut App, event: KeyEvent) -> Vec<Request> {
         }
         None => {
             app.notice = None;
+            app.paused = false;
             keymap::command(key, app.screen).map_or_else(Vec::new, |command| run(app, command))
         }
     }
@@ -305,6 +320,14 @@ fn on_engine(app: &mut App, event: Event) -> Vec<Request> {
             if run_id == app.run_id {
                 app.seen.extend(seen);
                 find_extremes(app);
+            }
+        }
+        Event::Looking { id, steps } => {
+            if id == app.look_id {
+                app.looking = steps;
+                if steps.is_none() && !app.is_busy() {
+                    app.tick = 0;
+                }
             }
         }
         Event::Exported(result) => {
@@ -666,6 +689,11 @@ fn back(app: &mut App) -> Vec<Request> {
         screens::heads::give_up(app);
         app.note("cancelled; the last run stays");
         return vec![Request::Cancel(app.job_id)];
+    }
+    if let (Some(_), Some(run)) = (app.looking, app.run.clone()) {
+        (app.asked, app.paused, app.tick) = (None, true, 0);
+        app.note("stopped; the next key goes on");
+        return vec![request(app, run, None, Vec::new())];
     }
     if screens::walk::back(app) {
         return Vec::new();

@@ -1,12 +1,18 @@
 //! The Heads and Lens screens.
 
+use std::sync::Arc;
+
 use actscope::analysis::heads::{Atlas, Exclude, Metric, repeated_random};
 use actscope::analysis::lens::{self, Lens};
+use actscope::engine::{Event, Look, Request, Seen, Slot, Steps};
 use actscope::hooks::{HookName, Site};
 use actscope::tui::app::Screen;
+use actscope::tui::screens;
 use actscope::tui::text::{num, short};
 use actscope::tui::theme::{Depth, Theme};
+use actscope::tui::update::{Message, update};
 use actscope::{Input, Run};
+use ratatui::crossterm::event::{Event as TerminalEvent, KeyCode, KeyEvent, KeyModifiers};
 
 use crate::harness::{Explorer, PROMPT, assert_snapshot, demo};
 
@@ -74,6 +80,48 @@ fn numbers_on_screen_are_those_of_the_library() {
     ] {
         assert!(e.shows(&said), "{said} is not on the screen:\n{}", e.lines().join("\n"));
     }
+}
+
+/// The lens while it is being read.
+fn half_read() -> Explorer {
+    let mut e = explorer(PROMPT, (80, 24));
+    e.keys("8");
+    let Seen::Lens(look, mut lens) = (*e.app.seen[&Slot::Lens]).clone() else { panic!("the lens") };
+    let of = lens.readings.len();
+    lens.readings.drain(..of / 2);
+    e.app.looking = Some(Steps { what: "reading", done: lens.readings.len(), of });
+    e.app.tick = 1;
+    e.app.seen.insert(Slot::Lens, Arc::new(Seen::Lens(look, lens)));
+    e
+}
+
+#[test]
+fn a_lens_that_is_being_read_can_be_stopped_and_goes_on() {
+    let mut e = half_read();
+    assert_snapshot("lens_half_read", &e);
+    e.keys("esc");
+    assert!(e.shows("stopped; the next key goes on") && !e.shows("Esc cancel"));
+    assert!(!e.app.seen[&Slot::Lens].is_whole() && screens::chart(&e.app, e.run()).is_none());
+    e.keys("m");
+    assert!(e.app.seen[&Slot::Lens].is_whole() && screens::chart(&e.app, e.run()).is_some());
+}
+
+#[test]
+fn a_search_shows_how_far_it_is() {
+    let mut e = explorer(PROMPT, (80, 24));
+    // The key alone: nobody looks yet.
+    let key = TerminalEvent::Key(KeyEvent::new(KeyCode::Char('F'), KeyModifiers::NONE));
+    let asked = update(&mut e.app, Message::Terminal(key));
+    assert!(matches!(&asked[..], [Request::Look(wanted)] if wanted.looks == [(Slot::Found, Look::Found)]));
+    let steps = Some(Steps { what: "looking through", done: 21, of: 84 });
+    e.send(Message::Engine(Event::Looking { id: e.app.look_id, steps }));
+    assert!(e.shows("looking through 21 of 84 tensors") && e.shows(&"█".repeat(14)));
+    let asked = e.app.look_id;
+    e.keys("esc");
+    assert!(e.app.overlay.is_none() && e.app.looking.is_none());
+    e.send(Message::Engine(Event::Looking { id: asked, steps }));
+    assert!(e.app.looking.is_none(), "what comes late is of no matter");
+    assert!(e.app.look_id > asked, "what is asked for now ends it");
 }
 
 #[test]

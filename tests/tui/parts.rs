@@ -112,7 +112,7 @@ fn rows_are_walked_and_their_neighbours_follow() {
 #[test]
 fn what_stands_out_is_gone_to() {
     let mut e = explorer(LARGE);
-    let found = Found::new(e.run()).unwrap();
+    let found = Found::new(e.run(), |_, _| Ok(())).unwrap();
     let x = found.values[1];
     e.keys("F down enter");
     assert_eq!((e.app.screen, e.app.focus, e.app.selection.hook), (Screen::Stages, Focus::Map, x.hook));
@@ -125,7 +125,7 @@ fn what_stands_out_is_gone_to() {
 #[test]
 fn nothing_in_the_run_is_larger() {
     let e = explorer(SMALL);
-    let found = Found::new(e.run()).unwrap();
+    let found = Found::new(e.run(), |_, _| Ok(())).unwrap();
     let mut n_values = 0;
     for (hook, x) in e.run().cache.iter() {
         let values: Vec<f32> = x.flatten_all().unwrap().to_vec1().unwrap();

@@ -19,6 +19,8 @@ use ratatui::text::Span;
 use super::app::App;
 use super::text::{bytes, put, put_line};
 use super::theme::Theme;
+use super::widgets::bar::bar;
+use crate::engine::Steps;
 
 pub enum Overlay {
     Editor(Box<Editor>),
@@ -43,10 +45,21 @@ pub fn draw(app: &App, area: Rect, buffer: &mut Buffer) {
         Some(Overlay::Token(form)) => token::draw(form, app, area, buffer),
         Some(Overlay::Changes(list)) => changes::draw(list, app, area, buffer),
         Some(Overlay::Finding) => {
-            let size = app.run.as_ref().map_or(0, |run| run.cache.bytes());
-            let inside = panel(centred(area, 60, 3), picker::EXTREMES, "Esc close", app.theme, buffer);
-            let text = format!("looking through {} …", bytes(size));
-            put_line(buffer, inside, &[Span::styled(text, app.theme.panel())]);
+            let inside = panel(centred(area, 60, 4), picker::EXTREMES, "Esc stop", app.theme, buffer);
+            let style = app.theme.panel();
+            let size = app.run.as_ref().map_or(0, |run| run.bytes().0);
+            let (share, count) = app.looking.map_or((0.0, String::new()), |Steps { done, of, .. }| {
+                (done as f32 / of.max(1) as f32, format!("{done} of {of} tensors, "))
+            });
+            let line =
+                |y: u16| Rect { y: inside.y + y, height: 1.min(inside.height.saturating_sub(y)), ..inside };
+            put_line(
+                buffer,
+                line(0),
+                &[Span::styled(format!("looking through {count}{}", bytes(size)), style)],
+            );
+            let bar = bar(share, inside.width.into());
+            put_line(buffer, line(1), &[Span::styled(bar, style.patch(app.theme.focus()))]);
         }
     }
 }

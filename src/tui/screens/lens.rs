@@ -14,9 +14,11 @@ use crate::run::Run;
 use crate::tui::app::{App, Selection};
 use crate::tui::command::Command;
 use crate::tui::text::{num, pad, put, put_line, short};
+use crate::tui::theme::Theme;
 use crate::tui::update::{moved, next_of, open_in_stages};
 use crate::tui::widgets::bar::bar;
 use crate::tui::widgets::chart as grid;
+use crate::tui::widgets::heatmap::Plot;
 
 /// How many of the likeliest tokens are listed.
 const LISTED: usize = 16;
@@ -94,7 +96,8 @@ fn seen<'a>(app: &'a App, run: &Run) -> Option<&'a Lens> {
 
 /// What is on the screen, and a name for its file.
 pub fn chart(app: &App, run: &Run) -> Option<(String, Chart)> {
-    Some((format!("lens.{}", app.lens.show.name()), seen(app, run)?.chart(run, app.lens.show)))
+    let lens = seen(app, run).filter(|lens| lens.is_whole())?;
+    Some((format!("lens.{}", app.lens.show.name()), lens.chart(run, app.lens.show)))
 }
 
 /// The reading under the cursor.
@@ -126,7 +129,21 @@ pub fn draw(app: &App, run: &Run, area: Rect, buffer: &mut Buffer) {
     let n_columns = lens.positions.len().min(part.plot.window.columns.len());
     (part.plot.window.rows, part.plot.window.columns) = (0..n_rows, 0..n_columns);
     grid::draw(buffer, &part, &chart, selected, None, theme);
+    draw_pending(lens, &part.plot, buffer, theme);
     draw_list(app, run, layout.list, buffer);
+}
+
+/// Marks the cells that are still to be read.
+fn draw_pending(lens: &Lens, plot: &Plot, buffer: &mut Buffer, theme: Theme) {
+    for (row, hook) in lens.hooks.iter().enumerate().filter(|_| !lens.is_whole()) {
+        for (column, position) in lens.positions.clone().enumerate() {
+            let (Some(y), Some(x)) = (plot.line_of(row), plot.column_of(column)) else { continue };
+            if lens.get(*hook, position).is_none() {
+                let width = usize::from(plot.cell.1);
+                put(buffer, x, y, plot.cell.1, &format!("{:^width$}", "…"), theme.faint());
+            }
+        }
+    }
 }
 
 /// What the colours follow, and which part of the whole is shown.

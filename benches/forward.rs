@@ -10,7 +10,7 @@ use criterion::{BenchmarkId, Criterion, criterion_group, criterion_main};
 
 fn forward(c: &mut Criterion) {
     let model = Arc::new(Model::demo());
-    let plain = model.net.clone().with_ops(Ops::Plain);
+    let plain = model.net.clone().with_ops(Ops::Plain).unwrap();
     let mut group = c.benchmark_group("forward, demo model");
     for n in [16u32, 64, 256] {
         let ids: Vec<u32> = (0..n).map(|i| i * 31 % 2048).collect();

@@ -75,7 +75,7 @@ macro_rules! parity {
 
 /// The same model, computed in another way.
 fn with_ops(model: Model, ops: Ops) -> Model {
-    Model { net: model.net.with_ops(ops), ..model }
+    Model { net: model.net.with_ops(ops).unwrap(), ..model }
 }
 
 parity! { plain inner inverse unscaled untied relu gelu eps bare half bf16 sharded pickle single }

@@ -243,7 +243,7 @@ impl Attribution {
         Error::check("layer", layer, run.config().n_layer)?;
         let direction = Direction::new(run, self.position, self.token, self.versus)?;
         let post = View::hook(Site::MlpPost.at(layer), 0).rows(run, self.position..self.position + 1)?.row(0);
-        let written = direction.through(&run.model.net.blocks[layer].mlp_proj.weight)?;
+        let written = direction.through(&run.model.net.blocks[layer].mlp_proj.weight()?)?;
         let neuron =
             |(neuron, (post, w)): (usize, (f32, f64))| Neuron { neuron, post, value: f64::from(post) * w };
         let mut neurons: Vec<_> = post.into_iter().zip(written).enumerate().map(neuron).collect();
@@ -300,14 +300,14 @@ impl Direction {
         };
         let part = |component, value| Part { component, value };
 
-        let w_o = self.through(&block.attn_proj.weight)?; // (C): heads one after the other
+        let w_o = self.through(&block.attn_proj.weight()?)?; // (C): heads one after the other
         let head = |h: usize| {
             let z = row(Site::Z, h)?; // (d_head)
             Ok(part(Component::Head(l, h), dot(&z, &w_o[h * d_head..][..d_head])))
         };
         let mut parts: Vec<_> = (0..n_head).map(head).collect::<Result<_>>()?;
         parts.push(part(Component::AttnBias(l), dot(&values(&block.attn_proj.bias)?, &self.d)));
-        let w_out = self.through(&block.mlp_proj.weight)?; // (n_inner)
+        let w_out = self.through(&block.mlp_proj.weight()?)?; // (n_inner)
         parts.push(part(Component::Mlp(l), dot(&row(Site::MlpPost, 0)?, &w_out)));
         parts.push(part(Component::MlpBias(l), dot(&values(&block.mlp_proj.bias)?, &self.d)));
         Ok(parts)

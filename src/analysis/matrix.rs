@@ -243,7 +243,7 @@ impl View {
                     Weight::In => &block.c_fc,
                     Weight::Out => &block.mlp_proj,
                 };
-                of(&conv.weight)?
+                of(&conv.weight()?)?
             }
             Source::Unembed => of(&run.model.net.unembed)?,
             Source::Stage(l, AttnStage::Masked) => run.part(Site::AttnScores.at(l), &part)?,

@@ -120,7 +120,7 @@ impl Circuit {
 
     /// The factors A and B, both (C, d_head), with A · Bᵀ the circuit of head `h`.
     fn factors(self, block: &Block, h: usize, d_head: usize) -> Result<[DMatrix<f64>; 2]> {
-        let (c_attn, w_o) = (&block.c_attn.weight, &block.attn_proj.weight);
+        let (c_attn, w_o) = (&block.c_attn.weight()?, &block.attn_proj.weight()?);
         let c = w_o.dim(1)?;
         let of_head = |i: usize| matrix(&c_attn.narrow(1, i * c + h * d_head, d_head)?);
         Ok(match self {
@@ -258,8 +258,8 @@ impl NeuronTokens {
         Error::check("layer", layer, net.config.n_layer)?;
         Error::check("neuron", neuron, net.config.d_mlp())?;
         let block = &net.blocks[layer];
-        let from = vector(&block.c_fc.weight.narrow(1, neuron, 1)?)?;
-        let to = vector(&block.mlp_proj.weight.narrow(0, neuron, 1)?)?;
+        let from = vector(&block.c_fc.weight()?.narrow(1, neuron, 1)?)?;
+        let to = vector(&block.mlp_proj.weight()?.narrow(0, neuron, 1)?)?;
         let norm = |x: &[f64]| x.iter().map(|x| x * x).sum::<f64>().sqrt();
         Ok(Self {
             layer,

@@ -236,11 +236,11 @@ fn floor(model: &Model, n: usize) -> Result<()> {
     let q = x.reshape((n, config.n_head, config.d_head()))?.transpose(0, 1)?.contiguous()?; // (H, T, d_head)
     let k = q.narrow(1, 0, half)?.contiguous()?; // (H, T/2, d_head)
     for block in net.blocks.iter() {
-        x.matmul(&block.c_attn.weight)?;
+        x.matmul(&block.c_attn.weight()?)?;
         q.matmul(&k.t()?)?.matmul(&k)?;
-        x.matmul(&block.attn_proj.weight)?;
-        x.matmul(&block.c_fc.weight)?;
-        post.matmul(&block.mlp_proj.weight)?;
+        x.matmul(&block.attn_proj.weight()?)?;
+        x.matmul(&block.c_fc.weight()?)?;
+        post.matmul(&block.mlp_proj.weight()?)?;
     }
     x.matmul(&net.unembed)?;
     Ok(())

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use candle_core::{DType, Device, Tensor};
+use rayon::prelude::*;
 
 use super::config::Config;
 use super::ops::{Conv1D, LayerNorm, Ops};
@@ -48,6 +49,7 @@ impl Gpt2 {
     /// [`Error::File`] that names a tensor that is missing or of another shape.
     pub fn load(config: Config, weights: &Weights) -> Result<Self> {
         let (v, c, m) = (config.vocab_size, config.n_embd, config.d_mlp());
+        let ops = Ops::default();
         let ln = |name: &str| -> Result<LayerNorm> {
             Ok(LayerNorm {
                 weight: weights.get(&format!("{name}.weight"), &[c])?,
@@ -56,10 +58,11 @@ impl Gpt2 {
             })
         };
         let conv = |name: &str, n_in: usize, n_out: usize| -> Result<Conv1D> {
-            Ok(Conv1D {
-                weight: weights.get(&format!("{name}.weight"), &[n_in, n_out])?,
-                bias: weights.get(&format!("{name}.bias"), &[n_out])?,
-            })
+            let (weight, bias) = (format!("{name}.weight"), weights.get(&format!("{name}.bias"), &[n_out])?);
+            match ops.packs(weights.device(), weights.dtype()) {
+                Some(arch) => Ok(Conv1D::pack(&weights.floats(&weight, &[n_in, n_out])?, bias, arch)),
+                None => Conv1D::new(weights.get(&weight, &[n_in, n_out])?, bias, ops),
+            }
         };
         let block = |l: usize| -> Result<Block> {
             Ok(Block {
@@ -71,7 +74,11 @@ impl Gpt2 {
                 mlp_proj: conv(&format!("h.{l}.mlp.c_proj"), m, c)?,
             })
         };
-        let wte = weights.get("wte.weight", &[v, c])?;
+        let (wte, blocks) = rayon::join(
+            || weights.get("wte.weight", &[v, c]),
+            || (0..config.n_layer).into_par_iter().map(block).collect::<Result<_>>(),
+        );
+        let wte = wte?;
         let unembed = if config.tie_word_embeddings {
             wte.t()?
         } else {
@@ -79,19 +86,30 @@ impl Gpt2 {
         };
         Ok(Self {
             wpe: weights.get("wpe.weight", &[config.n_positions, c])?,
-            blocks: (0..config.n_layer).map(block).collect::<Result<_>>()?,
+            blocks: blocks?,
             ln_f: ln("ln_f")?,
             wte,
             unembed,
             config,
-            ops: Ops::default(),
+            ops,
         })
     }
 
     /// The same network, computed in another way.
-    #[must_use]
-    pub fn with_ops(self, ops: Ops) -> Self {
-        Self { ops, ..self }
+    ///
+    /// # Errors
+    /// [`Error::Tensor`]
+    pub fn with_ops(self, ops: Ops) -> Result<Self> {
+        let block = |block: &Block| -> Result<Block> {
+            Ok(Block {
+                c_attn: block.c_attn.with_ops(ops)?,
+                attn_proj: block.attn_proj.with_ops(ops)?,
+                c_fc: block.c_fc.with_ops(ops)?,
+                mlp_proj: block.mlp_proj.with_ops(ops)?,
+                ..block.clone()
+            })
+        };
+        Ok(Self { blocks: self.blocks.iter().map(block).collect::<Result<_>>()?, ops, ..self })
     }
 
     pub fn device(&self) -> &Device {
@@ -246,7 +264,7 @@ impl Gpt2 {
     /// What each head writes to the residual stream: (S, H, d_head) → (S, H, C).
     fn results(&self, w: &Block, z: &Tensor) -> Result<Tensor> {
         let (_, n_head, d_head) = z.dims3()?;
-        let w_o = w.attn_proj.weight.reshape((n_head, d_head, self.config.n_embd))?; // (H, d_head, C)
+        let w_o = w.attn_proj.weight()?.reshape((n_head, d_head, self.config.n_embd))?; // (H, d_head, C)
         let by_head = z.transpose(0, 1)?.contiguous()?.matmul(&w_o)?; // (H, S, C)
         Ok(by_head.transpose(0, 1)?.contiguous()?) // (S, H, C)
     }

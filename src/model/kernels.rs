@@ -3,14 +3,19 @@
 
 #![allow(clippy::inline_always)] // what is not inlined is compiled without those instructions
 
+mod memory;
+mod packed;
+
 use std::ops::Range;
 
 use gemm::Parallelism;
 use pulp::{Arch, Simd, WithSimd};
 use rayon::prelude::*;
 
-/// Up to how many rows a product is made by reading the weights once, in order; beyond, blocks of
-/// weights are packed into the caches, which pays only when they are used often enough.
+pub use packed::Packed;
+
+/// Up to how many rows a product with a matrix that is not packed reads it once, in order; beyond,
+/// `gemm` packs blocks of it into the caches, which pays only when they are used often enough.
 const FEW: usize = 24;
 
 /// Less work than this (in multiplications or the like) is not worth a second thread.
@@ -69,9 +74,9 @@ impl<'a> Heads<'a> {
     }
 }
 
-/// `out = factor · a · b`, plus what `out` holds if `add`; the rows of `out` are `stride` apart.
+/// `out = a · b`; the rows of `out` are `stride` apart.
 #[allow(unsafe_code)]
-fn multiply(out: &mut [f32], stride: usize, add: bool, a: Mat, b: Mat, factor: f32, threads: Parallelism) {
+fn multiply(out: &mut [f32], stride: usize, a: Mat, b: Mat, threads: Parallelism) {
     let to = Mat { values: out, rows: a.rows, columns: b.columns, strides: (stride, 1) };
     assert!(a.columns == b.rows && to.is_inside() && a.is_inside() && b.is_inside());
     assert!(stride >= b.columns);
@@ -86,7 +91,7 @@ fn multiply(out: &mut [f32], stride: usize, add: bool, a: Mat, b: Mat, factor: f
             out.as_mut_ptr(),
             1,
             step(stride),
-            add,
+            false,
             a.values.as_ptr(),
             step(a.strides.1),
             step(a.strides.0),
@@ -94,7 +99,7 @@ fn multiply(out: &mut [f32], stride: usize, add: bool, a: Mat, b: Mat, factor: f
             step(b.strides.1),
             step(b.strides.0),
             1.0,
-            factor,
+            1.0,
             false,
             false,
             false,
@@ -103,36 +108,17 @@ fn multiply(out: &mut [f32], stride: usize, add: bool, a: Mat, b: Mat, factor: f
     }
 }
 
-/// `x · w + bias`: (S, K) · (K, N) → (S, N).
-pub fn linear(arch: Arch, x: Mat, w: Mat, bias: Option<&[f32]>) -> Vec<f32> {
-    let n = w.columns;
-    if x.rows <= FEW {
-        return match w.strides {
-            (_, 1) => by_columns(x.rows, n, |columns| {
-                let start =
-                    |_| bias.map_or_else(|| vec![0.0; columns.len()], |b| b[columns.clone()].to_vec());
-                let mut out: Vec<f32> = (0..x.rows).flat_map(start).collect();
-                arch.dispatch(Outer { x, w: w.columns(columns), out: &mut out });
-                out
-            }),
-            _ => by_columns(x.rows, n, |columns| {
-                let mut out = vec![0.0; x.rows * columns.len()];
-                arch.dispatch(Dots { x, w: w.columns(columns.clone()).t(), out: &mut out });
-                if let Some(bias) = bias {
-                    let rows = out.chunks_exact_mut(columns.len());
-                    rows.for_each(|row| {
-                        row.iter_mut().zip(&bias[columns.clone()]).for_each(|(y, b)| *y += b);
-                    });
-                }
-                out
-            }),
-        };
+/// x · w: (S, K) · (K, N) → (S, N).
+pub fn product(arch: Arch, x: Mat, w: Mat) -> Vec<f32> {
+    if x.rows <= FEW && w.strides.0 == 1 {
+        return by_columns(x.rows, w.columns, |columns| {
+            let mut out = vec![0.0; x.rows * columns.len()];
+            arch.dispatch(Dots { x, w: w.columns(columns).t(), out: &mut out });
+            out
+        });
     }
-    let mut out = vec![0.0; x.rows * n];
-    if let Some(bias) = bias {
-        out.chunks_exact_mut(n).for_each(|row| row.copy_from_slice(bias));
-    }
-    multiply(&mut out, n, bias.is_some(), x, w, 1.0, Parallelism::Rayon(0));
+    let mut out = vec![0.0; x.rows * w.columns];
+    multiply(&mut out, w.columns, x, w, Parallelism::Rayon(0));
     out
 }
 
@@ -148,74 +134,6 @@ fn by_columns(rows: usize, n: usize, stripe: impl Fn(Range<usize>) -> Vec<f32> +
         }
     }
     out
-}
-
-/// Adds x · w to `out`, (S, K) · (K, N), row after row of w.
-struct Outer<'a> {
-    x: Mat<'a>,
-    w: Mat<'a>,
-    out: &'a mut [f32],
-}
-
-impl WithSimd for Outer<'_> {
-    type Output = ();
-
-    #[inline(always)]
-    fn with_simd<S: Simd>(self, simd: S) {
-        let Self { x, w, out } = self;
-        let n = w.columns;
-        let row = |k: usize| &w.values[k * w.strides.0..][..n];
-        let at = |s: usize, k: usize| x.values[s * x.strides.0 + k];
-        let whole = x.columns / 4 * 4;
-        for k in (0..whole).step_by(4) {
-            let w = [row(k), row(k + 1), row(k + 2), row(k + 3)];
-            let x4 = |s: usize| [at(s, k), at(s, k + 1), at(s, k + 2), at(s, k + 3)];
-            let mut s = 0;
-            let mut pairs = out.chunks_exact_mut(2 * n);
-            for pair in &mut pairs {
-                let (a, b) = pair.split_at_mut(n);
-                add_outer(simd, [x4(s), x4(s + 1)], w, [a, b]);
-                s += 2;
-            }
-            let last = pairs.into_remainder();
-            if !last.is_empty() {
-                add_outer(simd, [x4(s)], w, [last]);
-            }
-        }
-        for k in whole..x.columns {
-            for (s, out) in out.chunks_exact_mut(n).enumerate() {
-                add_outer(simd, [[at(s, k)]], [row(k)], [out]);
-            }
-        }
-    }
-}
-
-/// Adds `Σ_k x[t][k] · w[k]` to each `out[t]`.
-#[inline(always)]
-fn add_outer<S: Simd, const T: usize, const K: usize>(
-    simd: S,
-    x: [[f32; K]; T],
-    w: [&[f32]; K],
-    out: [&mut [f32]; T],
-) {
-    let xs = x.map(|row| row.map(|value| simd.splat_f32s(value)));
-    let w = w.map(|row| S::as_simd_f32s(row));
-    let out = out.map(|row| S::as_mut_simd_f32s(row));
-    for j in 0..w[0].0.len() {
-        let wj: [S::f32s; K] = std::array::from_fn(|k| w[k].0[j]);
-        for t in 0..T {
-            let mut sum = out[t].0[j];
-            for k in 0..K {
-                sum = simd.mul_add_e_f32s(xs[t][k], wj[k], sum);
-            }
-            out[t].0[j] = sum;
-        }
-    }
-    for j in 0..w[0].1.len() {
-        for t in 0..T {
-            out[t].1[j] += (0..K).map(|k| x[t][k] * w[k].1[j]).sum::<f32>();
-        }
-    }
 }
 
 /// x · wᵀ, (S, K) · (N, K)ᵀ → (S, N): products of rows.
@@ -442,15 +360,16 @@ impl WithSimd for Gelu<'_> {
 /// Softmax of each row of n values; a row of nothing but −inf becomes NaN.
 pub fn softmax(arch: Arch, x: &[f32], n: usize) -> Vec<f32> {
     let mut out = x.to_vec();
-    by_rows(&mut out, n, x.len() * 4, |_, rows| arch.dispatch(Softmax { rows, n, seen: None }));
+    by_rows(&mut out, n, x.len() * 4, |_, rows| arch.dispatch(Softmax { rows, n, scale: 1.0, seen: None }));
     out
 }
 
-/// Rows become their softmax. `seen`: only so many values of the first row, one more of each row
-/// after it; the rest becomes 0.
+/// Rows become the softmax of `scale` times them. `seen`: only so many values of the first row, one
+/// more of each row after it; the rest becomes 0.
 struct Softmax<'a> {
     rows: &'a mut [f32],
     n: usize,
+    scale: f32,
     seen: Option<usize>,
 }
 
@@ -462,6 +381,7 @@ impl WithSimd for Softmax<'_> {
         for (i, row) in self.rows.chunks_exact_mut(self.n).enumerate() {
             let (row, future) = row.split_at_mut(self.seen.map_or(self.n, |seen| self.n.min(seen + i)));
             future.fill(0.0);
+            row.iter_mut().for_each(|x| *x *= self.scale);
             let max = max(row);
             if max == f32::NEG_INFINITY {
                 row.fill(f32::NAN);
@@ -478,10 +398,43 @@ impl WithSimd for Softmax<'_> {
     }
 }
 
+/// Fewer queries than this do not pay for packing the keys and values.
+const FEW_QUERIES: usize = 8;
+
 /// How many queries are taken together: enough to fill the vector units, few enough that every
 /// thread gets some.
 fn block_of(n_queries: usize) -> usize {
-    n_queries.div_ceil(4 * rayon::current_num_threads()).next_multiple_of(8).clamp(8, 64)
+    n_queries.div_ceil(4 * rayon::current_num_threads()).next_multiple_of(12).clamp(12, 96)
+}
+
+/// A matrix that rows of some head are multiplied with, packed if that pays.
+enum Factor<'a> {
+    Packed(Packed),
+    Plain(Mat<'a>),
+}
+
+impl<'a> Factor<'a> {
+    fn of_heads(
+        arch: Arch,
+        heads: Heads<'a>,
+        n_queries: usize,
+        of: impl Fn(Mat<'a>) -> Mat<'a> + Sync,
+    ) -> Vec<Self> {
+        let factor = |head| match of(heads.head(head)) {
+            mat if n_queries < FEW_QUERIES => Self::Plain(mat),
+            mat => Self::Packed(Packed::new(arch, mat)),
+        };
+        (0..heads.n_head).into_par_iter().map(factor).collect()
+    }
+
+    /// x · w of as many rows of w as x has columns, and of its first n columns: (S, K) → (S, n) with
+    /// rows `stride` apart.
+    fn product(&self, x: Mat, n: usize, out: &mut [f32], stride: usize) {
+        match self {
+            Self::Packed(w) => w.part(x, n, out, stride),
+            Self::Plain(w) => multiply(out, stride, x, w.rows(0..x.columns).columns(0..n), Parallelism::None),
+        }
+    }
 }
 
 /// Causal attention of the last S of T positions: softmax(q · kᵀ · scale) · v for each head,
@@ -489,6 +442,8 @@ fn block_of(n_queries: usize) -> usize {
 pub fn attention(arch: Arch, q: Heads, k: Heads, v: Heads, scale: f32) -> Vec<f32> {
     let width = q.n_head * q.d_head;
     let before = k.n - q.n;
+    let k = Factor::of_heads(arch, k, q.n, Mat::t); // (d_head, T)
+    let v = Factor::of_heads(arch, v, q.n, |v| v); // (T, d_head)
     let mut out = vec![0.0; q.n * width];
     let block = block_of(q.n);
     // The last block, which sees most keys, is begun first.
@@ -498,29 +453,31 @@ pub fn attention(arch: Arch, q: Heads, k: Heads, v: Heads, scale: f32) -> Vec<f3
         let keys = before + rows.end;
         let mut pattern = vec![0.0; rows.len() * keys];
         for head in 0..q.n_head {
-            let (q, k) = (q.head(head).rows(rows.clone()), k.head(head).rows(0..keys));
-            multiply(&mut pattern, keys, false, q, k.t(), scale, Parallelism::None);
-            arch.dispatch(Softmax { rows: &mut pattern, n: keys, seen: Some(before + first + 1) });
-            let v = v.head(head).rows(0..keys);
-            let z = &mut out[head * q.columns..];
-            multiply(z, width, false, Mat::new(&pattern, keys), v, 1.0, Parallelism::None);
+            k[head].product(q.head(head).rows(rows.clone()), keys, &mut pattern, keys);
+            let seen = Some(before + first + 1);
+            arch.dispatch(Softmax { rows: &mut pattern, n: keys, scale, seen });
+            let z = &mut out[head * q.d_head..];
+            v[head].product(Mat::new(&pattern, keys), q.d_head, z, width);
         }
     });
     out
 }
 
 /// mask(q · kᵀ · scale) of the queries at positions `first`.. against all T keys: (H, S, T).
-pub fn scores(q: Heads, k: Heads, first: usize, scale: f32) -> Vec<f32> {
-    let mut out = vec![0.0; q.n_head * q.n * k.n];
+pub fn scores(arch: Arch, q: Heads, k: Heads, first: usize, scale: f32) -> Vec<f32> {
+    let n = k.n;
+    let k = Factor::of_heads(arch, k, q.n, Mat::t); // (d_head, T)
+    let mut out = vec![0.0; q.n_head * q.n * n];
     let block = block_of(q.n);
-    out.par_chunks_mut(q.n * k.n).enumerate().for_each(|(head, out)| {
-        out.par_chunks_mut(block * k.n).enumerate().for_each(|(i, out)| {
+    out.par_chunks_mut(q.n * n).enumerate().for_each(|(head, out)| {
+        out.par_chunks_mut(block * n).enumerate().for_each(|(i, out)| {
             let rows = i * block..q.n.min((i + 1) * block);
-            let keys = k.n.min(first + rows.end);
-            let (q, keys_of) = (q.head(head).rows(rows.clone()), k.head(head).rows(0..keys));
-            multiply(out, k.n, false, q, keys_of.t(), scale, Parallelism::None);
-            for (query, row) in rows.zip(out.chunks_exact_mut(k.n)) {
-                row[k.n.min(first + query + 1)..].fill(f32::NEG_INFINITY);
+            let keys = n.min(first + rows.end);
+            k[head].product(q.head(head).rows(rows.clone()), keys, out, n);
+            for (query, row) in rows.zip(out.chunks_exact_mut(n)) {
+                let (seen, future) = row.split_at_mut(n.min(first + query + 1));
+                seen.iter_mut().for_each(|score| *score *= scale);
+                future.fill(f32::NEG_INFINITY);
             }
         });
     });
@@ -528,16 +485,16 @@ pub fn scores(q: Heads, k: Heads, first: usize, scale: f32) -> Vec<f32> {
 }
 
 /// pattern · v for each head: (H, S, T), (T, H, d_head) → (S, H, d_head).
-pub fn weigh(pattern: &[f32], n_queries: usize, v: Heads) -> Vec<f32> {
-    let width = v.n_head * v.d_head;
+pub fn weigh(arch: Arch, pattern: &[f32], n_queries: usize, v: Heads) -> Vec<f32> {
+    let (n, d_head, width) = (v.n, v.d_head, v.n_head * v.d_head);
+    let v = Factor::of_heads(arch, v, n_queries, |v| v); // (T, d_head)
     let mut out = vec![0.0; n_queries * width];
     let block = block_of(n_queries);
     out.par_chunks_mut(block * width).enumerate().for_each(|(i, out)| {
         let rows = i * block..n_queries.min((i + 1) * block);
-        for head in 0..v.n_head {
-            let of_head = Mat::new(&pattern[head * n_queries * v.n..][..n_queries * v.n], v.n);
-            let z = &mut out[head * v.d_head..];
-            multiply(z, width, false, of_head.rows(rows.clone()), v.head(head), 1.0, Parallelism::None);
+        for (head, v) in v.iter().enumerate() {
+            let of_head = Mat::new(&pattern[head * n_queries * n..][..n_queries * n], n);
+            v.product(of_head.rows(rows.clone()), d_head, &mut out[head * d_head..], width);
         }
     });
     out

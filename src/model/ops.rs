@@ -2,20 +2,65 @@
 //! [`super::kernels`] that takes its place for float32 on the CPU.
 
 use std::ops::Deref;
+use std::sync::Arc;
 
 use candle_core::{CpuStorage, D, DType, Device, Layout, Shape, Storage, Tensor};
 use candle_nn::ops::softmax_last_dim;
 use pulp::Arch;
 
 use super::config::Activation;
-use super::kernels::{self, Heads, Mat};
+use super::kernels::{self, Heads, Mat, Packed};
 use crate::error::Result;
 
 /// A weight (in, out) and bias (out), stored [in, out] as GPT-2's `Conv1D` does.
 #[derive(Debug, Clone)]
 pub struct Conv1D {
-    pub weight: Tensor,
+    weight: Weight,
     pub bias: Tensor,
+}
+
+/// A matrix as it is multiplied with.
+#[derive(Debug, Clone)]
+enum Weight {
+    Plain(Tensor),
+    Packed(Arc<Packed>),
+}
+
+impl Conv1D {
+    /// A weight (in, out) and a bias (out), kept as `ops` multiplies.
+    ///
+    /// # Errors
+    /// [`crate::error::Error::Tensor`] for a weight that is no matrix.
+    pub fn new(weight: Tensor, bias: Tensor, ops: Ops) -> Result<Self> {
+        let weight = weight.contiguous()?;
+        if let Some((arch, [w])) = ops.fused([&weight]) {
+            let packed = Packed::new(arch, w.matrix());
+            return Ok(Self { weight: Weight::Packed(Arc::new(packed)), bias });
+        }
+        Ok(Self { weight: Weight::Plain(weight), bias })
+    }
+
+    /// The same of a weight that is a slice, row after row.
+    pub(super) fn pack(weight: &[f32], bias: Tensor, arch: Arch) -> Self {
+        let packed = Packed::new(arch, Mat::new(weight, bias.elem_count()));
+        Self { weight: Weight::Packed(Arc::new(packed)), bias }
+    }
+
+    /// The weight row after row, (in, out); this may be a copy.
+    ///
+    /// # Errors
+    /// [`crate::error::Error::Tensor`]
+    pub fn weight(&self) -> Result<Tensor> {
+        Ok(match &self.weight {
+            Weight::Plain(weight) => weight.clone(),
+            Weight::Packed(packed) => Tensor::from_vec(packed.unpack(), packed.shape(), &Device::Cpu)?,
+        })
+    }
+
+    /// The same, kept as `ops` multiplies.
+    pub(super) fn with_ops(&self, ops: Ops) -> Result<Self> {
+        Self::new(self.weight()?, self.bias.clone(), ops)
+    }
 }
 
 /// The weight and bias of a LayerNorm, both (C).
@@ -56,6 +101,14 @@ impl Ops {
         ways
     }
 
+    /// The instructions that weights on `device` in `dtype` are packed for; `None` where they are not.
+    pub(super) fn packs(self, device: &Device, dtype: DType) -> Option<Arch> {
+        match self {
+            Self::Fused(arch) if device.is_cpu() && dtype == DType::F32 => Some(arch),
+            _ => None,
+        }
+    }
+
     /// x · w + b: (S, in) → (S, out).
     pub fn linear(self, x: &Tensor, w: &Conv1D) -> Result<Tensor> {
         self.linear_part(x, w, 0, (x.dims()[0], w.bias.elem_count()))
@@ -72,12 +125,12 @@ impl Ops {
         let shape = shape.into();
         let n = shape.elem_count() / x.dims()[0];
         let x = x.contiguous()?;
-        if let Some((arch, [x, weight, bias])) = self.fused([&x, &w.weight, &w.bias]) {
-            let columns = weight.matrix().columns(start..start + n);
-            let out = kernels::linear(arch, x.matrix(), columns, Some(&bias.values()[start..start + n]));
+        if let (Weight::Packed(weight), Some((_, [x, bias]))) = (&w.weight, self.fused([&x, &w.bias])) {
+            let bias = &bias.values()[start..start + n];
+            let out = weight.linear(x.matrix(), start..start + n, Some(bias));
             return Ok(Tensor::from_vec(out, shape, &Device::Cpu)?);
         }
-        let weight = w.weight.narrow(1, start, n)?.contiguous()?;
+        let weight = w.weight()?.narrow(1, start, n)?.contiguous()?;
         Ok(x.matmul(&weight)?.broadcast_add(&w.bias.narrow(0, start, n)?)?.reshape(shape)?)
     }
 
@@ -85,7 +138,7 @@ impl Ops {
     pub fn product(self, x: &Tensor, w: &Tensor) -> Result<Tensor> {
         let x = x.contiguous()?;
         if let Some((arch, [x, w])) = self.fused([&x, w]) {
-            let out = kernels::linear(arch, x.matrix(), w.matrix(), None);
+            let out = kernels::product(arch, x.matrix(), w.matrix());
             return Ok(Tensor::from_vec(out, (x.dims()[0], w.dims()[1]), &Device::Cpu)?);
         }
         Ok(x.matmul(w)?)
@@ -130,8 +183,8 @@ impl Ops {
     pub fn scores(self, q: &Tensor, k: &Tensor, first: usize, scale: f64) -> Result<Tensor> {
         let (s, h, _) = q.dims3()?;
         let n = k.dims()[0];
-        if let Some((_, [q, k])) = self.fused([q, k]) {
-            let out = kernels::scores(q.heads(), k.heads(), first, scale as f32);
+        if let Some((arch, [q, k])) = self.fused([q, k]) {
+            let out = kernels::scores(arch, q.heads(), k.heads(), first, scale as f32);
             return Ok(Tensor::from_vec(out, (h, s, n), &Device::Cpu)?);
         }
         let q = q.transpose(0, 1)?.contiguous()?; // (H, S, d_head)
@@ -156,8 +209,8 @@ impl Ops {
         let (h, s, _) = pattern.dims3()?;
         let d_head = v.dims()[2];
         let pattern = pattern.contiguous()?;
-        if let Some((_, [pattern, v])) = self.fused([&pattern, v]) {
-            let out = kernels::weigh(pattern.values(), s, v.heads());
+        if let Some((arch, [pattern, v])) = self.fused([&pattern, v]) {
+            let out = kernels::weigh(arch, pattern.values(), s, v.heads());
             return Ok(Tensor::from_vec(out, (s, h, d_head), &Device::Cpu)?);
         }
         let v = v.transpose(0, 1)?.contiguous()?; // (H, T, d_head)
@@ -334,13 +387,16 @@ mod tests {
             s in prop_oneof![1usize..8, 20usize..90],
             before in 0usize..70,
             (h, d_head) in (1usize..4, 1usize..20),
-            (n_in, n_out) in (1usize..80, 1usize..300),
+            (n_in, n_out) in (prop_oneof![1usize..80, 1000usize..1100], 1usize..300),
             scale in 0.1f64..20.0,
         ) {
-            let w = Conv1D { weight: random(&[n_in, n_out], 1.0), bias: random(&[n_out], 1.0) };
+            let w = |ops| Conv1D::new(random(&[n_in, n_out], 1.0), random(&[n_out], 1.0), ops).unwrap();
             let x = random(&[s, n_in], scale);
-            agree("linear", |ops| ops.linear(&x, &w));
-            agree("linear_part", |ops| ops.linear_part(&x, &w, n_out / 3, (s, n_out - n_out / 3)));
+            agree("linear", |ops| ops.linear(&x, &w(ops)));
+            for ops in Ops::available() {
+                prop_assert_eq!(values(&w(ops).weight().unwrap()), values(&w(Ops::Plain).weight().unwrap()));
+            }
+            agree("linear_part", |ops| ops.linear_part(&x, &w(ops), n_out / 3, (s, n_out - n_out / 3)));
             let transposed = random(&[n_out, n_in], 1.0).t().unwrap();
             agree("product", |ops| ops.product(&x, &transposed));
             let ln = LayerNorm { weight: random(&[n_in], 1.0), bias: random(&[n_in], 1.0), eps: 1e-5 };

@@ -1,5 +1,6 @@
 //! A checkpoint's tensors: safetensors (one file, shards, or bytes in memory) or a PyTorch pickle.
 
+use std::borrow::Cow;
 use std::fs::File;
 use std::io::Read;
 use std::path::{Path, PathBuf};
@@ -67,22 +68,55 @@ impl Weights {
     /// # Errors
     /// [`Error::File`] when it is missing or not of `shape`.
     pub fn get(&self, name: &str, shape: &[usize]) -> Result<Tensor> {
-        let found = self.load(name).or_else(|| self.load(&format!("transformer.{name}")));
-        let tensor = match found {
-            None => {
-                let problem = format!("has no tensor `{name}`, which the configuration calls for");
-                return Err(Error::file(&self.place, problem));
-            }
-            Some(tensor) => tensor.map_err(|e| broken(&self.place, &e))?,
-        };
-        if tensor.dims() != shape {
-            let problem = format!(
-                "tensor `{name}` has shape {:?}, but the configuration gives it {shape:?}",
-                tensor.dims()
-            );
-            return Err(Error::file(&self.place, problem));
-        }
+        let found = self.load(name).or_else(|| self.load(&prefixed(name)));
+        let tensor = found.ok_or_else(|| self.missing(name))?.map_err(|e| broken(&self.place, &e))?;
+        self.check(name, tensor.dims(), shape)?;
         Ok(tensor.to_device(&self.device)?.to_dtype(self.dtype)?)
+    }
+
+    /// Its values as float32, row after row: borrowed where the file holds them so.
+    ///
+    /// # Errors
+    /// As [`Self::get`].
+    pub fn floats(&self, name: &str, shape: &[usize]) -> Result<Cow<'_, [f32]>> {
+        let view = |name: &str| match &self.store {
+            Store::Mmaped(s) => s.get(name).ok(),
+            Store::Embedded(s) => s.get(name).ok(),
+            Store::Pickle(_) => None,
+        };
+        if let Some(view) = view(name).or_else(|| view(&prefixed(name)))
+            && view.dtype() == safetensors::Dtype::F32
+            && cfg!(target_endian = "little")
+            && let Ok(values) = bytemuck::try_cast_slice(view.data())
+        {
+            self.check(name, view.shape(), shape)?;
+            return Ok(Cow::Borrowed(values));
+        }
+        let tensor = self.get(name, shape)?.to_device(&Device::Cpu)?.to_dtype(DType::F32)?;
+        Ok(Cow::Owned(tensor.flatten_all()?.to_vec1()?))
+    }
+
+    pub fn device(&self) -> &Device {
+        &self.device
+    }
+
+    /// The format asked for.
+    pub fn dtype(&self) -> DType {
+        self.dtype
+    }
+
+    fn missing(&self, name: &str) -> Error {
+        let problem = format!("has no tensor `{name}`, which the configuration calls for");
+        Error::file(&self.place, problem)
+    }
+
+    fn check(&self, name: &str, found: &[usize], shape: &[usize]) -> Result<()> {
+        if found == shape {
+            return Ok(());
+        }
+        let problem =
+            format!("tensor `{name}` has shape {found:?}, but the configuration gives it {shape:?}");
+        Err(Error::file(&self.place, problem))
     }
 
     /// The format of the weights in the file, read off the token embedding.
@@ -92,7 +126,7 @@ impl Weights {
             Store::Embedded(s) => s.get(name).ok()?.dtype().try_into().ok(),
             Store::Pickle(s) => s.dtype(name),
         };
-        dtype("wte.weight").or_else(|| dtype("transformer.wte.weight"))
+        dtype("wte.weight").or_else(|| dtype(&prefixed("wte.weight")))
     }
 
     /// `None` if there is no tensor of that name.
@@ -104,6 +138,11 @@ impl Weights {
             Store::Pickle(s) => s.get(name).transpose(),
         }
     }
+}
+
+/// The name as a checkpoint with a language model's head has it.
+fn prefixed(name: &str) -> String {
+    format!("transformer.{name}")
 }
 
 /// SHA-256 over the bytes of the weight files, one after the other, in hexadecimal.

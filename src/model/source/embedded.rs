@@ -11,9 +11,12 @@ pub const WEIGHTS: &[u8] = include_bytes!("../../../assets/demo/model.safetensor
 const CONFIG: &[u8] = include_bytes!("../../../assets/demo/config.json");
 const TOKENIZER: &[u8] = include_bytes!("../../../assets/demo/tokenizer.json");
 
-pub fn open(device: &Device, dtype: DType) -> Result<(Config, Weights, Tokenizer)> {
+pub fn open(device: &Device, dtype: DType) -> Result<(Config, Weights)> {
     let config = Config::from_json(CONFIG, Path::new("demo/config.json"))?;
     let weights = Weights::embedded(WEIGHTS, "demo/model.safetensors", device, dtype)?;
-    let tokenizer = Tokenizer::from_json(TOKENIZER, Path::new("demo/tokenizer.json"))?;
-    Ok((config, weights, tokenizer))
+    Ok((config, weights))
+}
+
+pub fn tokenizer() -> Result<Tokenizer> {
+    Tokenizer::from_json(TOKENIZER, Path::new("demo/tokenizer.json"))
 }

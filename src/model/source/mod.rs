@@ -8,6 +8,8 @@ use std::fmt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock};
 
+use candle_core::{DType, Device};
+
 use super::{Config, DeviceSpec, DtypeSpec, Gpt2, Model, Provenance, Tokenizer, WeightBytes, Weights};
 use crate::error::{Error, Result};
 
@@ -100,35 +102,41 @@ impl Model {
         }
         let dtype = options.dtype.on(options.device)?;
         let device = options.device.open()?;
-        let (config, weights, tokenizer, bytes, revision) = match source {
-            Source::Demo => {
-                let (config, weights, tokenizer) = embedded::open(&device, dtype)?;
-                (config, weights, tokenizer, WeightBytes::Embedded(embedded::WEIGHTS), None)
-            }
-            Source::Directory(path) => {
-                let files = directory::find(path)?;
-                on_progress(Progress::Reading);
-                let (config, weights, tokenizer) = files.open(&device, dtype)?;
-                (config, weights, tokenizer, WeightBytes::Files(files.weights.paths()), None)
-            }
+        let (files, revision) = match source {
+            Source::Demo => (None, None),
+            Source::Directory(path) => (Some(directory::find(path)?), None),
             Source::Hub(id) => {
                 let revision = options.revision.as_deref();
                 let (files, commit) = hub::fetch(id, revision, options.offline, on_progress)?;
-                on_progress(Progress::Reading);
-                let (config, weights, tokenizer) = files.open(&device, dtype)?;
-                (config, weights, tokenizer, WeightBytes::Files(files.weights.paths()), commit)
+                (Some(files), commit)
             }
         };
+        let network = || -> Result<_> {
+            let (config, weights) = match &files {
+                None => embedded::open(&device, dtype)?,
+                Some(files) => files.open(&device, dtype)?,
+            };
+            Ok((Gpt2::load(config, &weights)?, weights.stored_dtype()))
+        };
+        if files.is_some() {
+            on_progress(Progress::Reading);
+        }
+        // Neither needs the other, and for GPT-2's vocabulary both take as long.
+        let (network, tokenizer) =
+            rayon::join(network, || files.as_ref().map_or_else(embedded::tokenizer, ModelFiles::tokenizer));
+        let (net, stored_dtype) = network?;
         let provenance = Provenance {
             model: source.to_string(),
             revision,
-            stored_dtype: weights.stored_dtype(),
+            stored_dtype,
             dtype,
             device: options.device.to_string(),
-            weights: bytes,
+            weights: files.map_or(WeightBytes::Embedded(embedded::WEIGHTS), |files| {
+                WeightBytes::Files(files.weights.paths())
+            }),
             sha256: OnceLock::new(),
         };
-        Ok(Self { net: Gpt2::load(config, &weights)?, tokenizer, provenance })
+        Ok(Self { net, tokenizer: tokenizer?, provenance })
     }
 }
 
@@ -208,22 +216,21 @@ impl ModelFiles {
         Ok(Self { config, weights, tokenizer })
     }
 
-    fn open(
-        &self,
-        device: &candle_core::Device,
-        dtype: candle_core::DType,
-    ) -> Result<(Config, Weights, Tokenizer)> {
+    fn open(&self, device: &Device, dtype: DType) -> Result<(Config, Weights)> {
         let config = Config::from_json(&read(&self.config)?, &self.config)?;
         let weights = match &self.weights {
             WeightFiles::Safetensors(files) => Weights::open_safetensors(files, device, dtype)?,
             WeightFiles::Pickle(file) => Weights::open_pickle(file, device, dtype)?,
         };
-        let tokenizer = match &self.tokenizer {
-            TokenizerFiles::Json(file) => Tokenizer::from_json(&read(file)?, file)?,
-            TokenizerFiles::VocabAndMerges(vocab, merges) => Tokenizer::from_vocab_and_merges(vocab, merges)?,
-            TokenizerFiles::None => Tokenizer::none(),
-        };
-        Ok((config, weights, tokenizer))
+        Ok((config, weights))
+    }
+
+    fn tokenizer(&self) -> Result<Tokenizer> {
+        match &self.tokenizer {
+            TokenizerFiles::Json(file) => Tokenizer::from_json(&read(file)?, file),
+            TokenizerFiles::VocabAndMerges(vocab, merges) => Tokenizer::from_vocab_and_merges(vocab, merges),
+            TokenizerFiles::None => Ok(Tokenizer::none()),
+        }
     }
 }
 

@@ -97,7 +97,7 @@ fn ablating_says_how_far_it_is_and_can_be_stopped() {
                 other => format!("{other:?}").split([' ', '{']).next().unwrap().to_owned(),
             });
         };
-        worker.execute(Job::Effects { id: 3, run: Arc::clone(&run), question }, &emit);
+        worker.execute(Job::Effects { id: 3, run: Arc::clone(&run), minus: None, question }, &emit);
         let heard = heard.into_inner().unwrap();
         let n = 4 * (6 + 1);
         match stop {

@@ -11,6 +11,7 @@ use std::fmt;
 
 use rayon::prelude::*;
 
+use super::answer::{Answer, Minus};
 use super::chart::{Chart, Labels};
 use super::logits::Next;
 use super::matrix::dot;
@@ -135,6 +136,26 @@ pub struct Neuron {
     pub value: f64,
 }
 
+/// Part by part; what only the changed run has, its interventions, is all difference.
+impl Minus for Attribution {
+    fn minus(&self, base: &Self) -> Self {
+        let part =
+            |part: &Part| Part { value: part.value - base.value(part.component).unwrap_or(0.0), ..*part };
+        Self {
+            logit: self.logit - base.logit,
+            parts: self.parts.iter().map(part).collect(),
+            residue: self.residue - base.residue,
+            ..self.clone()
+        }
+    }
+}
+
+impl Minus for Neuron {
+    fn minus(&self, base: &Self) -> Self {
+        Self { post: self.post - base.post, value: self.value - base.value, ..*self }
+    }
+}
+
 impl Attribution {
     /// The hooks that a run must have kept for this.
     pub const HOOKS: [&'static str; 7] =
@@ -176,6 +197,23 @@ impl Attribution {
         parts.push(part(Component::LnFinalBias, direction.ln_bias));
         let residue = logit - parts.iter().map(|part| part.value).sum::<f64>();
         Ok(Self { position, token, versus, logit, parts, residue })
+    }
+
+    /// What wrote a logit of `run`, and of the run that is taken off, if there is one: where no token
+    /// is chosen, that which is likeliest there.
+    ///
+    /// # Errors
+    /// As [`Self::new`].
+    pub fn beside(
+        run: &Run,
+        minus: Option<&Run>,
+        position: usize,
+        token: Option<u32>,
+        versus: Option<u32>,
+    ) -> Result<Answer<Self>> {
+        Answer::ask(run, minus, |run, base| {
+            Self::new(run, position, token.or(base.map(|base: &Self| base.token)), versus)
+        })
     }
 
     /// The parts, largest in size first; NaN before all.
@@ -235,22 +273,56 @@ impl Attribution {
         }
     }
 
-    /// The `k` neurons of block `layer` that wrote most, largest in size first.
-    ///
-    /// # Errors
-    /// [`Error::Usage`] for a layer that there is not, or tensors that were not kept.
-    pub fn neurons(&self, run: &Run, layer: usize, k: usize) -> Result<Vec<Neuron>> {
+    /// What each neuron of block `layer` wrote.
+    fn all_neurons(&self, run: &Run, layer: usize) -> Result<Vec<Neuron>> {
         Error::check("layer", layer, run.config().n_layer)?;
         let direction = Direction::new(run, self.position, self.token, self.versus)?;
         let post = View::hook(Site::MlpPost.at(layer), 0).rows(run, self.position..self.position + 1)?.row(0);
         let written = direction.through(&run.model.net.blocks[layer].mlp_proj.weight()?)?;
         let neuron =
             |(neuron, (post, w)): (usize, (f32, f64))| Neuron { neuron, post, value: f64::from(post) * w };
-        let mut neurons: Vec<_> = post.into_iter().zip(written).enumerate().map(neuron).collect();
-        neurons.sort_by(|a, b| b.value.abs().total_cmp(&a.value.abs()).then(a.neuron.cmp(&b.neuron)));
-        neurons.truncate(k);
-        Ok(neurons)
+        Ok(post.into_iter().zip(written).enumerate().map(neuron).collect())
     }
+
+    /// The `k` neurons of block `layer` that wrote most, largest in size first.
+    ///
+    /// # Errors
+    /// [`Error::Usage`] for a layer that there is not, or tensors that were not kept.
+    pub fn neurons(&self, run: &Run, layer: usize, k: usize) -> Result<Vec<Neuron>> {
+        Ok(largest(self.all_neurons(run, layer)?, k, |n| *n))
+    }
+}
+
+impl Answer<Attribution> {
+    /// The same of this and of the run that is taken off: those whose share differs most.
+    ///
+    /// # Errors
+    /// As [`Attribution::neurons`].
+    pub fn neurons(
+        &self,
+        (run, minus): (&Run, Option<&Run>),
+        layer: usize,
+        k: usize,
+    ) -> Result<Vec<Answer<Neuron>>> {
+        let all = self.of.all_neurons(run, layer)?;
+        let mut base = match (&self.minus, minus) {
+            (Some(of), Some(run)) => of.all_neurons(run, layer)?.into_iter(),
+            _ => Vec::new().into_iter(),
+        };
+        let all = all.into_iter().map(|of| Answer { of, minus: base.next() }).collect();
+        Ok(largest(all, k, |n| n.shown(|n| *n)))
+    }
+}
+
+/// The `k` of all that wrote most, largest in size first.
+fn largest<T>(mut all: Vec<T>, k: usize, wrote: impl Fn(&T) -> Neuron) -> Vec<T> {
+    let key = |of: &T| (wrote(of).value.abs(), wrote(of).neuron);
+    all.sort_by(|a, b| {
+        let (a, b) = (key(a), key(b));
+        b.0.total_cmp(&a.0).then(a.1.cmp(&b.1))
+    });
+    all.truncate(k);
+    all
 }
 
 /// What the residual stream at one position is multiplied with to give the logit.

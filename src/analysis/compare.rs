@@ -2,6 +2,7 @@
 
 use rayon::prelude::*;
 
+use super::answer::Minus;
 use super::logits::Softmax;
 use super::{Matrix, View};
 use crate::error::{Error, Result};
@@ -79,16 +80,11 @@ pub fn difference(view: View, (of, minus): (&Run, &Run), alignment: &Alignment) 
         b.read(|b| {
             for &(r, s) in &rows {
                 let (a, b) = (a.get(r), b.get(s));
-                values.extend(columns.iter().map(|&(c, d)| minus_masked(a[c], b[d])));
+                values.extend(columns.iter().map(|&(c, d)| a[c].minus(&b[d])));
             }
         });
     });
     Matrix::new(values, rows.len(), columns.len())
-}
-
-/// x − y, and −inf where both are.
-fn minus_masked(x: f32, y: f32) -> f32 {
-    if x == f32::NEG_INFINITY && y == x { x } else { x - y }
 }
 
 /// How the prediction at one position moved. Logarithms are natural.

@@ -1,6 +1,7 @@
 //! What each head and each MLP is worth: the prediction without it.
 
 use super::Matrix;
+use super::answer::Answer;
 use super::chart::{Chart, Labels};
 use super::compare::{Shift, logits_at};
 use super::logits::Softmax;
@@ -126,6 +127,34 @@ impl Effects {
         };
         let all = components.into_iter().enumerate().map(effect).collect::<Result<_>>()?;
         Ok(Self { question, token, all })
+    }
+
+    /// The same of this run and of the one that is taken off, if there is one: of the same token.
+    ///
+    /// # Errors
+    /// As [`Self::new`].
+    pub fn beside(
+        run: &Run,
+        minus: Option<&Run>,
+        question: Question,
+        mut progress: impl FnMut(usize, usize) -> Result<()>,
+    ) -> Result<Answer<Self>> {
+        let rounds = 1 + usize::from(minus.is_some());
+        Answer::ask(run, minus, |run, base| {
+            let token = question.token.or(base.map(|base: &Self| base.token));
+            let round = usize::from(base.is_some());
+            Self::new(run, Question { token, ..question }, |i, n| progress(round * n + i, rounds * n))
+        })
+    }
+
+    /// Blocks down, heads across: what log p gains without each.
+    pub fn chart_of_heads(&self, run: &Run) -> Chart {
+        let heads = self.all.iter().filter(|effect| effect.head.is_some());
+        let values = heads.map(|effect| effect.delta_logprob as f32).collect();
+        let values = Matrix::new(values, run.config().n_layer, run.config().n_head);
+        let values = values.expect("a value for each head");
+        let chart = self.chart(run, Measure::DeltaLogprob);
+        Chart { columns: Labels::numbered("head"), values, ..chart }
     }
 
     /// Blocks down, heads and the MLP across.

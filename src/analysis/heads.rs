@@ -4,6 +4,7 @@ use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 use rayon::prelude::*;
 
+use super::answer::Answer;
 use super::chart::{Chart, Labels};
 use super::{Matrix, View};
 use crate::error::{Error, Result};
@@ -171,6 +172,14 @@ impl Atlas {
             exclude,
             most: [share(run.n_tokens() - 1), repeats, repeats],
         })
+    }
+
+    /// The same of this run and of the one that is taken off, if there is one.
+    ///
+    /// # Errors
+    /// As [`Self::new`].
+    pub fn beside(run: &Run, minus: Option<&Run>, exclude: Exclude) -> Result<Answer<Self>> {
+        Answer::ask(run, minus, |run, _| Self::new(run, exclude))
     }
 
     pub fn get(&self, layer: usize, head: usize) -> &Scores {

@@ -4,6 +4,7 @@ use candle_transformers::generation::{LogitsProcessor, Sampling as Candle};
 use rayon::prelude::*;
 
 use super::View;
+use super::answer::Answer;
 use crate::error::{Error, Result};
 use crate::hooks::{Part, Site};
 use crate::run::Run;
@@ -35,25 +36,56 @@ impl Next {
     /// # Errors
     /// [`Error::Usage`] for a position that there is not, or logits that were not kept.
     pub fn new(run: &Run, position: usize, k: usize) -> Result<Self> {
-        if position >= run.n_tokens() {
-            return Err(Error::usage(format!(
-                "there is no position {position}: positions are 0..={}",
-                run.n_tokens() - 1
-            )));
-        }
-        let logits = View::hook(Site::Logits.once(), 0).rows(run, position..position + 1)?.row(0);
-        let softmax = Softmax::new(&logits);
-        let candidate = |rank: usize, id: usize| Candidate {
+        let logits = logits_after(run, position)?;
+        let ids: Vec<_> = top(&logits, k).into_iter().enumerate().map(|(i, id)| (i + 1, id)).collect();
+        Ok(Self::of(run, position, &logits, &ids))
+    }
+
+    /// The same of this run and of the one that is taken off, if there is one: then of the tokens
+    /// whose probability moved most, in that order.
+    ///
+    /// # Errors
+    /// As [`Self::new`].
+    pub fn beside(run: &Run, minus: Option<&Run>, position: usize, k: usize) -> Result<Answer<Self>> {
+        let Some(base) = minus else { return Ok(Answer { of: Self::new(run, position, k)?, minus: None }) };
+        let [before, after] = [logits_after(base, position)?, logits_after(run, position)?];
+        let [p, q] = [Softmax::new(&before), Softmax::new(&after)];
+        let moved = |(a, b): (&f32, &f32)| (q.prob(*b) - p.prob(*a)).abs() as f32;
+        let moved: Vec<f32> = before.iter().zip(&after).map(moved).collect();
+        // Where nothing moved, the likeliest.
+        let still = moved.iter().all(|x| *x == 0.0);
+        let ids = top(if still { &after } else { &moved }, k);
+        let of = |run, logits: &[f32]| {
+            let ids: Vec<_> = ids.iter().map(|&id| (rank(logits, id), id)).collect();
+            Self::of(run, position, logits, &ids)
+        };
+        Ok(Answer { of: of(run, &after), minus: Some(of(base, &before)) })
+    }
+
+    /// What the logits say of some tokens, given by rank and id.
+    fn of(run: &Run, position: usize, logits: &[f32], ids: &[(usize, usize)]) -> Self {
+        let softmax = Softmax::new(logits);
+        let candidate = |(rank, id): (usize, usize)| Candidate {
             rank,
             id: id as u32,
             logit: logits[id],
             prob: softmax.prob(logits[id]) as f32,
         };
-        let top = top(&logits, k).into_iter().enumerate().map(|(i, id)| candidate(i + 1, id)).collect();
-        let actual =
-            run.tokens.get(position + 1).map(|&id| candidate(rank(&logits, id as usize), id as usize));
-        Ok(Self { position, top, actual, entropy_bits: softmax.entropy_bits() })
+        let next = run.tokens.get(position + 1).map(|&id| id as usize);
+        let actual = next.map(|id| candidate((rank(logits, id), id)));
+        let top = ids.iter().copied().map(candidate).collect();
+        Self { position, top, actual, entropy_bits: softmax.entropy_bits() }
     }
+}
+
+fn logits_after(run: &Run, position: usize) -> Result<Vec<f32>> {
+    if position >= run.n_tokens() {
+        return Err(Error::usage(format!(
+            "there is no position {position}: positions are 0..={}",
+            run.n_tokens() - 1
+        )));
+    }
+    Ok(View::hook(Site::Logits.once(), 0).rows(run, position..position + 1)?.row(0))
 }
 
 /// How a token was expected from the tokens before it.

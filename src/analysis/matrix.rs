@@ -91,6 +91,11 @@ impl Source {
         }
     }
 
+    /// Whether it is the same in two runs of as many tokens, whatever is changed on the way.
+    pub fn is_same(self) -> bool {
+        self.is_weight() || self == Self::Mask
+    }
+
     /// Whether it belongs to the model, and stays the same from run to run.
     pub fn is_weight(self) -> bool {
         matches!(self, Self::Wte | Self::Wpe | Self::Weight(..) | Self::Unembed)

@@ -1,5 +1,6 @@
 //! Pure functions from a run to small results.
 
+pub mod answer;
 pub mod attribution;
 pub mod chart;
 pub mod compare;

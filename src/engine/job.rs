@@ -8,6 +8,7 @@ use candle_core::Tensor;
 
 use super::{Seen, Sink, Slot, Steps, Wanted};
 use crate::analysis::View;
+use crate::analysis::answer::Answer;
 use crate::analysis::chart::Chart;
 use crate::analysis::compare::{Alignment, Comparison};
 use crate::analysis::effects::{Effects, Question};
@@ -49,10 +50,11 @@ pub enum Job {
     Second { id: u64, a: Arc<Run>, input: Input, tokens: [Option<u32>; 2] },
     /// Patch every place of a sweep.
     Sweep { id: u64, patching: Arc<Patching>, sweep: Sweep, last: bool },
-    /// Measure every head on `n` random tokens, twice.
-    Repeat { id: u64, n: usize, seed: u64, interventions: Interventions },
-    /// Ablate every head and every MLP of a run.
-    Effects { id: u64, run: Arc<Run>, question: Question },
+    /// Measure every head on `n` random tokens, twice; where it `differs`, without the
+    /// interventions as well.
+    Repeat { id: u64, n: usize, seed: u64, interventions: Interventions, differs: bool },
+    /// Ablate every head and every MLP of a run, and of the one that is taken off.
+    Effects { id: u64, run: Arc<Run>, minus: Option<Arc<Run>>, question: Question },
 }
 
 impl Job {
@@ -106,11 +108,11 @@ pub enum Event {
     /// Every head was measured on random tokens, twice.
     Repeated {
         id: u64,
-        atlas: Arc<Atlas>,
+        atlas: Arc<Answer<Atlas>>,
     },
     Effects {
         id: u64,
-        effects: Arc<Effects>,
+        effects: Arc<Answer<Effects>>,
     },
     /// The run that was made last without its changes, and what they changed.
     Base {
@@ -222,8 +224,12 @@ impl Worker {
             Job::Run { input, base, .. } => {
                 self.run(id, input, 0, emit).and_then(|run| self.compare(id, &run, base, emit))
             }
-            Job::Repeat { n, seed, interventions, .. } => self.repeat(id, (n, seed), interventions, emit),
-            Job::Effects { run, question, .. } => self.effects(id, &run, question, emit),
+            Job::Repeat { n, seed, interventions, differs, .. } => {
+                self.repeat(id, (n, seed), &interventions, differs, emit)
+            }
+            Job::Effects { run, minus, question, .. } => {
+                self.effects(id, (&run, minus.as_deref()), question, emit)
+            }
             Job::Second { a, input, tokens, .. } => self.second(id, a, input, tokens, emit),
             Job::Sweep { patching, sweep, last, .. } => self.sweep(id, &patching, sweep, last, emit),
             Job::Generate { from, n, sampling, .. } => self.generate(id, from, n, &sampling, emit),
@@ -263,25 +269,36 @@ impl Worker {
         &self,
         id: u64,
         (n, seed): (usize, u64),
-        interventions: Interventions,
+        interventions: &Interventions,
+        differs: bool,
         emit: &dyn Fn(Event),
     ) -> Result<()> {
         let model = self.model.as_ref().ok_or(Error::Cancelled)?;
-        let watch = Watch { id, newest: &self.newest, n_layer: model.config().n_layer, emit };
-        let keep = HookFilter::new(&["pattern.*", "z.*"], model.config())?;
-        let input = repeated_random(model, n, seed, false)?.with_interventions(interventions);
-        let atlas = Arc::new(Atlas::new(&Run::new(model, input, keep, watch)?, Exclude::default())?);
-        emit(Event::Repeated { id, atlas });
+        let run = |interventions: Interventions| {
+            let watch = Watch { id, newest: &self.newest, n_layer: model.config().n_layer, emit };
+            let keep = HookFilter::new(&["pattern.*", "z.*"], model.config())?;
+            let input = repeated_random(model, n, seed, false)?.with_interventions(interventions);
+            Run::new(model, input, keep, watch)
+        };
+        let base = if differs { Some(run(Interventions::default())?) } else { None };
+        let atlas = Atlas::beside(&run(interventions.clone())?, base.as_ref(), Exclude::default())?;
+        emit(Event::Repeated { id, atlas: Arc::new(atlas) });
         Ok(())
     }
 
-    fn effects(&self, id: u64, run: &Run, question: Question, emit: &dyn Fn(Event)) -> Result<()> {
+    fn effects(
+        &self,
+        id: u64,
+        (run, minus): (&Run, Option<&Run>),
+        question: Question,
+        emit: &dyn Fn(Event),
+    ) -> Result<()> {
         let step = |done, of| {
             self.go_on(id)?;
             emit(Event::Step { id, what: "ablating", done, of });
             Ok(())
         };
-        let effects = Arc::new(Effects::new(run, question, step)?);
+        let effects = Arc::new(Effects::beside(run, minus, question, step)?);
         emit(Event::Effects { id, effects });
         Ok(())
     }

@@ -5,6 +5,7 @@ use std::ops::{self, Deref};
 use std::sync::Arc;
 
 use super::Event;
+use crate::analysis::answer::Answer;
 use crate::analysis::attribution::{Attribution, Neuron};
 use crate::analysis::compare::{Alignment, difference};
 use crate::analysis::find::Found;
@@ -129,12 +130,12 @@ pub enum Look {
 pub enum Seen {
     Map(Map),
     Row(RowLook),
-    Next(Look, Next),
-    Heads(Look, Atlas),
+    Next(Look, Answer<Next>),
+    Heads(Look, Answer<Atlas>),
     Lens(Look, Lens),
     Walk(Look, Box<Page>),
-    Attribution(Look, Attribution),
-    Neurons(Look, Vec<Neuron>),
+    Attribution(Look, Answer<Attribution>),
+    Neurons(Look, Vec<Answer<Neuron>>),
     Neighbours(Look, Vec<Neighbour>),
     Circuit(Look, Spectrum, [Ends; 2]),
     Neuron(Look, NeuronTokens, Vec<f32>),
@@ -278,44 +279,36 @@ impl Looker {
         step: &mut dyn FnMut(Option<Seen>, Steps) -> Result<()>,
     ) -> Result<Seen> {
         Ok(match look {
-            Look::Map { view, window, per_cell, pooling, range }
-                if against.is_some() && !view.source.is_weight() =>
-            {
-                let minus = against.unwrap_or(run);
-                let matrix = difference(*view, (run, minus), &Alignment::new(&run.tokens, &minus.tokens))?;
-                let grid = Grid::new(&matrix, window, *per_cell, *pooling);
-                let known = self.known.entry((*view, *range)).or_insert_with(|| {
-                    (Range::new(&matrix, Quantity::Signed, *range), Stats::of_matrix(&matrix))
-                });
-                let (range, stats) = known.clone();
-                let picture = Picture::of_view(*view, &matrix, grid, (*pooling, range, stats))?;
-                let picture = Picture { quantity: Quantity::Signed, ..picture };
-                Seen::Map(Map { look: look.clone(), view: *view, picture })
-            }
             Look::Map { view, window, per_cell, pooling, range } => {
-                let matrix = view.stored(run)?;
+                let minus = against.filter(|_| !view.source.is_same());
+                let matrix = match minus {
+                    Some(minus) => apart(*view, run, minus)?,
+                    None => view.stored(run)?,
+                };
                 let grid = if view.stored_transposed() {
                     view.grid(run, window, *per_cell, *pooling)?
                 } else {
                     Grid::new(&matrix, window, *per_cell, *pooling)
                 };
-                let known = self.known.entry((*view, *range)).or_insert_with(|| {
-                    (Range::new(&matrix, view.quantity(), *range), Stats::of_matrix(&matrix))
-                });
+                let quantity = if minus.is_some() { Quantity::Signed } else { view.quantity() };
+                let known = self
+                    .known
+                    .entry((*view, *range))
+                    .or_insert_with(|| (Range::new(&matrix, quantity, *range), Stats::of_matrix(&matrix)));
                 let (range, stats) = known.clone();
                 let picture = Picture::of_view(*view, &matrix, grid, (*pooling, range, stats))?;
-                let picture = Picture { dims: view.dims(run), ..picture };
+                let dims = if minus.is_some() { picture.dims } else { view.dims(run) };
+                let picture = Picture { quantity, dims, ..picture };
                 Seen::Map(Map { look: look.clone(), view: *view, picture })
             }
             Look::Row { view, row } => {
-                let (row, values) = match against {
-                    Some(minus) if !view.source.is_weight() => {
-                        let matrix =
-                            difference(*view, (run, minus), &Alignment::new(&run.tokens, &minus.tokens))?;
+                let (row, values) = match against.filter(|_| !view.source.is_same()) {
+                    Some(minus) => {
+                        let matrix = apart(*view, run, minus)?;
                         let row = (*row).min(matrix.n_rows.saturating_sub(1));
                         (row, matrix.row(row))
                     }
-                    _ => {
+                    None => {
                         let row = (*row).min(view.dims(run).0.saturating_sub(1));
                         (row, view.rows(run, row..row + 1)?.row(0))
                     }
@@ -330,13 +323,14 @@ impl Looker {
                     values,
                 })
             }
-            Look::Heads => Seen::Heads(look.clone(), Atlas::new(run, Exclude::default())?),
+            Look::Heads => Seen::Heads(look.clone(), Atlas::beside(run, against, Exclude::default())?),
             Look::Attribution { position, token, versus } => {
-                Seen::Attribution(look.clone(), Attribution::new(run, *position, *token, *versus)?)
+                let of = Attribution::beside(run, against, *position, *token, *versus)?;
+                Seen::Attribution(look.clone(), of)
             }
             Look::Neurons { position, token, versus, layer, k } => {
-                let of = Attribution::new(run, *position, *token, *versus)?;
-                Seen::Neurons(look.clone(), of.neurons(run, *layer, *k)?)
+                let of = Attribution::beside(run, against, *position, *token, *versus)?;
+                Seen::Neurons(look.clone(), of.neurons((run, against), *layer, *k)?)
             }
             Look::Neighbours { view, row, k } => {
                 let matrix = view.matrix(run)?;
@@ -387,8 +381,15 @@ impl Looker {
                     self.readings.extend(piece.iter().map(|&cell| (cell, *token)).zip(read));
                 }
             }
-            Look::Next { position, k } => Seen::Next(look.clone(), Next::new(run, *position, *k)?),
-            Look::Walk(at) => Seen::Walk(look.clone(), Box::new(Page::new(run, *at)?)),
+            Look::Next { position, k } => {
+                Seen::Next(look.clone(), Next::beside(run, against, *position, *k)?)
+            }
+            Look::Walk(at) => Seen::Walk(look.clone(), Box::new(Page::beside(run, against, *at)?)),
         })
     }
+}
+
+/// A view of one run without that of another, token by token.
+fn apart(view: View, run: &Run, minus: &Run) -> Result<Matrix> {
+    difference(view, (run, minus), &Alignment::new(&run.tokens, &minus.tokens))
 }

@@ -9,6 +9,7 @@ use super::overlays::Overlay;
 use super::screens::{attribution, compare, heads, lens, walk, weights};
 use super::theme::Theme;
 use super::what_if;
+use crate::analysis::answer::Answer;
 use crate::analysis::grid::Pooling;
 use crate::analysis::logits::Next;
 use crate::analysis::logits::Sampling;
@@ -294,7 +295,7 @@ impl App {
         }
     }
 
-    pub fn next(&self) -> Option<&Next> {
+    pub fn next(&self) -> Option<&Answer<Next>> {
         match &**self.seen.get(&Slot::Next)? {
             Seen::Next(_, next) => Some(next),
             _ => None,

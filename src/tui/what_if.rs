@@ -2,11 +2,15 @@
 
 use std::sync::Arc;
 
+use ratatui::text::Span;
+
 use super::app::{App, Focus, Screen};
 use super::command::Command;
 use super::overlays::{Changes, Overlay};
 use super::screens;
+use super::theme::Theme;
 use super::update::start_run;
+use crate::analysis::answer::Answer;
 use crate::analysis::compare::{Comparison, Spot};
 use crate::engine::{Made, Request};
 use crate::hooks::{Axis, HookName, Site};
@@ -63,16 +67,17 @@ impl App {
 
     /// Whether what is on screen are differences.
     pub fn differs(&self) -> bool {
-        let shown = !matches!(
-            self.screen,
-            Screen::Walk
-                | Screen::Compare
-                | Screen::Heads
-                | Screen::Lens
-                | Screen::Attribution
-                | Screen::Weights
-        );
+        let shown = match self.screen {
+            Screen::Compare | Screen::Weights => false,
+            Screen::Walk => screens::walk::differs(self),
+            _ => true,
+        };
         self.what_if.side == Side::Difference && self.what_if.pair.is_some() && shown
+    }
+
+    /// What stands before the name of a difference, where differences are shown.
+    pub fn delta(&self) -> &'static str {
+        if self.differs() { "Δ " } else { "" }
     }
 
     /// The run without changes, if that of `input` is known.
@@ -251,9 +256,25 @@ fn from((hook, position): Spot, earliest: Option<usize>) -> String {
 }
 
 /// With its sign, whichever it is.
-fn signed(x: f64) -> String {
+pub fn signed(x: f64) -> String {
     let text = num(x as f32);
     if x > 0.0 { format!("+{text}") } else { text }
+}
+
+/// A number of the run on screen; where differences are shown, of the base, of the changed run, and
+/// the difference.
+pub fn spans<'a, T>(answer: &Answer<T>, theme: Theme, of: impl Fn(&T) -> f32) -> Vec<Span<'a>> {
+    let Some(minus) = &answer.minus else {
+        return vec![Span::styled(format!("{}  ", num(of(&answer.of))), theme.text())];
+    };
+    vec![
+        Span::styled("base ", theme.dim()),
+        Span::styled(num(of(minus)), theme.text()),
+        Span::styled("  changed ", theme.dim()),
+        Span::styled(num(of(&answer.of)), theme.text()),
+        Span::styled("  Δ ", theme.dim()),
+        Span::styled(format!("{}  ", signed(f64::from(answer.shown(of)))), theme.accent()),
+    ]
 }
 
 /// The active changes for the title line, and which run is on screen.
@@ -265,7 +286,9 @@ pub fn title(app: &App) -> Option<String> {
     let more = if more > 0 { format!(" +{more}") } else { String::new() };
     let side = match app.what_if.side {
         _ if app.what_if.pair.is_none() => "what if",
-        Side::Difference if !app.differs() && app.screen != Screen::Weights => "changed (no difference here)",
+        Side::Difference if app.differs() => Side::Difference.name(),
+        Side::Difference if app.screen == Screen::Walk => "changed, the tokens are the same",
+        Side::Difference => Side::Changed.name(),
         side => side.name(),
     };
     Some(format!("{side}: {}{more}", first.name.clone().unwrap_or_else(|| first.change.to_string())))

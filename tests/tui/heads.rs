@@ -130,7 +130,7 @@ fn random_tokens_show_the_induction_heads() {
     e.keys("7 s m m");
     let run = Run::all(&demo(), repeated_random(&demo(), 50, 0, false).unwrap()).unwrap();
     let atlas = Atlas::new(&run, Exclude::default()).unwrap();
-    assert_eq!(**e.app.heads.repeated.as_ref().map(|(_, known)| known).unwrap(), atlas);
+    assert_eq!(***e.app.heads.repeated.as_ref().map(|(_, known)| known).unwrap(), atlas);
     assert!(e.shows("50 random tokens, twice (seed 0)") && e.shows("at most .500"));
     let (_, y) = e.find("1.5    .");
     assert!(e.lines()[usize::from(y)].contains("  1  1.5 "), "1.5 is the first of the list");
@@ -138,7 +138,7 @@ fn random_tokens_show_the_induction_heads() {
     e.keys("e").text(" Yes.").keys("esc");
     assert!(e.shows("50 random tokens, twice (seed 0)"));
     e.keys("S");
-    assert!(e.shows("(seed 1)") && **e.app.heads.repeated.as_ref().map(|(_, a)| a).unwrap() != atlas);
+    assert!(e.shows("(seed 1)") && ***e.app.heads.repeated.as_ref().map(|(_, a)| a).unwrap() != atlas);
     e.keys("s");
     assert!(e.shows("on the prompt"));
 }
@@ -153,7 +153,7 @@ fn every_head_is_ablated_for_the_prediction_after_the_selected_token() {
     e.keys("1 end left left 7 u");
     let question = Question { position, token: None, mean: false };
     let effects = Effects::new(e.run(), question, |_, _| Ok(())).unwrap();
-    assert_eq!(**e.app.heads.effects.as_ref().map(|(_, known)| known).unwrap(), effects);
+    assert_eq!(***e.app.heads.effects.as_ref().map(|(_, known)| known).unwrap(), effects);
     let of = |layer, head| effects.all.iter().find(|f| (f.layer, f.head) == (layer, Some(head))).unwrap();
     assert!(e.shows(&format!("effect {} nats", num(of(0, 0).delta_logprob as f32))));
     let heads = effects.all.iter().filter(|effect| effect.head.is_some());

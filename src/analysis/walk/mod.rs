@@ -4,6 +4,7 @@
 //! [`steps`] lists the steps of a model; [`Page::new`] gives everything that one of them shows, for
 //! the explorer's Walk screen and for `actscope walk` alike. The words are in `assets/walk.toml`.
 
+mod difference;
 mod page;
 mod words;
 

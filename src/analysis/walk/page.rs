@@ -29,6 +29,12 @@ impl Page {
     /// [`Error::Usage`] for a block, position or head that there is not, or a tensor that the run
     /// did not keep.
     pub fn new(run: &Run, at: At) -> Result<Self> {
+        Self::of_pair(run, None, at)
+    }
+
+    /// The same; beside another run the lists are whole, or of what the two differ in, so that
+    /// theirs can be taken off row by row.
+    pub(super) fn of_pair(run: &Run, other: Option<&Run>, at: At) -> Result<Self> {
         let c = run.config();
         for (what, index, n) in [
             ("block", at.step.layer.unwrap_or(0), c.n_layer),
@@ -39,7 +45,7 @@ impl Page {
                 return Err(Error::usage(format!("there is no {what} {index}: {what}s are 0..={}", n - 1)));
             }
         }
-        let mut draft = Draft::new(run, at);
+        let mut draft = Draft { other, ..Draft::new(run, at) };
         let check = draft.step()?;
         let words = entry(at.step.kind).for_case(|condition| draft.holds(condition), &draft.words);
         let Draft { parts, magnifier, facts, tables, curve, .. } = draft;
@@ -67,6 +73,8 @@ impl Page {
 /// A page being made.
 struct Draft<'a> {
     run: &'a Run,
+    /// The other run of a pair.
+    other: Option<&'a Run>,
     at: At,
     c: &'a Config,
     /// Position and block, short.
@@ -118,6 +126,7 @@ impl<'a> Draft<'a> {
         words.set("tau", num(at.sampling.temperature as f32));
         Self {
             run,
+            other: None,
             at,
             c,
             t,
@@ -310,19 +319,25 @@ impl<'a> Draft<'a> {
         format!("{position} {}", self.run.token_text(position))
     }
 
+    /// How many of `n` rows a table lists; beside another run all, until it is known what differs.
+    fn listed(&self, n: usize) -> usize {
+        if self.other.is_some() { n } else { LISTED }
+    }
+
     /// Some columns of rows beside each other: the selected one, then those where the last row is
     /// largest.
     fn beside(&mut self, noun: &'static str, title: &'static str, rows: &[(&str, &[f32])]) {
         let Some((_, result)) = rows.last() else { return };
         let selected = self.column(result.len());
-        let others = largest(result, LISTED).into_iter().map(|(i, _)| i).filter(|&i| i != selected);
+        let n = self.listed(result.len());
+        let others = largest(result, n).into_iter().map(|(i, _)| i).filter(|&i| i != selected);
         let line = |i: usize| TableRow {
             label: format!("{} {i}", label(noun)),
             cells: rows.iter().map(|(_, values)| Cell::Number(values[i])).collect(),
             marked: i == selected,
             index: Some(i),
         };
-        let rows_of = std::iter::once(selected).chain(others).take(LISTED).map(line).collect();
+        let rows_of = std::iter::once(selected).chain(others).take(n).map(line).collect();
         let names = rows.iter().map(|(name, _)| (*name).to_owned());
         let columns = std::iter::once(label(noun).to_owned()).chain(names).collect();
         let title = self.words.fill(label(title));
@@ -333,7 +348,7 @@ impl<'a> Draft<'a> {
     fn products(&mut self, result: &str, names: [&str; 2], a: &[f32], b: &[f32], bias: Option<f32>) {
         let noun = if names[0] == "post" { "neuron" } else { "channel" };
         let products: Vec<f32> = a.iter().zip(b).map(|(a, b)| a * b).collect();
-        let listed = largest(&products, LISTED);
+        let listed = largest(&products, self.listed(products.len()));
         let cell = Cell::Number;
         let mut rows: Vec<_> = listed
             .iter()
@@ -373,7 +388,12 @@ impl<'a> Draft<'a> {
         if future < KEYS {
             return Ok((0..=future).collect());
         }
-        let pattern = self.row(self.stage(AttnStage::Pattern))?;
+        let view = self.stage(AttnStage::Pattern);
+        let mut pattern = self.row(view)?;
+        if let Some(other) = self.other {
+            let other = view.rows(other, self.t..self.t + 1)?.row(0);
+            pattern.iter_mut().zip(other).for_each(|(of, other)| *of = (*of - other).abs());
+        }
         let read = largest(&pattern, KEYS - 2).into_iter().map(|(j, _)| j).filter(|&j| j <= self.t);
         let mut keys: Vec<_> = read.chain([self.key(), future]).collect();
         keys.sort_unstable();
@@ -790,7 +810,7 @@ impl<'a> Draft<'a> {
     fn logits(&mut self) -> Result<Check> {
         let (t, l) = (self.t, self.c.n_layer - 1);
         let x = self.matrix("out", self.hook(Site::LnFinalOut))?;
-        let next = Next::new(self.run, t, LISTED)?;
+        let next = self.likeliest()?;
         let best = next.top.first().map_or(0, |candidate| candidate.id as usize);
         let unembed = UNEMBED.stored(self.run)?; // (V, C)
         let name = if self.c.tie_word_embeddings { "wteᵀ" } else { "W_U" };
@@ -816,6 +836,11 @@ impl<'a> Draft<'a> {
         let anew: Vec<f32> = dots.iter().map(|(sum, _)| *sum as f32).collect();
         let sizes: Vec<f32> = dots.iter().map(|(_, size)| *size as f32).collect();
         Ok(self.compare_sums(&logits, &anew, &sizes, x.len()))
+    }
+
+    /// The likeliest tokens; beside another run those whose probability differs most.
+    fn likeliest(&self) -> Result<Next> {
+        Ok(Next::beside(self.run, self.other, self.t, LISTED)?.of)
     }
 
     /// The likeliest tokens, with what `cells` says of each.
@@ -846,13 +871,13 @@ impl<'a> Draft<'a> {
         let logits = self.matrix("logits", self.hook(Site::Logits))?;
         self.sign("→");
         let kept = self.matrix("p (τ = 1)", self.hook(Site::Probs))?;
-        let next = Next::new(self.run, self.t, LISTED)?;
+        let next = self.likeliest()?;
         let warm = tempered(&logits, self.at.sampling.temperature);
         let of = |c: &crate::analysis::logits::Candidate| {
             vec![(label("logit"), Cell::Number(c.logit)), (label("prob"), Cell::Number(warm[c.id as usize]))]
         };
         self.candidates(&next, of, Some(2));
-        self.number("τ", self.at.sampling.temperature as f32);
+        self.text("τ", num(self.at.sampling.temperature as f32));
         self.number("Σ p", kept.iter().map(|p| f64::from(*p)).sum::<f64>() as f32);
         let ones = vec![1.0; kept.len()];
         let sum = kept.iter().map(|p| f64::from(*p)).sum::<f64>() as f32;
@@ -864,7 +889,7 @@ impl<'a> Draft<'a> {
         let run = self.run;
         let logits = self.matrix("logits", self.hook(Site::Logits))?;
         self.parts.clear();
-        let next = Next::new(run, self.t, LISTED)?;
+        let next = self.likeliest()?;
         let warm = tempered(&logits, self.at.sampling.temperature);
         let of =
             |c: &crate::analysis::logits::Candidate| vec![(label("prob"), Cell::Number(warm[c.id as usize]))];

@@ -6,6 +6,7 @@ use ratatui::style::Style;
 use ratatui::text::{Line, Span};
 
 use super::Hit;
+use crate::analysis::answer::Answer;
 use crate::analysis::attribution::{Attribution, Component, Neuron, Part};
 use crate::analysis::chart::Chart;
 use crate::engine::{Look, Request, Seen, Slot};
@@ -15,6 +16,7 @@ use crate::tui::app::{App, Screen, Selection, Writer};
 use crate::tui::text::{num, pad, put, put_line, put_right};
 use crate::tui::theme::{Depth, Theme};
 use crate::tui::update::moved;
+use crate::tui::what_if;
 use crate::tui::widgets::bar::bar;
 use crate::tui::widgets::chart;
 
@@ -82,7 +84,7 @@ fn at_cell(selection: Selection, run: &Run, (layer, column): (usize, usize)) -> 
 /// What is selected, if this run has it.
 fn writer(app: &App) -> Writer {
     match app.selection.writer {
-        Writer::Change if !attribution(app).is_some_and(Attribution::is_changed) => Writer::Head,
+        Writer::Change if !attribution(app).is_some_and(|of| of.is_changed()) => Writer::Head,
         writer => writer,
     }
 }
@@ -115,7 +117,7 @@ pub fn wanted(app: &App, _run: &Run, area: Rect) -> Vec<(Slot, Look)> {
 }
 
 /// The last answer, while it is of the selected position.
-fn attribution(app: &App) -> Option<&Attribution> {
+fn attribution(app: &App) -> Option<&Answer<Attribution>> {
     match &**app.seen.get(&Slot::Attribution)? {
         Seen::Attribution(_, found) if found.position == app.selection.position => Some(found),
         _ => None,
@@ -123,7 +125,7 @@ fn attribution(app: &App) -> Option<&Attribution> {
 }
 
 /// The neurons that are listed, if they are.
-fn neurons(app: &App) -> Option<&[Neuron]> {
+fn neurons(app: &App) -> Option<&[Answer<Neuron>]> {
     line(app)?;
     match &**app.seen.get(&Slot::Neurons)? {
         Seen::Neurons(Look::Neurons { layer, .. }, neurons) if *layer == app.selection.layer => Some(neurons),
@@ -146,13 +148,14 @@ pub fn draw(app: &App, run: &Run, area: Rect, buffer: &mut Buffer) {
         .into_iter()
         .flat_map(|(key, word)| [Span::styled(key, theme.focus()), Span::styled(word, theme.dim())]);
     put_right(buffer, rest, &keys.collect::<Line>());
-    put_line(buffer, layout.sum, &sum(found, theme, area.width));
-    let chart = found.chart(run);
+    let shown = found.shown(Attribution::clone);
+    put_line(buffer, layout.sum, &sum(app, &shown, area.width));
+    let chart = shown.chart(run);
     let cells = cells(app, run, &chart, layout.chart);
     chart::draw(buffer, &cells, &chart, cell(app, run), app.range, theme);
     let below = cells.plot.covered().bottom() + 3;
     let steps = Rect { y: below, height: area.bottom().saturating_sub(below), ..layout.chart };
-    draw_steps(app, found, steps, buffer);
+    draw_steps(app, &shown, steps, buffer);
     for y in layout.list_title.top()..area.bottom() {
         put(buffer, layout.rule, y, 1, "│", theme.faint());
     }
@@ -168,15 +171,19 @@ fn cells(app: &App, run: &Run, chart: &Chart, area: Rect) -> chart::Layout {
     chart::Layout::new(area, dims, chart::label_width(&chart.rows, dims.0), wide, cell(app, run))
 }
 
-fn title<'a>(app: &App, run: &Run, found: &Attribution) -> Vec<Span<'a>> {
+fn title<'a>(app: &App, run: &Run, found: &Answer<Attribution>) -> Vec<Span<'a>> {
     let theme = app.theme;
     let show = |id: u32| run.model.tokenizer.show(id);
     let mut title = vec![
-        Span::styled("what wrote the logit of ", theme.dim()),
+        Span::styled(
+            if found.differs() { "what moved the logit of " } else { "what wrote the logit of " },
+            theme.dim(),
+        ),
         Span::styled(show(found.token), theme.accent()),
     ];
     if app.attribution.token.is_none() {
-        title.push(Span::styled(", the likeliest,", theme.dim()));
+        let where_ = if found.differs() { ", likeliest in base," } else { ", the likeliest," };
+        title.push(Span::styled(where_, theme.dim()));
     }
     if let Some(versus) = found.versus {
         title.push(Span::styled(" minus that of ", theme.dim()));
@@ -188,7 +195,8 @@ fn title<'a>(app: &App, run: &Run, found: &Attribution) -> Vec<Span<'a>> {
 }
 
 /// The logit as a sum, with what is in the chart as one term.
-fn sum<'a>(found: &Attribution, theme: Theme, width: u16) -> Vec<Span<'a>> {
+fn sum<'a>(app: &App, found: &Attribution, width: u16) -> Vec<Span<'a>> {
+    let theme = app.theme;
     let of = |component| found.value(component).unwrap_or_default();
     let [embed, pos, bias] = [Component::Embed, Component::PosEmbed, Component::LnFinalBias].map(of);
     let all: f64 = found.parts.iter().map(|part| part.value).sum();
@@ -198,7 +206,7 @@ fn sum<'a>(found: &Attribution, theme: Theme, width: u16) -> Vec<Span<'a>> {
     } else {
         vec![("embed", embed), ("pos", pos), blocks, ("ln_f bias", bias), ("residue", found.residue)]
     };
-    let mut spans = vec![Span::styled(num(found.logit as f32), theme.strong())];
+    let mut spans = vec![Span::styled(format!("{}{}", app.delta(), num(found.logit as f32)), theme.strong())];
     for (i, (name, value)) in terms.into_iter().enumerate() {
         spans.push(Span::styled(format!(" {} {name} ", if i == 0 { '=' } else { '+' }), theme.dim()));
         spans.push(Span::styled(num(value as f32), theme.text()));
@@ -215,55 +223,93 @@ pub(super) fn ink(value: f64, theme: Theme) -> Style {
 }
 
 /// A line of a list: a name, a number, a bar as long as it is large.
-fn draw_entry(
-    buffer: &mut Buffer,
-    area: Rect,
-    (name, value): (&str, f64),
-    most: f64,
+struct Entry {
+    name: String,
+    /// Where differences are shown, that in base and that in the changed run.
+    sides: Option<[f64; 2]>,
+    value: f64,
     selected: bool,
-    theme: Theme,
-) {
-    const NAME: usize = 11;
-    let width = usize::from(area.width).saturating_sub(NAME + 11);
-    let style = if selected { theme.selected() } else { theme.text() };
-    let share = if most > 0.0 { (value.abs() / most) as f32 } else { 0.0 };
-    let spans = [
-        Span::styled(if selected { "▸" } else { " " }, theme.accent()),
-        Span::styled(pad(name, NAME), style),
-        Span::styled(format!("{:>8} ", num(value as f32)), style),
-        Span::styled(bar(share, width), ink(value, theme)),
-    ];
-    put_line(buffer, area, &spans);
 }
 
-fn draw_parts(app: &App, found: &Attribution, layout: &Layout, buffer: &mut Buffer) {
+impl Entry {
+    fn new<T>(name: String, of: &Answer<T>, value: impl Fn(&T) -> f64, selected: bool) -> Self {
+        let sides = of.minus.as_ref().map(|base| [value(base), value(&of.of)]);
+        Self { name, sides, value: of.shown(value), selected }
+    }
+
+    fn draw(&self, area: Rect, most: f64, theme: Theme, buffer: &mut Buffer) {
+        const NAME: usize = 11;
+        let sides = self.sides.filter(|_| area.width >= WITH_SIDES);
+        let width = usize::from(area.width).saturating_sub(NAME + 11 + if sides.is_some() { 18 } else { 0 });
+        let style = if self.selected { theme.selected() } else { theme.text() };
+        let share = if most > 0.0 { (self.value.abs() / most) as f32 } else { 0.0 };
+        let sides = sides.map_or_else(String::new, |[base, changed]| {
+            format!("{:>8} {:>8} ", num(base as f32), num(changed as f32))
+        });
+        let spans = [
+            Span::styled(if self.selected { "▸" } else { " " }, theme.accent()),
+            Span::styled(pad(&self.name, NAME), style),
+            Span::styled(sides, if self.selected { style } else { theme.dim() }),
+            Span::styled(format!("{:>8} ", num(self.value as f32)), style),
+            Span::styled(bar(share, width), ink(self.value, theme)),
+        ];
+        put_line(buffer, area, &spans);
+    }
+}
+
+/// Columns from which on a list of differences also has what they are between.
+const WITH_SIDES: u16 = 46;
+
+/// What is listed, in which order, and the heads of its columns where there are several.
+fn draw_heading(text: &str, differs: bool, area: Rect, theme: Theme, buffer: &mut Buffer) {
+    let what = match differs {
+        false => format!("{text}, largest first"),
+        true if area.width < WITH_SIDES => format!("{text}, largest |Δ| first"),
+        true => format!("{}{:>8} {:>8} {:>8}   |Δ|", pad(&format!(" {text}"), 12), "base", "changed", "Δ"),
+    };
+    put_line(buffer, area, &[Span::styled(what, theme.strong())]);
+}
+
+fn draw_parts(app: &App, found: &Answer<Attribution>, layout: &Layout, buffer: &mut Buffer) {
     let theme = app.theme;
-    let ranked = found.ranked();
+    let ranked = found.shown(Attribution::clone).ranked();
     let component = component(app);
     let at = ranked.iter().position(|part| part.component == component);
-    let heading = format!("{} parts, largest first", ranked.len());
-    put_line(buffer, layout.list_title, &[Span::styled(heading, theme.strong())]);
+    let text = format!("{} parts", ranked.len());
+    draw_heading(&text, found.differs(), layout.list_title, theme, buffer);
     let most = ranked.first().map_or(0.0, |part| part.value.abs());
     for (line, y) in shown(at, layout.list.height.into(), ranked.len()).zip(layout.list.top()..) {
         let row = Rect { y, height: 1, ..layout.list };
         match line.and_then(|i| Some((i, ranked.get(i)?))) {
-            Some((i, Part { component, value })) => {
-                draw_entry(buffer, row, (&component.to_string(), *value), most, Some(i) == at, theme);
+            Some((i, Part { component, .. })) => {
+                let value = |of: &Attribution| of.value(*component).unwrap_or(0.0);
+                let entry = Entry::new(component.to_string(), found, value, Some(i) == at);
+                entry.draw(row, most, theme, buffer);
             }
             None => put_line(buffer, row, &[Span::styled("  …", theme.dim())]),
         }
     }
 }
 
-fn draw_neurons(app: &App, neurons: &[Neuron], selected: usize, layout: &Layout, buffer: &mut Buffer) {
+fn draw_neurons(
+    app: &App,
+    neurons: &[Answer<Neuron>],
+    selected: usize,
+    layout: &Layout,
+    buffer: &mut Buffer,
+) {
     let theme = app.theme;
-    let heading = format!("neurons of MLP {}, largest first", app.selection.layer);
-    put_line(buffer, layout.list_title, &[Span::styled(heading, theme.strong())]);
-    let most = neurons.first().map_or(0.0, |n| n.value.abs());
+    let differs = neurons.first().is_some_and(Answer::differs);
+    let text = match differs {
+        true if layout.list_title.width >= WITH_SIDES => format!("of MLP {}", app.selection.layer),
+        _ => format!("neurons of MLP {}", app.selection.layer),
+    };
+    draw_heading(&text, differs, layout.list_title, theme, buffer);
+    let most = neurons.first().map_or(0.0, |n| n.shown(|n| n.value).abs());
     for ((i, n), y) in neurons.iter().enumerate().zip(layout.list.top()..layout.list.bottom()) {
         let row = Rect { y, height: 1, ..layout.list };
         let name = format!("{}.{}", app.selection.layer, n.neuron);
-        draw_entry(buffer, row, (&name, n.value), most, i == selected, theme);
+        Entry::new(name, n, |n| n.value, i == selected).draw(row, most, theme, buffer);
     }
 }
 
@@ -327,11 +373,11 @@ pub fn inspect<'a>(app: &'a App, run: &'a Run) -> Vec<Vec<Span<'a>>> {
     let Some(found) = attribution(app) else { return Vec::new() };
     if let (Some(at), Some(neurons)) = (line(app), neurons(app)) {
         let Some(n) = neurons.get(at) else { return Vec::new() };
-        let first = vec![
-            Span::styled(format!("neuron {}.{}", app.selection.layer, n.neuron), theme.accent()),
-            Span::styled(format!(" wrote {}", num(n.value as f32)), theme.strong()),
-            Span::styled(format!(" at post = {}", num(n.post)), theme.text()),
-        ];
+        let mut first =
+            vec![Span::styled(format!("neuron {}.{}", app.selection.layer, n.neuron), theme.accent())];
+        first.extend(wrote(n, theme, |n| n.value));
+        first.push(Span::styled("at post = ", theme.text()));
+        first.extend(what_if::spans(n, theme, |n| n.post));
         return vec![
             first,
             vec![Span::styled(
@@ -341,16 +387,13 @@ pub fn inspect<'a>(app: &'a App, run: &'a Run) -> Vec<Vec<Span<'a>>> {
         ];
     }
     let component = component(app);
-    let value = found.value(component).unwrap_or_default();
-    let rank = found.ranked().iter().position(|part| part.component == component).map_or(0, |at| at + 1);
-    let first = vec![
-        Span::styled(component.to_string(), theme.accent()),
-        Span::styled(format!(" wrote {}", num(value as f32)), theme.strong()),
-        Span::styled(
-            format!(" of {}   rank {rank} of {}", num(found.logit as f32), found.parts.len()),
-            theme.text(),
-        ),
-    ];
+    let ranked = found.shown(Attribution::clone).ranked();
+    let rank = ranked.iter().position(|part| part.component == component).map_or(0, |at| at + 1);
+    let mut first = vec![Span::styled(component.to_string(), theme.accent())];
+    first.extend(wrote(found, theme, |of| of.value(component).unwrap_or_default()));
+    let all = num(found.shown(|of| of.logit) as f32);
+    let said = format!("of {}{all}   rank {rank} of {}", app.delta(), ranked.len());
+    first.push(Span::styled(said, theme.text()));
     let what = match component {
         Component::Head(..) => "x = z · W_O of this head, without b_O; Enter: its map",
         Component::Mlp(_) => "x = post · W_out, without b_out; Enter: its neurons",
@@ -370,6 +413,16 @@ pub fn inspect<'a>(app: &'a App, run: &'a Run) -> Vec<Vec<Span<'a>>> {
     vec![first, second]
 }
 
+/// What was written.
+fn wrote<'a, T>(of: &Answer<T>, theme: Theme, value: impl Fn(&T) -> f64) -> Vec<Span<'a>> {
+    if of.differs() {
+        let mut spans = vec![Span::styled(" wrote: ", theme.dim())];
+        spans.extend(what_if::spans(of, theme, |of| value(of) as f32));
+        return spans;
+    }
+    vec![Span::styled(format!(" wrote {} ", num(value(&of.of) as f32)), theme.strong())]
+}
+
 pub fn hit(app: &App, run: &Run, area: Rect, x: u16, y: u16) -> Option<Hit> {
     let found = attribution(app)?;
     let layout = layout(area);
@@ -377,7 +430,7 @@ pub fn hit(app: &App, run: &Run, area: Rect, x: u16, y: u16) -> Option<Hit> {
         if line(app).is_some() {
             return None;
         }
-        let ranked = found.ranked();
+        let ranked = found.shown(Attribution::clone).ranked();
         let at = ranked.iter().position(|part| part.component == component(app)).unwrap_or(0);
         let mut lines = shown(Some(at), layout.list.height.into(), ranked.len());
         let cell = match ranked.get(lines.nth(usize::from(y - layout.list.y))??)?.component {
@@ -414,7 +467,7 @@ pub fn go(app: &mut App, run: &Run, right: isize, down: isize) {
     }
     let (layer, column) = cell(app, run);
     let config = run.config();
-    let n_columns = config.n_head + if attribution(app).is_some_and(Attribution::is_changed) { 4 } else { 3 };
+    let n_columns = config.n_head + if attribution(app).is_some_and(|of| of.is_changed()) { 4 } else { 3 };
     let cell = (moved(layer, down, config.n_layer), moved(column, right, n_columns));
     app.selection = at_cell(app.selection, run, cell);
 }

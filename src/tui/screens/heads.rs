@@ -8,10 +8,11 @@ use ratatui::text::Span;
 use unicode_width::UnicodeWidthStr;
 
 use super::{Hit, position_label};
+use crate::analysis::View;
+use crate::analysis::answer::Answer;
 use crate::analysis::chart::{Chart, Labels};
-use crate::analysis::effects::{Effect, Effects, Measure, Question};
+use crate::analysis::effects::{Effect, Effects, Question};
 use crate::analysis::heads::{Atlas, Metric};
-use crate::analysis::{Matrix, View};
 use crate::engine::{Job, Look, Request, Seen, Slot};
 use crate::hooks::{Axis, Site};
 use crate::interventions::Interventions;
@@ -20,6 +21,7 @@ use crate::tui::app::{Activity, App, Screen, Selection};
 use crate::tui::command::Command;
 use crate::tui::text::{fit, num, pad, put, put_line, short};
 use crate::tui::update::{move_head, move_layer, next_of};
+use crate::tui::what_if;
 use crate::tui::widgets::bar::bar;
 use crate::tui::widgets::chart as grid;
 use crate::tui::widgets::heatmap::{self, Form, Plot, Zoom};
@@ -39,11 +41,11 @@ pub struct State {
     pub random: bool,
     pub seed: u64,
     /// What was measured on random tokens, and on which.
-    pub repeated: Option<(Repeat, Arc<Atlas>)>,
+    pub repeated: Option<(Repeat, Arc<Answer<Atlas>>)>,
     /// What is being measured.
     asked: Option<Repeat>,
     /// What each head is worth, and the run in which.
-    pub effects: Option<(u64, Arc<Effects>)>,
+    pub effects: Option<(u64, Arc<Answer<Effects>>)>,
     pub filter: Filter,
 }
 
@@ -53,6 +55,8 @@ pub struct Repeat {
     pub n: usize,
     pub seed: u64,
     pub interventions: Interventions,
+    /// Whether what they change is asked.
+    pub differs: bool,
 }
 
 impl Default for State {
@@ -129,11 +133,11 @@ impl Filter {
 /// What is measured on random tokens now.
 fn repeat(app: &App, run: &Run) -> Repeat {
     let n = RANDOM.min(run.config().n_positions / 2);
-    Repeat { n, seed: app.heads.seed, interventions: run.input.interventions.clone() }
+    Repeat { n, seed: app.heads.seed, interventions: run.input.interventions.clone(), differs: app.differs() }
 }
 
 /// The heads as they are measured now.
-fn atlas<'a>(app: &'a App, run: &Run) -> Option<&'a Atlas> {
+fn atlas<'a>(app: &'a App, run: &Run) -> Option<&'a Answer<Atlas>> {
     let atlas = if app.heads.random {
         let (of, atlas) = app.heads.repeated.as_ref()?;
         (*of == repeat(app, run)).then_some(&**atlas)?
@@ -147,7 +151,7 @@ fn atlas<'a>(app: &'a App, run: &Run) -> Option<&'a Atlas> {
     ((atlas.n_layer, atlas.n_head) == dims).then_some(atlas)
 }
 
-fn effects(app: &App) -> Option<&Effects> {
+fn effects(app: &App) -> Option<&Answer<Effects>> {
     let (of, effects) = app.heads.effects.as_ref()?;
     (*of == app.run_id).then_some(effects)
 }
@@ -160,28 +164,32 @@ struct Ranked {
     value: f32,
 }
 
-/// The chosen number of every head: as a chart, and in order, what matters most first.
+/// The chosen number of every head: as a chart, and in order, what matters most first; of
+/// differences the largest in size.
 fn shown(app: &App, run: &Run) -> Option<(Chart, Vec<Ranked>)> {
-    let ranked = |(i, (layer, head, value))| Ranked { rank: i + 1, layer, head, value };
-    match app.heads.number {
+    let number = app.heads.number;
+    let (chart, differs) = match number {
         Number::Score(metric) => {
             let atlas = atlas(app, run)?;
-            let heads = atlas.ranked(metric).into_iter().map(|s| (s.layer, s.head, s.get(metric)));
-            Some((atlas.chart(metric), heads.enumerate().map(ranked).collect()))
+            (atlas.shown(|atlas| atlas.chart(metric)), atlas.differs())
         }
         Number::Effect => {
             let effects = effects(app)?;
-            let of_head = |effect: &Effect| Some((effect.layer, effect.head?, effect.delta_logprob as f32));
-            let mut heads: Vec<_> = effects.all.iter().filter_map(of_head).collect();
-            let values = heads.iter().map(|(_, _, value)| *value).collect();
-            let dims = (run.config().n_layer, run.config().n_head);
-            let values = Matrix::new(values, dims.0, dims.1).ok()?;
-            let chart = effects.chart(run, Measure::DeltaLogprob);
-            let chart = Chart { columns: Labels::numbered("head"), values, ..chart };
-            heads.sort_by(|a, b| a.2.total_cmp(&b.2));
-            Some((chart, heads.into_iter().enumerate().map(ranked).collect()))
+            (effects.shown(|effects| effects.chart_of_heads(run)), effects.differs())
         }
-    }
+    };
+    let n_head = chart.values.n_columns;
+    let values = (0..chart.values.n_rows).flat_map(|layer| chart.values.row(layer));
+    let mut heads: Vec<_> = values.enumerate().map(|(i, value)| (i / n_head, i % n_head, value)).collect();
+    let matters = |value: f32| match number {
+        _ if value.is_nan() => f32::NEG_INFINITY,
+        _ if differs => value.abs(),
+        Number::Score(_) => value,
+        Number::Effect => -value,
+    };
+    heads.sort_by(|a, b| matters(b.2).total_cmp(&matters(a.2)));
+    let ranked = |(i, (layer, head, value))| Ranked { rank: i + 1, layer, head, value };
+    Some((chart, heads.into_iter().enumerate().map(ranked).collect()))
 }
 
 /// The grid, and a name for its file.
@@ -292,8 +300,11 @@ pub fn draw(app: &App, run: &Run, area: Rect, buffer: &mut Buffer) {
         }
         (Number::Effect, None) => "what the prediction gains without the head".into(),
     };
-    let title =
-        [Span::styled(format!("{}   ", number.title()), theme.strong()), Span::styled(doc, theme.text())];
+    let delta = app.delta();
+    let title = [
+        Span::styled(format!("{delta}{}   ", number.title()), theme.strong()),
+        Span::styled(doc, theme.text()),
+    ];
     put_line(buffer, layout.title, &title);
     draw_source(app, run, layout.on, buffer);
     if let Some(area) = layout.map {
@@ -314,7 +325,8 @@ pub fn draw(app: &App, run: &Run, area: Rect, buffer: &mut Buffer) {
 fn draw_map(app: &App, run: &Run, area: Rect, buffer: &mut Buffer) {
     let theme = app.theme;
     let Some(map) = app.map(Slot::Main).filter(|map| map.view == pattern(app)) else { return };
-    let said = format!("attention of {}.{}", app.selection.layer, app.selection.head);
+    let delta = app.delta();
+    let said = format!("{delta}attention of {}.{}", app.selection.layer, app.selection.head);
     let title = [
         Span::styled(said, theme.accent()),
         Span::styled("  down: the token that reads · across: what it reads", theme.dim()),
@@ -351,7 +363,9 @@ fn draw_source(app: &App, run: &Run, area: Rect, buffer: &mut Buffer) {
         Span::styled(keys, theme.dim()),
     ];
     let most = match app.heads.number {
-        Number::Score(metric) => atlas(app, run).and_then(|atlas| atlas.most(metric)),
+        Number::Score(metric) => {
+            atlas(app, run).and_then(|atlas| Some(atlas).filter(|atlas| !atlas.differs())?.most(metric))
+        }
         Number::Effect => None,
     };
     if let Some(most) = most.filter(|most| *most < 1.0) {
@@ -416,29 +430,48 @@ pub fn inspect<'a>(app: &'a App, run: &'a Run) -> Vec<Vec<Span<'a>>> {
     let theme = app.theme;
     let Some(atlas) = atlas(app, run) else { return Vec::new() };
     let (layer, head) = (app.selection.layer, app.selection.head);
-    let scores = atlas.get(layer, head);
     let number = app.heads.number;
+    let of_metric = |metric: Metric| atlas.shown(|atlas| atlas.get(layer, head).get(metric));
+    let delta = if atlas.differs() { "Δ " } else { "" };
     let part = |metric: Metric| {
         let unit = if metric.unit().is_empty() { String::new() } else { format!(" {}", metric.unit()) };
         let style = if Number::Score(metric) == number { theme.accent() } else { theme.text() };
         [
-            Span::styled(format!("{} ", metric.word()), theme.dim()),
-            Span::styled(format!("{}{unit}  ", num(scores.get(metric))), style),
+            Span::styled(format!("{delta}{} ", metric.word()), theme.dim()),
+            Span::styled(format!("{}{unit}  ", num(of_metric(metric))), style),
         ]
     };
+    let of_head = |effects: &Effects| {
+        let of_head = |effect: &&Effect| (effect.layer, effect.head) == (layer, Some(head));
+        effects.all.iter().find(of_head).map_or(f32::NAN, |effect| effect.delta_logprob as f32)
+    };
     let mut first = vec![Span::styled(format!("head {layer}.{head}  "), theme.accent())];
-    first.extend(Metric::ALL[..4].iter().flat_map(|&metric| part(metric)));
-    let mut second: Vec<_> = Metric::ALL[4..].iter().flat_map(|&metric| part(metric)).collect();
-    let of_head = |effect: &&Effect| (effect.layer, effect.head) == (layer, Some(head));
-    if let Some(effect) = effects(app).and_then(|effects| effects.all.iter().find(of_head)) {
+    let mut second = Vec::new();
+    // The chosen number in all three, where there are three.
+    match number {
+        Number::Score(metric) if atlas.differs() => {
+            first.push(Span::styled(format!("{} ", metric.word()), theme.dim()));
+            first.extend(what_if::spans(atlas, theme, |atlas| atlas.get(layer, head).get(metric)));
+            second.extend(Metric::ALL.into_iter().filter(|other| *other != metric).flat_map(part));
+        }
+        _ => {
+            first.extend(Metric::ALL[..4].iter().flat_map(|&metric| part(metric)));
+            second.extend(Metric::ALL[4..].iter().flat_map(|&metric| part(metric)));
+        }
+    }
+    if let Some(effects) = effects(app) {
         let style = if number == Number::Effect { theme.accent() } else { theme.text() };
         second.push(Span::styled("effect ", theme.dim()));
-        second.push(Span::styled(format!("{} nats  ", num(effect.delta_logprob as f32)), style));
+        if effects.differs() {
+            second.extend(what_if::spans(effects, theme, of_head));
+        } else {
+            second.push(Span::styled(format!("{} nats  ", num(of_head(effects))), style));
+        }
     }
     if let Some((_, ranked)) = shown(app, run) {
         let rank = ranked.iter().find(|ranked| is_selected(app, ranked)).map_or(0, |ranked| ranked.rank);
-        let said = format!("{rank} of {} by {}", ranked.len(), number.word());
-        second.push(Span::styled(said, theme.text()));
+        let size = if atlas.differs() { format!("|Δ {}|", number.word()) } else { number.word().into() };
+        second.push(Span::styled(format!("{rank} of {} by {size}", ranked.len()), theme.text()));
     }
     let third = vec![
         Span::styled(format!("= {}", number.formula()), theme.focus()),
@@ -510,13 +543,13 @@ pub fn measure(app: &mut App) -> Option<Request> {
     app.job_id += 1;
     let id = app.job_id;
     app.activity = Some(Activity::Running { id, layer: 0, n_layer: run.config().n_layer, left: 0 });
-    let Repeat { n, seed, interventions } = repeat.clone();
+    let Repeat { n, seed, interventions, differs } = repeat.clone();
     app.heads.asked = Some(repeat);
-    Some(Request::Job(Job::Repeat { id, n, seed, interventions }))
+    Some(Request::Job(Job::Repeat { id, n, seed, interventions, differs }))
 }
 
 /// The heads on random tokens were measured.
-pub fn measured(app: &mut App, atlas: Arc<Atlas>) {
+pub fn measured(app: &mut App, atlas: Arc<Answer<Atlas>>) {
     app.heads.repeated = app.heads.asked.take().map(|asked| (asked, atlas));
 }
 
@@ -532,8 +565,9 @@ fn ablate(app: &mut App) -> Vec<Request> {
     app.heads.number = Number::Effect;
     app.job_id += 1;
     let id = app.job_id;
-    let of = run.config().n_layer * (run.config().n_head + 1);
+    let minus = what_if::against(app);
+    let of = (1 + usize::from(minus.is_some())) * run.config().n_layer * (run.config().n_head + 1);
     app.activity = Some(Activity::Working { id, what: "ablating", done: 0, of });
     let question = Question { position: app.selection.position, token: None, mean: false };
-    vec![Request::Job(Job::Effects { id, run, question })]
+    vec![Request::Job(Job::Effects { id, run, minus, question })]
 }

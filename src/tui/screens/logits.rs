@@ -2,15 +2,18 @@
 
 use ratatui::buffer::Buffer;
 use ratatui::layout::Rect;
+use ratatui::style::Style;
 use ratatui::text::{Line, Span};
 
-use super::Hit;
+use super::{Hit, attribution};
 use crate::analysis::View;
+use crate::analysis::logits::{Candidate, Next};
 use crate::engine::{Look, Slot};
 use crate::hooks::{Axis, Site};
 use crate::run::Run;
 use crate::tui::app::{App, Selection};
 use crate::tui::text::{num, pad, put_line, put_right};
+use crate::tui::what_if::{self, signed};
 use crate::tui::widgets::bar::bar;
 use crate::tui::widgets::heatmap::{self, Form, Plot, Zoom};
 
@@ -90,58 +93,37 @@ pub fn draw(app: &App, run: &Run, area: Rect, buffer: &mut Buffer) {
         Span::styled(format!("{} ({position})", run.token_text(position)), theme.accent()),
     ];
     let next = app.next().filter(|next| next.position == position);
-    match next.map(|next| next.actual) {
-        Some(Some(actual)) => title.push(Span::styled(
-            format!(
-                "   next in the prompt: {}, rank {}, p {:.4}, {:.2} bits",
-                run.model.tokenizer.show(actual.id),
-                actual.rank,
-                actual.prob,
-                -actual.prob.log2()
-            ),
-            theme.text(),
-        )),
-        Some(None) => {
+    match next.map(|next| (next, next.actual)) {
+        Some((next, Some(actual))) => {
+            let token = run.model.tokenizer.show(actual.id);
+            title.push(Span::styled(format!("   next in the prompt: {token}, "), theme.text()));
+            if next.differs() {
+                title.push(Span::styled("p: ", theme.dim()));
+                title.extend(what_if::spans(next, theme, |next| next.actual.map_or(f32::NAN, |c| c.prob)));
+            } else {
+                let bits = -actual.prob.log2();
+                let said = format!("rank {}, p {:.4}, {bits:.2} bits", actual.rank, actual.prob);
+                title.push(Span::styled(said, theme.text()));
+            }
+        }
+        Some((_, None)) => {
             title.push(Span::styled("   the end of the prompt: the network goes on from here", theme.text()));
         }
         None => {}
     }
     put_line(buffer, layout.title, &title);
     if let Some(next) = next {
-        put_line(
-            buffer,
-            layout.heading,
-            &[Span::styled(format!(" rank  {} prob", pad("token", 16)), theme.dim())],
-        );
-        put_right(buffer, layout.heading, &Line::from(Span::styled("logit", theme.dim())));
-        let bar_width = usize::from(layout.list.width).saturating_sub(42);
-        let most = next.top.first().map_or(1.0, |c| c.prob);
-        for ((i, candidate), y) in next.top.iter().enumerate().zip(layout.list.top()..layout.list.bottom()) {
-            let selected = i == app.selection.candidate;
-            let is_next = next.actual.is_some_and(|actual| actual.id == candidate.id);
-            let ink = if selected {
-                theme.selected()
-            } else if is_next {
-                theme.good()
-            } else {
-                theme.text()
-            };
-            let spans = [
-                Span::styled(if selected { "▸" } else { " " }, theme.accent()),
-                Span::styled(format!("{:>3}  ", candidate.rank), theme.dim()),
-                Span::styled(pad(&run.model.tokenizer.show(candidate.id), 16), ink),
-                Span::styled(format!(" {:.4}  ", candidate.prob), theme.text()),
-                Span::styled(pad(&bar(candidate.prob / most, bar_width), bar_width), theme.focus()),
-                Span::styled(format!(" {:>8}", num(candidate.logit)), theme.dim()),
-            ];
-            put_line(buffer, Rect { y, height: 1, ..layout.list }, &spans);
+        match &next.minus {
+            Some(base) => draw_moved(app, run, (next, base), &layout, buffer),
+            None => draw_likeliest(app, run, next, &layout, buffer),
         }
-        draw_settings(app, next.entropy_bits, layout.settings, buffer);
+        let entropy = next.shown(|next| next.entropy_bits);
+        draw_settings(app, entropy, layout.settings, buffer);
     }
     let what = [
         Span::styled(
             if app.differs() {
-                "every position × the vocabulary, changed − base (the list above: changed)"
+                "every position × the vocabulary, changed − base"
             } else {
                 "every position × the vocabulary"
             },
@@ -164,6 +146,68 @@ pub fn draw(app: &App, run: &Run, area: Rect, buffer: &mut Buffer) {
     }
 }
 
+/// The mark and the ink of a line of the list.
+fn ink(app: &App, next: &Next, i: usize) -> (&'static str, Style) {
+    let theme = app.theme;
+    let is_next = next.actual.is_some_and(|actual| actual.id == next.top[i].id);
+    match (i == app.selection.candidate, is_next) {
+        (true, _) => ("▸", theme.selected()),
+        (false, true) => (" ", theme.good()),
+        (false, false) => (" ", theme.text()),
+    }
+}
+
+/// The likeliest tokens, likeliest first.
+fn draw_likeliest(app: &App, run: &Run, next: &Next, layout: &Layout, buffer: &mut Buffer) {
+    let theme = app.theme;
+    let heading = Span::styled(format!(" rank  {} prob", pad("token", 16)), theme.dim());
+    put_line(buffer, layout.heading, &[heading]);
+    put_right(buffer, layout.heading, &Line::from(Span::styled("logit", theme.dim())));
+    let bar_width = usize::from(layout.list.width).saturating_sub(42);
+    let most = next.top.first().map_or(1.0, |c| c.prob);
+    for ((i, candidate), y) in next.top.iter().enumerate().zip(layout.list.top()..layout.list.bottom()) {
+        let (mark, ink) = ink(app, next, i);
+        let spans = [
+            Span::styled(mark, theme.accent()),
+            Span::styled(format!("{:>3}  ", candidate.rank), theme.dim()),
+            Span::styled(pad(&run.model.tokenizer.show(candidate.id), 16), ink),
+            Span::styled(format!(" {:.4}  ", candidate.prob), theme.text()),
+            Span::styled(pad(&bar(candidate.prob / most, bar_width), bar_width), theme.focus()),
+            Span::styled(format!(" {:>8}", num(candidate.logit)), theme.dim()),
+        ];
+        put_line(buffer, Rect { y, height: 1, ..layout.list }, &spans);
+    }
+}
+
+/// The tokens whose probability moved most: both probabilities, and how the logarithm moved.
+fn draw_moved(app: &App, run: &Run, (next, base): (&Next, &Next), layout: &Layout, buffer: &mut Buffer) {
+    let theme = app.theme;
+    let heading = format!(" rank  {} p base  changed  Δ log p  |Δp|", pad("token", 16));
+    put_line(buffer, layout.heading, &[Span::styled(heading, theme.dim())]);
+    let bar_width = usize::from(layout.list.width).saturating_sub(49);
+    let moved: Vec<_> = next.top.iter().zip(&base.top).map(|(now, before)| now.prob - before.prob).collect();
+    let most = moved.iter().map(|x| x.abs()).fold(0.0, f32::max);
+    let lines = next.top.iter().zip(&base.top).enumerate();
+    for ((i, (now, before)), y) in lines.zip(layout.list.top()..layout.list.bottom()) {
+        let (mark, ink) = ink(app, next, i);
+        let share = if most > 0.0 { moved[i].abs() / most } else { 0.0 };
+        let spans = [
+            Span::styled(mark, theme.accent()),
+            Span::styled(format!("{:>3}  ", now.rank), theme.dim()),
+            Span::styled(pad(&run.model.tokenizer.show(now.id), 16), ink),
+            Span::styled(format!(" {:.4}   {:.4} ", before.prob, now.prob), theme.text()),
+            Span::styled(format!("{:>8}  ", signed(log_ratio(now, before))), theme.accent()),
+            Span::styled(bar(share, bar_width), attribution::ink(moved[i].into(), theme)),
+        ];
+        put_line(buffer, Rect { y, height: 1, ..layout.list }, &spans);
+    }
+}
+
+/// What was added to the logarithm of a probability.
+fn log_ratio(now: &Candidate, before: &Candidate) -> f64 {
+    f64::from(now.prob).ln() - f64::from(before.prob).ln()
+}
+
 fn draw_settings(app: &App, entropy: f64, area: Rect, buffer: &mut Buffer) {
     let theme = app.theme;
     let sampling = &app.sampling;
@@ -172,8 +216,12 @@ fn draw_settings(app: &App, entropy: f64, area: Rect, buffer: &mut Buffer) {
     } else {
         "0: the likeliest".into()
     };
+    let entropy = match app.differs() {
+        true => ("Δ entropy", format!("{entropy:+.2} bits"), ""),
+        false => ("entropy", format!("{entropy:.2} bits"), ""),
+    };
     let lines = [
-        ("entropy", format!("{entropy:.2} bits"), ""),
+        entropy,
         ("", String::new(), ""),
         ("temperature", temperature, "t T"),
         ("top-k", sampling.top_k.map_or("off".into(), |k| k.to_string()), "< >"),
@@ -198,9 +246,17 @@ pub fn inspect<'a>(app: &'a App, run: &'a Run) -> Vec<Vec<Span<'a>>> {
     let theme = app.theme;
     let Some(next) = app.next() else { return Vec::new() };
     let Some(candidate) = next.top.get(app.selection.candidate) else { return Vec::new() };
-    let first = vec![
-        Span::styled(run.model.tokenizer.show(candidate.id), theme.accent()),
-        Span::styled(
+    let mut first = vec![Span::styled(run.model.tokenizer.show(candidate.id), theme.accent())];
+    if let Some(before) = next.minus.as_ref().and_then(|base| base.top.get(app.selection.candidate)) {
+        let at = app.selection.candidate;
+        first.push(Span::styled("  p: ", theme.dim()));
+        first.extend(what_if::spans(next, theme, |next| next.top[at].prob));
+        first.push(Span::styled(" Δ log p ", theme.dim()));
+        first.push(Span::styled(signed(log_ratio(candidate, before)), theme.accent()));
+        let ranks = format!("   rank {} → {}   id {}", before.rank, candidate.rank, candidate.id);
+        first.push(Span::styled(ranks, theme.text()));
+    } else {
+        first.push(Span::styled(
             format!(
                 "  id {}   rank {}   p {:.5}   logit {}   log p {:.4}",
                 candidate.id,
@@ -210,8 +266,8 @@ pub fn inspect<'a>(app: &'a App, run: &'a Run) -> Vec<Vec<Span<'a>>> {
                 candidate.prob.ln()
             ),
             theme.text(),
-        ),
-    ];
+        ));
+    }
     let second = vec![Span::styled(
         "probabilities are the network's own, at temperature 1; the settings act on what g and G append",
         theme.dim(),

@@ -63,6 +63,11 @@ pub fn step(app: &App) -> Step {
     Step { kind, layer: Kind::BLOCK.contains(&kind).then_some(app.selection.layer) }
 }
 
+/// Whether another run may differ in the step: the tokens themselves are those of the prompt.
+pub fn differs(app: &App) -> bool {
+    app.walk.kind != Kind::Tokens
+}
+
 /// Goes to a step.
 pub fn go_to(app: &mut App, step: Step) {
     app.walk.kind = step.kind;
@@ -214,10 +219,12 @@ pub fn inspect<'a>(app: &'a App, run: &'a Run) -> Vec<Vec<Span<'a>>> {
         third.push(Span::styled(format!("{} ", fact.name), theme.dim()));
         third.push(Span::styled(format!("{}   ", cell(&fact.value)), theme.text()));
     }
-    let fourth = vec![Span::styled(
-        "colours: a cell of weights is a mean, on a range of its own; of all else the largest |x|, ranged as in Stages",
-        theme.dim(),
-    )];
+    let fourth = if app.differs() {
+        "changed − base is what has a Δ; weights, words, curve and check are those of the changed run"
+    } else {
+        "colours: a cell of weights is a mean, on a range of its own; of all else the largest |x|, ranged as in Stages"
+    };
+    let fourth = vec![Span::styled(fourth, theme.dim())];
     vec![first, second, third, fourth]
 }
 

@@ -1,0 +1,154 @@
+//! What is asked of one run, or of two to see what differs.
+
+use std::ops::Deref;
+
+use super::Matrix;
+use super::chart::Chart;
+use crate::error::Result;
+use crate::hooks::Quantity;
+use crate::run::Run;
+
+/// Something that another of its kind can be taken off.
+pub trait Minus {
+    #[must_use]
+    fn minus(&self, base: &Self) -> Self;
+}
+
+/// −inf where both are: a masked cell stays one.
+impl Minus for f32 {
+    fn minus(&self, base: &Self) -> Self {
+        if *self == Self::NEG_INFINITY && base == self { *self } else { self - base }
+    }
+}
+
+impl Minus for f64 {
+    fn minus(&self, base: &Self) -> Self {
+        self - base
+    }
+}
+
+/// Value by value, for matrices of one shape.
+impl Minus for Matrix {
+    fn minus(&self, base: &Self) -> Self {
+        let of_row = |(a, b): (&[f32], &[f32])| a.iter().zip(b).map(|(a, b)| a.minus(b)).collect::<Vec<_>>();
+        let rows =
+            self.read(|a| base.read(|b| (0..self.n_rows).map(|r| of_row((a.get(r), b.get(r)))).collect()));
+        let rows: Vec<Vec<f32>> = rows;
+        Self::new(rows.concat(), self.n_rows, self.n_columns).expect("as many values as before")
+    }
+}
+
+/// In signed colours; words stay, with a → before those that were others.
+impl Minus for Chart {
+    fn minus(&self, base: &Self) -> Self {
+        let values = self.values.minus(&base.values);
+        let texts = match self.quantity {
+            // They spell the values out.
+            Quantity::Rank => {
+                let all = (0..values.n_rows).flat_map(|r| values.row(r));
+                all.map(|x| if x == 0.0 { "0".into() } else { format!("{x:+}") }).collect()
+            }
+            _ => {
+                let pairs = self.texts.iter().zip(&base.texts);
+                pairs.map(|(a, b)| if a == b { a.clone() } else { format!("→{a}") }).collect()
+            }
+        };
+        Self {
+            title: format!("{}, changed − base", self.title),
+            values,
+            quantity: Quantity::Signed,
+            limit: None,
+            texts,
+            ..self.clone()
+        }
+    }
+}
+
+/// What is said of a run and, where differences are shown, of the run that is taken off.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Answer<T> {
+    pub of: T,
+    pub minus: Option<T>,
+}
+
+impl<T> Answer<T> {
+    /// Asks the run that is taken off first: its answer may settle what both are asked.
+    ///
+    /// # Errors
+    /// Those of `ask`.
+    pub fn ask(
+        of: &Run,
+        minus: Option<&Run>,
+        mut ask: impl FnMut(&Run, Option<&T>) -> Result<T>,
+    ) -> Result<Self> {
+        let minus = minus.map(|run| ask(run, None)).transpose()?;
+        Ok(Self { of: ask(of, minus.as_ref())?, minus })
+    }
+
+    /// What is shown of it: `get` of the one, or the difference of both.
+    pub fn shown<U: Minus>(&self, get: impl Fn(&T) -> U) -> U {
+        let of = get(&self.of);
+        match &self.minus {
+            Some(minus) => of.minus(&get(minus)),
+            None => of,
+        }
+    }
+
+    /// Whether differences are shown.
+    pub fn differs(&self) -> bool {
+        self.minus.is_some()
+    }
+}
+
+/// What is said of the run itself.
+impl<T> Deref for Answer<T> {
+    type Target = T;
+
+    fn deref(&self) -> &T {
+        &self.of
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::analysis::chart::Labels;
+    use proptest::prelude::*;
+
+    fn chart(quantity: Quantity, values: Vec<f32>, texts: Vec<String>) -> Chart {
+        let n = values.len();
+        Chart {
+            title: "what".into(),
+            doc: String::new(),
+            formula: String::new(),
+            rows: Labels::numbered("row"),
+            columns: Labels::numbered("column"),
+            values: Matrix::new(values, 1, n).unwrap(),
+            quantity,
+            limit: Some(1.0),
+            texts,
+        }
+    }
+
+    #[test]
+    fn words_that_changed_are_marked_and_ranks_are_signed() {
+        let words = |words: [&str; 2]| words.map(String::from).to_vec();
+        let of = chart(Quantity::Probability, vec![0.5, 0.25], words(["a", "b"]));
+        let base = chart(Quantity::Probability, vec![0.25, 0.25], words(["a", "c"]));
+        let apart = of.minus(&base);
+        assert_eq!((apart.values.row(0), apart.texts), (vec![0.25, 0.0], words(["a", "→b"])));
+        assert_eq!((apart.quantity, apart.limit), (Quantity::Signed, None));
+        assert_eq!(apart.title, "what, changed − base");
+        let rank = |values| chart(Quantity::Rank, values, words(["?", "?"]));
+        assert_eq!(rank(vec![7.0, 3.0]).minus(&rank(vec![9.0, 3.0])).texts, words(["-2", "0"]));
+    }
+
+    proptest! {
+        #[test]
+        fn nothing_differs_from_itself(values in proptest::collection::vec(-1e30f32..1e30, 6)) {
+            let matrix = Matrix::new(values, 2, 3).unwrap();
+            let apart = matrix.minus(&matrix);
+            prop_assert!((0..2).flat_map(|r| apart.row(r)).all(|x| x.to_bits() == 0));
+        }
+    }
+}

@@ -1,6 +1,9 @@
 //! Changed forward passes, ablation effects and patch sweeps against Hugging Face transformers (see
 //! `fixtures/README.md`), and what must hold of any.
 
+#[path = "interventions/difference.rs"]
+mod difference;
+
 use std::path::Path;
 use std::sync::Arc;
 
@@ -377,6 +380,47 @@ mod command_line {
 
         let figure = actscope(&["render", "resid_post.1", CLEAN, "--ablate", "head:1.5"]).success();
         assert!(String::from_utf8_lossy(&figure.get_output().stdout).contains("what if: zero head:1.5"));
+    }
+
+    #[test]
+    fn the_difference_that_changes_make_is_written() {
+        let change = ["--ablate", "head:1.5", "--difference"];
+        let done =
+            actscope(&[&["export", CLEAN, "-o", "-", "--hooks", "logits"], &change[..]].concat()).success();
+        let file: Value = serde_json::from_slice(&done.get_output().stdout).unwrap();
+        assert_eq!(file["manifest"]["difference"], "changed − base");
+        assert_eq!(file["manifest"]["interventions"][0]["change"], "zero head:1.5");
+        let model = Arc::new(Model::demo());
+        let last = |input: Input| {
+            let run = Run::all(&model, input).unwrap();
+            row(&run, Site::Logits.once(), run.n_tokens() - 1)
+        };
+        let (a, b) =
+            (last(Input::text(CLEAN).with_interventions(list(&["zero head:1.5"]))), last(Input::text(CLEAN)));
+        let tensor: Vec<Vec<f32>> =
+            serde_json::from_value(file["tensors"]["unembed.hook_out"].clone()).unwrap();
+        for ((got, a), b) in tensor.last().unwrap().iter().zip(a).zip(b) {
+            assert_close(f64::from(*got), f64::from(a - b), 1.0, "a logit");
+        }
+
+        for what in ["pattern.2", "heads", "lens", "attribution", "effects"] {
+            let args = [&["render", what, CLEAN, "--width", "150", "--color", "never"], &change[..]].concat();
+            let drawn = actscope(&args).success();
+            let text = String::from_utf8_lossy(&drawn.get_output().stdout).into_owned();
+            assert!(text.contains("changed − base") && text.contains("what if: zero head:1.5"), "{text}");
+        }
+        for (args, words) in [
+            (&["render", "lens", CLEAN, "--difference"][..], "there is none: give one"),
+            (&["export", CLEAN, "-o", "-", "--difference"], "there is none: give one"),
+            (&["render", "wte", CLEAN, "--difference", "--ablate", "mlp:1"], "is the same in every run"),
+            (&["render", "qk", CLEAN, "--difference", "--ablate", "mlp:1"], "is the same in every run"),
+            (
+                &["render", "patch", CLEAN, "--corrupt", CORRUPT, "--difference", "--ablate", "mlp:1"],
+                "compares two prompts",
+            ),
+        ] {
+            assert!(refusal(args).contains(words), "{args:?}: {}", refusal(args));
+        }
     }
 
     #[test]

@@ -8,6 +8,9 @@ use crate::error::Result;
 use crate::hooks::Quantity;
 use crate::run::Run;
 
+/// What a difference is called.
+pub const DIFFERENCE: &str = "changed − base";
+
 /// Something that another of its kind can be taken off.
 pub trait Minus {
     #[must_use]
@@ -27,13 +30,17 @@ impl Minus for f64 {
     }
 }
 
+/// Value by value, for lists of one length.
+impl Minus for Vec<f32> {
+    fn minus(&self, base: &Self) -> Self {
+        self.iter().zip(base).map(|(a, b)| a.minus(b)).collect()
+    }
+}
+
 /// Value by value, for matrices of one shape.
 impl Minus for Matrix {
     fn minus(&self, base: &Self) -> Self {
-        let of_row = |(a, b): (&[f32], &[f32])| a.iter().zip(b).map(|(a, b)| a.minus(b)).collect::<Vec<_>>();
-        let rows =
-            self.read(|a| base.read(|b| (0..self.n_rows).map(|r| of_row((a.get(r), b.get(r)))).collect()));
-        let rows: Vec<Vec<f32>> = rows;
+        let rows: Vec<_> = (0..self.n_rows).map(|r| self.row(r).minus(&base.row(r))).collect();
         Self::new(rows.concat(), self.n_rows, self.n_columns).expect("as many values as before")
     }
 }
@@ -54,7 +61,7 @@ impl Minus for Chart {
             }
         };
         Self {
-            title: format!("{}, changed − base", self.title),
+            title: format!("{}, {DIFFERENCE}", self.title),
             values,
             quantity: Quantity::Signed,
             limit: None,
@@ -72,6 +79,11 @@ pub struct Answer<T> {
 }
 
 impl<T> Answer<T> {
+    /// Of one run.
+    pub fn one(of: T) -> Self {
+        Self { of, minus: None }
+    }
+
     /// Asks the run that is taken off first: its answer may settle what both are asked.
     ///
     /// # Errors

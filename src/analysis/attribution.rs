@@ -11,7 +11,7 @@ use std::fmt;
 
 use rayon::prelude::*;
 
-use super::answer::{Answer, Minus};
+use super::answer::{Answer, DIFFERENCE, Minus};
 use super::chart::{Chart, Labels};
 use super::logits::Next;
 use super::matrix::dot;
@@ -294,6 +294,13 @@ impl Attribution {
 }
 
 impl Answer<Attribution> {
+    /// As [`Attribution::chart`]; a difference has the interventions as a part of their own.
+    pub fn chart(&self, run: &Run) -> Chart {
+        let chart = self.shown(Attribution::clone).chart(run);
+        let difference = if self.differs() { format!(", {DIFFERENCE}") } else { String::new() };
+        Chart { title: format!("{}{difference}", chart.title), ..chart }
+    }
+
     /// The same of this and of the run that is taken off: those whose share differs most.
     ///
     /// # Errors

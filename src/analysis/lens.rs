@@ -9,6 +9,7 @@ use std::ops::Range;
 use candle_core::{DType, Device, Tensor};
 use rayon::prelude::*;
 
+use super::answer::Answer;
 use super::chart::{Chart, Labels};
 use super::logits::{Candidate, Softmax, rank, top};
 use super::{Matrix, View};
@@ -106,7 +107,8 @@ pub struct Reading {
 }
 
 impl Reading {
-    fn get(&self, show: Show) -> f32 {
+    /// One of its numbers.
+    pub fn get(&self, show: Show) -> f32 {
         match show {
             Show::Top => self.top.first().map_or(f32::NAN, |first| first.prob),
             Show::Prob => self.token.prob,
@@ -146,8 +148,24 @@ impl Lens {
         token: Option<u32>,
         k: usize,
     ) -> Result<Self> {
+        Ok(Self::beside(run, None, hooks, positions, token, k)?.of)
+    }
+
+    /// The same of this run and of the one that is taken off, if there is one: where no token is
+    /// chosen, both follow what is likeliest there in the end.
+    ///
+    /// # Errors
+    /// As [`Self::new`].
+    pub fn beside(
+        run: &Run,
+        minus: Option<&Run>,
+        hooks: &[HookName],
+        positions: Range<usize>,
+        token: Option<u32>,
+        k: usize,
+    ) -> Result<Answer<Self>> {
         let mut by_hook = vec![Vec::with_capacity(positions.len()); hooks.len()];
-        let mut reader = Reader::new(run, positions.clone(), token, k)?;
+        let mut reader = Reader::beside(run, minus, positions.clone(), token, k)?;
         let at_once = (AT_ONCE / run.config().vocab_size).max(1);
         let mut start = positions.start;
         while start < positions.end {
@@ -159,7 +177,12 @@ impl Lens {
             reader.forget();
             start = chunk.end;
         }
-        Ok(Self { hooks: hooks.to_vec(), positions, token, readings: by_hook.concat() })
+        let readings = by_hook.concat();
+        let lens = |readings| Self { hooks: hooks.to_vec(), positions: positions.clone(), token, readings };
+        Ok(Answer {
+            minus: minus.map(|_| lens(readings.iter().filter_map(|reading| reading.minus.clone()).collect())),
+            of: lens(readings.into_iter().map(|reading| reading.of).collect()),
+        })
     }
 
     /// What of it is known already.
@@ -252,11 +275,27 @@ impl<'a> Reader<'a> {
         Ok(Self { run, token, k, finals: HashMap::new() })
     }
 
-    /// The readings of some cells, in their order.
+    /// For this run and for the one that is taken off, if there is one.
+    ///
+    /// # Errors
+    /// As [`Self::new`].
+    pub fn beside(
+        run: &'a Run,
+        minus: Option<&'a Run>,
+        positions: Range<usize>,
+        token: Option<u32>,
+        k: usize,
+    ) -> Result<Answer<Self>> {
+        let of = |run| Self::new(run, positions.clone(), token, k);
+        Ok(Answer { of: of(run)?, minus: minus.map(of).transpose()? })
+    }
+
+    /// The readings of some cells, in their order; each follows the token of its own that is given,
+    /// where none was chosen for all.
     ///
     /// # Errors
     /// [`Error::Usage`] when a residual stream or the logits were not kept.
-    pub fn read(&mut self, cells: &[Cell]) -> Result<Vec<Reading>> {
+    pub fn read(&mut self, cells: &[Cell], tokens: Option<&[u32]>) -> Result<Vec<Reading>> {
         self.answer(cells)?;
         // What leaves the last block was unembedded by the run itself.
         let last = Site::ResidPost.at(self.run.config().n_layer - 1);
@@ -265,9 +304,10 @@ impl<'a> Reader<'a> {
         let mut rows = 0..;
         let places: Vec<_> =
             cells.iter().map(|&cell| (cell, if cell.0 == last { None } else { rows.next() })).collect();
-        let read = |&(cell, row): &(Cell, Option<usize>)| {
+        let read = |(i, &(cell, row)): (usize, &(Cell, Option<usize>))| {
             let answer = &self.finals[&cell.1];
-            let token = self.token.unwrap_or(answer.likeliest as u32);
+            let own = tokens.map_or(answer.likeliest as u32, |tokens| tokens[i]);
+            let token = self.token.unwrap_or(own);
             match (row, &logits) {
                 (Some(row), Some(logits)) => {
                     logits.read(|logits| reading(cell, logits.get(row), answer, token, self.k))
@@ -275,7 +315,7 @@ impl<'a> Reader<'a> {
                 _ => reading(cell, &answer.logits, answer, token, self.k),
             }
         };
-        Ok(places.par_iter().map(read).collect())
+        Ok(places.par_iter().enumerate().map(read).collect())
     }
 
     /// Finds what is answered in the end at the positions of `cells`, where it is not known.
@@ -297,6 +337,30 @@ impl<'a> Reader<'a> {
     /// Lets go of the answers in the end, of which each takes as much as two rows of logits.
     fn forget(&mut self) {
         self.finals.clear();
+    }
+}
+
+impl Answer<Reader<'_>> {
+    /// What both read of some cells, in their order, both following the same tokens.
+    ///
+    /// # Errors
+    /// As [`Reader::read`].
+    pub fn read(&mut self, cells: &[Cell]) -> Result<Vec<Answer<Reading>>> {
+        let Some(base) = &mut self.minus else {
+            let read = self.of.read(cells, None)?.into_iter();
+            return Ok(read.map(|of| Answer { of, minus: None }).collect());
+        };
+        let before = base.read(cells, None)?;
+        let tokens: Vec<_> = before.iter().map(|reading| reading.token.id).collect();
+        let after = self.of.read(cells, Some(&tokens))?;
+        Ok(after.into_iter().zip(before).map(|(of, minus)| Answer { of, minus: Some(minus) }).collect())
+    }
+
+    fn forget(&mut self) {
+        self.of.forget();
+        if let Some(base) = &mut self.minus {
+            base.forget();
+        }
     }
 }
 

@@ -7,11 +7,12 @@ use std::sync::Arc;
 
 use super::progress::Bars;
 use super::what_if::WhatIfArgs;
+use crate::analysis::answer::Answer;
 use crate::colormap::Depth;
 use crate::error::{Error, Result};
 use crate::interventions::Interventions;
 use crate::model::{DeviceSpec, DtypeSpec, LoadOptions, Model, Source};
-use crate::run::{Input, Prompt};
+use crate::run::{Input, Prompt, Run};
 
 #[derive(Debug, clap::Args)]
 #[command(next_help_heading = "Model")]
@@ -115,6 +116,40 @@ impl InputArgs {
     /// Whether the prompt comes from standard input.
     pub fn reads_stdin(&self) -> bool {
         self.prompt.reads_stdin()
+    }
+}
+
+/// `--difference`.
+#[derive(Debug, Clone, Copy, clap::Args)]
+pub struct DifferenceArgs {
+    /// Write changed − base: what is with the changes, minus what is without
+    #[arg(long, help_heading = "What if")]
+    difference: bool,
+}
+
+impl DifferenceArgs {
+    /// What to run, and what to take off it.
+    ///
+    /// # Errors
+    /// [`Error::Usage`] where nothing is changed.
+    pub fn of(self, input: Input) -> Result<Answer<Input>> {
+        if self.difference && input.interventions.is_idle() {
+            return Err(Error::usage(
+                "--difference shows what changes do, and there is none: give one, such as --ablate head:1.5",
+            ));
+        }
+        let base = self.difference.then(|| input.clone().with_interventions(Interventions::default()));
+        Ok(Answer { of: input, minus: base })
+    }
+}
+
+impl Answer<Input> {
+    /// The runs of both.
+    ///
+    /// # Errors
+    /// Those of `run`.
+    pub fn runs(self, run: impl Fn(Input) -> Result<Run>) -> Result<Answer<Run>> {
+        Ok(Answer { of: run(self.of)?, minus: self.minus.map(run).transpose()? })
     }
 }
 

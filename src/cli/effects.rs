@@ -7,6 +7,7 @@ use serde::Serialize;
 use super::args::{InputArgs, ModelArgs};
 use super::output::{self, Column, Table, print_json};
 use super::progress::count;
+use crate::analysis::answer::Answer;
 use crate::analysis::effects::{Effects, Question};
 use crate::error::Result;
 use crate::hooks::HookFilter;
@@ -56,14 +57,16 @@ struct Row {
 /// The run and the effects of its components, with progress on standard error.
 pub fn measure(
     model: &Arc<Model>,
-    input: Input,
+    inputs: Answer<Input>,
     (position, token, mean): (Option<usize>, Option<u32>, bool),
-) -> Result<(Run, Effects)> {
+) -> Result<(Run, Answer<Effects>)> {
     // With the residual stream, what is below an ablated block need not be computed again.
     let keep = HookFilter::new(&["logits", "resid_post.*"], model.config())?;
-    let run = Run::new(model, input, keep, ())?;
+    let runs = inputs.runs(|input| Run::new(model, input, keep.clone(), ()))?;
+    let run = runs.of;
     let position = position.unwrap_or(run.n_tokens() - 1);
-    let effects = Effects::new(&run, Question { position, token, mean }, count("ablating"))?;
+    let question = Question { position, token, mean };
+    let effects = Effects::beside(&run, runs.minus.as_ref(), question, count("ablating"))?;
     Ok((run, effects))
 }
 
@@ -72,7 +75,7 @@ pub fn run(mut args: Args) -> Result<()> {
     let input = args.input.required()?;
     let model = args.model.load()?;
     let token = args.token.map(|named| model.token(&named)).transpose()?;
-    let (_, effects) = measure(&model, input, (args.position, token, mean))?;
+    let (_, effects) = measure(&model, Answer::one(input), (args.position, token, mean))?;
 
     if args.json {
         let rows = effects.all.iter().map(|effect| Row {

@@ -7,9 +7,9 @@ use std::str::FromStr;
 
 use indicatif::BinaryBytes;
 
-use super::args::{InputArgs, ModelArgs};
+use super::args::{DifferenceArgs, InputArgs, ModelArgs};
 use crate::error::{Error, Result};
-use crate::export::{self, Destination, Format};
+use crate::export::{Destination, Export, Format};
 use crate::hooks::HookFilter;
 use crate::run::Run;
 
@@ -23,6 +23,7 @@ use crate::run::Run;
 Examples:
   actscope export \"The cat sat\" -o cat.safetensors
   actscope export \"The cat sat\" -o cat.npz --hooks 'pattern.*' --hooks logits
+  actscope export \"The cat sat\" -o changed.npz --ablate head:1.5 --difference
   actscope export \"The cat sat\" -o - --hooks resid_post.3 --positions 1.. | jq .manifest")]
 pub struct Args {
     #[command(flatten)]
@@ -40,12 +41,14 @@ pub struct Args {
     #[arg(long, value_name = "FORMAT")]
     format: Option<Format>,
     #[command(flatten)]
+    difference: DifferenceArgs,
+    #[command(flatten)]
     model: ModelArgs,
 }
 
 pub fn run(args: Args) -> Result<()> {
     let format = args.format.map_or_else(|| Format::of_path(&args.output), Ok)?;
-    let input = args.input.required()?;
+    let inputs = args.difference.of(args.input.required()?)?;
     let to = Destination::new(&args.output);
     if to == Destination::Stdout && !format.is_text() && std::io::stdout().is_terminal() {
         return Err(Error::usage(format!("{format} is not for the eye: send it to a file or a program")));
@@ -56,9 +59,9 @@ pub fn run(args: Args) -> Result<()> {
         [] => HookFilter::all(model.config()),
         globs => HookFilter::new(globs, model.config())?,
     };
-    let run = Run::new(&model, input, keep, ())?;
-    let positions = args.positions.map(|positions| positions.of(run.n_tokens()));
-    let written = export::write(&run, positions, format, to)?;
+    let runs = inputs.runs(|input| Run::new(&model, input, keep.clone(), ()))?;
+    let positions = args.positions.map(|positions| positions.of(runs.n_tokens()));
+    let written = Export::new(&runs, positions, format)?.minus(runs.minus.as_ref()).write(to)?;
     if args.output.as_os_str() != "-" {
         let (tensors, bytes) = (written.tensors, BinaryBytes(written.bytes));
         eprintln!("actscope: {tensors} tensors, {bytes}, in {}", args.output.display());

@@ -6,6 +6,7 @@ use serde::Serialize;
 
 use super::args::{InputArgs, ModelArgs};
 use super::output::{self, Column, Table, print_json};
+use crate::analysis::answer::Answer;
 use crate::analysis::heads::{Atlas, Exclude, Metric, repeated_random};
 use crate::error::Result;
 use crate::hooks::HookFilter;
@@ -74,12 +75,12 @@ impl HeadArgs {
     }
 
     /// The run that the heads are measured on, and the measures.
-    pub fn atlas(&self, model: &Arc<Model>, input: Input) -> Result<(Run, Atlas)> {
+    pub fn atlas(&self, model: &Arc<Model>, inputs: Answer<Input>) -> Result<(Run, Answer<Atlas>)> {
         let keep = HookFilter::new(&["pattern.*", "z.*"], model.config())?;
-        let run = Run::new(model, input, keep, ())?;
+        let runs = inputs.runs(|input| Run::new(model, input, keep.clone(), ()))?;
         let exclude = Exclude { bos: self.exclude_bos, current_token: self.exclude_current_token };
-        let atlas = Atlas::new(&run, exclude)?;
-        Ok((run, atlas))
+        let atlas = Atlas::beside(&runs.of, runs.minus.as_ref(), exclude)?;
+        Ok((runs.of, atlas))
     }
 }
 
@@ -132,7 +133,7 @@ struct Row {
 pub fn run(args: Args) -> Result<()> {
     let asked = args.how.asked(args.input)?;
     let model = args.model.load()?;
-    let (_, atlas) = args.how.atlas(&model, asked.input(&model)?)?;
+    let (_, atlas) = args.how.atlas(&model, Answer::one(asked.input(&model)?))?;
     let heads = match args.sort {
         Some(metric) => atlas.ranked(metric),
         None => atlas.heads.iter().collect(),

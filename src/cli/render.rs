@@ -3,13 +3,14 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use super::args::{Color, InputArgs, ModelArgs};
+use super::args::{Color, DifferenceArgs, InputArgs, ModelArgs};
 use super::attribute::{AttributionArgs, run_for_attribution};
 use super::heads::HeadArgs;
 use super::lens::{LensArgs, run_for_lens};
 use super::output::width;
 use super::patch::CorruptArgs;
 use crate::analysis::Source;
+use crate::analysis::answer::Answer;
 use crate::analysis::attribution::Attribution;
 use crate::analysis::chart::Chart;
 use crate::analysis::effects::Measure;
@@ -34,6 +35,7 @@ Examples:
   actscope render heads --repeat-random 50 --show induction -o heads.svg
   actscope render lens \"The cat sat on the\" --show token_rank --token \" mat\" -o lens.png
   actscope render attribution \"The cat sat on the\" --token \" mat\" --versus \" dog\" -o parts.svg
+  actscope render lens \"The cat sat on the\" --ablate mlp:2 --difference -o changed.svg
   actscope render ov \"any prompt\" -o circuits.png
   actscope render effects \"The cat sat on the\" --show kl -o effects.svg
   actscope render patch \"The old man and the old\" --corrupt \"The young man and the old\" -o patch.png")]
@@ -57,6 +59,8 @@ pub struct Args {
     attribution: AttributionArgs,
     #[command(flatten)]
     corrupt: CorruptArgs,
+    #[command(flatten)]
+    difference: DifferenceArgs,
     /// A .png or .svg file, or - for text on standard output
     #[arg(short, long, value_name = "FILE", default_value = "-")]
     output: PathBuf,
@@ -74,7 +78,7 @@ pub struct Args {
 }
 
 /// A chart's name, and how it is made.
-type Make = fn(&Args, &Arc<Model>, Input) -> Result<(Run, Chart)>;
+type Make = fn(&Args, &Arc<Model>, Answer<Input>) -> Result<(Run, Chart)>;
 
 /// What is drawn beside the tensors.
 const CHARTS: &[(&str, Make)] = &[
@@ -87,52 +91,54 @@ const CHARTS: &[(&str, Make)] = &[
     ("patch", patch),
 ];
 
-fn heads(args: &Args, model: &Arc<Model>, input: Input) -> Result<(Run, Chart)> {
+fn heads(args: &Args, model: &Arc<Model>, inputs: Answer<Input>) -> Result<(Run, Chart)> {
     let metric = args.number(&Metric::ALL, Metric::name)?.unwrap_or(Metric::Induction);
-    let (run, atlas) = args.heads.atlas(model, input)?;
-    Ok((run, atlas.chart(metric)))
+    let (run, atlas) = args.heads.atlas(model, inputs)?;
+    Ok((run, atlas.shown(|atlas| atlas.chart(metric))))
 }
 
-fn lens(args: &Args, model: &Arc<Model>, input: Input) -> Result<(Run, Chart)> {
+fn lens(args: &Args, model: &Arc<Model>, inputs: Answer<Input>) -> Result<(Run, Chart)> {
     let show = args.number(&Show::ALL, Show::name)?.unwrap_or_default();
     let token = args.lens.token(model)?;
-    let run = run_for_lens(model, input)?;
-    let lens = Lens::new(&run, &hooks(run.config()), 0..run.n_tokens(), token, 1)?;
-    let chart = lens.chart(&run, show);
+    let Answer { of: run, minus } = inputs.runs(|input| run_for_lens(model, input))?;
+    let (hooks, positions) = (hooks(run.config()), 0..run.n_tokens());
+    let lens = Lens::beside(&run, minus.as_ref(), &hooks, positions, token, 1)?;
+    let chart = lens.shown(|lens| lens.chart(&run, show));
     Ok((run, chart))
 }
 
-fn attribution(args: &Args, model: &Arc<Model>, input: Input) -> Result<(Run, Chart)> {
+fn attribution(args: &Args, model: &Arc<Model>, inputs: Answer<Input>) -> Result<(Run, Chart)> {
     let token = args.lens.token(model)?;
     let versus = args.attribution.versus(model)?;
-    let run = run_for_attribution(model, input)?;
+    let Answer { of: run, minus } = inputs.runs(|input| run_for_attribution(model, input))?;
     let position = args.attribution.position(&run);
-    let chart = Attribution::new(&run, position, token, versus)?.chart(&run);
+    let chart = Attribution::beside(&run, minus.as_ref(), position, token, versus)?.chart(&run);
     Ok((run, chart))
 }
 
-fn effects(args: &Args, model: &Arc<Model>, input: Input) -> Result<(Run, Chart)> {
+fn effects(args: &Args, model: &Arc<Model>, inputs: Answer<Input>) -> Result<(Run, Chart)> {
     let measure = args.number(&Measure::ALL, Measure::name)?.unwrap_or_default();
     let mean = args.input.clone().take_mean();
     let question = (args.attribution.given(), args.lens.token(model)?, mean);
-    let (run, effects) = super::effects::measure(model, input, question)?;
-    let chart = effects.chart(&run, measure);
+    let (run, effects) = super::effects::measure(model, inputs, question)?;
+    let chart = effects.shown(|effects| effects.chart(&run, measure));
     Ok((run, chart))
 }
 
-fn patch(args: &Args, model: &Arc<Model>, input: Input) -> Result<(Run, Chart)> {
+fn patch(args: &Args, model: &Arc<Model>, inputs: Answer<Input>) -> Result<(Run, Chart)> {
+    let input = args.alone(inputs)?;
     let sweep = args.number(&Sweep::ALL, Sweep::name)?.unwrap_or(Sweep::ResidPre);
     let tokens = (args.lens.token(model)?, args.attribution.versus(model)?);
     let (patching, swept) = args.corrupt.sweep(model, input, tokens, sweep)?;
     Ok(((*patching.corrupt).clone(), swept.chart(&patching)))
 }
 
-fn ov(_: &Args, model: &Arc<Model>, input: Input) -> Result<(Run, Chart)> {
-    circuits(model, input, Circuit::Ov)
+fn ov(args: &Args, model: &Arc<Model>, inputs: Answer<Input>) -> Result<(Run, Chart)> {
+    circuits(model, args.alone(inputs)?, Circuit::Ov)
 }
 
-fn qk(_: &Args, model: &Arc<Model>, input: Input) -> Result<(Run, Chart)> {
-    circuits(model, input, Circuit::Qk)
+fn qk(args: &Args, model: &Arc<Model>, inputs: Answer<Input>) -> Result<(Run, Chart)> {
+    circuits(model, args.alone(inputs)?, Circuit::Qk)
 }
 
 fn circuits(model: &Arc<Model>, input: Input, circuit: Circuit) -> Result<(Run, Chart)> {
@@ -141,6 +147,18 @@ fn circuits(model: &Arc<Model>, input: Input, circuit: Circuit) -> Result<(Run, 
 }
 
 impl Args {
+    /// What to run where nothing can be taken off it.
+    fn alone(&self, inputs: Answer<Input>) -> Result<Input> {
+        match inputs.minus {
+            None => Ok(inputs.of),
+            Some(_) => {
+                let why =
+                    if self.what == "patch" { "compares two prompts" } else { "is the same in every run" };
+                Err(Error::usage(format!("{} {why}: leave --difference out", self.what)))
+            }
+        }
+    }
+
     /// What `--show` names among the numbers that a chart has.
     fn number<T: Copy>(&self, all: &[T], name: fn(T) -> &'static str) -> Result<Option<T>> {
         let Some(show) = &self.show else { return Ok(None) };
@@ -182,25 +200,27 @@ pub fn run(args: &Args) -> Result<()> {
     let asked = args.heads.asked(input)?;
     let to = Destination::new(&args.output).prepare()?;
     let model = args.model.load()?;
-    let input = asked.input(&model)?;
+    let inputs = args.difference.of(asked.input(&model)?)?;
     let options = Options { dark: args.dark, ..Options::default() };
     let figure = match CHARTS.iter().find(|(name, _)| *name == args.what) {
         Some(_) if args.head.is_some() => {
             return Err(Error::usage(format!("{} is a chart, not one head's: leave --head out", args.what)));
         }
         Some((_, make)) => {
-            let (run, chart) = make(args, &model, input)?;
+            let (run, chart) = make(args, &model, inputs)?;
             Figure::of_chart(&run, &chart, options)?
         }
         None if matches!(args.what.as_str(), "wte" | "wpe") => {
             let source = if args.what == "wte" { Source::Wte } else { Source::Wpe };
+            let input = args.alone(inputs)?;
             let run = Run::new(&model, input, HookFilter::new(&["embed"], model.config())?, ())?;
             Figure::new(&run, source, args.head, options)?
         }
         None => {
             let hook = HookName::find(&args.what, model.config())?;
-            let run = Run::new(&model, input, HookFilter::new(&[hook.to_string()], model.config())?, ())?;
-            Figure::new(&run, Source::Hook(hook), args.head, options)?
+            let keep = HookFilter::new(&[hook.to_string()], model.config())?;
+            let runs = inputs.runs(|input| Run::new(&model, input, keep.clone(), ()))?;
+            Figure::beside(&runs.of, runs.minus.as_ref(), Source::Hook(hook), args.head, options)?
         }
     };
     let bytes = match form {

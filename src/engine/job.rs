@@ -417,6 +417,8 @@ impl Hooks for Watch<'_> {
 #[derive(Debug, Clone)]
 pub struct Export {
     pub run: Arc<Run>,
+    /// The run whose tensors are taken off.
+    pub minus: Option<Arc<Run>>,
     /// The tensor to write; `None` for all that were kept.
     pub hook: Option<HookName>,
     /// The head to draw, for figures of tensors that have heads.
@@ -446,7 +448,9 @@ impl Export {
             }
             (None, Some(hook)) => {
                 let source = View::hook(hook, 0).source;
-                (hook.to_string(), figure::Figure::new(&self.run, source, self.head, self.figure)?)
+                let minus = self.minus.as_deref();
+                let drawn = figure::Figure::beside(&self.run, minus, source, self.head, self.figure)?;
+                (hook.to_string(), drawn)
             }
             (None, None) => {
                 return Err(Error::usage(
@@ -466,10 +470,8 @@ impl Export {
             return Err(Error::usage("a chart is a picture: let the name end in .png or .svg"));
         }
         let to = Destination::new(&self.path).prepare()?;
-        let written = match self.hook {
-            Some(hook) => export::write(&self.run.only(hook), None, format, to)?,
-            None => export::write(&self.run, None, format, to)?,
-        };
+        let run = self.hook.map_or_else(|| (*self.run).clone(), |hook| self.run.only(hook));
+        let written = export::Export::new(&run, None, format)?.minus(self.minus.as_deref()).write(to)?;
         let tensors = if written.tensors == 1 { "tensor" } else { "tensors" };
         let (path, n, bytes) = (self.path.display(), written.tensors, written.bytes);
         Ok(format!("wrote {path} ({bytes} bytes): {n} {tensors} with their manifest"))

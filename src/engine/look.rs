@@ -132,7 +132,7 @@ pub enum Seen {
     Row(RowLook),
     Next(Look, Answer<Next>),
     Heads(Look, Answer<Atlas>),
-    Lens(Look, Lens),
+    Lens(Look, Answer<Lens>),
     Walk(Look, Box<Page>),
     Attribution(Look, Answer<Attribution>),
     Neurons(Look, Vec<Answer<Neuron>>),
@@ -223,7 +223,7 @@ pub struct Steps {
 const PIECE: usize = 24;
 
 /// What the lens has read, by the token that was followed.
-type Readings = HashMap<(lens::Cell, Option<u32>), Reading>;
+type Readings = HashMap<(lens::Cell, Option<u32>), Answer<Reading>>;
 
 /// Computes looks; remembers ranges and statistics, which need the whole matrix, and what the lens
 /// has read.
@@ -241,12 +241,12 @@ impl Looker {
     pub fn look(&mut self, wanted: Wanted, goes_on: &dyn Fn() -> bool, emit: &mut dyn FnMut(Event)) {
         let same = |a: Option<&Arc<Run>>, b: Option<&Arc<Run>>| a.map(Arc::as_ptr) == b.map(Arc::as_ptr);
         let (id, run, against) = &self.of;
-        let run = same(run.as_ref(), Some(&wanted.run));
-        if wanted.run_id != *id || !run || !same(against.as_ref(), wanted.against.as_ref()) {
+        let runs = same(run.as_ref(), Some(&wanted.run)) && same(against.as_ref(), wanted.against.as_ref());
+        if wanted.run_id != *id || !runs {
             self.of = (wanted.run_id, Some(Arc::clone(&wanted.run)), wanted.against.clone());
             self.known.retain(|(view, _), _| view.source.is_weight());
         }
-        if !run {
+        if !runs {
             self.readings.clear();
         }
         let Wanted { run, against, run_id, id, looks } = wanted;
@@ -333,7 +333,10 @@ impl Looker {
                 Seen::Neurons(look.clone(), of.neurons((run, against), *layer, *k)?)
             }
             Look::Neighbours { view, row, k } => {
-                let matrix = view.matrix(run)?;
+                let matrix = match against.filter(|_| !view.source.is_same()) {
+                    Some(minus) => apart(*view, run, minus)?,
+                    None => view.matrix(run)?,
+                };
                 let x = matrix.row(*row);
                 let found = match view.source {
                     Source::Wte | Source::Wpe => nearest(&x, &matrix, *k, Some(*row)),
@@ -350,8 +353,11 @@ impl Looker {
             }
             Look::Neuron { layer, neuron, k } => {
                 let tokens = NeuronTokens::new(&run.model.net, *layer, *neuron, *k)?;
-                let post = View::hook(Site::MlpPost.at(*layer), 0).matrix(run)?;
-                let posts = post.read(|rows| (0..post.n_rows).map(|row| rows.get(row)[*neuron]).collect());
+                let posts = |run: &Run, _: Option<&Vec<f32>>| {
+                    let post = View::hook(Site::MlpPost.at(*layer), 0).matrix(run)?;
+                    Ok(post.read(|rows| (0..post.n_rows).map(|row| rows.get(row)[*neuron]).collect()))
+                };
+                let posts = Answer::ask(run, against, posts)?.shown(Vec::clone);
                 Seen::Neuron(look.clone(), tokens, posts)
             }
             Look::Found => {
@@ -361,10 +367,16 @@ impl Looker {
             Look::Lens { rows, positions, token, k } => {
                 let hooks = lens::hooks(run.config());
                 let hooks = &hooks[rows.start.min(hooks.len())..rows.end.min(hooks.len())];
-                let mut reader = Reader::new(run, positions.clone(), *token, *k)?;
+                let mut reader = Reader::beside(run, against, positions.clone(), *token, *k)?;
                 loop {
                     let reading = |cell| self.readings.get(&(cell, *token));
-                    let lens = Lens::known(hooks, positions.clone(), *token, reading);
+                    let known = |side: fn(&Answer<Reading>) -> Option<&Reading>| {
+                        Lens::known(hooks, positions.clone(), *token, |cell| side(reading(cell)?))
+                    };
+                    let lens = Answer {
+                        of: known(|answer| Some(&answer.of)),
+                        minus: against.map(|_| known(|answer| answer.minus.as_ref())),
+                    };
                     // From the answer back to the embedding.
                     let missing = lens.cells().filter(|cell| reading(*cell).is_none()).collect::<Vec<_>>();
                     let piece = &missing[missing.len().saturating_sub(PIECE)..];

@@ -30,6 +30,9 @@ pub struct Manifest {
     /// What was changed on the way; `--interventions` reads such a list.
     #[serde(default)]
     pub interventions: Interventions,
+    /// `changed − base` where the values are those with the interventions minus those without.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub difference: Option<String>,
     /// What the network was given, all of it.
     pub token_ids: Vec<u32>,
     /// The same as text with every byte visible.
@@ -70,6 +73,7 @@ impl Manifest {
             device: made_by.device.clone(),
             bos: run.input.bos,
             interventions: Interventions(run.input.interventions.active().cloned().collect()),
+            difference: None,
             prompt: run.prompt_text(),
             token_ids: run.tokens.clone(),
             tokens: (0..run.n_tokens()).map(|position| run.token_text(position)).collect(),

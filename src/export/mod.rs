@@ -47,6 +47,7 @@ use std::str::FromStr;
 
 use candle_core::Tensor;
 
+use crate::analysis::answer::{DIFFERENCE, Minus as _};
 use crate::error::{Error, Result};
 use crate::hooks::{HookName, Part};
 use crate::run::Run;
@@ -129,9 +130,7 @@ pub struct Summary {
 /// As [`Export::new`], and [`Error::File`] when writing fails: then the old file, if there was one,
 /// is as it was.
 pub fn write(run: &Run, positions: Option<Range<usize>>, format: Format, to: Prepared) -> Result<Summary> {
-    let export = Export::new(run, positions, format)?;
-    let bytes = to.write(|out| export.write_to(out))?;
-    Ok(Summary { tensors: export.hooks.len(), bytes })
+    Export::new(run, positions, format)?.write(to)
 }
 
 /// Tensors of a run that fit a format, cut to some positions, with their manifest.
@@ -142,6 +141,8 @@ pub struct Export {
     positions: Range<usize>,
     hooks: Vec<HookName>,
     run: Run,
+    /// The run whose tensors are taken off.
+    minus: Option<Run>,
 }
 
 impl Export {
@@ -172,13 +173,37 @@ impl Export {
             _ => {}
         }
         let manifest = Manifest::new(run, &range, &hooks)?;
-        Ok(Self { manifest, format, positions: range, hooks, run: run.clone() })
+        Ok(Self { manifest, format, positions: range, hooks, run: run.clone(), minus: None })
+    }
+
+    /// The same without the tensors of another run of the same tokens, which kept as many; the
+    /// manifest says so.
+    #[must_use]
+    pub fn minus(mut self, base: Option<&Run>) -> Self {
+        self.manifest.difference = base.map(|_| DIFFERENCE.to_owned());
+        Self { minus: base.cloned(), ..self }
+    }
+
+    /// Writes it to where `to` was made ready.
+    ///
+    /// # Errors
+    /// [`Error::File`] when writing fails: then the old file, if there was one, is as it was.
+    pub fn write(&self, to: Prepared) -> Result<Summary> {
+        let bytes = to.write(|out| self.write_to(out))?;
+        Ok(Summary { tensors: self.hooks.len(), bytes })
     }
 
     /// The tensors, each made when its turn comes.
     fn tensors(&self) -> impl Iterator<Item = io::Result<(HookName, Tensor)>> {
         let part = Part::rows(self.positions.clone());
-        self.hooks.iter().map(move |&hook| Ok((hook, self.run.part(hook, &part).map_err(io::Error::other)?)))
+        self.hooks.iter().map(move |&hook| Ok((hook, self.part(hook, &part).map_err(io::Error::other)?)))
+    }
+
+    fn part(&self, hook: HookName, part: &Part) -> Result<Tensor> {
+        let of = self.run.part(hook, part)?;
+        let Some(base) = &self.minus else { return Ok(of) };
+        let [a, b] = [of.flatten_all()?, base.part(hook, part)?.flatten_all()?];
+        Ok(Tensor::from_vec(a.to_vec1::<f32>()?.minus(&b.to_vec1()?), of.shape(), of.device())?)
     }
 
     /// The tensor of a format that holds one.

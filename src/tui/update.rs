@@ -492,7 +492,7 @@ fn export(app: &mut App) -> Vec<Request> {
         range: app.range,
         pooling: app.pooling,
     };
-    vec![Request::Export(Export { run, hook, head: form.head, chart, path, figure })]
+    vec![Request::Export(Export { run, minus: form.minus, hook, head: form.head, chart, path, figure })]
 }
 
 /// Carries a command out.
@@ -531,9 +531,10 @@ fn run(app: &mut App, command: Command) -> Vec<Request> {
         Command::Export => {
             if let Some(run) = &app.run {
                 let (hook, head) = on_screen(app);
+                let minus = what_if::base_shown(app);
                 let form = match screens::chart(app, run) {
-                    Some((name, chart)) => ExportForm::of_chart(&name, chart, hook),
-                    None => ExportForm::new(hook, head),
+                    Some((name, chart)) => ExportForm::of_chart(&name, chart, hook, minus),
+                    None => ExportForm::new(hook, head, minus),
                 };
                 app.overlay = Some(Overlay::Export(form));
             }

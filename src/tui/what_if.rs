@@ -10,7 +10,7 @@ use super::overlays::{Changes, Overlay};
 use super::screens;
 use super::theme::Theme;
 use super::update::start_run;
-use crate::analysis::answer::Answer;
+use crate::analysis::answer::{Answer, DIFFERENCE};
 use crate::analysis::compare::{Comparison, Spot};
 use crate::engine::{Made, Request};
 use crate::hooks::{Axis, HookName, Site};
@@ -37,7 +37,7 @@ impl Side {
         match self {
             Self::Changed => "changed",
             Self::Base => "base",
-            Self::Difference => "changed − base",
+            Self::Difference => DIFFERENCE,
         }
     }
 }
@@ -68,7 +68,8 @@ impl App {
     /// Whether what is on screen are differences.
     pub fn differs(&self) -> bool {
         let shown = match self.screen {
-            Screen::Compare | Screen::Weights => false,
+            Screen::Compare => false,
+            Screen::Weights => screens::weights::differs(self),
             Screen::Walk => screens::walk::differs(self),
             _ => true,
         };
@@ -299,6 +300,11 @@ pub fn against(app: &App) -> Option<Arc<Run>> {
     if app.screen == Screen::Compare {
         return screens::compare::against(app);
     }
+    base_shown(app)
+}
+
+/// The run without changes, where what is on screen is the difference from it.
+pub fn base_shown(app: &App) -> Option<Arc<Run>> {
     let pair = app.what_if.pair.as_ref()?;
     app.differs().then(|| Arc::clone(&pair.base.run))
 }

@@ -33,12 +33,16 @@ snapshots! {
     difference_attribution_80x24: SMALL "1 end left left left 9";
     difference_attribution_160x48: LARGE "1 end left left left 9";
     difference_attribution_neurons: LARGE "1 end left left left 9 down right right enter";
+    difference_lens_80x24: SMALL "1 end left left left 8";
+    difference_lens_160x48: LARGE "1 end left left left 8 up";
+    difference_lens_rank: SMALL "1 end left left left 8 m m up";
+    difference_lens_kl: LARGE "1 end left left left 8 M";
     difference_logits_80x24: SMALL "1 end left left left 5 down";
     difference_logits_160x48: LARGE "1 end left left left 5 down";
-    difference_walk_80x24: SMALL "1 end left left left 3 / r e s i d _ p o s t . 2 enter 6 s m l p space o u t enter";
-    difference_walk_160x48: LARGE "1 end left left left 3 / r e s i d _ p o s t . 2 enter 6 s m l p space o u t enter";
-    difference_walk_scores: LARGE "1 end left left left 3 / r e s i d _ p o s t . 2 enter 6 s s c o r e s enter";
-    difference_walk_probs: LARGE "1 end left left left 6 s p r o b s enter";
+    difference_walk_80x24: SMALL "1 end left left left 6 s M L P space d o w n space 2 enter";
+    difference_walk_160x48: LARGE "1 end left left left 6 s M L P space d o w n space 2 enter";
+    difference_walk_scores: LARGE "1 end left left left 6 s s c o r e s space 2 enter";
+    difference_walk_probs: LARGE "1 end left left left 6 end left";
     difference_walk_tokens: SMALL "6";
 }
 
@@ -94,4 +98,8 @@ fn what_cannot_differ_says_so() {
     assert!(e.shows("changed, the tokens are the same: zero head:1.5"));
     let e = explorer(PROMPT, LARGE, "w");
     assert!(e.shows("changed: zero head:1.5") && !e.shows("changed − base"));
+    let mut e = explorer(PROMPT, LARGE, "3 / r e s i d _ p o s t . 0 enter w m m");
+    assert!(e.shows("changed − base: zero") && e.shows("this row is 0: it points nowhere"));
+    e.keys("3 / r e s i d _ p o s t . 2 enter 1 end w");
+    assert!(e.shows("Δ blocks.2.hook_resid_post") && !e.shows("points nowhere"));
 }

@@ -88,7 +88,7 @@ fn half_read() -> Explorer {
     e.keys("8");
     let Seen::Lens(look, mut lens) = (*e.app.seen[&Slot::Lens]).clone() else { panic!("the lens") };
     let of = lens.readings.len();
-    lens.readings.drain(..of / 2);
+    lens.of.readings.drain(..of / 2);
     e.app.looking = Some(Steps { what: "reading", done: lens.readings.len(), of });
     e.app.tick = 1;
     e.app.seen.insert(Slot::Lens, Arc::new(Seen::Lens(look, lens)));

@@ -26,6 +26,7 @@ pub(super) use ansi::Pen;
 pub(super) use png::text_widths;
 pub(super) use svg::escaped;
 
+use crate::analysis::answer::{Answer, DIFFERENCE};
 use crate::analysis::chart::{self, Chart};
 use crate::analysis::grid::{Grid, Pooling, Window};
 use crate::analysis::range::{Range, RangeMode};
@@ -111,6 +112,21 @@ impl Figure {
     /// [`Error::Usage`] when the run did not keep the tensor, when it has no such head, or none at
     /// all; [`Error::File`] if the weights cannot be read again to be hashed.
     pub fn new(run: &Run, source: Source, head: Option<usize>, options: Options) -> Result<Self> {
+        Self::beside(run, None, source, head, options)
+    }
+
+    /// The same without that of another run of the same tokens, if there is one, in signed colours.
+    ///
+    /// # Errors
+    /// As [`Self::new`], for either run.
+    pub fn beside(
+        run: &Run,
+        minus: Option<&Run>,
+        source: Source,
+        head: Option<usize>,
+        options: Options,
+    ) -> Result<Self> {
+        let minus = minus.filter(|_| !source.is_same());
         let view = View { source, head: head.unwrap_or(0) };
         let (name, doc, formula) = words(source);
         if head.is_some() && !view.has_heads() {
@@ -121,12 +137,16 @@ impl Figure {
             None if view.has_heads() => 0..=run.config().n_head - 1,
             None => 0..=0,
         };
-        let panels: Vec<_> = heads.map(|head| View { source, head }.matrix(run)).collect::<Result<_>>()?;
+        let panel = |head| {
+            let matrix = |run: &Run, _: Option<&Matrix>| View { source, head }.matrix(run);
+            Ok(Answer::ask(run, minus, matrix)?.shown(Matrix::clone))
+        };
+        let panels: Vec<_> = heads.map(panel).collect::<Result<_>>()?;
         let all = match &panels[..] {
             [one] => one.clone(),
             many => stacked(many)?,
         };
-        let quantity = view.quantity();
+        let quantity = if minus.is_some() { Quantity::Signed } else { view.quantity() };
         let mode = options.range.unwrap_or_else(|| RangeMode::suited(quantity));
         let (n_rows, n_columns) = view.dims(run);
         let axes = view.axes();
@@ -135,8 +155,12 @@ impl Figure {
             _ => format!("({n_rows}, {n_columns})"),
         };
         let model = shorten_middle(&run.model.provenance.model, 60);
+        let difference = minus.map_or_else(String::new, |_| format!(", {DIFFERENCE}"));
         Ok(Self {
-            title: head.map_or_else(|| name.clone(), |head| format!("{name}, head {head}")),
+            title: format!(
+                "{}{difference}",
+                head.map_or_else(|| name.clone(), |head| format!("{name}, head {head}"))
+            ),
             subtitle: format!("{shape} · {model}"),
             doc,
             formula,

@@ -1,13 +1,17 @@
 //! Where to write what is on screen, or everything.
 
+use std::sync::Arc;
+
 use ratatui::buffer::Buffer;
 use ratatui::crossterm::event::{KeyCode, KeyEvent, KeyModifiers};
 use ratatui::layout::Rect;
 use ratatui::text::Span;
 
 use super::{centred, panel};
+use crate::analysis::answer::DIFFERENCE;
 use crate::analysis::chart::Chart;
 use crate::hooks::HookName;
+use crate::run::Run;
 use crate::tui::app::App;
 use crate::tui::text::put_line;
 
@@ -17,6 +21,8 @@ pub struct ExportForm {
     pub head: Option<usize>,
     /// The chart on screen, in place of a tensor.
     pub chart: Option<Chart>,
+    /// The run that is taken off, where differences are on screen.
+    pub minus: Option<Arc<Run>>,
     /// All that was captured, rather than that tensor.
     pub everything: bool,
     pub path: String,
@@ -25,16 +31,35 @@ pub struct ExportForm {
 }
 
 impl ExportForm {
-    pub fn new(hook: HookName, head: Option<usize>) -> Self {
-        let head_name = head.map_or_else(String::new, |head| format!(".head{head}"));
-        let path = format!("{hook}{head_name}.png");
-        Self { hook, head, chart: None, everything: false, proposed: path.clone(), path }
+    pub fn new(hook: HookName, head: Option<usize>, minus: Option<Arc<Run>>) -> Self {
+        let name = head.map_or_else(|| hook.to_string(), |head| format!("{hook}.head{head}"));
+        Self::named(
+            &name,
+            Self {
+                hook,
+                head,
+                chart: None,
+                minus,
+                everything: false,
+                proposed: String::new(),
+                path: String::new(),
+            },
+        )
     }
 
     /// For a chart under a name of its own.
-    pub fn of_chart(name: &str, chart: Chart, hook: HookName) -> Self {
-        let path = format!("{name}.png");
-        Self { proposed: path.clone(), path, chart: Some(chart), ..Self::new(hook, None) }
+    pub fn of_chart(name: &str, chart: Chart, hook: HookName, minus: Option<Arc<Run>>) -> Self {
+        Self::named(name, Self { chart: Some(chart), ..Self::new(hook, None, minus) })
+    }
+
+    fn named(name: &str, form: Self) -> Self {
+        let path = format!("{name}{}.png", form.suffix());
+        Self { proposed: path.clone(), path, ..form }
+    }
+
+    /// What the names of differences have more.
+    fn suffix(&self) -> &'static str {
+        if self.minus.is_some() { ".difference" } else { "" }
     }
 
     /// Handles a key; `true` when it is to be written.
@@ -58,9 +83,10 @@ impl ExportForm {
     /// A figure cannot show everything: the name follows while it is the proposed one.
     fn toggle(&mut self) {
         self.everything = !self.everything;
+        let all = format!("run{}.safetensors", self.suffix());
         if self.everything && self.path == self.proposed {
-            self.path = "run.safetensors".into();
-        } else if !self.everything && self.path == "run.safetensors" {
+            self.path = all;
+        } else if !self.everything && self.path == all {
             self.path.clone_from(&self.proposed);
         }
     }
@@ -75,10 +101,11 @@ pub fn draw(form: &ExportForm, app: &App, area: Rect, buffer: &mut Buffer) {
     let dim = base.patch(theme.dim());
     let pick = |on: bool| if on { base.patch(theme.accent()) } else { dim };
     let head = form.head.map_or_else(String::new, |head| format!(" head {head}"));
-    let name =
-        form.chart.as_ref().map_or_else(|| format!("{}{head}", form.hook), |chart| chart.title.clone());
+    let difference = if form.minus.is_some() { format!(", {DIFFERENCE}") } else { String::new() };
+    let tensor = || format!("{}{head}{difference}", form.hook);
+    let name = form.chart.as_ref().map_or_else(tensor, |chart| chart.title.clone());
     let one = format!("{} {name}", if form.everything { '○' } else { '●' });
-    let all = format!("{} every tensor of the run", if form.everything { '●' } else { '○' });
+    let all = format!("{} every tensor of the run{difference}", if form.everything { '●' } else { '○' });
     put_line(buffer, line(1), &[Span::styled("write  ", dim), Span::styled(one, pick(!form.everything))]);
     put_line(buffer, line(2), &[Span::styled("       ", dim), Span::styled(all, pick(form.everything))]);
     put_line(

@@ -124,6 +124,11 @@ fn attribution(app: &App) -> Option<&Answer<Attribution>> {
     }
 }
 
+/// What is on the screen, and a name for its file.
+pub fn chart(app: &App, run: &Run) -> Option<(String, Chart)> {
+    Some(("attribution".into(), attribution(app)?.chart(run)))
+}
+
 /// The neurons that are listed, if they are.
 fn neurons(app: &App) -> Option<&[Answer<Neuron>]> {
     line(app)?;
@@ -420,7 +425,8 @@ fn wrote<'a, T>(of: &Answer<T>, theme: Theme, value: impl Fn(&T) -> f64) -> Vec<
         spans.extend(what_if::spans(of, theme, |of| value(of) as f32));
         return spans;
     }
-    vec![Span::styled(format!(" wrote {} ", num(value(&of.of) as f32)), theme.strong())]
+    let wrote = Span::styled(format!(" wrote {}", num(value(&of.of) as f32)), theme.strong());
+    vec![wrote, Span::styled(" ", theme.text())]
 }
 
 pub fn hit(app: &App, run: &Run, area: Rect, x: u16, y: u16) -> Option<Hit> {

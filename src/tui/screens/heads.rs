@@ -447,26 +447,27 @@ pub fn inspect<'a>(app: &'a App, run: &'a Run) -> Vec<Vec<Span<'a>>> {
     };
     let mut first = vec![Span::styled(format!("head {layer}.{head}  "), theme.accent())];
     let mut second = Vec::new();
-    // The chosen number in all three, where there are three.
-    match number {
-        Number::Score(metric) if atlas.differs() => {
+    // The chosen number in all three, where there are three; then the others.
+    let effects = effects(app);
+    let mut others: Vec<_> = Metric::ALL.to_vec();
+    match (number, effects) {
+        (Number::Score(metric), _) if atlas.differs() => {
+            others.retain(|other| *other != metric);
             first.push(Span::styled(format!("{} ", metric.word()), theme.dim()));
             first.extend(what_if::spans(atlas, theme, |atlas| atlas.get(layer, head).get(metric)));
-            second.extend(Metric::ALL.into_iter().filter(|other| *other != metric).flat_map(part));
         }
-        _ => {
-            first.extend(Metric::ALL[..4].iter().flat_map(|&metric| part(metric)));
-            second.extend(Metric::ALL[4..].iter().flat_map(|&metric| part(metric)));
+        (Number::Effect, Some(effects)) if effects.differs() => {
+            first.push(Span::styled("effect ", theme.dim()));
+            first.extend(what_if::spans(effects, theme, of_head));
         }
+        _ => first.extend(others.drain(..4).flat_map(part)),
     }
-    if let Some(effects) = effects(app) {
+    second.extend(others.into_iter().flat_map(part));
+    if let Some(effects) = effects.filter(|effects| !(effects.differs() && number == Number::Effect)) {
         let style = if number == Number::Effect { theme.accent() } else { theme.text() };
-        second.push(Span::styled("effect ", theme.dim()));
-        if effects.differs() {
-            second.extend(what_if::spans(effects, theme, of_head));
-        } else {
-            second.push(Span::styled(format!("{} nats  ", num(of_head(effects))), style));
-        }
+        let delta = if effects.differs() { "Δ " } else { "" };
+        second.push(Span::styled(format!("{delta}effect "), theme.dim()));
+        second.push(Span::styled(format!("{} nats  ", num(effects.shown(of_head))), style));
     }
     if let Some((_, ranked)) = shown(app, run) {
         let rank = ranked.iter().find(|ranked| is_selected(app, ranked)).map_or(0, |ranked| ranked.rank);

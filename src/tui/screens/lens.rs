@@ -7,6 +7,7 @@ use ratatui::layout::Rect;
 use ratatui::text::Span;
 
 use super::Hit;
+use crate::analysis::answer::Answer;
 use crate::analysis::chart::Chart;
 use crate::analysis::lens::{self, Lens, Reading, Show};
 use crate::engine::{Look, Request, Seen, Slot};
@@ -16,6 +17,7 @@ use crate::tui::command::Command;
 use crate::tui::text::{num, pad, put, put_line, short};
 use crate::tui::theme::Theme;
 use crate::tui::update::{moved, next_of, open_in_stages};
+use crate::tui::what_if::{self, signed};
 use crate::tui::widgets::bar::bar;
 use crate::tui::widgets::chart as grid;
 use crate::tui::widgets::heatmap::Plot;
@@ -87,7 +89,7 @@ pub fn wanted(app: &App, run: &Run, area: Rect) -> Vec<(Slot, Look)> {
     vec![(Slot::Lens, Look::Lens { rows: window.rows, positions: window.columns, token, k: LISTED })]
 }
 
-fn seen<'a>(app: &'a App, run: &Run) -> Option<&'a Lens> {
+fn seen<'a>(app: &'a App, run: &Run) -> Option<&'a Answer<Lens>> {
     match &**app.seen.get(&Slot::Lens)? {
         Seen::Lens(_, lens) if lens.positions.end <= run.n_tokens() => Some(lens),
         _ => None,
@@ -97,21 +99,27 @@ fn seen<'a>(app: &'a App, run: &Run) -> Option<&'a Lens> {
 /// What is on the screen, and a name for its file.
 pub fn chart(app: &App, run: &Run) -> Option<(String, Chart)> {
     let lens = seen(app, run).filter(|lens| lens.is_whole())?;
-    Some((format!("lens.{}", app.lens.show.name()), lens.chart(run, app.lens.show)))
+    Some((format!("lens.{}", app.lens.show.name()), lens.shown(|lens| lens.chart(run, app.lens.show))))
 }
 
 /// The reading under the cursor.
-fn reading<'a>(app: &'a App, run: &Run) -> Option<&'a Reading> {
-    seen(app, run)?.get(lens::hooks(run.config())[row(app, run)], app.selection.position)
+fn reading<'a>(app: &'a App, run: &Run) -> Option<Answer<&'a Reading>> {
+    let (lens, hook) = (seen(app, run)?, lens::hooks(run.config())[row(app, run)]);
+    let of = |lens: &'a Lens| lens.get(hook, app.selection.position);
+    Some(Answer { of: of(&lens.of)?, minus: lens.minus.as_ref().and_then(of) })
 }
 
 pub fn draw(app: &App, run: &Run, area: Rect, buffer: &mut Buffer) {
     let theme = app.theme;
     let layout = layout(app, run, area);
     let token = app.lens.token.map(|token| run.model.tokenizer.show(token));
+    let doc = match app.lens.show {
+        Show::Top if app.differs() => "the likeliest token, → where base has another, and Δ of its p".into(),
+        show => show.doc(token.as_deref()),
+    };
     let title = [
-        Span::styled("logit lens   ", theme.strong()),
-        Span::styled(app.lens.show.doc(token.as_deref()), theme.text()),
+        Span::styled(format!("{}logit lens   ", app.delta()), theme.strong()),
+        Span::styled(doc, theme.text()),
     ];
     put_line(buffer, layout.title, &title);
     draw_following(app, run, &layout, buffer);
@@ -121,7 +129,7 @@ pub fn draw(app: &App, run: &Run, area: Rect, buffer: &mut Buffer) {
         return;
     };
     // What was read may be another part than the one that is asked for now: it stays until then.
-    let chart = lens.chart(run, app.lens.show);
+    let chart = lens.shown(|lens| lens.chart(run, app.lens.show));
     let local = |at: usize, from: usize| at.checked_sub(from).unwrap_or(usize::MAX);
     let selected = (local(row(app, run), first), local(app.selection.position, lens.positions.start));
     let mut part = layout.chart.clone();
@@ -158,7 +166,10 @@ fn draw_following(app: &App, run: &Run, layout: &Layout, buffer: &mut Buffer) {
         ],
         None => vec![
             Span::styled("following ", theme.dim()),
-            Span::styled("the final answer", theme.good()),
+            Span::styled(
+                if app.differs() { "the final answer in base" } else { "the final answer" },
+                theme.good(),
+            ),
             Span::styled("  t: a token", theme.dim()),
         ],
     };
@@ -182,6 +193,9 @@ fn draw_list(app: &App, run: &Run, area: Rect, buffer: &mut Buffer) {
     let Some(reading) = reading(app, run).filter(|_| area.width > 20 && area.height > 2) else { return };
     let heading = format!("{} at {}", lens::label(reading.hook), run.token_text(reading.position));
     put(buffer, area.x, area.y, area.width, &heading, theme.accent());
+    if let Some(base) = reading.minus {
+        return draw_both(run, (reading.of, base), area, theme, buffer);
+    }
     let bar_width = usize::from(area.width).saturating_sub(28);
     let most = reading.top.first().map_or(1.0, |first| first.prob);
     for (candidate, y) in reading.top.iter().zip(area.y + 1..area.bottom()) {
@@ -197,6 +211,23 @@ fn draw_list(app: &App, run: &Run, area: Rect, buffer: &mut Buffer) {
     }
 }
 
+/// The likeliest tokens in base and now, side by side.
+fn draw_both(run: &Run, (now, base): (&Reading, &Reading), area: Rect, theme: Theme, buffer: &mut Buffer) {
+    let width = (usize::from(area.width).saturating_sub(5 + 2 * 8) / 2).min(16);
+    let heads = format!("     {}  {}", pad("base", width + 7), pad("changed", width + 7));
+    let line = |y: u16| Rect { y, height: 1, ..area };
+    put_line(buffer, line(area.y + 1), &[Span::styled(heads, theme.dim())]);
+    for ((before, after), y) in base.top.iter().zip(&now.top).zip(area.y + 2..area.bottom()) {
+        let mut spans = vec![Span::styled(format!("{:>3}  ", after.rank), theme.dim())];
+        for candidate in [before, after] {
+            let ink = if candidate.id == now.token.id { theme.good() } else { theme.text() };
+            spans.push(Span::styled(pad(&run.model.tokenizer.show(candidate.id), width), ink));
+            spans.push(Span::styled(format!(" {}  ", pad(&short(candidate.prob, 5), 6)), theme.dim()));
+        }
+        put_line(buffer, line(y), &spans);
+    }
+}
+
 pub fn inspect<'a>(app: &'a App, run: &'a Run) -> Vec<Vec<Span<'a>>> {
     let theme = app.theme;
     let Some(reading) = reading(app, run) else { return Vec::new() };
@@ -208,28 +239,69 @@ pub fn inspect<'a>(app: &'a App, run: &'a Run) -> Vec<Vec<Span<'a>>> {
         reading.position
     );
     let mut first = vec![Span::styled(place, theme.accent())];
-    for candidate in &reading.top {
-        first.push(Span::styled(show(candidate.id), theme.text()));
-        first.push(Span::styled(format!(" {}  ", short(candidate.prob, 4)), theme.dim()));
+    let rank = |reading: &Reading| reading.token.rank;
+    match &reading.minus {
+        // What is in the cell, in both.
+        Some(base) => {
+            let likeliest = |reading: &Reading| reading.top.first().map(|c| show(c.id)).unwrap_or_default();
+            let (before, now) = (likeliest(base), likeliest(&reading));
+            let said = if before == now { now } else { format!("{before} → {now}") };
+            first.push(Span::styled(format!("{said}   "), theme.text()));
+            if app.lens.show == Show::Rank {
+                let (before, now) = (rank(base), rank(&reading));
+                let said =
+                    format!("rank: base {before}  changed {now}  Δ {:+}", now as isize - before as isize);
+                first.push(Span::styled(said, theme.accent()));
+            } else {
+                let name = app.lens.show.name().replace('_', " ");
+                first.push(Span::styled(format!("{name}: "), theme.dim()));
+                first.extend(what_if::spans(&reading, theme, |reading| reading.get(app.lens.show)));
+            }
+        }
+        None => {
+            for candidate in &reading.top {
+                first.push(Span::styled(show(candidate.id), theme.text()));
+                first.push(Span::styled(format!(" {}  ", short(candidate.prob, 4)), theme.dim()));
+            }
+        }
     }
-    let role = if app.lens.token.is_some() { "followed" } else { "the final answer" };
-    let second = vec![
+    let role = match &reading.minus {
+        _ if app.lens.token.is_some() => "followed",
+        Some(_) => "the final answer in base",
+        None => "the final answer",
+    };
+    let mut second = vec![
         Span::styled(show(reading.token.id), theme.good()),
         Span::styled(format!(" ({role}) "), theme.dim()),
-        Span::styled(
-            format!(
-                "rank {}  p {}  logit {}",
-                reading.token.rank,
-                num(reading.token.prob),
-                num(reading.token.logit)
-            ),
-            theme.text(),
-        ),
-        Span::styled("   entropy ", theme.dim()),
-        Span::styled(format!("{:.2} bits", reading.entropy_bits), theme.text()),
-        Span::styled("   D(final ‖ lens) ", theme.dim()),
-        Span::styled(format!("{} nats", num(reading.kl)), theme.text()),
     ];
+    match &reading.minus {
+        Some(base) => {
+            second.push(Span::styled(format!("rank {} → {}  p: ", rank(base), rank(&reading)), theme.text()));
+            second.extend(what_if::spans(&reading, theme, |reading| reading.token.prob));
+            let delta = |of: fn(&Reading) -> f32| signed(f64::from(reading.shown(|reading| of(reading))));
+            let said = format!(
+                " Δ entropy {} bits   Δ D(final ‖ lens) {} nats",
+                delta(|reading| reading.entropy_bits),
+                delta(|reading| reading.kl)
+            );
+            second.push(Span::styled(said, theme.text()));
+        }
+        None => second.extend([
+            Span::styled(
+                format!(
+                    "rank {}  p {}  logit {}",
+                    reading.token.rank,
+                    num(reading.token.prob),
+                    num(reading.token.logit)
+                ),
+                theme.text(),
+            ),
+            Span::styled("   entropy ", theme.dim()),
+            Span::styled(format!("{:.2} bits", reading.entropy_bits), theme.text()),
+            Span::styled("   D(final ‖ lens) ", theme.dim()),
+            Span::styled(format!("{} nats", num(reading.kl)), theme.text()),
+        ]),
+    }
     let third = vec![
         Span::styled(reading.hook.to_string(), theme.focus()),
         Span::styled(format!("   {} · Enter: in Stages", reading.hook.point().doc), theme.dim()),

@@ -96,13 +96,13 @@ pub fn draw(app: &App, run: &Run, area: Rect, buffer: &mut Buffer) {
     match next.map(|next| (next, next.actual)) {
         Some((next, Some(actual))) => {
             let token = run.model.tokenizer.show(actual.id);
-            title.push(Span::styled(format!("   next in the prompt: {token}, "), theme.text()));
             if next.differs() {
-                title.push(Span::styled("p: ", theme.dim()));
+                title.push(Span::styled(format!("   next {token}  p: "), theme.text()));
                 title.extend(what_if::spans(next, theme, |next| next.actual.map_or(f32::NAN, |c| c.prob)));
             } else {
                 let bits = -actual.prob.log2();
-                let said = format!("rank {}, p {:.4}, {bits:.2} bits", actual.rank, actual.prob);
+                let (rank, p) = (actual.rank, actual.prob);
+                let said = format!("   next in the prompt: {token}, rank {rank}, p {p:.4}, {bits:.2} bits");
                 title.push(Span::styled(said, theme.text()));
             }
         }
@@ -182,9 +182,9 @@ fn draw_likeliest(app: &App, run: &Run, next: &Next, layout: &Layout, buffer: &m
 /// The tokens whose probability moved most: both probabilities, and how the logarithm moved.
 fn draw_moved(app: &App, run: &Run, (next, base): (&Next, &Next), layout: &Layout, buffer: &mut Buffer) {
     let theme = app.theme;
-    let heading = format!(" rank  {} p base  changed  Δ log p  |Δp|", pad("token", 16));
+    let heading = format!(" rank  {} p base  changed  Δ log p |Δp|", pad("token", 15));
     put_line(buffer, layout.heading, &[Span::styled(heading, theme.dim())]);
-    let bar_width = usize::from(layout.list.width).saturating_sub(49);
+    let bar_width = usize::from(layout.list.width).saturating_sub(48);
     let moved: Vec<_> = next.top.iter().zip(&base.top).map(|(now, before)| now.prob - before.prob).collect();
     let most = moved.iter().map(|x| x.abs()).fold(0.0, f32::max);
     let lines = next.top.iter().zip(&base.top).enumerate();
@@ -196,7 +196,7 @@ fn draw_moved(app: &App, run: &Run, (next, base): (&Next, &Next), layout: &Layou
             Span::styled(format!("{:>3}  ", now.rank), theme.dim()),
             Span::styled(pad(&run.model.tokenizer.show(now.id), 16), ink),
             Span::styled(format!(" {:.4}   {:.4} ", before.prob, now.prob), theme.text()),
-            Span::styled(format!("{:>8}  ", signed(log_ratio(now, before))), theme.accent()),
+            Span::styled(format!("{:>8} ", signed(log_ratio(now, before))), theme.accent()),
             Span::styled(bar(share, bar_width), attribution::ink(moved[i].into(), theme)),
         ];
         put_line(buffer, Rect { y, height: 1, ..layout.list }, &spans);

@@ -108,6 +108,7 @@ pub fn chart(app: &App, run: &Run) -> Option<(String, Chart)> {
     match app.screen {
         Screen::Heads => heads::chart(app, run),
         Screen::Lens => lens::chart(app, run),
+        Screen::Attribution => attribution::chart(app, run),
         _ => None,
     }
 }

@@ -67,6 +67,11 @@ pub struct State {
     pub direction: usize,
 }
 
+/// Whether what is shown is of the run: weights are the same in every one.
+pub fn differs(app: &App) -> bool {
+    matches!(app.weights.mode, Mode::Residual | Mode::Neuron)
+}
+
 /// Columns of a list of tokens.
 const LIST: u16 = 28;
 
@@ -245,7 +250,7 @@ fn draw_matrix(app: &App, run: &Run, view: View, row: usize, layout: &Layout, bu
     let name = match view.source {
         Source::Wte => "wte".to_owned(),
         Source::Wpe => "wpe".to_owned(),
-        _ => residual(app).to_string(),
+        _ => format!("{}{}", app.delta(), residual(app)),
     };
     let (n_rows, n_columns) = view.dims(run);
     let what = match view.source {
@@ -275,6 +280,11 @@ fn draw_matrix(app: &App, run: &Run, view: View, row: usize, layout: &Layout, bu
     let head = Rect { height: 1.min(layout.right.height), ..layout.right };
     put_line(buffer, head, &[Span::styled(heading, theme.strong())]);
     let Some(neighbours) = neighbours(app, view, row) else { return };
+    if neighbours.iter().all(|neighbour| neighbour.cosine.is_nan()) {
+        let below = Rect { y: head.bottom(), height: 1.min(layout.right.height.saturating_sub(1)), ..head };
+        put_line(buffer, below, &[Span::styled("this row is 0: it points nowhere", theme.dim())]);
+        return;
+    }
     let width = layout.right.width.saturating_sub(26).min(BAR).into();
     for (neighbour, y) in neighbours.iter().zip(layout.right.top() + 1..layout.right.bottom()) {
         let name = match view.source {
@@ -403,7 +413,11 @@ fn draw_neuron(
     ];
     put_line(buffer, layout.title, &title);
     let left = layout.left;
-    put_line(buffer, Rect { height: 1, ..left }, &[Span::styled("post on this prompt", theme.strong())]);
+    put_line(
+        buffer,
+        Rect { height: 1, ..left },
+        &[Span::styled(format!("{}post on this prompt", app.delta()), theme.strong())],
+    );
     let position = app.selection.position;
     let height = usize::from(left.height.saturating_sub(1));
     let first = position.saturating_sub(height / 2).min(posts.len().saturating_sub(height));

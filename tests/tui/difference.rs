@@ -103,3 +103,39 @@ fn what_cannot_differ_says_so() {
     e.keys("3 / r e s i d _ p o s t . 2 enter 1 end w");
     assert!(e.shows("Δ blocks.2.hook_resid_post") && !e.shows("points nowhere"));
 }
+
+#[test]
+fn what_is_exported_is_what_is_on_screen() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = |name: &str| dir.path().join(name).display().to_string();
+    let mut e = explorer(REPEATS, LARGE, "3 / r e s i d _ p o s t . 2 enter x");
+    assert!(e.shows("blocks.2.hook_resid_post, changed − base"));
+    assert!(e.shows("blocks.2.hook_resid_post.difference.png"));
+    e.keys("ctrl-u").text(&format!("{}\n", path("a.json")));
+    // The changed run, then its base.
+    e.keys("D D x ctrl-u").text(&format!("{}\n", path("b.json")));
+    let read = |name: &str| -> serde_json::Value {
+        serde_json::from_slice(&std::fs::read(dir.path().join(name)).unwrap()).unwrap()
+    };
+    let (difference, base) = (read("a.json"), read("b.json"));
+    assert_eq!(difference["manifest"]["difference"], "changed − base");
+    assert_eq!(difference["manifest"]["interventions"][0]["change"], "zero head:1.5");
+    assert_eq!(base["manifest"].get("difference"), None);
+    assert_eq!(base["manifest"]["interventions"], serde_json::json!([]));
+    let pair = e.app.what_if.pair.clone().unwrap();
+    let values = |file: &serde_json::Value| -> Vec<Vec<f32>> {
+        serde_json::from_value(file["tensors"]["blocks.2.hook_resid_post"].clone()).unwrap()
+    };
+    let [before, after] = [&pair.base, &pair.changed].map(|made| {
+        made.run.tensor(actscope::hooks::Site::ResidPost.at(2)).unwrap().to_vec2::<f32>().unwrap()
+    });
+    assert_eq!(values(&base), before);
+    for ((got, a), b) in values(&difference).concat().iter().zip(after.concat()).zip(before.concat()) {
+        assert_eq!(*got, a - b);
+    }
+    for (keys, name) in [("D 8", "lens.svg"), ("9", "attribution.svg"), ("4", "pattern.svg")] {
+        e.keys(keys).keys("x ctrl-u").text(&format!("{}\n", path(name)));
+        let svg = std::fs::read_to_string(path(name)).unwrap();
+        assert!(svg.contains("changed − base") && svg.contains("what if: zero head:1.5"), "{name}");
+    }
+}

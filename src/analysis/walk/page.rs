@@ -863,7 +863,7 @@ impl<'a> Draft<'a> {
             let (label, index) = (candidate.rank.to_string(), Some(id as usize));
             rows.push(TableRow { label, cells, marked: i == 0, index });
         }
-        let title = self.words.fill(label("candidates"));
+        let title = self.words.fill(label(if self.other.is_some() { "moved" } else { "candidates" }));
         self.tables.push(Table { title, columns, rows, bar });
     }
 

@@ -7,7 +7,7 @@ use ratatui::layout::Rect;
 use ratatui::text::Span;
 use unicode_width::UnicodeWidthStr;
 
-use super::{Hit, position_label};
+use super::{Hit, attribution, position_label};
 use crate::analysis::View;
 use crate::analysis::answer::Answer;
 use crate::analysis::chart::{Chart, Labels};
@@ -403,6 +403,8 @@ fn draw_list(app: &App, ranked: Vec<Ranked>, area: Rect, buffer: &mut Buffer) {
     let lines = usize::from(area.height - 1);
     let first = first_line(app, &list, lines);
     let bar_width = usize::from(area.width).saturating_sub(19);
+    let bar_ink =
+        |value: f32| if app.differs() { attribution::ink(value.into(), theme) } else { theme.focus() };
     for (ranked, y) in list.iter().skip(first).zip(area.y + 1..area.bottom()) {
         let selected = is_selected(app, ranked);
         let ink = if selected { theme.accent() } else { theme.text() };
@@ -411,7 +413,7 @@ fn draw_list(app: &App, ranked: Vec<Ranked>, area: Rect, buffer: &mut Buffer) {
             Span::styled(format!("{}{:>3}  ", if selected { '▸' } else { ' ' }, ranked.rank), theme.dim()),
             Span::styled(pad(&format!("{}.{}", ranked.layer, ranked.head), 6), ink),
             Span::styled(format!("{:>5}  ", short(ranked.value, 5)), ink),
-            Span::styled(bar(length, bar_width), theme.focus()),
+            Span::styled(bar(length, bar_width), bar_ink(ranked.value)),
         ];
         put_line(buffer, Rect { y, height: 1, ..area }, &spans);
     }

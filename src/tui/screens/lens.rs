@@ -213,7 +213,7 @@ fn draw_list(app: &App, run: &Run, area: Rect, buffer: &mut Buffer) {
 
 /// The likeliest tokens in base and now, side by side.
 fn draw_both(run: &Run, (now, base): (&Reading, &Reading), area: Rect, theme: Theme, buffer: &mut Buffer) {
-    let width = (usize::from(area.width).saturating_sub(5 + 2 * 8) / 2).min(16);
+    let width = (usize::from(area.width).saturating_sub(5 + 2 * 9) / 2).min(16);
     let heads = format!("     {}  {}", pad("base", width + 7), pad("changed", width + 7));
     let line = |y: u16| Rect { y, height: 1, ..area };
     put_line(buffer, line(area.y + 1), &[Span::styled(heads, theme.dim())]);

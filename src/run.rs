@@ -132,7 +132,8 @@ impl Run {
         let start = Instant::now();
         let changed = hooks.first_change();
         let changes = input.interventions.hooks();
-        let mut chain = ((changes, hooks), ActivationCache::with_filter(keep, &model.net));
+        let mut chain =
+            ((changes, hooks), ActivationCache::with_filter(keep, &model.net).for_tokens(tokens.len()));
         let kept = before.and_then(|run| run.kept_for(&tokens, &input.interventions, changed, &chain));
         let whole = kept.filter(|kept| kept.rows == tokens.len());
         if let Some(kept) = whole {
@@ -186,7 +187,7 @@ impl Run {
             _ if whole => !chain.1.wants(name) || self.cache.has(name),
             Site::K | Site::V => self.cache.has(name),
             // What follows from other tensors has no rows to go on from.
-            _ => !chain.wants(name) || (self.cache.has(name) && net.sources(name).is_empty()),
+            _ => !chain.wants(name) || self.cache.holds(name),
         };
         let mut below = HookName::all(self.config()).into_iter().filter(|&name| net.stage(name) < blocks);
         let all = rows > 0 && blocks > 0 && below.all(usable);

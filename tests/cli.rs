@@ -447,7 +447,7 @@ fn bench() {
     let rows = report["runs"].as_array().unwrap();
     assert_eq!([&rows[0]["tokens"], &rows[1]["tokens"]], [9, 4]);
     for row in rows {
-        for key in ["logits_ms", "all_ms", "floor_ms", "edit_ms", "append_ms"] {
+        for key in ["logits_ms", "all_ms", "floor_ms", "edit_ms", "append_ms", "peak_gflops"] {
             assert!(row[key].as_f64().unwrap() > 0.0, "{key}");
         }
         let [median, min] = ["median_ms", "min_ms"].map(|key| row[key].as_f64().unwrap());

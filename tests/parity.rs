@@ -258,14 +258,17 @@ fn derived_tensors_are_those_of_the_pass() {
     let ids: Vec<u32> = (0..n as u32).map(|i| i * 37 % 2048).collect();
     for site in Site::all().iter().filter(|site| !site.point().on_request) {
         let halve = Edit(site.near(1), |x: &Tensor| Ok((x * 0.5)?));
-        let mut hooks = ((halve, ActivationCache::all(&model.net)), All(Vec::new()));
+        // With room for what takes long to derive, and without.
+        let caches = (ActivationCache::all(&model.net), ActivationCache::all(&model.net).for_tokens(1 << 20));
+        let mut hooks = ((halve, caches), All(Vec::new()));
         model.net.run(&ids, &mut hooks).unwrap();
-        let ((_, cache), All(passed)) = hooks;
+        let ((_, (cache, small)), All(passed)) = hooks;
+        assert!(small.bytes() < cache.bytes());
         assert_eq!(passed.len(), cache.names().len());
-        for (name, passed) in passed {
+        for (name, passed, cache) in passed.iter().flat_map(|(n, x)| [(*n, x, &cache), (*n, x, &small)]) {
             let whole = cache.tensor(name).unwrap();
-            let largest = values(&passed).iter().filter(|x| x.is_finite()).fold(1f32, |a, x| a.max(x.abs()));
-            for (i, (g, w)) in values(&whole).into_iter().zip(values(&passed)).enumerate() {
+            let largest = values(passed).iter().filter(|x| x.is_finite()).fold(1f32, |a, x| a.max(x.abs()));
+            for (i, (g, w)) in values(&whole).into_iter().zip(values(passed)).enumerate() {
                 let same = if w.is_finite() { (g - w).abs() <= 2e-5 * largest } else { g == w };
                 assert!(same, "{site:?} halved: {name}[{i}] is {g}, and was {w}");
             }

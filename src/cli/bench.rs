@@ -1,10 +1,14 @@
 //! `actscope bench`: what a user waits for, measured.
 
+#![allow(clippy::inline_always)] // what is not inlined is compiled without vector instructions
+
+use std::hint::black_box;
 use std::sync::Arc;
 use std::time::Instant;
 
 use candle_core::{DType, Device, Tensor};
 use indicatif::BinaryBytes;
+use pulp::{Arch, Simd, WithSimd};
 use ratatui::crossterm::event::KeyCode;
 use serde::Serialize;
 
@@ -12,7 +16,7 @@ use super::args::ModelArgs;
 use super::output::{Column, Table, print, print_object};
 use crate::error::{Error, Result};
 use crate::hooks::{HookFilter, Part, Site};
-use crate::model::Model;
+use crate::model::{Conv1D, Model};
 use crate::run::{Input, Run};
 use crate::tui::app::Screen;
 use crate::tui::headless::Headless;
@@ -33,9 +37,10 @@ Columns, in milliseconds:
   run     forward pass that captures every hook; what follows from others is made when looked at
   logits  the same, and the logits of every position
   all     the same, and every other tensor made as well, one after the other
-  floor   the matrix products of the pass alone, logits included
+  floor   the matrix products of the pass alone by the `gemm` crate, logits included
   edit    run with another last token after a run, and its logits there
-  append  run with one token more after a run, and its logits there")]
+  append  run with one token more after a run, and its logits there
+  peak    GFLOP/s that these threads reach in the same second with nothing but multiply-adds")]
 pub struct Args {
     /// Lengths of the prompts; without it, those of 16,64,256,1024 that the model's context holds
     #[arg(long, value_name = "N,…", value_delimiter = ',')]
@@ -78,6 +83,8 @@ struct Row {
     edit_ms: Option<f64>,
     /// null where the context is full.
     append_ms: Option<f64>,
+    /// What these threads reach with nothing but multiply-adds, just after the runs.
+    peak_gflops: f64,
     /// Most memory that the process had while it ran this length; null where the system does not say.
     peak_rss_bytes: Option<u64>,
 }
@@ -126,8 +133,19 @@ pub fn run(args: &Args) -> Result<()> {
 fn show(report: &Report) -> Result<()> {
     let f = |ms: f64| format!("{ms:.1}");
     let or = |ms: Option<f64>| ms.map_or_else(|| "–".to_owned(), f);
-    let names =
-        ["tokens", "threads", "run", "fastest", "logits", "all", "floor", "edit", "append", "peak memory"];
+    let names = [
+        "tokens",
+        "threads",
+        "run",
+        "fastest",
+        "logits",
+        "all",
+        "floor",
+        "edit",
+        "append",
+        "peak",
+        "peak memory",
+    ];
     let mut table = Table::new(names.map(Column::Right));
     for row in &report.runs {
         let bytes = |bytes| BinaryBytes(bytes).to_string();
@@ -141,6 +159,7 @@ fn show(report: &Report) -> Result<()> {
             f(row.floor_ms),
             or(row.edit_ms),
             or(row.append_ms),
+            f(row.peak_gflops),
             row.peak_rss_bytes.map_or_else(|| "?".to_owned(), bytes),
         ]);
     }
@@ -200,8 +219,7 @@ fn measure(model: &Arc<Model>, n_tokens: usize, runs: u32) -> Result<Row> {
     };
     let (median_ms, min_ms) = times(runs, || run().map(drop))?;
     let (logits_ms, _) = times(runs, || logits(&run()?, 0))?;
-    let (all_ms, _) = times(runs.min(2), || run().map(|run| run.cache.iter().for_each(drop)))?;
-    let (floor_ms, _) = times(runs, || floor(model, n_tokens))?;
+    let (all_ms, _) = times(runs.min(2), || everything(&run()?))?;
     let then = |input: Input| {
         let (ms, _) = times(runs, || {
             let run = before.then(input.clone(), keep.clone(), ())?;
@@ -212,9 +230,13 @@ fn measure(model: &Arc<Model>, n_tokens: usize, runs: u32) -> Result<Row> {
     let edited = [&ids[..n_tokens - 1], &[(ids[n_tokens - 1] + 1) % config.vocab_size as u32]].concat();
     let edit_ms = if n_tokens > 1 { Some(then(Input::ids(edited))?) } else { None };
     let append_ms = if n_tokens < config.n_positions { Some(then(Input::ids(ids))?) } else { None };
+    let peak_rss_bytes = peak_rss();
+    let peak_gflops = peak_gflops();
+    let (floor_ms, _) = times(runs, floor(model, n_tokens)?)?;
     Ok(Row {
         tokens: n_tokens,
         threads: rayon::current_num_threads(),
+        peak_gflops,
         median_ms,
         min_ms,
         logits_ms,
@@ -222,28 +244,81 @@ fn measure(model: &Arc<Model>, n_tokens: usize, runs: u32) -> Result<Row> {
         floor_ms,
         edit_ms,
         append_ms,
-        peak_rss_bytes: peak_rss(),
+        peak_rss_bytes,
     })
 }
 
+/// Makes every tensor of a run; those over the vocabulary a few rows at a time, as the explorer does.
+fn everything(run: &Run) -> Result<()> {
+    let n = run.n_tokens();
+    for name in run.cache.names() {
+        if matches!(name.site, Site::Logits | Site::Probs) {
+            for first in (0..n).step_by(64) {
+                run.part(name, &Part::rows(first..n.min(first + 64)))?;
+            }
+        } else {
+            run.part(name, &Part::default())?;
+        }
+    }
+    Ok(())
+}
+
 /// The matrix products of a forward pass with nothing around them, the lower half of attention's.
-fn floor(model: &Model, n: usize) -> Result<()> {
+fn floor(model: &Model, n: usize) -> Result<impl Fn() -> Result<()>> {
     let (config, net) = (model.config(), &model.net);
-    let rows = |width: usize| Tensor::ones((n, width), DType::F32, &Device::Cpu)?.to_device(net.device());
-    let (x, post) =
-        (rows(config.n_embd)?.to_dtype(net.dtype())?, rows(config.d_mlp())?.to_dtype(net.dtype())?);
+    let rows = |width: usize| -> Result<Tensor> {
+        let ones = Tensor::ones((n, width), DType::F32, &Device::Cpu)?;
+        Ok(ones.to_device(net.device())?.to_dtype(net.dtype())?)
+    };
+    let (x, post) = (rows(config.n_embd)?, rows(config.d_mlp())?);
     let half = (n / 2).max(1);
     let q = x.reshape((n, config.n_head, config.d_head()))?.transpose(0, 1)?.contiguous()?; // (H, T, d_head)
     let k = q.narrow(1, 0, half)?.contiguous()?; // (H, T/2, d_head)
-    for block in net.blocks.iter() {
-        x.matmul(&block.c_attn.weight()?)?;
-        q.matmul(&k.t()?)?.matmul(&k)?;
-        x.matmul(&block.attn_proj.weight()?)?;
-        x.matmul(&block.c_fc.weight()?)?;
-        post.matmul(&block.mlp_proj.weight()?)?;
+    let block = &net.blocks[0];
+    let [c_attn, attn_proj, c_fc] = [&block.c_attn, &block.attn_proj, &block.c_fc].map(Conv1D::weight);
+    let (c_attn, attn_proj, c_fc, mlp_proj) = (c_attn?, attn_proj?, c_fc?, block.mlp_proj.weight()?);
+    let (n_layer, unembed) = (config.n_layer, net.unembed.clone());
+    Ok(move || {
+        for _ in 0..n_layer {
+            x.matmul(&c_attn)?;
+            q.matmul(&k.t()?)?.matmul(&k)?;
+            x.matmul(&attn_proj)?;
+            x.matmul(&c_fc)?;
+            post.matmul(&mlp_proj)?;
+        }
+        x.matmul(&unembed)?;
+        Ok(())
+    })
+}
+
+/// What the vector units do when nothing is in their way: 10⁹ additions and multiplications a
+/// second, of all threads together.
+fn peak_gflops() -> f64 {
+    let start = Instant::now();
+    let made: usize = rayon::broadcast(|_| Arch::new().dispatch(MultiplyAdds)).into_iter().sum();
+    2.0 * made as f64 / start.elapsed().as_secs_f64() / 1e9
+}
+
+/// Multiplies and adds for some 20 ms; returns how often.
+struct MultiplyAdds;
+
+impl WithSimd for MultiplyAdds {
+    type Output = usize;
+
+    #[inline(always)]
+    fn with_simd<S: Simd>(self, simd: S) -> usize {
+        const ROUNDS: usize = 8_000_000;
+        // So many sums that do not wait for one another hide how long each step takes.
+        let mut sums = [simd.splat_f32s(1.0); 12];
+        let (factor, term) = (simd.splat_f32s(black_box(0.999)), simd.splat_f32s(black_box(0.002)));
+        for _ in 0..ROUNDS {
+            for sum in &mut sums {
+                *sum = simd.mul_add_e_f32s(*sum, factor, term);
+            }
+        }
+        black_box(sums.map(|sum| simd.reduce_sum_f32s(sum)));
+        ROUNDS * sums.len() * S::F32_LANES
     }
-    x.matmul(&net.unembed)?;
-    Ok(())
 }
 
 /// The cursor moved to and fro on every screen.

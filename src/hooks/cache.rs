@@ -6,22 +6,24 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use candle_core::{DType, Device, Tensor};
 
-use super::{Axis, HookFilter, HookName, Hooks};
+use super::{Axis, HookFilter, HookName, Hooks, Site};
 use crate::error::{Error, Result};
 use crate::model::Gpt2;
 
 /// The tensors of a run: float32, contiguous, on the CPU, whatever the model runs on, so that what
 /// is shown, compared and exported is one thing.
 ///
-/// Kept in memory is what only a forward pass gives, and what hooks replaced. Everything else (the
-/// LayerNorms, attention scores and patterns, logits: six times as much for a long prompt) follows
-/// from that by [`Gpt2::derive`] when it is asked for.
+/// Kept in memory is what only a forward pass gives, what hooks replaced, and within a budget what
+/// an MLP computes. Everything else (the LayerNorms, attention scores and patterns, logits: six
+/// times as much for a long prompt) follows from that by [`Gpt2::derive`] when it is asked for.
 #[derive(Debug, Clone)]
 pub struct ActivationCache {
     net: Gpt2,
     filter: HookFilter,
     /// What the filter names, and what that follows from.
     needed: HashSet<HookName>,
+    /// Whether there is room for what takes long to derive.
+    roomy: bool,
     kept: BTreeMap<HookName, Tensor>,
     recent: Arc<Mutex<Recent>>,
 }
@@ -59,8 +61,10 @@ impl Part {
 }
 
 impl ActivationCache {
+    /// Bytes of a run's tensors up to which those that take long to derive are kept as well.
+    pub const ROOM: u64 = 256 << 20;
     /// Bytes of derived tensors that are held until others push them out.
-    pub const RECENT_BYTES: u64 = 256 << 20;
+    pub const RECENT_BYTES: u64 = 128 << 20;
 
     /// A cache for every hook that is not kept only on request.
     pub fn all(net: &Gpt2) -> Self {
@@ -83,7 +87,16 @@ impl ActivationCache {
                 names.extend(net.sources(name));
             }
         }
-        Self { net: net.clone(), filter, needed, kept: BTreeMap::new(), recent: Arc::default() }
+        Self { net: net.clone(), filter, needed, roomy: true, kept: BTreeMap::new(), recent: Arc::default() }
+    }
+
+    /// The same for a run of so many tokens, within the budget of [`Self::ROOM`].
+    #[must_use]
+    pub fn for_tokens(self, n_tokens: usize) -> Self {
+        let config = &self.net.config;
+        let kept = self.needed.iter().filter(|&&name| self.wants(name));
+        let all: u64 = kept.map(|name| name.bytes(config, n_tokens)).sum();
+        Self { roomy: all <= Self::ROOM, ..self }
     }
 
     /// The tensor of a hook, by full or short name: float32, contiguous, on the CPU, without a
@@ -140,6 +153,11 @@ impl ActivationCache {
         self.kept.values().map(bytes).sum()
     }
 
+    /// Whether a tensor is in memory.
+    pub(crate) fn holds(&self, name: HookName) -> bool {
+        self.kept.contains_key(&name)
+    }
+
     /// Whether a tensor is in memory or follows from what is.
     pub(crate) fn has(&self, name: HookName) -> bool {
         let sources = || self.net.sources(name);
@@ -192,7 +210,9 @@ fn bytes(x: &Tensor) -> u64 {
 
 impl Hooks for ActivationCache {
     fn wants(&self, name: HookName) -> bool {
-        self.needed.contains(&name) && self.net.sources(name).is_empty()
+        let costly = matches!(name.site, Site::MlpPre | Site::MlpOut);
+        let kept = self.net.sources(name).is_empty() || (costly && self.roomy);
+        kept && self.needed.contains(&name)
     }
 
     fn hook(&mut self, name: HookName, x: &Tensor) -> Result<Option<Tensor>> {

@@ -58,11 +58,13 @@ impl Gpt2 {
             })
         };
         let conv = |name: &str, n_in: usize, n_out: usize| -> Result<Conv1D> {
-            let (weight, bias) = (format!("{name}.weight"), weights.get(&format!("{name}.bias"), &[n_out])?);
-            match ops.packs(weights.device(), weights.dtype()) {
-                Some(arch) => Ok(Conv1D::pack(&weights.floats(&weight, &[n_in, n_out])?, bias, arch)),
-                None => Conv1D::new(weights.get(&weight, &[n_in, n_out])?, bias, ops),
+            let (weight, bias) = (format!("{name}.weight"), format!("{name}.bias"));
+            let bias = || weights.get(&bias, &[n_out]);
+            if let Some(arch) = ops.packs(weights.device(), weights.dtype()) {
+                let weight = weights.floats(&weight, &[n_in, n_out])?;
+                return Ok(Conv1D::pack(&weight, bias()?, arch));
             }
+            Conv1D::new(weights.get(&weight, &[n_in, n_out])?, bias()?, ops)
         };
         let block = |l: usize| -> Result<Block> {
             Ok(Block {
@@ -280,7 +282,7 @@ impl Gpt2 {
     }
 
     /// The tensors of the same run that a tensor follows from; none for those that only a forward
-    /// pass gives.
+    /// pass gives, or that what hooks replace may go around.
     pub fn sources(&self, name: HookName) -> Vec<HookName> {
         let last = self.config.n_layer - 1;
         let at = |site: Site| site.near(name.layer.unwrap_or(last));
@@ -297,7 +299,9 @@ impl Gpt2 {
             (Site::Ln2Scale, _) => vec![at(Site::ResidMid)],
             (Site::Ln2Normalized, _) => vec![at(Site::ResidMid), at(Site::Ln2Scale)],
             (Site::Ln2Out, _) => vec![at(Site::Ln2Normalized)],
+            (Site::MlpPre, _) => vec![at(Site::Ln2Out)],
             (Site::MlpPost, _) => vec![at(Site::MlpPre)],
+            (Site::MlpOut, _) => vec![at(Site::MlpPost)],
             (Site::LnFinalScale, _) => vec![at(Site::ResidPost)],
             (Site::LnFinalNormalized, _) => vec![at(Site::ResidPost), at(Site::LnFinalScale)],
             (Site::LnFinalOut, _) => vec![at(Site::LnFinalNormalized)],
@@ -344,6 +348,8 @@ impl Gpt2 {
                 let result = self.results(block, &get(sources[0], &whole_heads)?)?; // (S, H, C)
                 part.head.map_or(Ok(result.clone()), |head| result.narrow(1, head, 1))?
             }
+            (Site::MlpPre, Some(block)) => self.ops.linear(&source(0)?, &block.c_fc)?,
+            (Site::MlpOut, Some(block)) => self.ops.linear(&source(0)?, &block.mlp_proj)?,
             (Site::MlpPost, _) => self.ops.activation(self.config.activation_function, &source(0)?)?,
             (Site::Logits, _) => self.ops.product(&source(0)?, &self.unembed)?,
             (_, _) if sources.len() == 2 => (source(0)? + source(1)?)?,

@@ -364,7 +364,7 @@ pub fn softmax(arch: Arch, x: &[f32], n: usize) -> Vec<f32> {
     out
 }
 
-/// Rows become the softmax of `scale` times them. `seen`: only so many values of the first row, one
+/// Rows become the softmax of `scale` times them, `scale` ≥ 0. `seen`: only so many values of the first row, one
 /// more of each row after it; the rest becomes 0.
 struct Softmax<'a> {
     rows: &'a mut [f32],
@@ -381,19 +381,16 @@ impl WithSimd for Softmax<'_> {
         for (i, row) in self.rows.chunks_exact_mut(self.n).enumerate() {
             let (row, future) = row.split_at_mut(self.seen.map_or(self.n, |seen| self.n.min(seen + i)));
             future.fill(0.0);
-            row.iter_mut().for_each(|x| *x *= self.scale);
             let max = max(row);
             if max == f32::NEG_INFINITY {
                 row.fill(f32::NAN);
                 continue;
             }
             for x in &mut *row {
-                *x = exp(*x - max);
+                *x = exp((*x - max) * self.scale);
             }
-            let total = sum(row, |x| x);
-            for x in row {
-                *x /= total;
-            }
+            let per_total = 1.0 / sum(row, |x| x);
+            row.iter_mut().for_each(|x| *x *= per_total);
         }
     }
 }

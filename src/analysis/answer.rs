@@ -49,16 +49,13 @@ impl Minus for Matrix {
 impl Minus for Chart {
     fn minus(&self, base: &Self) -> Self {
         let values = self.values.minus(&base.values);
-        let texts = match self.quantity {
+        let texts = if self.quantity == Quantity::Rank {
             // They spell the values out.
-            Quantity::Rank => {
-                let all = (0..values.n_rows).flat_map(|r| values.row(r));
-                all.map(|x| if x == 0.0 { "0".into() } else { format!("{x:+}") }).collect()
-            }
-            _ => {
-                let pairs = self.texts.iter().zip(&base.texts);
-                pairs.map(|(a, b)| if a == b { a.clone() } else { format!("→{a}") }).collect()
-            }
+            let all = (0..values.n_rows).flat_map(|r| values.row(r));
+            all.map(|x| if x == 0.0 { "0".into() } else { format!("{x:+}") }).collect()
+        } else {
+            let pairs = self.texts.iter().zip(&base.texts);
+            pairs.map(|(a, b)| if a == b { a.clone() } else { format!("→{a}") }).collect()
         };
         Self {
             title: format!("{}, {DIFFERENCE}", self.title),

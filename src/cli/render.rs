@@ -149,14 +149,11 @@ fn circuits(model: &Arc<Model>, input: Input, circuit: Circuit) -> Result<(Run, 
 impl Args {
     /// What to run where nothing can be taken off it.
     fn alone(&self, inputs: Answer<Input>) -> Result<Input> {
-        match inputs.minus {
-            None => Ok(inputs.of),
-            Some(_) => {
-                let why =
-                    if self.what == "patch" { "compares two prompts" } else { "is the same in every run" };
-                Err(Error::usage(format!("{} {why}: leave --difference out", self.what)))
-            }
+        if inputs.minus.is_none() {
+            return Ok(inputs.of);
         }
+        let why = if self.what == "patch" { "compares two prompts" } else { "is the same in every run" };
+        Err(Error::usage(format!("{} {why}: leave --difference out", self.what)))
     }
 
     /// What `--show` names among the numbers that a chart has.

@@ -31,7 +31,7 @@ pub enum Request {
     Cancel(u64),
     /// Compute what the screen shows; ends what was computed for it before.
     Look(Wanted),
-    Export(Export),
+    Export(Box<Export>),
     Errand(Errand),
 }
 

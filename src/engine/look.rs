@@ -271,6 +271,7 @@ impl Looker {
 
     /// Before each piece of what takes long, `step` gets what there is to see so far, and how far it
     /// is; its error ends it.
+    #[allow(clippy::too_many_lines)] // an arm for each
     fn see(
         &mut self,
         run: &Run,
@@ -302,16 +303,13 @@ impl Looker {
                 Seen::Map(Map { look: look.clone(), view: *view, picture })
             }
             Look::Row { view, row } => {
-                let (row, values) = match against.filter(|_| !view.source.is_same()) {
-                    Some(minus) => {
-                        let matrix = apart(*view, run, minus)?;
-                        let row = (*row).min(matrix.n_rows.saturating_sub(1));
-                        (row, matrix.row(row))
-                    }
-                    None => {
-                        let row = (*row).min(view.dims(run).0.saturating_sub(1));
-                        (row, view.rows(run, row..row + 1)?.row(0))
-                    }
+                let (row, values) = if let Some(minus) = against.filter(|_| !view.source.is_same()) {
+                    let matrix = apart(*view, run, minus)?;
+                    let row = (*row).min(matrix.n_rows.saturating_sub(1));
+                    (row, matrix.row(row))
+                } else {
+                    let row = (*row).min(view.dims(run).0.saturating_sub(1));
+                    (row, view.rows(run, row..row + 1)?.row(0))
                 };
                 Seen::Row(RowLook {
                     look: look.clone(),

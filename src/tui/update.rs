@@ -492,7 +492,8 @@ fn export(app: &mut App) -> Vec<Request> {
         range: app.range,
         pooling: app.pooling,
     };
-    vec![Request::Export(Export { run, minus: form.minus, hook, head: form.head, chart, path, figure })]
+    let (minus, head) = (form.minus, form.head);
+    vec![Request::Export(Box::new(Export { run, minus, hook, head, chart, path, figure }))]
 }
 
 /// Carries a command out.
@@ -536,7 +537,7 @@ fn run(app: &mut App, command: Command) -> Vec<Request> {
                     Some((name, chart)) => ExportForm::of_chart(&name, chart, hook, minus),
                     None => ExportForm::new(hook, head, minus),
                 };
-                app.overlay = Some(Overlay::Export(form));
+                app.overlay = Some(Overlay::Export(Box::new(form)));
             }
         }
         Command::Generate => return generate(app, 1),

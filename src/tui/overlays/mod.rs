@@ -25,7 +25,7 @@ use crate::engine::Steps;
 pub enum Overlay {
     Editor(Box<Editor>),
     Picker(Picker),
-    Export(ExportForm),
+    Export(Box<ExportForm>),
     Token(TokenForm),
     Changes(Changes),
     /// Waits for what stands out in the run.

@@ -305,10 +305,9 @@ fn draw_neurons(
 ) {
     let theme = app.theme;
     let differs = neurons.first().is_some_and(Answer::differs);
-    let text = match differs {
-        true if layout.list_title.width >= WITH_SIDES => format!("of MLP {}", app.selection.layer),
-        _ => format!("neurons of MLP {}", app.selection.layer),
-    };
+    // Beside the heads of three columns there is room for less.
+    let short = differs && layout.list_title.width >= WITH_SIDES;
+    let text = format!("{}of MLP {}", if short { "" } else { "neurons " }, app.selection.layer);
     draw_heading(&text, differs, layout.list_title, theme, buffer);
     let most = neurons.first().map_or(0.0, |n| n.shown(|n| n.value).abs());
     for ((i, n), y) in neurons.iter().enumerate().zip(layout.list.top()..layout.list.bottom()) {

@@ -216,9 +216,10 @@ fn draw_settings(app: &App, entropy: f64, area: Rect, buffer: &mut Buffer) {
     } else {
         "0: the likeliest".into()
     };
-    let entropy = match app.differs() {
-        true => ("Δ entropy", format!("{entropy:+.2} bits"), ""),
-        false => ("entropy", format!("{entropy:.2} bits"), ""),
+    let entropy = if app.differs() {
+        ("Δ entropy", format!("{entropy:+.2} bits"), "")
+    } else {
+        ("entropy", format!("{entropy:.2} bits"), "")
     };
     let lines = [
         entropy,

@@ -247,6 +247,11 @@ impl<'a> Draft<'a> {
 
     /// The token's row of a matrix.
     fn row(&self, view: View) -> Result<Vec<f32>> {
+        // A product of one row alone rounds by where it lies in memory: what is taken off another
+        // run's is made as theirs is, with all rows.
+        if self.other.is_some() && matches!(view.source, Source::Stage(..)) {
+            return Ok(view.matrix(self.run)?.row(self.t));
+        }
         Ok(view.rows(self.run, self.t..self.t + 1)?.row(0))
     }
 
@@ -391,7 +396,7 @@ impl<'a> Draft<'a> {
         let view = self.stage(AttnStage::Pattern);
         let mut pattern = self.row(view)?;
         if let Some(other) = self.other {
-            let other = view.rows(other, self.t..self.t + 1)?.row(0);
+            let other = view.matrix(other)?.row(self.t);
             pattern.iter_mut().zip(other).for_each(|(of, other)| *of = (*of - other).abs());
         }
         let read = largest(&pattern, KEYS - 2).into_iter().map(|(j, _)| j).filter(|&j| j <= self.t);

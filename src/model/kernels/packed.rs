@@ -11,7 +11,7 @@ use super::memory::Buffer;
 /// Rows of x that are taken together: with two vectors for each, the sums fill the registers.
 const ROWS: usize = 6;
 /// So many such groups stay in the cache while the panels go by.
-const GROUPS: usize = 16;
+const GROUPS: usize = 8;
 /// Rows of a panel that stay in the cache while the rows of x go by.
 const DEPTH: usize = 1024;
 /// The widest panel: two vectors of AVX-512.

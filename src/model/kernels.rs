@@ -8,14 +8,13 @@ mod packed;
 
 use std::ops::Range;
 
-use gemm::Parallelism;
 use pulp::{Arch, Simd, WithSimd};
 use rayon::prelude::*;
 
 pub use packed::Packed;
 
 /// Up to how many rows a product with a matrix that is not packed reads it once, in order; beyond,
-/// `gemm` packs blocks of it into the caches, which pays only when they are used often enough.
+/// candle's products pack blocks of it into the caches, which pays where they are used often enough.
 const FEW: usize = 24;
 
 /// Less work than this (in multiplications or the like) is not worth a second thread.
@@ -47,13 +46,6 @@ impl<'a> Mat<'a> {
     pub fn t(self) -> Self {
         Self { rows: self.columns, columns: self.rows, strides: (self.strides.1, self.strides.0), ..self }
     }
-
-    /// Whether every element lies in the slice.
-    fn is_inside(&self) -> bool {
-        self.rows == 0
-            || self.columns == 0
-            || (self.rows - 1) * self.strides.0 + (self.columns - 1) * self.strides.1 < self.values.len()
-    }
 }
 
 /// (T, H, d_head) inside a slice: the matrix of a head is (T, d_head).
@@ -74,52 +66,18 @@ impl<'a> Heads<'a> {
     }
 }
 
-/// `out = a · b`; the rows of `out` are `stride` apart.
-#[allow(unsafe_code)]
-fn multiply(out: &mut [f32], stride: usize, a: Mat, b: Mat, threads: Parallelism) {
-    let to = Mat { values: out, rows: a.rows, columns: b.columns, strides: (stride, 1) };
-    assert!(a.columns == b.rows && to.is_inside() && a.is_inside() && b.is_inside());
-    assert!(stride >= b.columns);
-    let step = |n: usize| n as isize;
-    // SAFETY: each of the three matrices lies inside its slice, as was just asserted, and `out` is
-    // borrowed by nobody else.
-    unsafe {
-        gemm::gemm(
-            a.rows,
-            b.columns,
-            a.columns,
-            out.as_mut_ptr(),
-            1,
-            step(stride),
-            false,
-            a.values.as_ptr(),
-            step(a.strides.1),
-            step(a.strides.0),
-            b.values.as_ptr(),
-            step(b.strides.1),
-            step(b.strides.0),
-            1.0,
-            1.0,
-            false,
-            false,
-            false,
-            threads,
-        );
-    }
-}
-
-/// x · w: (S, K) · (K, N) → (S, N).
-pub fn product(arch: Arch, x: Mat, w: Mat) -> Vec<f32> {
-    if x.rows <= FEW && w.strides.0 == 1 {
-        return by_columns(x.rows, w.columns, |columns| {
-            let mut out = vec![0.0; x.rows * columns.len()];
-            arch.dispatch(Dots { x, w: w.columns(columns).t(), out: &mut out });
+/// x · w of few rows and a transposed matrix, (S, K) · (K, N) → (S, N); `None` for others, which
+/// candle multiplies as well.
+pub fn product(arch: Arch, x: Mat, w: Mat) -> Option<Vec<f32>> {
+    let few = x.rows <= FEW && w.strides.0 == 1;
+    few.then(|| {
+        by_columns(x.rows, w.columns, |columns| {
+            let (stride, w) = (columns.len(), w.columns(columns).t());
+            let mut out = vec![0.0; x.rows * stride];
+            arch.dispatch(Dots { x, w, out: &mut out, stride });
             out
-        });
-    }
-    let mut out = vec![0.0; x.rows * w.columns];
-    multiply(&mut out, w.columns, x, w, Parallelism::Rayon(0));
-    out
+        })
+    })
 }
 
 /// Makes (rows, n) from stripes of columns, each made on its own.
@@ -136,11 +94,12 @@ fn by_columns(rows: usize, n: usize, stripe: impl Fn(Range<usize>) -> Vec<f32> +
     out
 }
 
-/// x · wᵀ, (S, K) · (N, K)ᵀ → (S, N): products of rows.
+/// x · wᵀ, (S, K) · (N, K)ᵀ → (S, N) with rows `stride` apart: products of rows.
 struct Dots<'a> {
     x: Mat<'a>,
     w: Mat<'a>,
     out: &'a mut [f32],
+    stride: usize,
 }
 
 impl WithSimd for Dots<'_> {
@@ -148,7 +107,7 @@ impl WithSimd for Dots<'_> {
 
     #[inline(always)]
     fn with_simd<S: Simd>(self, simd: S) {
-        let Self { x, w, out } = self;
+        let Self { x, w, out, stride } = self;
         let n = w.rows;
         let mut j = 0;
         while j < n {
@@ -157,10 +116,10 @@ impl WithSimd for Dots<'_> {
             while s < x.rows {
                 let three = s + 3 <= x.rows;
                 match (four, three) {
-                    (true, true) => dots::<S, 3, 4>(simd, x, s, w, j, out),
-                    (true, false) => dots::<S, 1, 4>(simd, x, s, w, j, out),
-                    (false, true) => dots::<S, 3, 1>(simd, x, s, w, j, out),
-                    (false, false) => dots::<S, 1, 1>(simd, x, s, w, j, out),
+                    (true, true) => dots::<S, 3, 4>(simd, x, s, w, j, out, stride),
+                    (true, false) => dots::<S, 1, 4>(simd, x, s, w, j, out, stride),
+                    (false, true) => dots::<S, 3, 1>(simd, x, s, w, j, out, stride),
+                    (false, false) => dots::<S, 1, 1>(simd, x, s, w, j, out, stride),
                 }
                 s += if three { 3 } else { 1 };
             }
@@ -178,6 +137,7 @@ fn dots<S: Simd, const T: usize, const R: usize>(
     w: Mat,
     j: usize,
     out: &mut [f32],
+    stride: usize,
 ) {
     let k = x.columns;
     let xs: [_; T] = std::array::from_fn(|t| S::as_simd_f32s(&x.values[(s + t) * x.strides.0..][..k]));
@@ -195,7 +155,32 @@ fn dots<S: Simd, const T: usize, const R: usize>(
     for t in 0..T {
         for r in 0..R {
             let tail: f32 = xs[t].1.iter().zip(ws[r].1).map(|(a, b)| a * b).sum();
-            out[(s + t) * w.rows + j + r] = simd.reduce_sum_f32s(sums[t][r]) + tail;
+            out[(s + t) * stride + j + r] = simd.reduce_sum_f32s(sums[t][r]) + tail;
+        }
+    }
+}
+
+/// x · w, (S, K) · (K, N) → (S, N) with rows `stride` apart: sums of rows of w.
+struct Sums<'a> {
+    x: Mat<'a>,
+    w: Mat<'a>,
+    out: &'a mut [f32],
+    stride: usize,
+}
+
+impl WithSimd for Sums<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn with_simd<S: Simd>(self, _: S) {
+        let Self { x, w, out, stride } = self;
+        for (i, out) in out.chunks_mut(stride).enumerate().take(x.rows) {
+            let out = &mut out[..w.columns];
+            out.fill(0.0);
+            for (k, x) in x.values[i * x.strides.0..][..x.columns].iter().enumerate() {
+                let row = &w.values[k * w.strides.0..][..w.columns];
+                out.iter_mut().zip(row).for_each(|(out, w)| *out += x * w);
+            }
         }
     }
 }
@@ -364,7 +349,7 @@ pub fn softmax(arch: Arch, x: &[f32], n: usize) -> Vec<f32> {
     out
 }
 
-/// Rows become the softmax of `scale` times them, `scale` ≥ 0. `seen`: only so many values of the first row, one
+/// Rows become the softmax of `scale` times them. `seen`: only so many values of the first row, one
 /// more of each row after it; the rest becomes 0.
 struct Softmax<'a> {
     rows: &'a mut [f32],
@@ -381,13 +366,15 @@ impl WithSimd for Softmax<'_> {
         for (i, row) in self.rows.chunks_exact_mut(self.n).enumerate() {
             let (row, future) = row.split_at_mut(self.seen.map_or(self.n, |seen| self.n.min(seen + i)));
             future.fill(0.0);
+            // As the scores are, so that both ways through attention agree to the bit.
+            row.iter_mut().for_each(|x| *x *= self.scale);
             let max = max(row);
             if max == f32::NEG_INFINITY {
                 row.fill(f32::NAN);
                 continue;
             }
             for x in &mut *row {
-                *x = exp((*x - max) * self.scale);
+                *x = exp(*x - max);
             }
             let per_total = 1.0 / sum(row, |x| x);
             row.iter_mut().for_each(|x| *x *= per_total);
@@ -407,7 +394,7 @@ fn block_of(n_queries: usize) -> usize {
 /// A matrix that rows of some head are multiplied with, packed if that pays.
 enum Factor<'a> {
     Packed(Packed),
-    Plain(Mat<'a>),
+    Plain(Arch, Mat<'a>),
 }
 
 impl<'a> Factor<'a> {
@@ -418,7 +405,7 @@ impl<'a> Factor<'a> {
         of: impl Fn(Mat<'a>) -> Mat<'a> + Sync,
     ) -> Vec<Self> {
         let factor = |head| match of(heads.head(head)) {
-            mat if n_queries < FEW_QUERIES => Self::Plain(mat),
+            mat if n_queries < FEW_QUERIES => Self::Plain(arch, mat),
             mat => Self::Packed(Packed::new(arch, mat)),
         };
         (0..heads.n_head).into_par_iter().map(factor).collect()
@@ -429,7 +416,13 @@ impl<'a> Factor<'a> {
     fn product(&self, x: Mat, n: usize, out: &mut [f32], stride: usize) {
         match self {
             Self::Packed(w) => w.part(x, n, out, stride),
-            Self::Plain(w) => multiply(out, stride, x, w.rows(0..x.columns).columns(0..n), Parallelism::None),
+            &Self::Plain(arch, w) => {
+                let w = w.rows(0..x.columns).columns(0..n);
+                match w.strides.0 {
+                    1 => arch.dispatch(Dots { x, w: w.t(), out, stride }),
+                    _ => arch.dispatch(Sums { x, w, out, stride }),
+                }
+            }
         }
     }
 }

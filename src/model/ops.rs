@@ -137,8 +137,9 @@ impl Ops {
     /// x · w without a bias: (S, in), (in, out) → (S, out).
     pub fn product(self, x: &Tensor, w: &Tensor) -> Result<Tensor> {
         let x = x.contiguous()?;
-        if let Some((arch, [x, w])) = self.fused([&x, w]) {
-            let out = kernels::product(arch, x.matrix(), w.matrix());
+        if let Some((arch, [x, w])) = self.fused([&x, w])
+            && let Some(out) = kernels::product(arch, x.matrix(), w.matrix())
+        {
             return Ok(Tensor::from_vec(out, (x.dims()[0], w.dims()[1]), &Device::Cpu)?);
         }
         Ok(x.matmul(w)?)

@@ -256,16 +256,17 @@ fn derived_tensors_are_those_of_the_pass() {
     let model = Arc::new(Model::demo());
     let n = 9;
     let ids: Vec<u32> = (0..n as u32).map(|i| i * 37 % 2048).collect();
-    for site in Site::all().iter().filter(|site| !site.point().on_request) {
+    // With room for what takes long to derive, and without.
+    let caches = || [ActivationCache::all(&model.net), ActivationCache::all(&model.net).for_tokens(1 << 20)];
+    let sites = Site::all().iter().filter(|site| !site.point().on_request);
+    for (site, cache) in sites.flat_map(|site| caches().map(|cache| (site, cache))) {
         let halve = Edit(site.near(1), |x: &Tensor| Ok((x * 0.5)?));
-        // With room for what takes long to derive, and without.
-        let caches = (ActivationCache::all(&model.net), ActivationCache::all(&model.net).for_tokens(1 << 20));
-        let mut hooks = ((halve, caches), All(Vec::new()));
+        let mut hooks = ((halve, cache), All(Vec::new()));
         model.net.run(&ids, &mut hooks).unwrap();
-        let ((_, (cache, small)), All(passed)) = hooks;
-        assert!(small.bytes() < cache.bytes());
+        let ((_, cache), All(passed)) = hooks;
         assert_eq!(passed.len(), cache.names().len());
-        for (name, passed, cache) in passed.iter().flat_map(|(n, x)| [(*n, x, &cache), (*n, x, &small)]) {
+        for (name, passed) in &passed {
+            let name = *name;
             let whole = cache.tensor(name).unwrap();
             let largest = values(passed).iter().filter(|x| x.is_finite()).fold(1f32, |a, x| a.max(x.abs()));
             for (i, (g, w)) in values(&whole).into_iter().zip(values(passed)).enumerate() {

@@ -64,7 +64,7 @@ impl Gpt2 {
                 let weight = weights.floats(&weight, &[n_in, n_out])?;
                 return Ok(Conv1D::pack(&weight, bias()?, arch));
             }
-            Conv1D::new(weights.get(&weight, &[n_in, n_out])?, bias()?, ops)
+            Conv1D::new(&weights.get(&weight, &[n_in, n_out])?, bias()?, ops)
         };
         let block = |l: usize| -> Result<Block> {
             Ok(Block {

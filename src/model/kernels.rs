@@ -367,7 +367,9 @@ impl WithSimd for Softmax<'_> {
             let (row, future) = row.split_at_mut(self.seen.map_or(self.n, |seen| self.n.min(seen + i)));
             future.fill(0.0);
             // As the scores are, so that both ways through attention agree to the bit.
-            row.iter_mut().for_each(|x| *x *= self.scale);
+            for x in &mut *row {
+                *x *= self.scale;
+            }
             let max = max(row);
             if max == f32::NEG_INFINITY {
                 row.fill(f32::NAN);
@@ -377,7 +379,9 @@ impl WithSimd for Softmax<'_> {
                 *x = exp(*x - max);
             }
             let per_total = 1.0 / sum(row, |x| x);
-            row.iter_mut().for_each(|x| *x *= per_total);
+            for x in row {
+                *x *= per_total;
+            }
         }
     }
 }
@@ -466,7 +470,9 @@ pub fn scores(arch: Arch, q: Heads, k: Heads, first: usize, scale: f32) -> Vec<f
             k[head].product(q.head(head).rows(rows.clone()), keys, out, n);
             for (query, row) in rows.zip(out.chunks_exact_mut(n)) {
                 let (seen, future) = row.split_at_mut(n.min(first + query + 1));
-                seen.iter_mut().for_each(|score| *score *= scale);
+                for score in seen {
+                    *score *= scale;
+                }
                 future.fill(f32::NEG_INFINITY);
             }
         });

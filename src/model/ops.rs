@@ -31,7 +31,7 @@ impl Conv1D {
     ///
     /// # Errors
     /// [`crate::error::Error::Tensor`] for a weight that is no matrix.
-    pub fn new(weight: Tensor, bias: Tensor, ops: Ops) -> Result<Self> {
+    pub fn new(weight: &Tensor, bias: Tensor, ops: Ops) -> Result<Self> {
         let weight = weight.contiguous()?;
         if let Some((arch, [w])) = ops.fused([&weight]) {
             let packed = Packed::new(arch, w.matrix());
@@ -59,7 +59,7 @@ impl Conv1D {
 
     /// The same, kept as `ops` multiplies.
     pub(super) fn with_ops(&self, ops: Ops) -> Result<Self> {
-        Self::new(self.weight()?, self.bias.clone(), ops)
+        Self::new(&self.weight()?, self.bias.clone(), ops)
     }
 }
 
@@ -391,7 +391,7 @@ mod tests {
             (n_in, n_out) in (prop_oneof![1usize..80, 1000usize..1100], 1usize..300),
             scale in 0.1f64..20.0,
         ) {
-            let w = |ops| Conv1D::new(random(&[n_in, n_out], 1.0), random(&[n_out], 1.0), ops).unwrap();
+            let w = |ops| Conv1D::new(&random(&[n_in, n_out], 1.0), random(&[n_out], 1.0), ops).unwrap();
             let x = random(&[s, n_in], scale);
             agree("linear", |ops| ops.linear(&x, &w(ops)));
             for ops in Ops::available() {

@@ -70,6 +70,12 @@ impl Page {
     }
 }
 
+/// A token within a sentence: `“.”`; an id stands as it is.
+fn quoted(run: &Run, id: u32) -> String {
+    let text = run.model.tokenizer.show(id);
+    if run.model.tokenizer.is_some() { format!("“{text}”") } else { text }
+}
+
 /// A page being made.
 struct Draft<'a> {
     run: &'a Run,
@@ -98,6 +104,7 @@ impl<'a> Draft<'a> {
         words.set("T", n);
         words.set("T1", n + 1);
         words.set("T_rows", many(n, "row"));
+        words.set("T_integers", many(n, "integer"));
         words.set("C", c.n_embd);
         words.set("C3", 3 * c.n_embd);
         words.set("V", c.vocab_size);
@@ -116,7 +123,7 @@ impl<'a> Draft<'a> {
         words.set("h_last", (h + 1) * c.d_head() - 1);
         words.set("t", t);
         words.set("t1_tokens", many(t + 1, "token"));
-        words.set("token", run.token_text(t));
+        words.set("token", quoted(run, run.tokens[t]));
         words.set("id", run.tokens[t]);
         words.set("eps", format!("{:e}", c.layer_norm_epsilon));
         words.set("attn_scale", num(c.attn_scale(l) as f32));
@@ -749,7 +756,7 @@ impl<'a> Draft<'a> {
         self.mark(self.key());
         self.by_key("reads", &[("masked", &masked), (label("share"), &shares)], Some(1))?;
         let best = largest(&shares, 1).first().map_or(0, |(j, _)| *j);
-        self.words.set("best_key", format!("{} ({best})", self.run.token_text(best)));
+        self.words.set("best_key", format!("{} ({best})", quoted(self.run, self.run.tokens[best])));
         self.words.set("best_share", num(shares[best]));
         self.number(
             format!("Σ pattern[{}]", self.t),
@@ -901,7 +908,7 @@ impl<'a> Draft<'a> {
         self.candidates(&next, of, Some(1));
         let kept = self.row(self.hook(Site::Probs))?;
         if let Some(actual) = next.actual {
-            self.words.set("actual", run.model.tokenizer.show(actual.id));
+            self.words.set("actual", quoted(run, actual.id));
             self.words.set("actual_p", num(actual.prob));
             self.words.set("actual_rank", actual.rank);
             self.words.set("actual_bits", num(-actual.prob.log2()));
@@ -919,7 +926,7 @@ impl<'a> Draft<'a> {
         };
         let p = warm[id as usize];
         let rank = 1 + logits.iter().filter(|&&x| x > logits[id as usize]).count();
-        self.words.set("chosen", run.model.tokenizer.show(id));
+        self.words.set("chosen", quoted(run, id));
         self.words.set("chosen_p", num(p));
         self.words.set("chosen_rank", rank);
         self.text(label("token"), run.model.tokenizer.show(id));

@@ -215,6 +215,19 @@ fn heads() {
     let table = stdout(&["heads", PROMPT]);
     assert_eq!(table.lines().count(), 1 + atlas.heads.len());
     assert!(table.lines().nth(1).unwrap().starts_with("0.0 "));
+    // What the prediction is without them, on request.
+    let effects =
+        rows(&stdout(&["effects", PROMPT, "--json"]), &["component", "layer", "head", "delta_logprob", "kl"]);
+    let with: Vec<Value> = serde_json::from_str(&stdout(&["heads", PROMPT, "--effects", "--json"])).unwrap();
+    let of_heads: Vec<_> = effects.iter().filter(|row| row["component"] == "head").collect();
+    assert_eq!(with.len(), of_heads.len());
+    for (row, effect) in with.iter().zip(of_heads) {
+        for key in ["layer", "head", "delta_logprob", "kl"] {
+            assert_eq!(row[key], effect[key], "{key}");
+        }
+    }
+    let table = stdout(&["heads", PROMPT, "--effects"]);
+    assert!(table.lines().next().unwrap().contains("delta_logprob"), "{table}");
     // A single token may leave nothing to have a share of.
     let one = ["heads", "a", "--exclude-current-token", "--json"];
     assert_eq!(rows(&stdout(&one), &HEAD_KEYS)[0]["prev_token"], "nan");

@@ -21,6 +21,7 @@ use crate::text::num;
 Examples:
   actscope heads \"When Mary and John went out, John gave a ring to Mary\"
   actscope heads --repeat-random 50 --sort induction
+  actscope heads --effects \"The old man and the sea, and the old\"
   actscope heads --json --prompt-file poem.txt | jq 'max_by(.prev_token)'
 
 prev_token, duplicate and induction are the scores of TransformerLens's detect_head: shares of all
@@ -34,8 +35,12 @@ pub struct Args {
     /// Largest first, by one of the numbers
     #[arg(long, value_name = "NUMBER", value_enum)]
     sort: Option<Metric>,
+    /// Also what the prediction after the last token is without each head: delta_logprob and kl, as in
+    /// `actscope effects`
+    #[arg(long)]
+    effects: bool,
     /// Write a JSON array of {layer, head, prev_token, duplicate, induction, first_token, distance,
-    /// entropy_bits, z_norm}
+    /// entropy_bits, z_norm}, with --effects also {delta_logprob, kl}
     #[arg(long)]
     json: bool,
     #[command(flatten)]
@@ -128,12 +133,31 @@ struct Row {
     entropy_bits: f32,
     #[serde(serialize_with = "output::number")]
     z_norm: f32,
+    #[serde(flatten)]
+    effect: Option<EffectRow>,
+}
+
+#[derive(Serialize)]
+struct EffectRow {
+    #[serde(serialize_with = "output::number")]
+    delta_logprob: f32,
+    #[serde(serialize_with = "output::number")]
+    kl: f32,
 }
 
 pub fn run(args: Args) -> Result<()> {
     let asked = args.how.asked(args.input)?;
     let model = args.model.load()?;
-    let (_, atlas) = args.how.atlas(&model, Answer::one(asked.input(&model)?))?;
+    let input = asked.input(&model)?;
+    let (_, atlas) = args.how.atlas(&model, Answer::one(input.clone()))?;
+    let effects = match args.effects {
+        true => super::effects::measure(&model, Answer::one(input), (None, None, false))?.1.of.all,
+        false => Vec::new(),
+    };
+    let effect = |layer, head| {
+        let found = effects.iter().find(|effect| (effect.layer, effect.head) == (layer, Some(head)));
+        found.map(|effect| EffectRow { delta_logprob: effect.delta_logprob as f32, kl: effect.kl as f32 })
+    };
     let heads = match args.sort {
         Some(metric) => atlas.ranked(metric),
         None => atlas.heads.iter().collect(),
@@ -150,22 +174,19 @@ pub fn run(args: Args) -> Result<()> {
             distance: scores.get(Metric::Distance),
             entropy_bits: scores.get(Metric::Entropy),
             z_norm: scores.get(Metric::ZNorm),
+            effect: effect(scores.layer, scores.head),
         });
         return print_json(&rows.collect::<Vec<_>>());
     }
-    let mut table = Table::new([
-        Column::Left("head"),
-        Column::Right("prev_token"),
-        Column::Right("duplicate"),
-        Column::Right("induction"),
-        Column::Right("first_token"),
-        Column::Right("distance"),
-        Column::Right("entropy_bits"),
-        Column::Right("z_norm"),
-    ]);
+    let names = Metric::ALL.map(Metric::name).into_iter();
+    let more: &[&str] = if args.effects { &["delta_logprob", "kl"] } else { &[] };
+    let numbers = names.chain(more.iter().copied()).map(Column::Right);
+    let mut table = Table::new(std::iter::once(Column::Left("head")).chain(numbers));
     for scores in heads {
-        let [a, b, c, d, e, f, g] = Metric::ALL.map(|metric| num(scores.get(metric)));
-        table.row([format!("{}.{}", scores.layer, scores.head), a, b, c, d, e, f, g]);
+        let effect = effect(scores.layer, scores.head).map(|effect| [effect.delta_logprob, effect.kl]);
+        let numbers =
+            Metric::ALL.map(|metric| scores.get(metric)).into_iter().chain(effect.into_iter().flatten());
+        table.row(std::iter::once(format!("{}.{}", scores.layer, scores.head)).chain(numbers.map(num)));
     }
     table.print()
 }

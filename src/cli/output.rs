@@ -95,9 +95,9 @@ pub fn token_columns(model: &Model, columns: &[(String, &[Scored])]) -> String {
 }
 
 /// Columns under their names, as wide as what is in them.
-pub struct Table<const N: usize> {
-    columns: [Column; N],
-    rows: Vec<[String; N]>,
+pub struct Table {
+    columns: Vec<Column>,
+    rows: Vec<Vec<String>>,
 }
 
 pub enum Column {
@@ -105,24 +105,26 @@ pub enum Column {
     Right(&'static str),
 }
 
-impl<const N: usize> Table<N> {
-    pub fn new(columns: [Column; N]) -> Self {
-        Self { columns, rows: Vec::new() }
+impl Table {
+    pub fn new(columns: impl IntoIterator<Item = Column>) -> Self {
+        Self { columns: columns.into_iter().collect(), rows: Vec::new() }
     }
 
-    pub fn row(&mut self, cells: [String; N]) {
-        self.rows.push(cells);
+    /// A cell for each column.
+    pub fn row(&mut self, cells: impl IntoIterator<Item = String>) {
+        self.rows.push(cells.into_iter().collect());
     }
 
     /// # Errors
     /// As [`print`].
     pub fn print(&self) -> Result<()> {
-        let heads = std::array::from_fn(|i| match self.columns[i] {
-            Column::Left(head) | Column::Right(head) => head.to_owned(),
-        });
-        let lines: Vec<&[String; N]> = std::iter::once(&heads).chain(&self.rows).collect();
-        let widths: [usize; N] =
-            std::array::from_fn(|i| lines.iter().map(|line| line[i].width()).max().unwrap_or(0));
+        let name = |column: &Column| match column {
+            Column::Left(head) | Column::Right(head) => (*head).to_owned(),
+        };
+        let heads: Vec<_> = self.columns.iter().map(name).collect();
+        let lines: Vec<_> = std::iter::once(&heads).chain(&self.rows).collect();
+        let width = |i: usize| lines.iter().map(|line| line[i].width()).max().unwrap_or(0);
+        let widths: Vec<_> = (0..self.columns.len()).map(width).collect();
         let mut text = String::new();
         for line in lines {
             let start = text.len();

@@ -4,6 +4,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use actscope::Model;
+use actscope::hooks::HookFilter;
 use actscope::model::{LoadOptions, Source};
 use proptest::prelude::*;
 
@@ -29,6 +30,44 @@ fn load(files: &[(&str, Vec<u8>)]) -> Result<Model, String> {
         assert!(said.len() < 600, "{said}");
         said
     })
+}
+
+/// A NaN in one row of wpe.
+#[test]
+fn what_is_not_a_number_stays_where_it_is_read() {
+    use actscope::hooks::{Axis, Site};
+    use actscope::{Input, Run};
+    let mut weights = fixture("tiny/plain/model.safetensors");
+    let place = {
+        let file = safetensors::SafeTensors::deserialize(&weights).unwrap();
+        let wpe = file.tensor("transformer.wpe.weight").unwrap();
+        assert_eq!(wpe.dtype(), safetensors::Dtype::F32);
+        wpe.data().as_ptr() as usize - weights.as_ptr() as usize + 4 * (3 * wpe.shape()[1] + 5)
+    };
+    weights[place..place + 4].copy_from_slice(&f32::NAN.to_le_bytes());
+    let config = fixture("tiny/plain/config.json");
+    let model = Arc::new(load(&[("config.json", config), ("model.safetensors", weights)]).unwrap());
+    let short = Run::all(&model, Input::ids([7, 1, 4])).unwrap();
+    let whole = Run::all(&model, Input::ids([7, 1, 4, 9, 2, 30])).unwrap();
+    let longer = short.then(whole.input.clone(), HookFilter::all(model.config()), ()).unwrap();
+    for run in [&whole, &longer] {
+        for hook in run.cache.names() {
+            let axes = hook.point().axes;
+            let position = axes.iter().position(|axis| *axis == Axis::Pos).unwrap();
+            let tensor = run.tensor(hook).unwrap();
+            let nan = |from: usize, n: usize| {
+                let rows: Vec<f32> =
+                    tensor.narrow(position, from, n).unwrap().flatten_all().unwrap().to_vec1().unwrap();
+                rows.iter().any(|x| x.is_nan())
+            };
+            assert!(!nan(0, 3), "{hook}: rows before the one with NaN");
+            assert_eq!(nan(3, 1), hook.site != Site::Embed, "{hook}: the row itself");
+        }
+    }
+    let logits = |run: &Run| {
+        run.tensor(Site::Logits.once()).unwrap().narrow(0, 0, 3).unwrap().to_vec2::<f32>().unwrap()
+    };
+    assert_eq!(logits(&whole), logits(&longer));
 }
 
 /// What happens to a file: other bytes, a cut, or a few changes.

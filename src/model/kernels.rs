@@ -46,6 +46,12 @@ impl<'a> Mat<'a> {
     pub fn t(self) -> Self {
         Self { rows: self.columns, columns: self.rows, strides: (self.strides.1, self.strides.0), ..self }
     }
+
+    /// Whether a row holds numbers only.
+    fn is_finite(&self, row: usize) -> bool {
+        let row = &self.values[row * self.strides.0..];
+        row.iter().step_by(self.strides.1).take(self.columns).all(|x| x.is_finite())
+    }
 }
 
 /// (T, H, d_head) inside a slice: the matrix of a head is (T, d_head).
@@ -433,11 +439,11 @@ impl<'a> Factor<'a> {
 
 /// Causal attention of the last S of T positions: softmax(q · kᵀ · scale) · v for each head,
 /// without the keys after a query: (S, H, d_head).
-pub fn attention(arch: Arch, q: Heads, k: Heads, v: Heads, scale: f32) -> Vec<f32> {
+pub fn attention(arch: Arch, q: Heads, k: Heads, values: Heads, scale: f32) -> Vec<f32> {
     let width = q.n_head * q.d_head;
     let before = k.n - q.n;
     let k = Factor::of_heads(arch, k, q.n, Mat::t); // (d_head, T)
-    let v = Factor::of_heads(arch, v, q.n, |v| v); // (T, d_head)
+    let v = Factor::of_heads(arch, values, q.n, |v| v); // (T, d_head)
     let mut out = vec![0.0; q.n * width];
     let block = block_of(q.n);
     // The last block, which sees most keys, is begun first.
@@ -448,10 +454,18 @@ pub fn attention(arch: Arch, q: Heads, k: Heads, v: Heads, scale: f32) -> Vec<f3
         let mut pattern = vec![0.0; rows.len() * keys];
         for head in 0..q.n_head {
             k[head].product(q.head(head).rows(rows.clone()), keys, &mut pattern, keys);
-            let seen = Some(before + first + 1);
-            arch.dispatch(Softmax { rows: &mut pattern, n: keys, scale, seen });
-            let z = &mut out[head * q.d_head..];
-            v[head].product(Mat::new(&pattern, keys), q.d_head, z, width);
+            let seen = before + first + 1;
+            arch.dispatch(Softmax { rows: &mut pattern, n: keys, scale, seen: Some(seen) });
+            let (z, pattern) = (&mut out[head * q.d_head..], Mat::new(&pattern, keys));
+            let later = values.head(head);
+            if (seen..keys).all(|key| later.is_finite(key)) {
+                v[head].product(pattern, q.d_head, z, width);
+                continue;
+            }
+            // A later key is no part of a query, though 0 · NaN would be NaN.
+            for (i, z) in z.chunks_mut(width).enumerate().take(pattern.rows) {
+                v[head].product(pattern.rows(i..i + 1).columns(0..keys.min(seen + i)), q.d_head, z, width);
+            }
         }
     });
     out

@@ -12,6 +12,7 @@ use super::matrix::dot;
 use crate::error::{Error, Result};
 use crate::hooks::Quantity;
 use crate::model::{Block, Gpt2};
+use crate::text::num;
 
 /// A row of a table, and how near it points to what it is compared with.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -227,6 +228,88 @@ pub fn chart(net: &Gpt2, circuit: Circuit) -> Result<Chart> {
         limit: None,
         texts: Vec::new(),
     })
+}
+
+/// A table of the weights as it is: wte or wpe.
+///
+/// # Errors
+/// As [`Matrix::of`].
+pub fn table(net: &Gpt2, wpe: bool) -> Result<Chart> {
+    let (table, title, rows) =
+        if wpe { (&net.wpe, "wpe", "position") } else { (&net.wte, "wte", "token id") };
+    Ok(Chart {
+        title: title.into(),
+        doc: if wpe { "positional embedding" } else { "token embedding" }.to_owned()
+            + ": a row for each "
+            + rows,
+        formula: String::new(),
+        rows: Labels::numbered(rows),
+        columns: Labels::numbered("channel"),
+        values: Matrix::of(table)?,
+        quantity: Quantity::Signed,
+        limit: None,
+        texts: Vec::new(),
+    })
+}
+
+/// Rows that are near one, `names` them; `of` is that one.
+pub fn neighbours_chart(
+    of: &str,
+    noun: &'static str,
+    found: &[Neighbour],
+    name: impl Fn(usize) -> String,
+) -> Chart {
+    Chart {
+        title: format!("nearest to {of}"),
+        doc: "by cosine, nearest first; rows as they are: nothing centred or folded".into(),
+        formula: "a · b / (‖a‖ ‖b‖)".into(),
+        rows: Labels::named(noun, found.iter().map(|neighbour| name(neighbour.row)).collect()),
+        columns: Labels::named("number", vec!["cosine".into()]),
+        values: Matrix::new(found.iter().map(|n| n.cosine as f32).collect(), found.len(), 1)
+            .expect("one each"),
+        quantity: Quantity::Signed,
+        limit: Some(1.0),
+        texts: Vec::new(),
+    }
+}
+
+/// Tokens by their scores, a column for each list.
+pub fn ends_chart(
+    (title, formula): (String, &str),
+    lists: [(&str, &[Scored]); 4],
+    show: impl Fn(u32) -> String,
+) -> Chart {
+    let n = lists.iter().map(|(_, list)| list.len()).min().unwrap_or(0);
+    let cells = || (0..n).flat_map(|rank| lists.iter().map(move |(_, list)| list[rank]));
+    Chart {
+        title,
+        doc: "tokens with their scores; raw weights: no LayerNorm folded in, no biases".into(),
+        formula: formula.into(),
+        rows: Labels::named("rank", (1..=n).map(|rank| rank.to_string()).collect()),
+        columns: Labels::named("list", lists.iter().map(|(name, _)| (*name).to_owned()).collect()),
+        values: Matrix::new(cells().map(|cell| cell.score as f32).collect(), n, 4).expect("four each"),
+        quantity: Quantity::Signed,
+        limit: None,
+        texts: cells().map(|cell| format!("{} {}", show(cell.id), num(cell.score as f32))).collect(),
+    }
+}
+
+impl NeuronTokens {
+    /// The tokens at the ends of its two directions.
+    pub fn chart(&self, show: impl Fn(u32) -> String) -> Chart {
+        let title = format!("neuron {}.{}", self.layer, self.neuron);
+        ends_chart((title, "wte · W_in[:, n] and W_out[n] · W_U"), self.lists(), show)
+    }
+
+    /// They with what they do.
+    pub fn lists(&self) -> [(&'static str, &[Scored]); 4] {
+        [
+            ("moved up by", &self.reads.top),
+            ("moves up", &self.writes.top),
+            ("moved down by", &self.reads.bottom),
+            ("moves down", &self.writes.bottom),
+        ]
+    }
 }
 
 /// A tensor of two axes, in float64.

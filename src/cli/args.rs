@@ -128,6 +128,10 @@ pub struct DifferenceArgs {
 }
 
 impl DifferenceArgs {
+    pub fn is_given(self) -> bool {
+        self.difference
+    }
+
     /// What to run, and what to take off it.
     ///
     /// # Errors

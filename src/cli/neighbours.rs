@@ -1,14 +1,17 @@
 //! `actscope neighbours`: which rows of the embeddings point where a row points.
 
+use std::sync::Arc;
+
 use serde::Serialize;
 
 use super::args::{InputArgs, ModelArgs};
 use super::output::{self, Column, Table, print_json, text_of};
-use crate::analysis::weights::nearest;
+use crate::analysis::weights::{Neighbour, nearest};
 use crate::analysis::{Matrix, View};
 use crate::error::{Error, Result};
 use crate::hooks::{Axis, HookFilter, HookName};
-use crate::run::Run;
+use crate::model::Model;
+use crate::run::{Input, Run};
 
 /// Show the nearest neighbours of a row, by cosine
 #[derive(Debug, clap::Args)]
@@ -60,55 +63,21 @@ struct PositionRow {
 }
 
 pub fn run(args: Args) -> Result<()> {
-    let k = args.k as usize;
-    let of_weights = matches!(args.of.as_str(), "wte" | "wpe");
-    let input = if of_weights {
-        if args.input.is_given() {
-            return Err(Error::usage(format!(
-                "{} is the same for every prompt: leave the prompt out",
-                args.of
-            )));
-        }
+    let input = if is_table(&args.of) {
+        no_prompt(&args.of, &args.input)?;
         None
     } else {
         Some(args.input.required()?)
     };
     let model = args.model.load()?;
-    let position = || {
-        let wrong = |_| Error::usage(format!("`{}` is no position: positions count from 0", args.row));
-        args.row.parse::<usize>().map_err(wrong)
-    };
-    let wte = Matrix::of(&model.net.wte)?;
+    let k = args.k as usize;
     let found = match input {
-        None if args.of == "wpe" => {
-            let wpe = Matrix::of(&model.net.wpe)?;
-            let position = position()?;
-            Error::check("position", position, wpe.n_rows)?;
-            nearest(&wpe.row(position), &wpe, k, Some(position))
-        }
-        None => {
-            let id = model.token(&args.row)?;
-            nearest(&wte.row(id as usize), &wte, k, Some(id as usize))
-        }
-        Some(input) => {
-            let hook = HookName::find(&args.of, model.config())?;
-            let view = View::hook(hook, args.head.unwrap_or(0));
-            if view.axes() != (Axis::Pos, Axis::Model) {
-                return Err(Error::usage(format!(
-                    "the rows of {hook} are not of the residual stream, as those of wte are: choose a hook \
-                     whose shape ends in C, such as resid_post.0"
-                )));
-            }
-            let position = position()?;
-            let run = Run::new(&model, input, HookFilter::new(&[hook.to_string()], model.config())?, ())?;
-            Error::check("position", position, run.n_tokens())?;
-            nearest(&view.matrix(&run)?.row(position), &wte, k, None)
-        }
+        None => of_table(&model, &args.of, &args.row, k)?,
+        Some(input) => of_run(&model, input, (&args.of, args.head, &args.row), k)?.0,
     };
-
     if args.of == "wpe" {
         if args.json {
-            let row = |(i, n): (usize, &crate::analysis::weights::Neighbour)| PositionRow {
+            let row = |(i, n): (usize, &Neighbour)| PositionRow {
                 rank: i + 1,
                 position: n.row,
                 cosine: n.cosine as f32,
@@ -123,7 +92,7 @@ pub fn run(args: Args) -> Result<()> {
         return table.print();
     }
     if args.json {
-        let row = |(i, n): (usize, &crate::analysis::weights::Neighbour)| TokenRow {
+        let row = |(i, n): (usize, &Neighbour)| TokenRow {
             rank: i + 1,
             id: n.row as u32,
             text: text_of(&model, n.row as u32),
@@ -142,4 +111,52 @@ pub fn run(args: Args) -> Result<()> {
         table.row([(i + 1).to_string(), n.row.to_string(), text, format!("{:.4}", n.cosine)]);
     }
     table.print()
+}
+
+/// Whether rows are from a table of the weights.
+pub fn is_table(of: &str) -> bool {
+    matches!(of, "wte" | "wpe")
+}
+
+/// Refuses a prompt for what is of the weights alone.
+pub fn no_prompt(what: &str, prompt: &InputArgs) -> Result<()> {
+    if prompt.is_given() {
+        return Err(Error::usage(format!("{what} is the same for every prompt: leave the prompt out")));
+    }
+    Ok(())
+}
+
+fn position(row: &str) -> Result<usize> {
+    row.parse().map_err(|_| Error::usage(format!("`{row}` is no position: positions count from 0")))
+}
+
+/// The `k` nearest neighbours of a row of wte, or of wpe.
+pub fn of_table(model: &Model, of: &str, row: &str, k: usize) -> Result<Vec<Neighbour>> {
+    let (table, row) = match of {
+        "wpe" => (Matrix::of(&model.net.wpe)?, position(row)?),
+        _ => (Matrix::of(&model.net.wte)?, model.token(row)? as usize),
+    };
+    Error::check("position", row, table.n_rows)?;
+    Ok(nearest(&table.row(row), &table, k, Some(row)))
+}
+
+/// The `k` rows of wte nearest to a row of a hook, and the run that it is of.
+pub fn of_run(
+    model: &Arc<Model>,
+    input: Input,
+    (of, head, row): (&str, Option<usize>, &str),
+    k: usize,
+) -> Result<(Vec<Neighbour>, Run)> {
+    let hook = HookName::find(of, model.config())?;
+    let view = View::hook(hook, head.unwrap_or(0));
+    if view.axes() != (Axis::Pos, Axis::Model) {
+        return Err(Error::usage(format!(
+            "the rows of {hook} are not of the residual stream, as those of wte are: choose a hook \
+             whose shape ends in C, such as resid_post.0"
+        )));
+    }
+    let position = position(row)?;
+    let run = Run::new(model, input, HookFilter::new(&[hook.to_string()], model.config())?, ())?;
+    Error::check("position", position, run.n_tokens())?;
+    Ok((nearest(&view.matrix(&run)?.row(position), &Matrix::of(&model.net.wte)?, k, None), run))
 }

@@ -3,10 +3,11 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use super::args::{Color, DifferenceArgs, InputArgs, ModelArgs};
+use super::args::{Color, DifferenceArgs, InputArgs, ModelArgs, Place};
 use super::attribute::{AttributionArgs, run_for_attribution};
 use super::heads::HeadArgs;
 use super::lens::{LensArgs, run_for_lens};
+use super::neighbours::{is_table, no_prompt, of_run, of_table};
 use super::output::width;
 use super::patch::CorruptArgs;
 use crate::analysis::Source;
@@ -17,11 +18,12 @@ use crate::analysis::effects::Measure;
 use crate::analysis::heads::Metric;
 use crate::analysis::lens::{Lens, Show, hooks};
 use crate::analysis::patch::Sweep;
-use crate::analysis::weights::{self, Circuit};
+use crate::analysis::range::RangeMode;
+use crate::analysis::weights::{self, Circuit, NeuronTokens, neighbours_chart};
 use crate::error::{Error, Result};
 use crate::export::Destination;
 use crate::export::figure::{Figure, Options};
-use crate::hooks::{HookFilter, HookName};
+use crate::hooks::{HookFilter, HookName, Quantity};
 use crate::model::Model;
 use crate::run::{Input, Run};
 
@@ -36,12 +38,15 @@ Examples:
   actscope render lens \"The cat sat on the\" --show token_rank --token \" mat\" -o lens.png
   actscope render attribution \"The cat sat on the\" --token \" mat\" --versus \" dog\" -o parts.svg
   actscope render lens \"The cat sat on the\" --ablate mlp:2 --difference -o changed.svg
-  actscope render ov \"any prompt\" -o circuits.png
+  actscope render ov -o circuits.png
+  actscope render neighbours --row \" sea\" -o sea.svg
+  actscope render neuron --neuron 2.117 -o neuron.svg
   actscope render effects \"The cat sat on the\" --show kl -o effects.svg
   actscope render patch \"The old man and the old\" --corrupt \"The young man and the old\" -o patch.png")]
 pub struct Args {
     /// Name or short name of a hook, as `actscope hooks` lists them, or a chart: heads, lens,
-    /// attribution, ov or qk (the singular values of every head's circuit), effects, or patch; or wte or wpe
+    /// attribution, effects, patch or neighbours; or of the weights alone, without a prompt: ov or qk (the
+    /// singular values of every head's circuit), neuron, neighbours, wte or wpe
     what: String,
     #[command(flatten)]
     input: InputArgs,
@@ -59,6 +64,15 @@ pub struct Args {
     attribution: AttributionArgs,
     #[command(flatten)]
     corrupt: CorruptArgs,
+    /// The row that neighbours are of: a token as text or id (of wte), or a position
+    #[arg(long, value_name = "ROW", allow_hyphen_values = true)]
+    row: Option<String>,
+    /// Where that row is from: wte, wpe, or a hook with rows of width C, such as resid_post.2
+    #[arg(long, value_name = "wte|wpe|HOOK", default_value = "wte")]
+    of: String,
+    /// The neuron, as LAYER.NEURON
+    #[arg(long, value_name = "L.N")]
+    neuron: Option<Place>,
     #[command(flatten)]
     difference: DifferenceArgs,
     /// A .png or .svg file, or - for text on standard output
@@ -77,19 +91,30 @@ pub struct Args {
     model: ModelArgs,
 }
 
-/// A chart's name, and how it is made.
-type Make = fn(&Args, &Arc<Model>, Answer<Input>) -> Result<(Run, Chart)>;
+/// How a chart is made: of a run of the input, or of the weights alone.
+enum Make {
+    Run(fn(&Args, &Arc<Model>, Answer<Input>) -> Result<(Run, Chart)>),
+    Weights(fn(&Args, &Model) -> Result<Chart>),
+}
 
 /// What is drawn beside the tensors.
 const CHARTS: &[(&str, Make)] = &[
-    ("heads", heads),
-    ("lens", lens),
-    ("attribution", attribution),
-    ("ov", ov),
-    ("qk", qk),
-    ("effects", effects),
-    ("patch", patch),
+    ("heads", Make::Run(heads)),
+    ("lens", Make::Run(lens)),
+    ("attribution", Make::Run(attribution)),
+    ("effects", Make::Run(effects)),
+    ("patch", Make::Run(patch)),
+    ("neighbours", Make::Run(neighbours_in_run)),
+    ("neighbours", Make::Weights(neighbours)),
+    ("neuron", Make::Weights(neuron)),
+    ("ov", Make::Weights(ov)),
+    ("qk", Make::Weights(qk)),
+    ("wte", Make::Weights(wte)),
+    ("wpe", Make::Weights(wpe)),
 ];
+
+/// How many neighbours, and tokens at each end.
+const LISTED: usize = 20;
 
 fn heads(args: &Args, model: &Arc<Model>, inputs: Answer<Input>) -> Result<(Run, Chart)> {
     let metric = args.number(&Metric::ALL, Metric::name)?.unwrap_or(Metric::Induction);
@@ -133,17 +158,47 @@ fn patch(args: &Args, model: &Arc<Model>, inputs: Answer<Input>) -> Result<(Run,
     Ok(((*patching.corrupt).clone(), swept.chart(&patching)))
 }
 
-fn ov(args: &Args, model: &Arc<Model>, inputs: Answer<Input>) -> Result<(Run, Chart)> {
-    circuits(model, args.alone(inputs)?, Circuit::Ov)
+fn ov(_: &Args, model: &Model) -> Result<Chart> {
+    weights::chart(&model.net, Circuit::Ov)
 }
 
-fn qk(args: &Args, model: &Arc<Model>, inputs: Answer<Input>) -> Result<(Run, Chart)> {
-    circuits(model, args.alone(inputs)?, Circuit::Qk)
+fn qk(_: &Args, model: &Model) -> Result<Chart> {
+    weights::chart(&model.net, Circuit::Qk)
 }
 
-fn circuits(model: &Arc<Model>, input: Input, circuit: Circuit) -> Result<(Run, Chart)> {
-    let run = Run::new(model, input, HookFilter::new(&["embed"], model.config())?, ())?;
-    Ok((run, weights::chart(&model.net, circuit)?))
+fn wte(_: &Args, model: &Model) -> Result<Chart> {
+    weights::table(&model.net, false)
+}
+
+fn wpe(_: &Args, model: &Model) -> Result<Chart> {
+    weights::table(&model.net, true)
+}
+
+fn neuron(args: &Args, model: &Model) -> Result<Chart> {
+    let given = args.neuron.ok_or_else(|| Error::usage("there is no neuron: give --neuron LAYER.NEURON"));
+    let Place(layer, neuron) = given?;
+    let tokens = NeuronTokens::new(&model.net, layer, neuron, LISTED)?;
+    Ok(tokens.chart(|id| model.tokenizer.show(id)))
+}
+
+fn neighbours(args: &Args, model: &Model) -> Result<Chart> {
+    let row = args.row()?;
+    let found = of_table(model, &args.of, row, LISTED)?;
+    let show = |id: u32| model.tokenizer.show(id);
+    Ok(match args.of.as_str() {
+        "wpe" => {
+            neighbours_chart(&format!("position {row} of wpe"), "position", &found, |row| row.to_string())
+        }
+        _ => neighbours_chart(&show(model.token(row)?), "token", &found, |row| show(row as u32)),
+    })
+}
+
+fn neighbours_in_run(args: &Args, model: &Arc<Model>, inputs: Answer<Input>) -> Result<(Run, Chart)> {
+    let row = args.row()?;
+    let (found, run) = of_run(model, args.alone(inputs)?, (&args.of, None, row), LISTED)?;
+    let of = format!("position {row} of {}", args.of);
+    let chart = neighbours_chart(&of, "token", &found, |row| model.tokenizer.show(row as u32));
+    Ok((run, chart))
 }
 
 impl Args {
@@ -152,8 +207,19 @@ impl Args {
         if inputs.minus.is_none() {
             return Ok(inputs.of);
         }
-        let why = if self.what == "patch" { "compares two prompts" } else { "is the same in every run" };
+        let why = if self.what == "patch" { "compares two prompts" } else { "is of one run" };
         Err(Error::usage(format!("{} {why}: leave --difference out", self.what)))
+    }
+
+    /// How the chart of that name is made, if there is one.
+    fn chart(&self) -> Option<&'static Make> {
+        let suits =
+            |make: &Make| self.what != "neighbours" || matches!(make, Make::Weights(_)) == is_table(&self.of);
+        CHARTS.iter().find(|(name, make)| *name == self.what && suits(make)).map(|(_, make)| make)
+    }
+
+    fn row(&self) -> Result<&str> {
+        self.row.as_deref().ok_or_else(|| Error::usage("there is no row: give --row ROW"))
     }
 
     /// What `--show` names among the numbers that a chart has.
@@ -188,38 +254,51 @@ impl Form {
     }
 }
 
-pub fn run(args: &Args) -> Result<()> {
-    let form = Form::of_path(&args.output)?;
+/// What draws, once there is a model.
+type Draw<'a> = Box<dyn FnOnce(&Arc<Model>, Options) -> Result<Figure> + 'a>;
+
+/// What is asked for; refuses what does not go together before the model is loaded.
+fn plan(args: &Args) -> Result<Draw<'_>> {
+    let chart = args.chart();
+    if chart.is_some() && args.head.is_some() {
+        return Err(Error::usage(format!("{} is a chart, not one head's: leave --head out", args.what)));
+    }
+    if let Some(Make::Weights(make)) = chart {
+        no_prompt(&args.what, &args.input)?;
+        if args.difference.is_given() {
+            return Err(Error::usage(format!(
+                "{} is the same in every run: leave --difference out",
+                args.what
+            )));
+        }
+        let range = is_table(&args.what).then(|| RangeMode::suited(Quantity::Signed));
+        return Ok(Box::new(move |model, options| {
+            Figure::of_weights(model, &make(args, model)?, Options { range, ..options })
+        }));
+    }
     let mut input = args.input.clone();
     if args.what == "effects" {
         input.take_mean();
     }
     let asked = args.heads.asked(input)?;
+    Ok(Box::new(move |model, options| {
+        let inputs = args.difference.of(asked.input(model)?)?;
+        if let Some(Make::Run(make)) = chart {
+            let (run, chart) = make(args, model, inputs)?;
+            return Figure::of_chart(&run, &chart, options);
+        }
+        let hook = HookName::find(&args.what, model.config())?;
+        let keep = HookFilter::new(&[hook.to_string()], model.config())?;
+        let runs = inputs.runs(|input| Run::new(model, input, keep.clone(), ()))?;
+        Figure::beside(&runs.of, runs.minus.as_ref(), Source::Hook(hook), args.head, options)
+    }))
+}
+
+pub fn run(args: &Args) -> Result<()> {
+    let form = Form::of_path(&args.output)?;
+    let draw = plan(args)?;
     let to = Destination::new(&args.output).prepare()?;
-    let model = args.model.load()?;
-    let inputs = args.difference.of(asked.input(&model)?)?;
-    let options = Options { dark: args.dark, ..Options::default() };
-    let figure = match CHARTS.iter().find(|(name, _)| *name == args.what) {
-        Some(_) if args.head.is_some() => {
-            return Err(Error::usage(format!("{} is a chart, not one head's: leave --head out", args.what)));
-        }
-        Some((_, make)) => {
-            let (run, chart) = make(args, &model, inputs)?;
-            Figure::of_chart(&run, &chart, options)?
-        }
-        None if matches!(args.what.as_str(), "wte" | "wpe") => {
-            let source = if args.what == "wte" { Source::Wte } else { Source::Wpe };
-            let input = args.alone(inputs)?;
-            let run = Run::new(&model, input, HookFilter::new(&["embed"], model.config())?, ())?;
-            Figure::new(&run, source, args.head, options)?
-        }
-        None => {
-            let hook = HookName::find(&args.what, model.config())?;
-            let keep = HookFilter::new(&[hook.to_string()], model.config())?;
-            let runs = inputs.runs(|input| Run::new(&model, input, keep.clone(), ()))?;
-            Figure::beside(&runs.of, runs.minus.as_ref(), Source::Hook(hook), args.head, options)?
-        }
-    };
+    let figure = draw(&args.model.load()?, Options { dark: args.dark, ..Options::default() })?;
     let bytes = match form {
         Form::Png => figure.to_png()?,
         Form::Svg => figure.to_svg().into_bytes(),

@@ -102,15 +102,31 @@ fn find() {
 
 #[test]
 fn charts_of_parts_and_circuits() {
-    for what in ["attribution", "ov", "qk"] {
-        let drawn = stdout(&["render", what, PROMPT, "--color", "never", "--width", "90"]);
+    for what in [
+        &["attribution", PROMPT][..],
+        &["ov"],
+        &["qk"],
+        &["wpe"],
+        &["wte"],
+        &["neuron", "--neuron", "2.117"],
+        &["neighbours", "--row", " sea"],
+        &["neighbours", "--row", "7", "--of", "wpe"],
+        &["neighbours", "--row", "3", "--of", "resid_post.2", PROMPT],
+    ] {
+        let drawn = stdout(&[&["render"], what, &["--color", "never", "--width", "90"]].concat());
         assert!(drawn.lines().count() > 6, "{drawn}");
+        assert_eq!(drawn.contains("BOS"), what.contains(&PROMPT), "the weights are of no prompt: {drawn}");
+    }
+    // What is drawn is what is said.
+    let said = stdout(&["neighbours", " sea", "-k", "3"]);
+    let drawn = stdout(&["render", "neighbours", "--row", " sea", "--color", "never", "--width", "90"]);
+    for line in said.lines().skip(1) {
+        assert!(drawn.contains(line.split_whitespace().nth(2).unwrap()), "{line}: {drawn}");
     }
     assert!(
         stdout(&["render", "attribution", PROMPT, "--token", "5", "--versus", "6", "-o", "-"])
             .contains("minus")
     );
-    assert!(stdout(&["render", "wpe", PROMPT, "--color", "never"]).contains("wpe"));
 }
 
 #[test]
@@ -131,6 +147,10 @@ fn what_there_is_not_names_what_there_is() {
         (&["circuit", "06"], "as in 1.5"),
         (&["neuron", "0.768"], "neurons are 0..=767"),
         (&["find"], "there is no prompt"),
+        (&["render", "ov", PROMPT], "leave the prompt out"),
+        (&["render", "neuron"], "give --neuron"),
+        (&["render", "neighbours"], "give --row"),
+        (&["render", "neighbours", "--row", "1", "--of", "resid_post.1"], "there is no prompt"),
     ] {
         assert_refused(args, 2, &[words]);
     }

@@ -35,7 +35,8 @@ use crate::analysis::{AttnStage, Matrix, Source, View};
 use crate::colormap::{Colormap, Depth, Palette, Rgb};
 use crate::error::{Error, Result};
 use crate::hooks::{Axis, Quantity, Site};
-use crate::run::Run;
+use crate::model::Model;
+use crate::run::{Input, Run};
 
 /// How a figure is drawn.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -164,7 +165,7 @@ impl Figure {
             subtitle: format!("{shape} · {model}"),
             doc,
             formula,
-            footer: footer(run, &model)?,
+            footer: footer(&run.model, Some(&run.input), &model)?,
             panels,
             rows: Labels::new(run, source, axes, axes.0),
             columns: Labels::new(run, source, axes, axes.1),
@@ -183,13 +184,25 @@ impl Figure {
     /// # Errors
     /// [`Error::File`] if the weights cannot be read again to be hashed.
     pub fn of_chart(run: &Run, chart: &Chart, options: Options) -> Result<Self> {
-        let model = shorten_middle(&run.model.provenance.model, 60);
+        Self::charted(&run.model, Some(&run.input), chart, options)
+    }
+
+    /// The figure of a chart of the weights alone.
+    ///
+    /// # Errors
+    /// As [`Self::of_chart`].
+    pub fn of_weights(model: &Model, chart: &Chart, options: Options) -> Result<Self> {
+        Self::charted(model, None, chart, options)
+    }
+
+    fn charted(model: &Model, input: Option<&Input>, chart: &Chart, options: Options) -> Result<Self> {
+        let name = shorten_middle(&model.provenance.model, 60);
         Ok(Self {
             title: chart.title.clone(),
-            subtitle: format!("({}, {}) · {model}", chart.values.n_rows, chart.values.n_columns),
+            subtitle: format!("({}, {}) · {name}", chart.values.n_rows, chart.values.n_columns),
             doc: chart.doc.clone(),
             formula: chart.formula.clone(),
-            footer: footer(run, &model)?,
+            footer: footer(model, input, &name)?,
             panels: vec![chart.values.clone()],
             rows: Labels::of_chart(&chart.rows),
             columns: Labels::of_chart(&chart.columns),
@@ -428,8 +441,9 @@ fn words(source: Source) -> (String, String, String) {
     }
 }
 
-fn footer(run: &Run, model: &str) -> Result<String> {
-    let made_by = &run.model.provenance;
+/// What made it, and of which input; of the weights alone, none.
+fn footer(model: &Model, input: Option<&Input>, name: &str) -> Result<String> {
+    let made_by = &model.provenance;
     let dtype = match made_by.stored_dtype {
         Some(stored) if stored != made_by.dtype => {
             format!("{} → {}", stored.as_str(), made_by.dtype.as_str())
@@ -438,14 +452,14 @@ fn footer(run: &Run, model: &str) -> Result<String> {
     };
     let revision = made_by.revision.as_ref().map(|r| format!(" @ {}", shorten(r, 13))).unwrap_or_default();
     let sha256 = &made_by.weights_sha256()?[..12];
-    let bos = if run.input.bos { "with BOS" } else { "no BOS" };
+    let bos = input.map_or("", |input| if input.bos { " · with BOS" } else { " · no BOS" });
     let version = env!("CARGO_PKG_VERSION");
     let mut footer = format!(
-        "{model}{revision} · weights sha256 {sha256}… · {bos} · {dtype} · {} · actscope {version}",
+        "{name}{revision} · weights sha256 {sha256}…{bos} · {dtype} · {} · actscope {version}",
         made_by.device
     );
-    if !run.input.interventions.is_idle() {
-        footer.push_str(&shorten(&format!(" · what if: {}", run.input.interventions), 160));
+    if let Some(input) = input.filter(|input| !input.interventions.is_idle()) {
+        footer.push_str(&shorten(&format!(" · what if: {}", input.interventions), 160));
     }
     Ok(footer)
 }

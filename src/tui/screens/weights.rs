@@ -7,8 +7,11 @@ use ratatui::text::Span;
 
 use super::attribution::ink as signed_ink;
 use super::{Hit, cell_text, position_label, shape};
+use crate::analysis::chart::Chart;
 use crate::analysis::grid::Window;
-use crate::analysis::weights::{Circuit, Ends, Neighbour, NeuronTokens, Scored, Spectrum};
+use crate::analysis::weights::{
+    Circuit, Ends, Neighbour, NeuronTokens, Scored, Spectrum, ends_chart, neighbours_chart,
+};
 use crate::analysis::{Source, View};
 use crate::engine::{Look, Request, Seen, Slot};
 use crate::hooks::{Axis, HookName, Site};
@@ -309,6 +312,42 @@ fn neighbours(app: &App, view: View, row: usize) -> Option<&[Neighbour]> {
     }
 }
 
+/// What is on screen as a chart, and a name for its file.
+pub fn chart(app: &App, run: &Run) -> Option<(String, Chart)> {
+    let show = |id: u32| run.model.tokenizer.show(id);
+    if let Some((view, row)) = matrix(app, run) {
+        let found = neighbours(app, view, row)?;
+        let name = row_name(run, view, row).trim().to_owned();
+        let chart = match view.source {
+            Source::Wpe => neighbours_chart(&name, "position", found, |row| row.to_string()),
+            _ => neighbours_chart(&name, "token", found, |row| show(row as u32)),
+        };
+        return Some((format!("neighbours.{row}"), chart));
+    }
+    match &**app.seen.get(&Slot::Weights)? {
+        Seen::Circuit(look, spectrum, ends) if fits(app, look) => {
+            let Spectrum { circuit, layer, head, values, .. } = spectrum;
+            let direction = app.weights.direction.min(values.len() - 1);
+            let title = format!("{} of head {layer}.{head}, direction {direction}", circuit.name());
+            let chart = ends_chart((title, circuit.formula()), circuit_lists(*circuit, ends), show);
+            Some((format!("{}.{layer}.{head}.{direction}", circuit.name().to_lowercase()), chart))
+        }
+        Seen::Neuron(look, neuron, _) if fits(app, look) => {
+            Some((format!("neuron.{}.{}", neuron.layer, neuron.neuron), neuron.chart(show)))
+        }
+        _ => None,
+    }
+}
+
+/// The tokens at both ends of both sides.
+fn circuit_lists(circuit: Circuit, [from, to]: &[Ends; 2]) -> [(&'static str, &[Scored]); 4] {
+    let [a, b] = match circuit {
+        Circuit::Ov => [["reads +", "reads −"], ["writes +", "writes −"]],
+        Circuit::Qk => [["queries +", "queries −"], ["keys +", "keys −"]],
+    };
+    [(a[0], &from.top), (b[0], &to.top), (a[1], &from.bottom), (b[1], &to.bottom)]
+}
+
 /// Four lists: two beside each other, two below.
 fn lists(area: Rect) -> [Rect; 4] {
     let (wide, high) = (area.width / 2, area.height / 2);
@@ -342,7 +381,7 @@ fn draw_circuit(
     app: &App,
     run: &Run,
     spectrum: &Spectrum,
-    [from, to]: &[Ends; 2],
+    ends: &[Ends; 2],
     layout: &Layout,
     buffer: &mut Buffer,
 ) {
@@ -375,15 +414,8 @@ fn draw_circuit(
         ];
         put_line(buffer, Rect { y, height: 1, ..left }, &spans);
     }
-    let [a, b] = circuit.sides();
-    let areas = lists(layout.right);
-    for (area, (name, tokens)) in areas.into_iter().zip([
-        (format!("{a} +"), &from.top),
-        (format!("{b} +"), &to.top),
-        (format!("{a} −"), &from.bottom),
-        (format!("{b} −"), &to.bottom),
-    ]) {
-        draw_list(app, run, area, &name, tokens, buffer);
+    for (area, (name, tokens)) in lists(layout.right).into_iter().zip(circuit_lists(*circuit, ends)) {
+        draw_list(app, run, area, name, tokens, buffer);
     }
 }
 
@@ -396,7 +428,7 @@ fn draw_neuron(
     buffer: &mut Buffer,
 ) {
     let theme = app.theme;
-    let NeuronTokens { layer, neuron: n, bias, norms: [norm_in, norm_out], reads, writes } = neuron;
+    let NeuronTokens { layer, neuron: n, bias, norms: [norm_in, norm_out], .. } = neuron;
     let title = [
         Span::styled(format!("neuron {layer}.{n}"), theme.accent()),
         Span::styled(format!(" of {}", run.config().d_mlp()), theme.dim()),
@@ -435,12 +467,7 @@ fn draw_neuron(
         ];
         put_line(buffer, Rect { y, height: 1, ..left }, &spans);
     }
-    for (area, (name, tokens)) in lists(layout.right).into_iter().zip([
-        ("moved up by", &reads.top),
-        ("moves up", &writes.top),
-        ("moved down by", &reads.bottom),
-        ("moves down", &writes.bottom),
-    ]) {
+    for (area, (name, tokens)) in lists(layout.right).into_iter().zip(neuron.lists()) {
         draw_list(app, run, area, name, tokens, buffer);
     }
 }

@@ -7,7 +7,7 @@ use candle_core::Tensor;
 
 use crate::error::{Error, Result};
 use crate::hooks::{ActivationCache, HookFilter, HookName, Hooks, Kept, Part, Site};
-use crate::interventions::Interventions;
+use crate::interventions::{Donors, Interventions};
 use crate::model::{Config, Model};
 
 /// What is to be run: text or token ids, whether BOS goes before them, and what is changed on the
@@ -98,6 +98,8 @@ pub struct Run {
     pub took: Duration,
     /// The first tensor that hooks, interventions apart, may have replaced.
     pub changed: Option<HookName>,
+    /// What its interventions took from other prompts.
+    pub donors: Donors,
 }
 
 impl Run {
@@ -131,7 +133,8 @@ impl Run {
         input.interventions.check(model.config(), tokens.len())?;
         let start = Instant::now();
         let changed = hooks.first_change();
-        let changes = input.interventions.hooks();
+        let mut donors = before.map(|run| run.donors.clone()).unwrap_or_default();
+        let changes = input.interventions.hooks(&model.net, &mut donors)?;
         let mut chain =
             ((changes, hooks), ActivationCache::with_filter(keep, &model.net).for_tokens(tokens.len()));
         let kept = before.and_then(|run| run.kept_for(&tokens, &input.interventions, changed, &chain));
@@ -142,7 +145,15 @@ impl Run {
         if whole.is_none_or(|kept| kept.blocks <= model.config().n_layer) {
             model.net.watch(&tokens, &mut chain, kept)?;
         }
-        Ok(Self { model: Arc::clone(model), input, tokens, took: start.elapsed(), cache: chain.1, changed })
+        Ok(Self {
+            model: Arc::clone(model),
+            input,
+            tokens,
+            took: start.elapsed(),
+            cache: chain.1,
+            changed,
+            donors,
+        })
     }
 
     /// How many rows of every tensor are the same in another run: those before the first token that

@@ -10,7 +10,7 @@ use std::sync::Arc;
 use actscope::analysis::compare::{Alignment, Comparison};
 use actscope::analysis::effects::{Effects, Question};
 use actscope::analysis::patch::{Patching, Sweep};
-use actscope::hooks::{HookName, Site};
+use actscope::hooks::{HookFilter, HookName, Site};
 use actscope::interventions::{Change, Target};
 use actscope::model::{LoadOptions, Source};
 use actscope::{Input, Interventions, Model, Run};
@@ -230,6 +230,63 @@ fn a_patch_restores_all_nothing_or_a_part() {
     assert!((patching.recovered(everything, false).unwrap() - 1.0).abs() < 1e-5);
     let head = "pattern.1.5".parse::<Target>().unwrap().everywhere();
     assert!((0.01..0.99).contains(&patching.recovered(head, false).unwrap().abs()));
+}
+
+#[test]
+fn a_patch_in_the_list_is_what_the_sweep_makes() {
+    let (model, reference) = reference("demo");
+    let patching = patching(&model, &reference);
+    let ids = reference.clean.iter().map(ToString::to_string).collect::<Vec<_>>().join(",");
+    let logits = |run: &Run| run.tensor(Site::Logits.once()).unwrap().to_vec2::<f32>().unwrap();
+    for place in ["resid_pre.1@2", "attn:2@3", "mlp:0@1", "head:1.5", "q.2.1@4", "neuron:3.7", "layer:1"] {
+        let change = format!("patch {place} from {ids}");
+        let run = patching.corrupt.then(
+            patching.corrupt.input.clone().with_interventions(list(&[&change])),
+            HookFilter::all(model.config()),
+            (),
+        );
+        let run = run.unwrap();
+        let want = patching.patched(place.parse().unwrap(), false, HookFilter::all(model.config())).unwrap();
+        for (got, want) in logits(&run).concat().into_iter().zip(logits(&want).concat()) {
+            assert!((got - want).abs() < 1e-4, "{place}: {got}, {want}");
+        }
+        assert_ne!(logits(&run), logits(&patching.corrupt), "{place}");
+        // Again, from what the run took from the other prompt; and without it.
+        let again = run.then(run.input.clone(), HookFilter::all(model.config()), ()).unwrap();
+        assert_eq!(logits(&again), logits(&run));
+        let mut off = run.input.clone();
+        off.interventions.0[0].on = false;
+        let off = run.then(off, HookFilter::all(model.config()), ()).unwrap();
+        assert_eq!(logits(&off), logits(&patching.corrupt));
+    }
+}
+
+#[test]
+fn a_patch_is_from_the_prompt_as_the_changes_before_it_make_it() {
+    let model = Arc::new(Model::demo());
+    let [a, b] = ["The old man said to the", "The young man said to the"].map(Input::text);
+    let ids = a.tokens(&model).unwrap().iter().map(ToString::to_string).collect::<Vec<_>>().join(",");
+    let zero = "zero head:0.3";
+    let of = |input: &Input, changes: &[&str]| {
+        Run::all(&model, input.clone().with_interventions(list(changes))).unwrap()
+    };
+    let row = |run: &Run, at: usize| {
+        run.tensor(Site::ResidPre.at(2)).unwrap().get(at).unwrap().to_vec1::<f32>().unwrap()
+    };
+    let patch = format!("patch resid_pre.2@1 from {ids}");
+    assert_eq!(row(&of(&b, &[zero, &patch]), 1), row(&of(&a, &[zero]), 1));
+    assert_eq!(row(&of(&b, &[&patch, zero]), 1), row(&of(&a, &[]), 1));
+    let other = format!("patch resid_pre.2@1 from 4 of {ids}");
+    assert_eq!(row(&of(&b, &[&other]), 1), row(&of(&a, &[]), 4));
+    // A longer prompt keeps what the other one has no position for.
+    let longer = Input::text("The young man said to the old man");
+    let all = of(&longer, &[&format!("patch resid_pre.2 from {ids}")]);
+    let n = a.tokens(&model).unwrap().len();
+    assert_eq!(row(&all, n - 1), row(&of(&a, &[]), n - 1));
+    assert_eq!(row(&all, n), row(&of(&longer, &[]), n));
+    let said =
+        Run::all(&model, b.with_interventions(list(&["zero position:5", "patch mlp:1@1 from 464,2068"])));
+    assert!(said.unwrap_err().to_string().contains("positions are 0..=1"));
 }
 
 #[test]

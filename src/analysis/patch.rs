@@ -15,7 +15,7 @@ use super::chart::{Chart, Labels};
 use super::compare::logits_at;
 use super::logits::{Next, Softmax};
 use crate::error::{Error, Result};
-use crate::hooks::{Axis, HookFilter, HookName, Hooks, Quantity, Site};
+use crate::hooks::{HookFilter, HookName, Hooks, Quantity, Site};
 use crate::interventions::{Place, Target};
 use crate::run::Run;
 
@@ -252,16 +252,7 @@ impl Hooks for Transplant<'_> {
 
     fn hook(&mut self, name: HookName, x: &Tensor) -> Result<Option<Tensor>> {
         let from = self.from.tensor(name);
-        let mut part =
-            from.ok_or_else(|| Error::usage(format!("{name} was not captured in the clean run")))?;
-        let ranges = self.place.ranges(name, x.dims());
-        for (axis, range) in ranges.iter().enumerate() {
-            let of_positions = matches!(name.point().axes[axis], Axis::Pos) && self.place.position.is_some();
-            let start =
-                if of_positions { range.start.saturating_add_signed(self.shift) } else { range.start };
-            part = part.narrow(axis, start, range.len())?;
-        }
-        let part = part.to_device(x.device())?.to_dtype(x.dtype())?;
-        Ok(Some(x.slice_assign(&ranges, &part)?))
+        let from = from.ok_or_else(|| Error::usage(format!("{name} was not captured in the clean run")))?;
+        Ok(Some(self.place.transplant(name, x, &from, self.shift)?))
     }
 }

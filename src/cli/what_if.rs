@@ -11,7 +11,7 @@ use crate::interventions::{Change, Intervention, Interventions};
 type Parse = fn(&str) -> Result<Change>;
 
 /// Flags whose values are changes; clap's derive would lose their order across flags.
-const FLAGS: [(&str, &str, Parse, &str); 4] = [
+const FLAGS: [(&str, &str, Parse, &str); 5] = [
     (
         "ablate",
         "TARGET",
@@ -32,6 +32,13 @@ const FLAGS: [(&str, &str, Parse, &str); 4] = [
         "TARGET:A-B=X",
         Change::add,
         "Add X times the difference of two rows of the same tensor, A minus B",
+    ),
+    (
+        "patch",
+        "TARGET from IDS",
+        Change::patch,
+        "Put in what another prompt, of these token ids, has there, as in 'resid_pre.3@7 from 464,2068,7586'; \
+      from T of IDS for its position T",
     ),
 ];
 
@@ -84,7 +91,7 @@ impl FromArgMatches for WhatIfArgs {
     fn update_from_arg_matches(&mut self, matches: &ArgMatches) -> Result<(), clap::Error> {
         let of_flag = |(flag, ..): &(&'static str, _, _, _)| {
             let places = matches.indices_of(flag).into_iter().flatten();
-            places.zip(matches.get_many::<Change>(flag).into_iter().flatten().copied()).collect::<Vec<_>>()
+            places.zip(matches.get_many::<Change>(flag).into_iter().flatten().cloned()).collect::<Vec<_>>()
         };
         let mut changes: Vec<_> = FLAGS.iter().flat_map(of_flag).collect();
         changes.sort_by_key(|(place, _)| *place);

@@ -109,6 +109,8 @@ pub enum Event {
     Repeated {
         id: u64,
         atlas: Arc<Answer<Atlas>>,
+        /// The random tokens with what the heads did on them.
+        runs: Answer<Arc<Run>>,
     },
     Effects {
         id: u64,
@@ -278,11 +280,12 @@ impl Worker {
             let watch = Watch { id, newest: &self.newest, n_layer: model.config().n_layer, emit };
             let keep = HookFilter::new(&["pattern.*", "z.*"], model.config())?;
             let input = repeated_random(model, n, seed, false)?.with_interventions(interventions);
-            Run::new(model, input, keep, watch)
+            Ok(Arc::new(Run::new(model, input, keep, watch)?))
         };
-        let base = if differs { Some(run(Interventions::default())?) } else { None };
-        let atlas = Atlas::beside(&run(interventions.clone())?, base.as_ref(), Exclude::default())?;
-        emit(Event::Repeated { id, atlas: Arc::new(atlas) });
+        let minus = if differs { Some(run(Interventions::default())?) } else { None };
+        let runs = Answer { of: run(interventions)?, minus };
+        let atlas = Arc::new(Atlas::beside(&runs.of, runs.minus.as_deref(), Exclude::default())?);
+        emit(Event::Repeated { id, atlas, runs });
         Ok(())
     }
 

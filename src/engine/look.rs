@@ -44,6 +44,8 @@ pub enum Slot {
     Next,
     /// What every head does.
     Heads,
+    /// The map of a head on random tokens.
+    OnRandom,
     /// What the logit lens reads.
     Lens,
     /// The page of the walk, and the operands of its operation.

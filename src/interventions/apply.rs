@@ -1,46 +1,77 @@
 //! Interventions as hooks.
 
+use std::collections::HashMap;
 use std::ops::Range;
 
 use candle_core::{DType, Tensor};
 
 use super::{Change, Direction, Edge, Interventions, Place, Target};
-use crate::error::Result;
-use crate::hooks::{Axis, HookName, Hooks};
+use crate::error::{Error, Result};
+use crate::hooks::{ActivationCache, Axis, HookFilter, HookName, Hooks};
+use crate::model::Gpt2;
 
 /// Makes the changes of a list that are on.
 #[derive(Debug)]
-pub struct Changes(Vec<Change>);
+pub struct Changes(Vec<(Change, Option<ActivationCache>)>);
+
+/// What other prompts made of the tensors that are patched from them, by the changes up to that.
+#[derive(Debug, Clone, Default)]
+pub struct Donors(HashMap<String, ActivationCache>);
 
 impl Interventions {
-    /// What makes them: a hook like any other.
-    pub fn hooks(&self) -> Changes {
-        Changes(self.active().map(|intervention| intervention.change).collect())
+    /// What makes them: a hook like any other. Prompts that they take activations from are run, but
+    /// for those that are `known`, as after it all of them are.
+    ///
+    /// # Errors
+    /// As [`Gpt2::run`] and [`Self::check`], for those prompts.
+    pub fn hooks(&self, net: &Gpt2, known: &mut Donors) -> Result<Changes> {
+        let all: Self = self.active().map(|intervention| intervention.change.clone()).collect();
+        let with_donor = |(i, one): (usize, &super::Intervention)| {
+            let Change::Patch(place, donor) = &one.change else { return Ok((one.change.clone(), None)) };
+            let key = Self(all.0[..=i].to_vec()).to_string();
+            if let Some(cache) = known.0.get(&key) {
+                return Ok((one.change.clone(), Some(cache.clone())));
+            }
+            let before = Self(all.0[..i].to_vec());
+            before.check(&net.config, donor.tokens.len())?;
+            let names: Vec<_> = place.target.hooks().map(|hook| hook.to_string()).collect();
+            let cache = ActivationCache::with_filter(HookFilter::new(&names, &net.config)?, net);
+            let mut chain = (before.hooks(net, known)?, cache);
+            net.watch(&donor.tokens, &mut chain, None)?;
+            known.0.insert(key, chain.1.clone());
+            Ok((one.change.clone(), Some(chain.1)))
+        };
+        Ok(Changes(all.0.iter().enumerate().map(with_donor).collect::<Result<_>>()?))
     }
 }
 
 impl Hooks for Changes {
     fn wants(&self, name: HookName) -> bool {
-        self.0.iter().any(|change| change.hooks().any(|hook| hook == name))
+        self.0.iter().any(|(change, _)| change.hooks().any(|hook| hook == name))
     }
 
     fn hook(&mut self, name: HookName, x: &Tensor) -> Result<Option<Tensor>> {
         let mut changed = None;
-        for change in self.0.iter().filter(|change| change.hooks().any(|hook| hook == name)) {
-            changed = Some(change.apply(name, changed.as_ref().unwrap_or(x))?);
+        for (change, donor) in self.0.iter().filter(|(change, _)| change.hooks().any(|hook| hook == name)) {
+            let from = donor.as_ref().and_then(|cache| cache.tensor(name));
+            changed = Some(change.apply(name, changed.as_ref().unwrap_or(x), from.as_ref())?);
         }
         Ok(changed)
     }
 
     fn first_change(&self) -> Option<HookName> {
-        self.0.iter().flat_map(|change| change.hooks()).min()
+        self.0.iter().flat_map(|(change, _)| change.hooks()).min()
     }
 }
 
 impl Change {
     /// The tensor `x` of `hook`, which this change touches, after it; what is outside its place
     /// stays as it is, to the bit.
-    fn apply(self, hook: HookName, x: &Tensor) -> Result<Tensor> {
+    fn apply(&self, hook: HookName, x: &Tensor, from: Option<&Tensor>) -> Result<Tensor> {
+        if let (Self::Patch(place, donor), Some(from)) = (self, from) {
+            let at = place.position.unwrap_or(0);
+            return place.transplant(hook, x, from, donor.position(at) as isize - at as isize);
+        }
         let place = self.ranges(hook, x.dims());
         let mut part = x.clone();
         for (axis, range) in place.iter().enumerate() {
@@ -54,7 +85,8 @@ impl Change {
             }
             Ok(rows)
         };
-        let new = match self {
+        let new = match *self {
+            Self::Patch(..) => return Err(Error::usage(format!("{hook} was not made for `{self}`"))),
             Self::Zero(_) => part.zeros_like()?,
             Self::Scale(_, factor) => (part * f64::from(factor))?,
             Self::Mean(_) => {
@@ -75,17 +107,36 @@ impl Change {
     }
 
     /// Where it changes a tensor of these dimensions, axis by axis.
-    fn ranges(self, hook: HookName, dims: &[usize]) -> Vec<Range<usize>> {
-        match self {
-            Self::Zero(place) | Self::Mean(place) | Self::Scale(place, _) | Self::Add(place, _) => {
-                place.ranges(hook, dims)
-            }
+    fn ranges(&self, hook: HookName, dims: &[usize]) -> Vec<Range<usize>> {
+        match *self {
             Self::Knockout(Edge { head, query, key, .. }) => [head, query, key].map(|i| i..i + 1).into(),
+            _ => self.place().map_or_else(Vec::new, |place| place.ranges(hook, dims)),
         }
     }
 }
 
 impl Place {
+    /// `x` with what `from`, the same tensor of another prompt, has here; where this is one
+    /// position, `shift` later. Positions that only one of them has stay as they are.
+    pub(crate) fn transplant(
+        self,
+        hook: HookName,
+        x: &Tensor,
+        from: &Tensor,
+        shift: isize,
+    ) -> Result<Tensor> {
+        let mut ranges = self.ranges(hook, x.dims());
+        let mut part = from.clone();
+        for (i, range) in ranges.iter_mut().enumerate() {
+            let shifts = hook.point().axes[i] == Axis::Pos && self.position.is_some();
+            let start = if shifts { range.start.saturating_add_signed(shift) } else { range.start };
+            range.end = range.end.min(range.start + from.dim(i)?.saturating_sub(start));
+            part = part.narrow(i, start, range.len())?;
+        }
+        let part = part.to_device(x.device())?.to_dtype(x.dtype())?;
+        Ok(x.slice_assign(&ranges, &part)?)
+    }
+
     /// Where it is in the tensor of `hook`, which it stands for, axis by axis.
     pub(crate) fn ranges(self, hook: HookName, dims: &[usize]) -> Vec<Range<usize>> {
         let along = |(axis, &n): (&Axis, &usize)| match (axis, self.target) {

@@ -9,6 +9,7 @@
 //! | `mean TARGET` | its mean over the positions of the prompt |
 //! | `scale TARGET=X` | itself times X |
 //! | `add TARGET:A-B=X` | itself plus X · (row A − row B) of the same tensor; `=X` may be left out for 1 |
+//! | `patch TARGET from IDS` | what it is in another prompt, of these token ids, with the changes before this one: at every position that both have, or at the one that the target names; `from T of IDS` takes position T there |
 //! | `knockout L.H:Q->K` | query Q of head L.H no longer reads key K: its score is −inf, so that softmax gives what K had to the other keys. Without any key left, the row is NaN |
 //!
 //! | target | tensor |
@@ -34,6 +35,8 @@
 
 mod apply;
 mod words;
+
+pub use apply::Donors;
 
 use serde::{Deserialize, Serialize};
 
@@ -71,6 +74,15 @@ pub struct Direction {
     pub factor: f32,
 }
 
+/// Activations of another prompt.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct Donor {
+    /// All its tokens, BOS included.
+    pub tokens: Vec<u32>,
+    /// The position there, where one position is changed; `None`: the same.
+    pub position: Option<usize>,
+}
+
 /// What a query reads of a key in one head.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Edge {
@@ -81,13 +93,14 @@ pub struct Edge {
 }
 
 /// One change; see the [module](self) for what each does.
-#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub enum Change {
     Zero(Place),
     Mean(Place),
     Scale(Place, f32),
     Add(Place, Direction),
+    Patch(Place, Donor),
     Knockout(Edge),
 }
 
@@ -201,19 +214,29 @@ impl Target {
 
 impl Change {
     /// The tensors that it changes.
-    pub fn hooks(self) -> impl Iterator<Item = HookName> {
-        let (place, scores) = match self {
-            Self::Zero(place) | Self::Mean(place) | Self::Scale(place, _) | Self::Add(place, _) => {
-                (Some(place), None)
-            }
-            Self::Knockout(edge) => (None, Some(Site::AttnScores.at(edge.layer))),
+    pub fn hooks(&self) -> impl Iterator<Item = HookName> + use<> {
+        let scores = match self {
+            Self::Knockout(edge) => Some(Site::AttnScores.at(edge.layer)),
+            _ => None,
         };
-        place.into_iter().flat_map(|place| place.target.hooks()).chain(scores)
+        self.place().into_iter().flat_map(|place| place.target.hooks()).chain(scores)
     }
 
-    fn is_causal(self) -> bool {
-        match self {
-            Self::Zero(_) | Self::Scale(..) | Self::Knockout(_) => true,
+    /// Where it acts, but for edges.
+    pub(crate) fn place(&self) -> Option<Place> {
+        match *self {
+            Self::Zero(place)
+            | Self::Mean(place)
+            | Self::Scale(place, _)
+            | Self::Add(place, _)
+            | Self::Patch(place, _) => Some(place),
+            Self::Knockout(_) => None,
+        }
+    }
+
+    fn is_causal(&self) -> bool {
+        match *self {
+            Self::Zero(_) | Self::Scale(..) | Self::Patch(..) | Self::Knockout(_) => true,
             Self::Mean(_) => false,
             Self::Add(place, Direction { plus, minus, .. }) => {
                 place.position.is_some_and(|position| plus.max(minus) <= position)
@@ -225,16 +248,15 @@ impl Change {
     ///
     /// # Errors
     /// [`Error::Usage`] that names what is not there, and the valid range.
-    pub fn check(self, config: &Config, n_tokens: usize) -> Result<()> {
-        let checked = match self {
-            Self::Zero(place) | Self::Mean(place) | Self::Scale(place, _) => {
-                place.find(config, n_tokens, true)
-            }
-            Self::Add(place, Direction { plus, minus, .. }) => {
-                place.find(config, n_tokens, true).and_then(|()| position(plus.max(minus), n_tokens))
-            }
+    pub fn check(&self, config: &Config, n_tokens: usize) -> Result<()> {
+        let found = self.place().map_or(Ok(()), |place| place.find(config, n_tokens, true));
+        let rest = || match self {
+            Self::Zero(_) | Self::Mean(_) | Self::Scale(..) => Ok(()),
+            Self::Add(_, Direction { plus, minus, .. }) => position(*plus.max(minus), n_tokens),
+            Self::Patch(place, donor) => donor.find(*place),
             Self::Knockout(edge) => edge.find(config, n_tokens),
         };
+        let checked = found.and_then(|()| rest());
         checked.map_err(|why| Error::usage(format!("`{self}`: {why}")))
     }
 }
@@ -267,6 +289,23 @@ impl Place {
             Target::Layer(_) | Target::Tensor(_) => {}
         }
         self.position.map_or(Ok(()), |at| position(at, n_tokens))
+    }
+}
+
+impl Donor {
+    /// The position of it that goes to `position`.
+    fn position(&self, position: usize) -> usize {
+        self.position.unwrap_or(position)
+    }
+
+    fn find(&self, place: Place) -> Result<(), String> {
+        match (place.position, self.position) {
+            _ if self.tokens.is_empty() => Err("there are no token ids to take it from".into()),
+            (Some(at), _) => within("position", self.position(at), self.tokens.len())
+                .map_err(|why| format!("{why}, in the prompt that it is from")),
+            (None, Some(_)) => Err("one position goes to one: name it with @T".into()),
+            (None, None) => Ok(()),
+        }
     }
 }
 

@@ -3,7 +3,7 @@
 use std::fmt;
 use std::str::FromStr;
 
-use super::{Change, Direction, Edge, Intervention, Interventions, Place, Target};
+use super::{Change, Direction, Donor, Edge, Intervention, Interventions, Place, Target};
 use crate::error::{Error, Result};
 use crate::hooks::{Axis, HookName, Site};
 
@@ -136,8 +136,19 @@ impl fmt::Display for Change {
                 write!(f, "add {place}:{plus}-{minus}")?;
                 if *factor == 1.0 { Ok(()) } else { write!(f, "={factor}") }
             }
+            Self::Patch(place, donor) => write!(f, "patch {place} from {donor}"),
             Self::Knockout(edge) => write!(f, "knockout {edge}"),
         }
+    }
+}
+
+impl fmt::Display for Donor {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if let Some(position) = self.position {
+            write!(f, "{position} of ")?;
+        }
+        let ids: Vec<_> = self.tokens.iter().map(ToString::to_string).collect();
+        f.write_str(&ids.join(","))
     }
 }
 
@@ -152,10 +163,11 @@ impl FromStr for Change {
             "mean" => Ok(Self::Mean(rest.parse()?)),
             "scale" => Self::scale(rest),
             "add" => Self::add(rest),
+            "patch" => Self::patch(rest),
             "knockout" => Ok(Self::Knockout(rest.parse()?)),
             _ => Err(Error::usage(format!(
-                "`{text}` is no intervention: give zero TARGET, mean TARGET, scale TARGET=X, add TARGET:A-B=X or \
-                 knockout L.H:Q->K"
+                "`{text}` is no intervention: give zero TARGET, mean TARGET, scale TARGET=X, add TARGET:A-B=X, \
+                 patch TARGET from IDS or knockout L.H:Q->K"
             ))),
         }
     }
@@ -200,6 +212,31 @@ impl Change {
         })?;
         let factor = factor.map_or(Ok(1.0), number)?;
         Ok(Self::Add(place.parse()?, Direction { plus, minus, factor }))
+    }
+}
+
+impl Change {
+    /// Reads `TARGET from IDS` or `TARGET from T of IDS`.
+    ///
+    /// # Errors
+    /// [`Error::Usage`] that says what there is to give.
+    pub fn patch(text: &str) -> Result<Self> {
+        let read = || {
+            let (place, donor) = text.split_once(" from ")?;
+            let (position, ids) = match donor.split_once(" of ") {
+                Some((position, ids)) => (Some(position.trim().parse().ok()?), ids),
+                None => (None, donor),
+            };
+            let tokens = ids.split(',').map(|id| id.trim().parse()).collect::<Result<_, _>>().ok()?;
+            Some((place.trim(), Donor { tokens, position }))
+        };
+        let (place, donor) = read().ok_or_else(|| {
+            Error::usage(format!(
+                "`{text}` says no other prompt: give TARGET from IDS, such as resid_pre.3@7 from 464,2068,7586, and \
+                 from T of IDS for its position T"
+            ))
+        })?;
+        Ok(Self::Patch(place.parse()?, donor))
     }
 }
 
@@ -262,11 +299,14 @@ mod tests {
         let place = (target(), proptest::option::of(0usize..99))
             .prop_map(|(target, position)| Place { target, position });
         let factor = -1e9f32..1e9;
-        (place, factor, 0usize..99, 0usize..99, 0u8..5).prop_map(|(place, factor, a, b, kind)| match kind {
+        (place, factor, 0usize..99, 0usize..99, 0u8..6).prop_map(|(place, factor, a, b, kind)| match kind {
             0 => Change::Zero(place),
             1 => Change::Mean(place),
             2 => Change::Scale(place, factor),
             3 => Change::Add(place, Direction { plus: a, minus: b, factor }),
+            4 => {
+                Change::Patch(place, Donor { tokens: vec![a as u32; b + 1], position: (a < b).then_some(a) })
+            }
             _ => Change::Knockout(Edge { layer: a, head: b, query: b, key: a }),
         })
     }
@@ -278,7 +318,7 @@ mod tests {
         }
 
         #[test]
-        fn no_text_is_more_than_refused(text in "(zero|mean|scale|add|knockout|)[ :@=.>a-z0-9é-]{0,24}") {
+        fn no_text_is_more_than_refused(text in "(zero|mean|scale|add|patch|knockout|)[ :@=.,>a-z0-9é-]{0,24}") {
             let _ = text.parse::<Change>();
         }
     }
@@ -329,6 +369,12 @@ mod tests {
             ("scale head:3.5=nan", "`nan` is no finite number"),
             ("add resid_pre.3", "two rows"),
             ("drop head:3.5", "give zero TARGET"),
+            ("patch head:3.5", "TARGET from IDS"),
+            ("patch head:3.5 from 1,x", "TARGET from IDS"),
+            ("patch resid_pre.3@5 from 1,2", "there is no position 5: positions are 0..=1, in the prompt"),
+            ("patch resid_pre.3@5 from 2 of 1,2", "positions are 0..=1, in the prompt"),
+            ("patch resid_pre.3 from 1 of 1,2", "name it with @T"),
+            ("patch pattern.3 from 1,2", "knockout L.H:Q->K"),
         ] {
             assert!(said(text).contains(words), "{text}: {}", said(text));
         }

@@ -93,6 +93,7 @@ commands! {
     Faster             "walk-faster"      ["+"]                      [Walk]                  ""          "play faster";
     Versus             "versus"           ["v"]                      [Attribution Compare]           "versus"    "choose a token whose logit is taken off";
     Parts              "parts"            ["a"]                      [Logits]                "parts"     "what wrote the logit of the selected candidate";
+    Follow             "follow"           ["f"]                      [Logits]                "follow"    "the selected candidate in the Lens: its rank and probability after each layer";
     WeightsMode        "weights-mode"     ["m"]                      [Weights]               "mode"      "next: wte, wpe, residual, OV, QK, neuron";
     Palettes           "colours"          ["c"]                      []                      ""          "next pair of colour maps";
     Background         "background"       ["b"]                      []                      ""          "dark or light background";
@@ -114,6 +115,8 @@ commands! {
     PromptB            "prompt-b"         ["n"]                      [Compare]               "prompt B"  "edit the second prompt";
     CompareMode        "compare-mode"     ["m"]                      [Compare]               "mode"      "a tensor, or a patch sweep: resid_pre, attn_out, mlp_out, heads";
     CompareShown       "compare-shown"    ["s"]                      [Compare]               "A, B"      "the tensor of A, of B, or A − B";
+    Patch              "patch"            ["a"]                      [Compare]               "patch"     "what if B had this of A: B becomes the prompt, with the row or cell under the cursor taken from A";
+    Swap               "swap-prompts"     ["N"]                      [Compare]               ""          "B becomes the prompt, and the prompt B";
     ShownSide          "difference"       ["D"]                      []                      ""          "on screen: changed, base, or changed − base";
 
     Cooler             "temperature-down" ["t"]                      [Logits Walk]           "temp"      "temperature down by 0.1; 0 always takes the likeliest";

@@ -67,7 +67,7 @@ fn look(app: &mut App) -> Option<Request> {
     if app.paused {
         return None;
     }
-    let run = if app.screen == Screen::Compare { screens::compare::shown(app) } else { app.run.clone() }?;
+    let run = screens::shown(app)?;
     let against = what_if::against(app);
     let looks = screens::wanted(app);
     let asked = (app.run_id, looks);
@@ -297,13 +297,13 @@ fn on_engine(app: &mut App, event: Event) -> Vec<Request> {
         Event::Step { id, what, done, of } if id == app.job_id => {
             app.activity = Some(Activity::Working { id, what, done, of });
         }
-        Event::Repeated { id, atlas } if id == app.job_id => {
+        Event::Repeated { id, atlas, runs } if id == app.job_id => {
             (app.activity, app.tick) = (None, 0);
-            screens::heads::measured(app, atlas);
+            screens::heads::measured(app, atlas, runs);
         }
         Event::Effects { id, effects } if id == app.job_id => {
             (app.activity, app.tick) = (None, 0);
-            app.heads.effects = Some((app.run_id, effects));
+            app.heads.effects = app.run.as_ref().map(|run| (Arc::downgrade(run), effects));
         }
         Event::Layer { .. }
         | Event::Ran { .. }
@@ -595,10 +595,10 @@ fn run(app: &mut App, command: Command) -> Vec<Request> {
         Command::FinalAnswer => (app.attribution.token, app.attribution.versus) = (None, None),
         Command::Versus => app.overlay = Some(Overlay::Token(TokenForm::new(Asked::Versus))),
         Command::Parts => {
-            let chosen = app.next().and_then(|next| next.top.get(app.selection.candidate)).map(|c| c.id);
-            app.attribution.token = chosen;
+            app.attribution.token = candidate(app);
             app.screen = Screen::Attribution;
         }
+        Command::Follow => screens::lens::follow(app, candidate(app)),
         Command::WeightsMode => screens::weights::next_mode(app),
         Command::AttentionStage => app.stage = next_of(&AttnStage::ALL, app.stage),
         Command::Jump => {
@@ -626,6 +626,8 @@ fn run(app: &mut App, command: Command) -> Vec<Request> {
         Command::PromptB => edit_second(app),
         Command::CompareMode => screens::compare::next_mode(app),
         Command::CompareShown => screens::compare::next_shown(app),
+        Command::Patch => return screens::compare::patch(app),
+        Command::Swap => return screens::compare::swap(app),
         Command::Zero
         | Command::Mean
         | Command::Scale
@@ -724,7 +726,7 @@ fn open(app: &mut App) -> Vec<Request> {
         Screen::Compare => return screens::compare::open(app),
         Screen::Weights => return screens::weights::open(app),
         Screen::Logits => {
-            let chosen = app.next().and_then(|next| next.top.get(app.selection.candidate)).map(|c| c.id);
+            let chosen = candidate(app);
             let at_end = app.run.as_ref().is_some_and(|run| app.selection.position + 1 == run.n_tokens());
             if let (Some(id), Some(run)) = (chosen, app.made().cloned()) {
                 if !at_end {
@@ -738,6 +740,11 @@ fn open(app: &mut App) -> Vec<Request> {
         }
     }
     Vec::new()
+}
+
+/// The token under the cursor of the Logits screen.
+fn candidate(app: &App) -> Option<u32> {
+    app.next()?.top.get(app.selection.candidate).map(|candidate| candidate.id)
 }
 
 /// More steps than anything has.

@@ -163,8 +163,9 @@ fn change(app: &mut App, change: Change) -> Vec<Request> {
     if list.len() < before {
         app.note(format!("no more: {change}"));
     } else {
+        let said = format!("{change}   D: base, difference · i: list · the same key again: undo");
         list.push(Intervention::from(change));
-        app.note(format!("{change}   D: base, difference · i: list · the same key again: undo"));
+        app.note(said);
     }
     start_run(app)
 }
@@ -297,10 +298,11 @@ pub fn title(app: &App) -> Option<String> {
 
 /// The run whose tensors are taken off those on screen.
 pub fn against(app: &App) -> Option<Arc<Run>> {
-    if app.screen == Screen::Compare {
-        return screens::compare::against(app);
+    match app.screen {
+        Screen::Compare => screens::compare::against(app),
+        Screen::Heads if app.heads.random => screens::heads::against(app),
+        _ => base_shown(app),
     }
-    base_shown(app)
 }
 
 /// The run without changes, where what is on screen is the difference from it.

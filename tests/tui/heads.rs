@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use actscope::analysis::heads::{Atlas, Exclude, Metric, repeated_random};
 use actscope::analysis::lens::{self, Lens};
+use actscope::analysis::logits::Next;
 use actscope::engine::{Event, Look, Request, Seen, Slot, Steps};
 use actscope::hooks::{HookName, Site};
 use actscope::tui::app::Screen;
@@ -107,6 +108,18 @@ fn a_lens_that_is_being_read_can_be_stopped_and_goes_on() {
 }
 
 #[test]
+fn a_candidate_is_followed_through_the_layers() {
+    let mut e = explorer(PROMPT, (160, 48));
+    e.keys("5 down down f");
+    let next = Next::new(e.run(), e.app.selection.position, 3).unwrap();
+    assert_eq!((e.app.screen, e.app.lens.token), (Screen::Lens, Some(next.top[2].id)));
+    let text = demo().tokenizer.show(next.top[2].id);
+    assert!(e.shows(&format!("rank of {text}")) && e.shows(&format!("following {text}")));
+    e.keys("m 5 f");
+    assert!(e.shows("D(final"), "{}", e.lines().join("\n"));
+}
+
+#[test]
 fn a_search_shows_how_far_it_is() {
     let mut e = explorer(PROMPT, (80, 24));
     // The key alone: nobody looks yet.
@@ -130,7 +143,7 @@ fn random_tokens_show_the_induction_heads() {
     e.keys("7 s m m");
     let run = Run::all(&demo(), repeated_random(&demo(), 50, 0, false).unwrap()).unwrap();
     let atlas = Atlas::new(&run, Exclude::default()).unwrap();
-    assert_eq!(***e.app.heads.repeated.as_ref().map(|(_, known)| known).unwrap(), atlas);
+    assert_eq!(**e.app.heads.repeated.as_ref().unwrap().atlas, atlas);
     assert!(e.shows("50 random tokens, twice (seed 0)") && e.shows("at most .500"));
     let (_, y) = e.find("1.5    .");
     assert!(e.lines()[usize::from(y)].contains("  1  1.5 "), "1.5 is the first of the list");
@@ -138,7 +151,9 @@ fn random_tokens_show_the_induction_heads() {
     e.keys("e").text(" Yes.").keys("esc");
     assert!(e.shows("50 random tokens, twice (seed 0)"));
     e.keys("S");
-    assert!(e.shows("(seed 1)") && ***e.app.heads.repeated.as_ref().map(|(_, a)| a).unwrap() != atlas);
+    let Some(Seen::Map(map)) = e.app.seen.get(&Slot::OnRandom).map(|seen| &**seen) else { panic!("a map") };
+    assert_eq!(map.dims, (100, 100), "its attention is that on the random tokens");
+    assert!(e.shows("(seed 1)") && **e.app.heads.repeated.as_ref().unwrap().atlas != atlas);
     e.keys("s");
     assert!(e.shows("on the prompt"));
 }

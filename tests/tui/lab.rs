@@ -2,7 +2,7 @@
 
 use actscope::analysis::patch::Sweep;
 use actscope::engine::{Seen, Slot};
-use actscope::hooks::Site;
+use actscope::hooks::{HookFilter, Site};
 use actscope::tui::app::Screen;
 use actscope::tui::theme::Theme;
 use actscope::tui::what_if::Side;
@@ -241,6 +241,46 @@ fn a_sweep_is_made_on_request_and_leads_on() {
     explorer.keys("0 m m m enter down right enter");
     assert_eq!((explorer.app.screen, explorer.app.selection.layer), (Screen::Attention, 1));
     assert_eq!(explorer.app.selection.head, 1);
+}
+
+#[test]
+fn a_place_of_a_sweep_is_patched_and_every_screen_shows_it() {
+    let mut explorer = compare(LARGE, SECOND, "m a");
+    assert!(explorer.shows("Enter patches all places first"));
+    explorer.keys("enter down right right");
+    let second = explorer.app.compare.second.clone().unwrap();
+    let patching = second.patching.as_ref().unwrap();
+    let keep = HookFilter::all(second.a.config());
+    let want = patching.patched(Sweep::ResidPre.place(1, 2), false, keep).unwrap();
+    explorer.keys("a");
+    let logits = |run: &actscope::Run| run.tensor(Site::Logits.once()).unwrap().to_vec2::<f32>().unwrap();
+    assert_eq!(logits(explorer.run()), logits(&want));
+    assert_eq!((explorer.app.screen, explorer.app.selection.hook), (Screen::Stages, Site::ResidPre.at(1)));
+    assert!(explorer.shows("changed: resid_pre.1@2 from “The old man"), "{}", explorer.lines().join("\n"));
+    assert_eq!(explorer.run().prompt_text(), SECOND);
+    explorer.keys("D");
+    assert_eq!(logits(explorer.run()), logits(&second.b));
+    // It is in the list, and can be switched off.
+    explorer.keys("D D i");
+    assert!(explorer.shows("● patch resid_pre.1@2 from "));
+    explorer.keys("space esc");
+    assert_eq!(logits(explorer.run()), logits(&second.b));
+    explorer.keys("0 N");
+    assert_eq!(explorer.run().prompt_text(), PROMPT);
+}
+
+#[test]
+fn the_row_under_the_cursor_is_patched_too() {
+    let mut explorer = compare(LARGE, SECOND, "/ h o o k _ z space 1 enter ] ]");
+    explorer.keys("down down down down down down down a");
+    assert!(changes(&explorer).contains("(patch head:1.2@7 from "), "{}", changes(&explorer));
+    let mut shorter = compare(LARGE, "The sea was calm.", "m enter a");
+    assert!(changes(&shorter).contains("patch position:5 from 14 of "), "{}", changes(&shorter));
+    shorter.keys("i");
+    assert!(shorter.app.what_if.pair.is_some());
+    for key in ["0 a", "0 N"] {
+        assert!(self::explorer(LARGE, key).shows("there is no prompt B yet"), "{key}");
+    }
 }
 
 #[test]

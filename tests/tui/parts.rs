@@ -7,6 +7,7 @@ use actscope::analysis::find::Found;
 use actscope::analysis::weights::{Circuit, Spectrum};
 use actscope::model::{LoadOptions, Source};
 use actscope::tui::app::{Focus, Screen};
+use actscope::tui::screens;
 use actscope::tui::text::num;
 use actscope::tui::theme::{Depth, Theme};
 use actscope::{Input, Model};
@@ -107,6 +108,24 @@ fn rows_are_walked_and_their_neighbours_follow() {
     assert_eq!(e.app.weights.token, Some(sea as usize - 1));
     e.keys("esc");
     assert_eq!(e.app.weights.token, None);
+}
+
+#[test]
+fn what_the_weights_say_is_exported_as_a_chart() {
+    let mut e = explorer(LARGE);
+    for (keys, title, first) in [
+        ("w", "nearest to ", 0.9),
+        ("m", "nearest to position 0", 1.0),
+        ("m", "nearest to ", 1.0),
+        ("m", "OV of head 0.0, direction 0", 1e9),
+        ("m", "QK of head 0.0, direction 0", 1e9),
+        ("m", "neuron 0.0", 1e9),
+    ] {
+        e.keys(keys);
+        let (_, chart) = screens::chart(&e.app, e.run()).unwrap();
+        assert!(chart.title.starts_with(title), "{}", chart.title);
+        assert!(chart.values.row(0)[0] <= first && chart.values.n_rows > 5);
+    }
 }
 
 #[test]

@@ -217,7 +217,7 @@ pub fn draw(changes: &Changes, app: &App, area: Rect, buffer: &mut Buffer) {
         ];
         put_line(buffer, line(y), &spans);
         let hint = "zero, mean head:L.H neuron:L.N mlp:L attn:L layer:L position:T resid_mid.L, each @T · scale …=X · \
-                    add …:A-B=X · knockout L.H:Q->K";
+                    add …:A-B=X · patch … from IDS · knockout L.H:Q->K";
         let (said, ink) = match (&entry.wrong, entry.purpose) {
             (Some(wrong), _) => (wrong.as_str(), theme.bad()),
             (None, Purpose::Add | Purpose::Edit) => (hint, theme.dim()),

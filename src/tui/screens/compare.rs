@@ -10,15 +10,15 @@ use unicode_width::UnicodeWidthStr;
 
 use super::{Hit, cell_text, shape};
 use crate::analysis::View;
-use crate::analysis::chart::Labels;
+use crate::analysis::chart::{Chart, Labels};
 use crate::analysis::patch::{Patching, Sweep, Swept};
 use crate::engine::{Job, Look, Map, Request, RowLook, Second, Seen, Slot};
 use crate::hooks::Axis;
-use crate::interventions::Target;
+use crate::interventions::{Change, Donor, Intervention, Place, Target};
 use crate::run::{Input, Prompt, Run};
 use crate::tui::app::{Activity, App, Screen, Selection};
 use crate::tui::text::{fit, num, put, put_line, wrap};
-use crate::tui::update::{moved, next_of, open_in_stages};
+use crate::tui::update::{moved, next_of, open_in_stages, start_run};
 use crate::tui::widgets::chart;
 use crate::tui::widgets::heatmap::{self, Form, Plot, Zoom};
 
@@ -393,18 +393,20 @@ fn draw_sweep(app: &App, second: &Second, sweep: Sweep, layout: &Layout, buffer:
     chart::draw(buffer, &place, &chart, app.compare.cell, app.range, theme);
 }
 
-fn placed(
-    app: &App,
-    patching: &Patching,
-    swept: &Swept,
-    area: Rect,
-) -> (crate::analysis::chart::Chart, chart::Layout) {
+fn placed(app: &App, patching: &Patching, swept: &Swept, area: Rect) -> (Chart, chart::Layout) {
     let chart = swept.chart(patching);
     let dims = (chart.values.n_rows, chart.values.n_columns);
     let label = chart::label_width(&Labels::numbered("layer"), dims.0);
     let wide = if area.width < 120 { (5, 9) } else { (7, 14) };
     let layout = chart::Layout::new(area, dims, label, wide, app.compare.cell);
     (chart, layout)
+}
+
+/// The sweep on screen, and a name for its file.
+pub fn chart(app: &App, run: &Run) -> Option<(String, Chart)> {
+    let sweep = app.compare.sweep?;
+    let patching = app.compare.second(run)?.patching.as_ref().ok()?;
+    Some((format!("patch.{}", sweep.name()), app.compare.swept.get(&sweep)?.chart(patching)))
 }
 
 fn places(patching: &Patching, sweep: Sweep) -> usize {
@@ -456,7 +458,10 @@ pub fn inspect<'a>(app: &'a App, run: &'a Run) -> Vec<Vec<Span<'a>>> {
             Span::styled(" of the logit difference is back", theme.text()),
         ];
         let where_to = if sweep == Sweep::Heads { "its attention" } else { "this tensor in Stages" };
-        return vec![first, vec![Span::styled(format!("Enter shows {where_to}"), theme.dim())]];
+        return vec![
+            first,
+            vec![Span::styled(format!("a: B with this from A · Enter shows {where_to}"), theme.dim())],
+        ];
     }
     let pairs = rows(app, second);
     let (row, column) = (row(app, second), column(app, second));
@@ -530,6 +535,82 @@ pub fn go(app: &mut App, run: &Run, right: isize, down: isize) {
     }
 }
 
+/// What the cursor is on in B, and where it is in A; or why there is nothing.
+fn patchable(app: &App, second: &Second) -> Result<(Place, Donor), String> {
+    let from = |position| Donor { tokens: second.a.tokens.clone(), position };
+    let Some(sweep) = app.compare.sweep else {
+        let (view, hook) = (view(app), app.selection.hook);
+        let target =
+            if view.has_heads() { Target::Head(hook, app.selection.head) } else { Target::Tensor(hook) };
+        let pair = rows(app, second).get(row(app, second)).copied();
+        let Some((Some(a), Some(b))) = pair else {
+            return Err("this token has no partner in the other prompt".into());
+        };
+        return Ok((target.at(b), from((a != b).then_some(a))));
+    };
+    let swept = app.compare.swept.get(&sweep).ok_or("Enter patches all places first")?;
+    let (layer, column) = app.compare.cell;
+    let place = sweep.place(layer, swept.columns.get(column).copied().unwrap_or(0));
+    // Where lengths differ, the last position of one is that of the other.
+    let (a, b) = (second.a.n_tokens(), second.b.n_tokens());
+    Ok(if a == b { (place, from(None)) } else { (place.target.at(b - 1), from(Some(a - 1))) })
+}
+
+/// B becomes the prompt, with what the cursor is on taken from A.
+pub fn patch(app: &mut App) -> Vec<Request> {
+    let Some(second) = app.run.clone().and_then(|run| app.compare.second(&run).cloned()) else {
+        app.complain("there is no prompt B yet: press n");
+        return Vec::new();
+    };
+    let change = patchable(app, &second).and_then(|(place, donor)| {
+        let change = Change::Patch(place, donor);
+        change.check(second.b.config(), second.b.n_tokens()).map_err(|error| error.to_string())?;
+        Ok((place, change))
+    });
+    let (place, change) = match change {
+        Ok(change) => change,
+        Err(why) => {
+            app.complain(why);
+            return Vec::new();
+        }
+    };
+    let mut one = Intervention::from(change);
+    one.name = Some(format!("{place} from “{}”", fit(&second.a.prompt_text(), 24)));
+    app.input.interventions.0.push(one);
+    go_to(app, place);
+    let requests = swap(app);
+    app.note(format!(
+        "B is the prompt, with {place} from A   D: base, difference · i: list · 0 N: swap back"
+    ));
+    requests
+}
+
+/// B becomes the prompt, and the prompt B.
+pub fn swap(app: &mut App) -> Vec<Request> {
+    let Some(b) = app.compare.prompt.clone() else {
+        app.complain("there is no prompt B yet: press n");
+        return Vec::new();
+    };
+    app.compare.prompt = Some(std::mem::replace(&mut app.input.prompt, b));
+    start_run(app)
+}
+
+/// Shows what a place stands for: a head's attention, or a tensor in Stages.
+fn go_to(app: &mut App, place: Place) {
+    let last = app.run.as_ref().map_or(0, |run| run.n_tokens() - 1);
+    if let Some(position) = place.position {
+        app.selection.position = position.min(last);
+    }
+    match place.target {
+        Target::Head(hook, head) => {
+            (app.selection.layer, app.selection.head) = (hook.layer.unwrap_or(0), head);
+            app.screen = Screen::Attention;
+        }
+        Target::Tensor(hook) => open_in_stages(app, hook),
+        Target::Neuron { .. } | Target::Layer(_) => {}
+    }
+}
+
 /// Enter: runs a sweep, or goes to what a cell stands for.
 pub fn open(app: &mut App) -> Vec<Request> {
     let Some(second) = app.run.clone().and_then(|run| app.compare.second(&run).cloned()) else {
@@ -548,16 +629,9 @@ pub fn open(app: &mut App) -> Vec<Request> {
             let last = at_ends(&patching);
             return vec![Request::Job(Job::Sweep { id, patching, sweep, last })];
         }
-        Some(_) if sweep == Sweep::Heads => {
-            (app.selection.layer, app.selection.head) = (layer, column);
-            app.screen = Screen::Attention;
-        }
         Some(swept) => {
-            let position = swept.columns.get(column).copied().unwrap_or(0);
-            if let Target::Tensor(hook) = sweep.place(layer, position).target {
-                app.selection.position = position.min(second.a.n_tokens() - 1);
-                open_in_stages(app, hook);
-            }
+            let place = sweep.place(layer, swept.columns.get(column).copied().unwrap_or(0));
+            go_to(app, place);
         }
     }
     Vec::new()

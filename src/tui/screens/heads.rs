@@ -1,6 +1,6 @@
 //! Every head by what it does: a grid of them in one number, and their ranking.
 
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 
 use ratatui::buffer::Buffer;
 use ratatui::layout::Rect;
@@ -40,12 +40,12 @@ pub struct State {
     /// Heads are measured on repeated random tokens, not on the prompt.
     pub random: bool,
     pub seed: u64,
-    /// What was measured on random tokens, and on which.
-    pub repeated: Option<(Repeat, Arc<Answer<Atlas>>)>,
+    /// What was measured on random tokens.
+    pub repeated: Option<Repeated>,
     /// What is being measured.
     asked: Option<Repeat>,
     /// What each head is worth, and the run in which.
-    pub effects: Option<(u64, Arc<Answer<Effects>>)>,
+    pub effects: Option<(Weak<Run>, Arc<Answer<Effects>>)>,
     pub filter: Filter,
 }
 
@@ -57,6 +57,14 @@ pub struct Repeat {
     pub interventions: Interventions,
     /// Whether what they change is asked.
     pub differs: bool,
+}
+
+/// What was measured, and on what.
+#[derive(Debug, Clone)]
+pub struct Repeated {
+    pub of: Repeat,
+    pub atlas: Arc<Answer<Atlas>>,
+    pub runs: Answer<Arc<Run>>,
 }
 
 impl Default for State {
@@ -136,11 +144,27 @@ fn repeat(app: &App, run: &Run) -> Repeat {
     Repeat { n, seed: app.heads.seed, interventions: run.input.interventions.clone(), differs: app.differs() }
 }
 
+/// What was measured on random tokens, if that is still what is asked.
+fn repeated<'a>(app: &'a App, run: &Run) -> Option<&'a Repeated> {
+    app.heads.repeated.as_ref().filter(|known| known.of == repeat(app, run))
+}
+
+/// The run that the heads are measured on.
+pub fn measured_on(app: &App) -> Option<Arc<Run>> {
+    let run = app.run.as_ref()?;
+    let random = repeated(app, run).filter(|_| app.heads.random);
+    Some(Arc::clone(random.map_or(run, |known| &known.runs.of)))
+}
+
+/// The run on random tokens whose patterns are taken off those on screen.
+pub fn against(app: &App) -> Option<Arc<Run>> {
+    repeated(app, app.run.as_ref()?)?.runs.minus.clone()
+}
+
 /// The heads as they are measured now.
 fn atlas<'a>(app: &'a App, run: &Run) -> Option<&'a Answer<Atlas>> {
     let atlas = if app.heads.random {
-        let (of, atlas) = app.heads.repeated.as_ref()?;
-        (*of == repeat(app, run)).then_some(&**atlas)?
+        &repeated(app, run)?.atlas
     } else {
         match &**app.seen.get(&Slot::Heads)? {
             Seen::Heads(_, atlas) => atlas,
@@ -153,7 +177,7 @@ fn atlas<'a>(app: &'a App, run: &Run) -> Option<&'a Answer<Atlas>> {
 
 fn effects(app: &App) -> Option<&Answer<Effects>> {
     let (of, effects) = app.heads.effects.as_ref()?;
-    (*of == app.run_id).then_some(effects)
+    (of.as_ptr() == Arc::as_ptr(app.run.as_ref()?)).then_some(effects)
 }
 
 /// A head and its number.
@@ -239,7 +263,6 @@ fn layout(app: &App, run: &Run, area: Rect) -> Layout {
     let grid = Rect { height: share, ..left };
     let chart = grid::Layout::new(grid, dims, label, wide, selected);
     let bottom = chart.plot.covered().bottom() + 2;
-    let map = many && !app.heads.random;
     let x = chart.plot.covered().right().max(left.x + left.width.min(40)) + 3;
     Layout {
         title: Rect { height: 1, ..area },
@@ -249,7 +272,7 @@ fn layout(app: &App, run: &Run, area: Rect) -> Layout {
             width: if list > 0 { area.right().saturating_sub(x).min(LIST.1) } else { 0 },
             ..body
         },
-        map: map.then(|| Rect {
+        map: many.then(|| Rect {
             y: bottom,
             width: x.saturating_sub(left.x + 3).min(left.width),
             height: left.bottom().saturating_sub(bottom),
@@ -274,15 +297,25 @@ fn map_plot(app: &App, run: &Run, area: Rect) -> (Rect, Plot) {
     (labels, Plot { numbers: false, ..plot })
 }
 
+/// The run of the map, and where it is.
+fn mapped<'a>(app: &'a App, run: &'a Run) -> Option<(Slot, &'a Run)> {
+    if app.heads.random {
+        Some((Slot::OnRandom, &*repeated(app, run)?.runs.of))
+    } else {
+        Some((Slot::Main, run))
+    }
+}
+
 pub fn wanted(app: &App, run: &Run, area: Rect) -> Vec<(Slot, Look)> {
     let mut looks = Vec::new();
     if !app.heads.random {
         looks.push((Slot::Heads, Look::Heads));
     }
+    let Some((slot, of)) = mapped(app, run) else { return looks };
     if let Some(map) = layout(app, run, area).map {
         let view = pattern(app);
-        let (_, plot) = map_plot(app, run, map);
-        looks.push((Slot::Main, plot.look(view, app.pooling, app.range_for(view.quantity()))));
+        let (_, plot) = map_plot(app, of, map);
+        looks.push((slot, plot.look(view, app.pooling, app.range_for(view.quantity()))));
     }
     looks
 }
@@ -324,7 +357,8 @@ pub fn draw(app: &App, run: &Run, area: Rect, buffer: &mut Buffer) {
 /// What the selected head attends to.
 fn draw_map(app: &App, run: &Run, area: Rect, buffer: &mut Buffer) {
     let theme = app.theme;
-    let Some(map) = app.map(Slot::Main).filter(|map| map.view == pattern(app)) else { return };
+    let Some((slot, run)) = mapped(app, run) else { return };
+    let Some(map) = app.map(slot).filter(|map| map.view == pattern(app)) else { return };
     let delta = app.delta();
     let said = format!("{delta}attention of {}.{}", app.selection.layer, app.selection.head);
     let title = [
@@ -335,7 +369,9 @@ fn draw_map(app: &App, run: &Run, area: Rect, buffer: &mut Buffer) {
     let (labels, plot) = map_plot(app, run, area);
     let width = usize::from(labels.width).saturating_sub(2);
     let label = |row: usize| fit(&position_label(run, row), width);
-    heatmap::draw_labels(buffer, labels, &plot, &label, app.selection.position, theme);
+    // The selected token is one of the prompt's.
+    let selected = if app.heads.random { usize::MAX } else { app.selection.position };
+    heatmap::draw_labels(buffer, labels, &plot, &label, selected, theme);
     heatmap::draw(buffer, &plot, map, theme, None);
 }
 
@@ -540,7 +576,7 @@ pub fn measure(app: &mut App) -> Option<Request> {
     let repeat = repeat(app, &run);
     // The base of a changed run comes first.
     let base = repeat.interventions.is_idle() || app.what_if.pair.is_some();
-    if app.is_busy() || !base || app.heads.repeated.as_ref().is_some_and(|(known, _)| *known == repeat) {
+    if app.is_busy() || !base || repeated(app, &run).is_some() {
         return None;
     }
     app.job_id += 1;
@@ -552,8 +588,10 @@ pub fn measure(app: &mut App) -> Option<Request> {
 }
 
 /// The heads on random tokens were measured.
-pub fn measured(app: &mut App, atlas: Arc<Answer<Atlas>>) {
-    app.heads.repeated = app.heads.asked.take().map(|asked| (asked, atlas));
+pub fn measured(app: &mut App, atlas: Arc<Answer<Atlas>>, runs: Answer<Arc<Run>>) {
+    app.heads.repeated = app.heads.asked.take().map(|of| Repeated { of, atlas, runs });
+    // What was seen of other random tokens is of no matter.
+    app.run_id += 1;
 }
 
 /// They will not be: the prompt's are shown again.

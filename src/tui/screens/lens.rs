@@ -12,7 +12,7 @@ use crate::analysis::chart::Chart;
 use crate::analysis::lens::{self, Lens, Reading, Show};
 use crate::engine::{Look, Request, Seen, Slot};
 use crate::run::Run;
-use crate::tui::app::{App, Selection};
+use crate::tui::app::{App, Screen, Selection};
 use crate::tui::command::Command;
 use crate::tui::text::{num, pad, put, put_line, short};
 use crate::tui::theme::Theme;
@@ -331,6 +331,14 @@ pub fn open(app: &mut App) -> Vec<Request> {
         open_in_stages(app, hook);
     }
     Vec::new()
+}
+
+/// Goes here with a token to follow, and shows its rank unless another number of it is shown.
+pub fn follow(app: &mut App, token: Option<u32>) {
+    (app.screen, app.lens.token) = (Screen::Lens, token);
+    if app.lens.show != Show::Prob {
+        app.lens.show = Show::Rank;
+    }
 }
 
 /// The commands of this screen.

@@ -12,6 +12,8 @@ mod tokens;
 pub mod walk;
 pub mod weights;
 
+use std::sync::Arc;
+
 use ratatui::buffer::Buffer;
 use ratatui::layout::Rect;
 use ratatui::style::Color;
@@ -48,6 +50,15 @@ pub fn wanted(app: &App) -> Vec<(Slot, Look)> {
         Screen::Attribution => attribution::wanted(app, run, frame.body),
         Screen::Compare => compare::wanted(app, run, frame.body),
         Screen::Weights => weights::wanted(app, run, frame.body),
+    }
+}
+
+/// The run that it is of.
+pub fn shown(app: &App) -> Option<Arc<Run>> {
+    match app.screen {
+        Screen::Compare => compare::shown(app),
+        Screen::Heads => heads::measured_on(app),
+        _ => app.run.clone(),
     }
 }
 
@@ -98,7 +109,7 @@ pub fn arrows(app: &App) -> &'static [(&'static str, &'static str)] {
         (Screen::Heads, _) => &[("←↑↓→", "head"), ("Enter", "its map")],
         (Screen::Lens, _) => &[("←→", "position"), ("↑↓", "layer"), ("Enter", "in Stages")],
         (Screen::Attribution, _) => attribution::arrows(app),
-        (Screen::Compare, _) => &[("←↑↓→", "cell"), ("Enter", "patch, or open")],
+        (Screen::Compare, _) => &[("←↑↓→", "cell"), ("Enter", "sweep, or open")],
         (Screen::Weights, _) => weights::arrows(app),
     }
 }
@@ -109,6 +120,8 @@ pub fn chart(app: &App, run: &Run) -> Option<(String, Chart)> {
         Screen::Heads => heads::chart(app, run),
         Screen::Lens => lens::chart(app, run),
         Screen::Attribution => attribution::chart(app, run),
+        Screen::Compare => compare::chart(app, run),
+        Screen::Weights => weights::chart(app, run),
         _ => None,
     }
 }

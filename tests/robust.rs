@@ -67,7 +67,9 @@ fn what_is_not_a_number_stays_where_it_is_read() {
     let logits = |run: &Run| {
         run.tensor(Site::Logits.once()).unwrap().narrow(0, 0, 3).unwrap().to_vec2::<f32>().unwrap()
     };
-    assert_eq!(logits(&whole), logits(&longer));
+    for (a, b) in logits(&whole).concat().into_iter().zip(logits(&longer).concat()) {
+        assert!((a - b).abs() < 1e-4, "{a}, {b}");
+    }
 }
 
 /// What happens to a file: other bytes, a cut, or a few changes.

@@ -168,7 +168,8 @@ impl Gpt2 {
 
         for (l, block) in self.blocks.iter().enumerate() {
             if tap.keeps_only_below(l) {
-                resid = Some(tap.join(Site::ResidPre.at(l), resid)?); // (T, C)
+                // Not resid_pre of this block, which may have been replaced.
+                resid = Some(tap.join(Site::ResidPost.at(l - 1), resid)?); // (T, C)
             }
             if let Some(x) = resid {
                 tap.hooks.before_block(l)?;

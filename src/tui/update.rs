@@ -286,7 +286,10 @@ fn on_engine(app: &mut App, event: Event) -> Vec<Request> {
             app.complain(format!("{why}{kept}"));
         }
         Event::Cancelled { id } if id == app.job_id => app.activity = None,
-        Event::Base { id, base, comparison } if id == app.job_id => what_if::pair(app, base, comparison),
+        Event::Base { id, base, comparison } if id == app.job_id => {
+            (app.activity, app.tick) = (None, 0);
+            what_if::pair(app, base, comparison);
+        }
         Event::Second { id, second } if id == app.job_id => screens::compare::ran(app, *second),
         Event::Swept { id, swept } if id == app.job_id => screens::compare::swept(app, swept),
         Event::Listed(Ok(list)) => {

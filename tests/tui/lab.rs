@@ -258,6 +258,7 @@ fn a_place_of_a_sweep_is_patched_and_every_screen_shows_it() {
     assert_eq!((explorer.app.screen, explorer.app.selection.hook), (Screen::Stages, Site::ResidPre.at(1)));
     assert!(explorer.shows("changed: resid_pre.1@2 from “The old man"), "{}", explorer.lines().join("\n"));
     assert_eq!(explorer.run().prompt_text(), SECOND);
+    assert!(!explorer.app.is_busy(), "the base is there too");
     explorer.keys("D");
     assert_eq!(logits(explorer.run()), logits(&second.b));
     // It is in the list, and can be switched off.

@@ -580,7 +580,7 @@ pub fn patch(app: &mut App) -> Vec<Request> {
     go_to(app, place);
     let requests = swap(app);
     app.note(format!(
-        "B is the prompt, with {place} from A   D: base, difference · i: list · 0 N: swap back"
+        "B is the prompt, with {place} from A · D: base, difference · i: list · 0 N: swap back"
     ));
     requests
 }

@@ -280,10 +280,10 @@ impl Worker {
             let watch = Watch { id, newest: &self.newest, n_layer: model.config().n_layer, emit };
             let keep = HookFilter::new(&["pattern.*", "z.*"], model.config())?;
             let input = repeated_random(model, n, seed, false)?.with_interventions(interventions);
-            Ok(Arc::new(Run::new(model, input, keep, watch)?))
+            Run::new(model, input, keep, watch).map(Arc::new)
         };
         let minus = if differs { Some(run(Interventions::default())?) } else { None };
-        let runs = Answer { of: run(interventions)?, minus };
+        let runs = Answer { of: run(interventions.clone())?, minus };
         let atlas = Arc::new(Atlas::beside(&runs.of, runs.minus.as_deref(), Exclude::default())?);
         emit(Event::Repeated { id, atlas, runs });
         Ok(())

@@ -150,9 +150,10 @@ pub fn run(args: Args) -> Result<()> {
     let model = args.model.load()?;
     let input = asked.input(&model)?;
     let (_, atlas) = args.how.atlas(&model, Answer::one(input.clone()))?;
-    let effects = match args.effects {
-        true => super::effects::measure(&model, Answer::one(input), (None, None, false))?.1.of.all,
-        false => Vec::new(),
+    let effects = if args.effects {
+        super::effects::measure(&model, Answer::one(input), (None, None, false))?.1.of.all
+    } else {
+        Vec::new()
     };
     let effect = |layer, head| {
         let found = effects.iter().find(|effect| (effect.layer, effect.head) == (layer, Some(head)));

@@ -60,6 +60,7 @@ A first word that is a subcommand's name is the subcommand, unless -- or an opti
 Set ACTSCOPE_LOG (say to debug) to write a log file, ACTSCOPE_LOG_FILE to say where.";
 
 #[derive(Debug, Subcommand)]
+#[allow(clippy::large_enum_variant)] // made once
 enum Command {
     Tokens(tokens::Args),
     Hooks(hooks::Args),

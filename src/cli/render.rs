@@ -93,9 +93,11 @@ pub struct Args {
 
 /// How a chart is made: of a run of the input, or of the weights alone.
 enum Make {
-    Run(fn(&Args, &Arc<Model>, Answer<Input>) -> Result<(Run, Chart)>),
+    Run(OfRun),
     Weights(fn(&Args, &Model) -> Result<Chart>),
 }
+
+type OfRun = fn(&Args, &Arc<Model>, Answer<Input>) -> Result<(Run, Chart)>;
 
 /// What is drawn beside the tensors.
 const CHARTS: &[(&str, Make)] = &[

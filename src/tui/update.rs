@@ -20,7 +20,7 @@ use crate::analysis::AttnStage;
 use crate::analysis::grid::Pooling;
 use crate::analysis::range::RangeMode;
 use crate::colormap::Palette;
-use crate::engine::{Event, Export, Job, Look, Request, Seen, Slot, Wanted};
+use crate::engine::{Event, Export, Job, Look, Request, Seen, Slot, Summary, Wanted};
 use crate::error::Error;
 use crate::export::figure;
 use crate::hooks::{HookName, Site};
@@ -254,29 +254,7 @@ fn on_engine(app: &mut App, event: Event) -> Vec<Request> {
             };
             app.activity = Some(Activity::Running { id, layer, n_layer, left });
         }
-        Event::Ran { id, run, summary, left } if id == app.job_id => {
-            let followed = app.run.as_ref().is_some_and(|old| app.selection.position + 1 == old.n_tokens());
-            let grew = app.run.as_ref().is_some_and(|old| run.tokens.starts_with(&old.tokens));
-            let last = run.n_tokens() - 1;
-            // At the end of the prompt the selection follows what is appended.
-            let follow = followed && grew && matches!(run.input.prompt, Prompt::Ids(_));
-            app.selection.position = if follow { last } else { app.selection.position.min(last) };
-            app.selection.key = app.selection.key.min(last);
-            app.input = run.input.clone();
-            app.what_if.pair = None;
-            if run.input.interventions.is_idle() {
-                app.what_if.side = what_if::Side::default();
-            }
-            app.run_id += 1;
-            app.run = Some(run);
-            app.summary = Some(summary);
-            let n_layer = app.model.as_ref().map_or(0, |model| model.config().n_layer);
-            app.activity = (left > 0).then_some(Activity::Running { id, layer: 0, n_layer, left });
-            if left == 0 {
-                app.tick = 0;
-            }
-            keep_in_view(app);
-        }
+        Event::Ran { id, run, summary, left } if id == app.job_id => ran(app, id, run, summary, left),
         Event::Summed { id, summary } if id == app.job_id => app.summary = Some(summary),
         Event::Refused { id, why } if id == app.job_id => {
             app.activity = None;
@@ -342,6 +320,31 @@ fn on_engine(app: &mut App, event: Event) -> Vec<Request> {
         }
     }
     Vec::new()
+}
+
+/// A run is there: it takes the place of the one before it.
+fn ran(app: &mut App, id: u64, run: Arc<Run>, summary: Arc<Summary>, left: usize) {
+    let followed = app.run.as_ref().is_some_and(|old| app.selection.position + 1 == old.n_tokens());
+    let grew = app.run.as_ref().is_some_and(|old| run.tokens.starts_with(&old.tokens));
+    let last = run.n_tokens() - 1;
+    // At the end of the prompt the selection follows what is appended.
+    let follow = followed && grew && matches!(run.input.prompt, Prompt::Ids(_));
+    app.selection.position = if follow { last } else { app.selection.position.min(last) };
+    app.selection.key = app.selection.key.min(last);
+    app.input = run.input.clone();
+    app.what_if.pair = None;
+    if run.input.interventions.is_idle() {
+        app.what_if.side = what_if::Side::default();
+    }
+    app.run_id += 1;
+    app.run = Some(run);
+    app.summary = Some(summary);
+    let n_layer = app.model.as_ref().map_or(0, |model| model.config().n_layer);
+    app.activity = (left > 0).then_some(Activity::Running { id, layer: 0, n_layer, left });
+    if left == 0 {
+        app.tick = 0;
+    }
+    keep_in_view(app);
 }
 
 /// The prompt was edited: run what it says now.

@@ -469,8 +469,8 @@ mod command_line {
         for (args, words) in [
             (&["render", "lens", CLEAN, "--difference"][..], "there is none: give one"),
             (&["export", CLEAN, "-o", "-", "--difference"], "there is none: give one"),
-            (&["render", "wte", CLEAN, "--difference", "--ablate", "mlp:1"], "is the same in every run"),
-            (&["render", "qk", CLEAN, "--difference", "--ablate", "mlp:1"], "is the same in every run"),
+            (&["render", "wte", "--difference", "--ablate", "mlp:1"], "is the same in every run"),
+            (&["render", "qk", "--difference", "--ablate", "mlp:1"], "is the same in every run"),
             (
                 &["render", "patch", CLEAN, "--corrupt", CORRUPT, "--difference", "--ablate", "mlp:1"],
                 "compares two prompts",

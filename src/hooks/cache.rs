@@ -64,7 +64,7 @@ impl ActivationCache {
     /// Bytes of a run's tensors up to which those that take long to derive are kept as well.
     pub const ROOM: u64 = 256 << 20;
     /// Bytes of derived tensors that are held until others push them out.
-    pub const RECENT_BYTES: u64 = 128 << 20;
+    pub const RECENT_BYTES: u64 = 64 << 20;
 
     /// A cache for every hook that is not kept only on request.
     pub fn all(net: &Gpt2) -> Self {

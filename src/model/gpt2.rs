@@ -78,9 +78,10 @@ impl Gpt2 {
         };
         let (wte, blocks) = rayon::join(
             || weights.get("wte.weight", &[v, c]),
-            || (0..config.n_layer).into_par_iter().map(block).collect::<Result<_>>(),
+            || (0..config.n_layer).into_par_iter().map(block).collect::<Vec<_>>(),
         );
-        let wte = wte?;
+        // Of several blocks that are broken the first is named.
+        let (wte, blocks) = (wte?, blocks.into_iter().collect::<Result<_>>()?);
         let unembed = if config.tie_word_embeddings {
             wte.t()?
         } else {
@@ -88,7 +89,7 @@ impl Gpt2 {
         };
         Ok(Self {
             wpe: weights.get("wpe.weight", &[config.n_positions, c])?,
-            blocks: blocks?,
+            blocks,
             ln_f: ln("ln_f")?,
             wte,
             unembed,

@@ -9,6 +9,10 @@ use crate::error::{Error, Result};
 use crate::hooks::{Part, Site};
 use crate::run::Run;
 
+/// So many rows of logits are made together where all are wanted: enough that reading W_U pays, 51 MB
+/// for GPT-2's vocabulary.
+pub const ROWS_AT_ONCE: usize = 256;
+
 /// One token that may come next.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Candidate {
@@ -112,12 +116,11 @@ pub fn surprises_after(
     known: Vec<Option<Surprise>>,
     go_on: impl Fn() -> Result<()>,
 ) -> Result<Vec<Option<Surprise>>> {
-    const AT_ONCE: usize = 64;
     let mut surprises = known;
     surprises.resize(surprises.len().max(1), None);
     while surprises.len() < run.n_tokens() {
         let first = surprises.len() - 1;
-        let rows = first..(first + AT_ONCE).min(run.n_tokens() - 1);
+        let rows = first..(first + ROWS_AT_ONCE).min(run.n_tokens() - 1);
         let next = &run.tokens[rows.start + 1..=rows.end];
         go_on()?;
         let logits = View::hook(Site::Logits.once(), 0).rows(run, rows)?;

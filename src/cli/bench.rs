@@ -14,6 +14,7 @@ use serde::Serialize;
 
 use super::args::ModelArgs;
 use super::output::{Column, Table, print, print_object};
+use crate::analysis::logits::ROWS_AT_ONCE;
 use crate::error::{Error, Result};
 use crate::hooks::{HookFilter, Part, Site};
 use crate::model::{Conv1D, Model};
@@ -213,8 +214,8 @@ fn measure(model: &Arc<Model>, n_tokens: usize, runs: u32) -> Result<Row> {
     let before = run()?; // the first touches memory that the others find ready
     let logits = |run: &Run, first: usize| {
         let n = run.n_tokens();
-        (first..n).step_by(64).try_for_each(|first| {
-            run.part(Site::Logits.once(), &Part::rows(first..n.min(first + 64))).map(drop)
+        (first..n).step_by(ROWS_AT_ONCE).try_for_each(|first| {
+            run.part(Site::Logits.once(), &Part::rows(first..n.min(first + ROWS_AT_ONCE))).map(drop)
         })
     };
     let (median_ms, min_ms) = times(runs, || run().map(drop))?;
@@ -248,7 +249,7 @@ fn measure(model: &Arc<Model>, n_tokens: usize, runs: u32) -> Result<Row> {
     })
 }
 
-/// Makes every tensor of a run; those over the vocabulary a few rows at a time, as the explorer does.
+/// Makes every tensor of a run; those over the vocabulary a few rows at a time.
 fn everything(run: &Run) -> Result<()> {
     let n = run.n_tokens();
     for name in run.cache.names() {

@@ -10,8 +10,8 @@ use std::sync::Arc;
 use actscope::analysis::compare::{Alignment, Comparison};
 use actscope::analysis::effects::{Effects, Question};
 use actscope::analysis::patch::{Patching, Sweep};
-use actscope::hooks::{HookFilter, HookName, Site};
-use actscope::interventions::{Change, Target};
+use actscope::hooks::{Axis, HookFilter, HookName, Site};
+use actscope::interventions::{Change, Place, Target};
 use actscope::model::{LoadOptions, Source};
 use actscope::{Input, Interventions, Model, Run};
 use serde::Deserialize;
@@ -230,6 +230,31 @@ fn a_patch_restores_all_nothing_or_a_part() {
     assert!((patching.recovered(everything, false).unwrap() - 1.0).abs() < 1e-5);
     let head = "pattern.1.5".parse::<Target>().unwrap().everywhere();
     assert!((0.01..0.99).contains(&patching.recovered(head, false).unwrap().abs()));
+}
+
+/// Those too that are made on request only: at the place it is the clean run's.
+#[test]
+fn every_hook_can_be_patched() {
+    let model = Arc::new(Model::demo());
+    let (clean, corrupt) = ("The old man and the old", "The young man and the old");
+    let [clean, corrupt] =
+        [clean, corrupt].map(|text| Arc::new(Run::all(&model, Input::text(text)).unwrap()));
+    let patching = Patching::new(clean, corrupt, Some(437), Some(981)).unwrap();
+    for name in HookName::all(model.config()) {
+        let place: Place = format!("{name}@1").parse().unwrap();
+        let keep = HookFilter::new(&[name.to_string()], model.config()).unwrap();
+        let patched = patching.patched(place, false, keep);
+        let patched = patched.unwrap_or_else(|error| panic!("{error}"));
+        let rows = |run: &Run| {
+            let tensor = run.only(name).tensor(name).unwrap();
+            let axis = name.point().axes.iter().position(|axis| *axis == Axis::Pos).unwrap();
+            let row = tensor.narrow(axis, 1, 1).unwrap().flatten_all().unwrap();
+            row.to_vec1::<f32>().unwrap()
+        };
+        for (got, want) in rows(&patched).into_iter().zip(rows(&patching.clean)) {
+            assert!(got == want || (got - want).abs() <= 1e-4, "{name}: {got}, clean {want}");
+        }
+    }
 }
 
 #[test]

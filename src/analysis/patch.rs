@@ -251,7 +251,7 @@ impl Hooks for Transplant<'_> {
     }
 
     fn hook(&mut self, name: HookName, x: &Tensor) -> Result<Option<Tensor>> {
-        let from = self.from.tensor(name);
+        let from = self.from.only(name).tensor(name); // also what is made on request only
         let from = from.ok_or_else(|| Error::usage(format!("{name} was not captured in the clean run")))?;
         Ok(Some(self.place.transplant(name, x, &from, self.shift)?))
     }

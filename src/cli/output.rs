@@ -1,6 +1,7 @@
 //! Results on standard output: tables for people, JSON for programs.
 
 use std::io::IsTerminal;
+use std::path::Path;
 
 use serde::{Serialize, Serializer};
 use unicode_width::UnicodeWidthStr;
@@ -24,6 +25,11 @@ pub fn print(text: &str) -> Result<()> {
 pub fn width() -> usize {
     let terminal = std::io::stdout().is_terminal().then(crossterm::terminal::size);
     terminal.and_then(std::result::Result::ok).map_or(100, |(columns, _)| columns.into())
+}
+
+/// What the name of a file ends in, in small letters.
+pub fn ending(path: &Path) -> Option<String> {
+    Some(path.extension()?.to_string_lossy().to_lowercase())
 }
 
 /// Writes a JSON array with a line for each row.

@@ -8,7 +8,7 @@ use super::attribute::{AttributionArgs, run_for_attribution};
 use super::heads::HeadArgs;
 use super::lens::{LensArgs, run_for_lens};
 use super::neighbours::{is_table, no_prompt, of_run, of_table};
-use super::output::width;
+use super::output::{ending, width};
 use super::patch::CorruptArgs;
 use crate::analysis::Source;
 use crate::analysis::answer::Answer;
@@ -243,7 +243,7 @@ enum Form {
 
 impl Form {
     fn of_path(path: &Path) -> Result<Self> {
-        let ending = path.extension().map(|ending| ending.to_string_lossy().to_lowercase());
+        let ending = ending(path);
         match ending.as_deref() {
             _ if path == Path::new("-") => Ok(Self::Text),
             Some("png") => Ok(Self::Png),

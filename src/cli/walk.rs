@@ -4,7 +4,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use super::args::{Color, InputArgs, ModelArgs};
-use super::output::width;
+use super::output::{ending, width};
 use crate::error::{Error, Result};
 use crate::export::Destination;
 use crate::export::walk::{MARKDOWN, Place, Walk};
@@ -55,7 +55,7 @@ enum Form {
 
 impl Form {
     fn of_path(path: &Path) -> Result<Self> {
-        let ending = path.extension().map(|ending| ending.to_string_lossy().to_lowercase());
+        let ending = ending(path);
         let named_directory = path.as_os_str().to_string_lossy().ends_with(std::path::is_separator);
         match ending.as_deref() {
             _ if path == Path::new("-") => Ok(Self::Text),

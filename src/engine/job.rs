@@ -296,14 +296,24 @@ impl Worker {
         question: Question,
         emit: &dyn Fn(Event),
     ) -> Result<()> {
-        let step = |done, of| {
-            self.go_on(id)?;
-            emit(Event::Step { id, what: "ablating", done, of });
-            Ok(())
-        };
+        let step = self.steps(id, "ablating", emit);
         let effects = Arc::new(Effects::beside(run, minus, question, step)?);
         emit(Event::Effects { id, effects });
         Ok(())
+    }
+
+    /// Says how far a job is, and ends it when a newer one was asked for.
+    fn steps(
+        &self,
+        id: u64,
+        what: &'static str,
+        emit: &dyn Fn(Event),
+    ) -> impl Fn(usize, usize) -> Result<()> {
+        move |done, of| {
+            self.go_on(id)?;
+            emit(Event::Step { id, what, done, of });
+            Ok(())
+        }
     }
 
     /// An error when a newer job was asked for.
@@ -353,11 +363,7 @@ impl Worker {
         last: bool,
         emit: &dyn Fn(Event),
     ) -> Result<()> {
-        let step = |done, of| {
-            self.go_on(id)?;
-            emit(Event::Step { id, what: "patching", done, of });
-            Ok(())
-        };
+        let step = self.steps(id, "patching", emit);
         emit(Event::Swept { id, swept: patching.sweep(sweep, last, step)? });
         Ok(())
     }

@@ -78,9 +78,9 @@ pub fn product(arch: Arch, x: Mat, w: Mat) -> Option<Vec<f32>> {
     let few = x.rows <= FEW && w.strides.0 == 1;
     few.then(|| {
         by_columns(x.rows, w.columns, |columns| {
-            let (stride, w) = (columns.len(), w.columns(columns).t());
+            let (stride, w) = (columns.len(), w.columns(columns));
             let mut out = vec![0.0; x.rows * stride];
-            arch.dispatch(Dots { x, w, out: &mut out, stride });
+            arch.dispatch(FewRows { x, w, out: &mut out, stride });
             out
         })
     })
@@ -100,37 +100,55 @@ fn by_columns(rows: usize, n: usize, stripe: impl Fn(Range<usize>) -> Vec<f32> +
     out
 }
 
-/// x · wᵀ, (S, K) · (N, K)ᵀ → (S, N) with rows `stride` apart: products of rows.
-struct Dots<'a> {
+/// x · w of few rows, (S, K) · (K, N) → (S, N) with rows `stride` apart: w is read once, in the order
+/// in which it lies.
+struct FewRows<'a> {
     x: Mat<'a>,
     w: Mat<'a>,
     out: &'a mut [f32],
     stride: usize,
 }
 
-impl WithSimd for Dots<'_> {
+impl WithSimd for FewRows<'_> {
     type Output = ();
 
     #[inline(always)]
     fn with_simd<S: Simd>(self, simd: S) {
         let Self { x, w, out, stride } = self;
-        let n = w.rows;
-        let mut j = 0;
-        while j < n {
-            let four = j + 4 <= n;
-            let mut s = 0;
-            while s < x.rows {
-                let three = s + 3 <= x.rows;
-                match (four, three) {
-                    (true, true) => dots::<S, 3, 4>(simd, x, s, w, j, out, stride),
-                    (true, false) => dots::<S, 1, 4>(simd, x, s, w, j, out, stride),
-                    (false, true) => dots::<S, 3, 1>(simd, x, s, w, j, out, stride),
-                    (false, false) => dots::<S, 1, 1>(simd, x, s, w, j, out, stride),
-                }
-                s += if three { 3 } else { 1 };
-            }
-            j += if four { 4 } else { 1 };
+        if w.strides.0 == 1 {
+            return products_of_rows(simd, x, w.t(), out, stride);
         }
+        // A row is a sum of rows of w.
+        for (i, out) in out.chunks_mut(stride).enumerate().take(x.rows) {
+            let out = &mut out[..w.columns];
+            out.fill(0.0);
+            for (k, x) in x.values[i * x.strides.0..][..x.columns].iter().enumerate() {
+                let row = &w.values[k * w.strides.0..][..w.columns];
+                out.iter_mut().zip(row).for_each(|(out, w)| *out += x * w);
+            }
+        }
+    }
+}
+
+/// x · wᵀ, (S, K) · (N, K)ᵀ → (S, N).
+#[inline(always)]
+fn products_of_rows<S: Simd>(simd: S, x: Mat, w: Mat, out: &mut [f32], stride: usize) {
+    let n = w.rows;
+    let mut j = 0;
+    while j < n {
+        let four = j + 4 <= n;
+        let mut s = 0;
+        while s < x.rows {
+            let three = s + 3 <= x.rows;
+            match (four, three) {
+                (true, true) => dots::<S, 3, 4>(simd, x, s, w, j, out, stride),
+                (true, false) => dots::<S, 1, 4>(simd, x, s, w, j, out, stride),
+                (false, true) => dots::<S, 3, 1>(simd, x, s, w, j, out, stride),
+                (false, false) => dots::<S, 1, 1>(simd, x, s, w, j, out, stride),
+            }
+            s += if three { 3 } else { 1 };
+        }
+        j += if four { 4 } else { 1 };
     }
 }
 
@@ -162,31 +180,6 @@ fn dots<S: Simd, const T: usize, const R: usize>(
         for r in 0..R {
             let tail: f32 = xs[t].1.iter().zip(ws[r].1).map(|(a, b)| a * b).sum();
             out[(s + t) * stride + j + r] = simd.reduce_sum_f32s(sums[t][r]) + tail;
-        }
-    }
-}
-
-/// x · w, (S, K) · (K, N) → (S, N) with rows `stride` apart: sums of rows of w.
-struct Sums<'a> {
-    x: Mat<'a>,
-    w: Mat<'a>,
-    out: &'a mut [f32],
-    stride: usize,
-}
-
-impl WithSimd for Sums<'_> {
-    type Output = ();
-
-    #[inline(always)]
-    fn with_simd<S: Simd>(self, _: S) {
-        let Self { x, w, out, stride } = self;
-        for (i, out) in out.chunks_mut(stride).enumerate().take(x.rows) {
-            let out = &mut out[..w.columns];
-            out.fill(0.0);
-            for (k, x) in x.values[i * x.strides.0..][..x.columns].iter().enumerate() {
-                let row = &w.values[k * w.strides.0..][..w.columns];
-                out.iter_mut().zip(row).for_each(|(out, w)| *out += x * w);
-            }
         }
     }
 }
@@ -428,10 +421,7 @@ impl<'a> Factor<'a> {
             Self::Packed(w) => w.part(x, n, out, stride),
             &Self::Plain(arch, w) => {
                 let w = w.rows(0..x.columns).columns(0..n);
-                match w.strides.0 {
-                    1 => arch.dispatch(Dots { x, w: w.t(), out, stride }),
-                    _ => arch.dispatch(Sums { x, w, out, stride }),
-                }
+                arch.dispatch(FewRows { x, w, out, stride });
             }
         }
     }

@@ -202,6 +202,17 @@ fn a_change_at_a_position_changes_no_row_before_it() {
     }
 }
 
+/// The pattern of a change is made as a tensor, that of a plain run piece by piece.
+#[test]
+fn rows_before_a_change_stay_as_they_were_in_long_prompts() {
+    let model = Arc::new(Model::demo());
+    let ids: Vec<u32> = (0..90).map(|i| i * 31 % 2048).collect();
+    let plain = Run::all(&model, Input::ids(&*ids)).unwrap();
+    let run = changed(&model, &ids, &["knockout 0.0:80->3"]);
+    let compared = Comparison::new(&plain, &run, &Alignment::new(&plain.tokens, &run.tokens)).unwrap();
+    assert_eq!((compared.first, compared.earliest), (Some((Site::AttnScores.at(0), 80)), Some(80)));
+}
+
 #[test]
 fn nan_is_named_with_the_hook_where_it_first_appears() {
     let (model, reference) = reference("demo");

@@ -162,7 +162,7 @@ impl Gpt2 {
             let embed = tap.once(Site::Embed, embed)?;
             let pos_embed = self.wpe.narrow(0, first, n - first)?; // (S, C)
             let pos_embed = tap.once(Site::PosEmbed, pos_embed)?;
-            Some((embed + pos_embed)?) // (S, C)
+            Some(self.ops.add(&embed, &pos_embed)?) // (S, C)
         } else {
             None
         };
@@ -212,7 +212,7 @@ impl Gpt2 {
         let x = self.layer_norm(&w.ln_1, &resid_pre, names, tap)?; // (S, C)
         let attn_out = self.attention(l, w, &x, tap)?;
         let attn_out = tap.at(l, Site::AttnOut, attn_out)?; // (S, C)
-        let resid_mid = tap.at(l, Site::ResidMid, (resid_pre + attn_out)?)?; // (S, C)
+        let resid_mid = tap.at(l, Site::ResidMid, self.ops.add(&resid_pre, &attn_out)?)?; // (S, C)
 
         let names = [Site::Ln2Scale, Site::Ln2Normalized, Site::Ln2Out].map(|site| site.at(l));
         let x = self.layer_norm(&w.ln_2, &resid_mid, names, tap)?; // (S, C)
@@ -220,7 +220,7 @@ impl Gpt2 {
         let post = self.ops.activation(self.config.activation_function, &pre)?; // (S, n_inner)
         let post = tap.at(l, Site::MlpPost, post)?;
         let mlp_out = tap.at(l, Site::MlpOut, self.ops.linear(&post, &w.mlp_proj)?)?; // (S, C)
-        tap.at(l, Site::ResidPost, (resid_mid + mlp_out)?) // (S, C)
+        tap.at(l, Site::ResidPost, self.ops.add(&resid_mid, &mlp_out)?) // (S, C)
     }
 
     /// LayerNorm in its three steps where one of the first two is wanted, else at once: (S, C) → (S, C).
@@ -354,7 +354,7 @@ impl Gpt2 {
             (Site::MlpOut, Some(block)) => self.ops.linear(&source(0)?, &block.mlp_proj)?,
             (Site::MlpPost, _) => self.ops.activation(self.config.activation_function, &source(0)?)?,
             (Site::Logits, _) => self.ops.product(&source(0)?, &self.unembed)?,
-            (_, _) if sources.len() == 2 => (source(0)? + source(1)?)?,
+            (_, _) if sources.len() == 2 => self.ops.add(&source(0)?, &source(1)?)?,
             (_, _) => source(0)?,
         })
     }

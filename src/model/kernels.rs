@@ -3,6 +3,7 @@
 
 #![allow(clippy::inline_always)] // what is not inlined is compiled without those instructions
 
+mod attention;
 mod memory;
 mod packed;
 
@@ -11,6 +12,7 @@ use std::ops::Range;
 use pulp::{Arch, Simd, WithSimd};
 use rayon::prelude::*;
 
+pub use attention::{Heads, attention, scores, weigh};
 pub use packed::Packed;
 
 /// Up to how many rows a product with a matrix that is not packed reads it once, in order; beyond,
@@ -19,6 +21,9 @@ const FEW: usize = 24;
 
 /// Less work than this (in multiplications or the like) is not worth a second thread.
 const WORTH_SHARING: usize = 1 << 15;
+
+/// The widest panel: two vectors of AVX-512.
+const WIDEST: usize = 32;
 
 /// A matrix inside a slice: element (i, j) is at `i · strides.0 + j · strides.1`.
 #[derive(Clone, Copy)]
@@ -51,24 +56,6 @@ impl<'a> Mat<'a> {
     fn is_finite(&self, row: usize) -> bool {
         let row = &self.values[row * self.strides.0..];
         row.iter().step_by(self.strides.1).take(self.columns).all(|x| x.is_finite())
-    }
-}
-
-/// (T, H, d_head) inside a slice: the matrix of a head is (T, d_head).
-#[derive(Clone, Copy)]
-pub struct Heads<'a> {
-    pub values: &'a [f32],
-    pub n: usize,
-    pub n_head: usize,
-    pub d_head: usize,
-    /// From one position to the next, and from one head to the next.
-    pub strides: (usize, usize),
-}
-
-impl<'a> Heads<'a> {
-    fn head(&self, head: usize) -> Mat<'a> {
-        let values = &self.values[head * self.strides.1..];
-        Mat { values, rows: self.n, columns: self.d_head, strides: (self.strides.0, 1) }
     }
 }
 
@@ -195,6 +182,13 @@ fn by_rows(out: &mut [f32], width: usize, work: usize, each: impl Fn(usize, &mut
     out.par_chunks_mut(per_task * width).enumerate().for_each(|(i, rows)| each(i * per_task, rows));
 }
 
+/// a + b, elementwise.
+pub fn add(a: &[f32], b: &[f32]) -> Vec<f32> {
+    let mut out = a.to_vec();
+    by_rows(&mut out, 1, b.len(), |first, out| out.iter_mut().zip(&b[first..]).for_each(|(a, b)| *a += b));
+    out
+}
+
 /// LayerNorm with weight and bias, each row by itself: (T, C) → (T, C).
 pub fn layer_norm(arch: Arch, x: &[f32], weight: &[f32], bias: &[f32], eps: f32) -> Vec<f32> {
     let c = weight.len();
@@ -265,18 +259,24 @@ fn mean_and_scale(x: &[f32], eps: f32) -> (f32, f32) {
     (mean, (variance + eps).sqrt())
 }
 
-/// Σ f(x), in 32 lanes.
+/// How many sums a sum is made of: x[i] is in the i-th, counted around. Zeros change nothing, wherever
+/// they are and however many.
+const LANES: usize = 32;
+
+/// Σ f(x), in lanes.
 #[inline(always)]
 fn sum(x: &[f32], f: impl Fn(f32) -> f32) -> f32 {
-    let mut lanes = [0f32; 32];
-    let chunks = x.chunks_exact(32);
-    let rest: f32 = chunks.remainder().iter().map(|&x| f(x)).sum();
+    let mut lanes = [0f32; LANES];
+    let (chunks, rest) = x.as_chunks::<LANES>();
     for chunk in chunks {
         for (lane, &x) in lanes.iter_mut().zip(chunk) {
             *lane += f(x);
         }
     }
-    lanes.iter().sum::<f32>() + rest
+    for (lane, &x) in lanes.iter_mut().zip(rest) {
+        *lane += f(x);
+    }
+    lanes.iter().sum()
 }
 
 /// The largest; NaN is passed over.
@@ -344,17 +344,14 @@ impl WithSimd for Gelu<'_> {
 /// Softmax of each row of n values; a row of nothing but −inf becomes NaN.
 pub fn softmax(arch: Arch, x: &[f32], n: usize) -> Vec<f32> {
     let mut out = x.to_vec();
-    by_rows(&mut out, n, x.len() * 4, |_, rows| arch.dispatch(Softmax { rows, n, scale: 1.0, seen: None }));
+    by_rows(&mut out, n, x.len() * 4, |_, rows| arch.dispatch(Softmax { rows, n }));
     out
 }
 
-/// Rows become the softmax of `scale` times them. `seen`: only so many values of the first row, one
-/// more of each row after it; the rest becomes 0.
+/// Rows of n values become their softmax.
 struct Softmax<'a> {
     rows: &'a mut [f32],
     n: usize,
-    scale: f32,
-    seen: Option<usize>,
 }
 
 impl WithSimd for Softmax<'_> {
@@ -362,18 +359,8 @@ impl WithSimd for Softmax<'_> {
 
     #[inline(always)]
     fn with_simd<S: Simd>(self, _: S) {
-        for (i, row) in self.rows.chunks_exact_mut(self.n).enumerate() {
-            let (row, future) = row.split_at_mut(self.seen.map_or(self.n, |seen| self.n.min(seen + i)));
-            future.fill(0.0);
-            // As the scores are, so that both ways through attention agree to the bit.
-            for x in &mut *row {
-                *x *= self.scale;
-            }
+        for row in self.rows.chunks_exact_mut(self.n) {
             let max = max(row);
-            if max == f32::NEG_INFINITY {
-                row.fill(f32::NAN);
-                continue;
-            }
             for x in &mut *row {
                 *x = exp(*x - max);
             }
@@ -383,119 +370,4 @@ impl WithSimd for Softmax<'_> {
             }
         }
     }
-}
-
-/// Fewer queries than this do not pay for packing the keys and values.
-const FEW_QUERIES: usize = 8;
-
-/// How many queries are taken together: enough to fill the vector units, few enough that every
-/// thread gets some.
-fn block_of(n_queries: usize) -> usize {
-    n_queries.div_ceil(4 * rayon::current_num_threads()).next_multiple_of(12).clamp(12, 96)
-}
-
-/// A matrix that rows of some head are multiplied with, packed if that pays.
-enum Factor<'a> {
-    Packed(Packed),
-    Plain(Arch, Mat<'a>),
-}
-
-impl<'a> Factor<'a> {
-    fn of_heads(
-        arch: Arch,
-        heads: Heads<'a>,
-        n_queries: usize,
-        of: impl Fn(Mat<'a>) -> Mat<'a> + Sync,
-    ) -> Vec<Self> {
-        let factor = |head| match of(heads.head(head)) {
-            mat if n_queries < FEW_QUERIES => Self::Plain(arch, mat),
-            mat => Self::Packed(Packed::new(arch, mat)),
-        };
-        (0..heads.n_head).into_par_iter().map(factor).collect()
-    }
-
-    /// x · w of as many rows of w as x has columns, and of its first n columns: (S, K) → (S, n) with
-    /// rows `stride` apart.
-    fn product(&self, x: Mat, n: usize, out: &mut [f32], stride: usize) {
-        match self {
-            Self::Packed(w) => w.part(x, n, out, stride),
-            &Self::Plain(arch, w) => {
-                let w = w.rows(0..x.columns).columns(0..n);
-                arch.dispatch(FewRows { x, w, out, stride });
-            }
-        }
-    }
-}
-
-/// Causal attention of the last S of T positions: softmax(q · kᵀ · scale) · v for each head,
-/// without the keys after a query: (S, H, d_head).
-pub fn attention(arch: Arch, q: Heads, k: Heads, values: Heads, scale: f32) -> Vec<f32> {
-    let width = q.n_head * q.d_head;
-    let before = k.n - q.n;
-    let k = Factor::of_heads(arch, k, q.n, Mat::t); // (d_head, T)
-    let v = Factor::of_heads(arch, values, q.n, |v| v); // (T, d_head)
-    let mut out = vec![0.0; q.n * width];
-    let block = block_of(q.n);
-    // The last block, which sees most keys, is begun first.
-    out.par_chunks_mut(block * width).enumerate().rev().with_max_len(1).for_each(|(i, out)| {
-        let first = i * block;
-        let rows = first..q.n.min(first + block);
-        let keys = before + rows.end;
-        let mut pattern = vec![0.0; rows.len() * keys];
-        for head in 0..q.n_head {
-            k[head].product(q.head(head).rows(rows.clone()), keys, &mut pattern, keys);
-            let seen = before + first + 1;
-            arch.dispatch(Softmax { rows: &mut pattern, n: keys, scale, seen: Some(seen) });
-            let (z, pattern) = (&mut out[head * q.d_head..], Mat::new(&pattern, keys));
-            let later = values.head(head);
-            if (seen..keys).all(|key| later.is_finite(key)) {
-                v[head].product(pattern, q.d_head, z, width);
-                continue;
-            }
-            // A later key is no part of a query, though 0 · NaN would be NaN.
-            for (i, z) in z.chunks_mut(width).enumerate().take(pattern.rows) {
-                v[head].product(pattern.rows(i..i + 1).columns(0..keys.min(seen + i)), q.d_head, z, width);
-            }
-        }
-    });
-    out
-}
-
-/// mask(q · kᵀ · scale) of the queries at positions `first`.. against all T keys: (H, S, T).
-pub fn scores(arch: Arch, q: Heads, k: Heads, first: usize, scale: f32) -> Vec<f32> {
-    let n = k.n;
-    let k = Factor::of_heads(arch, k, q.n, Mat::t); // (d_head, T)
-    let mut out = vec![0.0; q.n_head * q.n * n];
-    let block = block_of(q.n);
-    out.par_chunks_mut(q.n * n).enumerate().for_each(|(head, out)| {
-        out.par_chunks_mut(block * n).enumerate().for_each(|(i, out)| {
-            let rows = i * block..q.n.min((i + 1) * block);
-            let keys = n.min(first + rows.end);
-            k[head].product(q.head(head).rows(rows.clone()), keys, out, n);
-            for (query, row) in rows.zip(out.chunks_exact_mut(n)) {
-                let (seen, future) = row.split_at_mut(n.min(first + query + 1));
-                for score in seen {
-                    *score *= scale;
-                }
-                future.fill(f32::NEG_INFINITY);
-            }
-        });
-    });
-    out
-}
-
-/// pattern · v for each head: (H, S, T), (T, H, d_head) → (S, H, d_head).
-pub fn weigh(arch: Arch, pattern: &[f32], n_queries: usize, v: Heads) -> Vec<f32> {
-    let (n, d_head, width) = (v.n, v.d_head, v.n_head * v.d_head);
-    let v = Factor::of_heads(arch, v, n_queries, |v| v); // (T, d_head)
-    let mut out = vec![0.0; n_queries * width];
-    let block = block_of(n_queries);
-    out.par_chunks_mut(block * width).enumerate().for_each(|(i, out)| {
-        let rows = i * block..n_queries.min((i + 1) * block);
-        for (head, v) in v.iter().enumerate() {
-            let of_head = Mat::new(&pattern[head * n_queries * n..][..n_queries * n], n);
-            v.product(of_head.rows(rows.clone()), d_head, &mut out[head * d_head..], width);
-        }
-    });
-    out
 }

@@ -127,7 +127,7 @@ impl Ops {
         let x = x.contiguous()?;
         if let (Weight::Packed(weight), Some((_, [x, bias]))) = (&w.weight, self.fused([&x, &w.bias])) {
             let bias = &bias.values()[start..start + n];
-            let out = weight.linear(x.matrix(), start..start + n, Some(bias));
+            let out = weight.linear(x.matrix(), start..start + n, bias);
             return Ok(Tensor::from_vec(out, shape, &Device::Cpu)?);
         }
         let weight = w.weight()?.narrow(1, start, n)?.contiguous()?;
@@ -143,6 +143,15 @@ impl Ops {
             return Ok(Tensor::from_vec(out, (x.dims()[0], w.dims()[1]), &Device::Cpu)?);
         }
         Ok(x.matmul(w)?)
+    }
+
+    /// a + b of one shape, elementwise.
+    pub fn add(self, a: &Tensor, b: &Tensor) -> Result<Tensor> {
+        let (a, b) = (a.contiguous()?, b.contiguous()?);
+        if let Some((_, [x, y])) = self.fused([&a, &b]) {
+            return Ok(Tensor::from_vec(kernels::add(x.values(), y.values()), a.shape(), &Device::Cpu)?);
+        }
+        Ok((a + b)?)
     }
 
     /// (x − mean) / √(var + ε) · w + b: (T, C) → (T, C).
@@ -401,6 +410,7 @@ mod tests {
             let transposed = random(&[n_out, n_in], 1.0).t().unwrap();
             agree("product", |ops| ops.product(&x, &transposed));
             let ln = LayerNorm { weight: random(&[n_in], 1.0), bias: random(&[n_in], 1.0), eps: 1e-5 };
+            agree("add", |ops| ops.add(&x, &x));
             agree("layer_norm", |ops| ops.layer_norm(&x, &ln));
             agree("center", |ops| Ok(ops.center(&x, &ln)?.0));
             agree("scale", |ops| Ok(ops.center(&x, &ln)?.1));

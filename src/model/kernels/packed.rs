@@ -1,5 +1,6 @@
 //! Products with a matrix that is kept in the order in which they read it.
 
+use std::mem::MaybeUninit;
 use std::ops::Range;
 
 use pulp::{Arch, Simd, WithSimd};
@@ -9,13 +10,11 @@ use super::Mat;
 use super::memory::Buffer;
 
 /// Rows of x that are taken together: with two vectors for each, the sums fill the registers.
-const ROWS: usize = 6;
+pub const ROWS: usize = 6;
 /// So many such groups stay in the cache while the panels go by.
-const GROUPS: usize = 8;
+const GROUPS: usize = 11;
 /// Rows of a panel that stay in the cache while the rows of x go by.
 const DEPTH: usize = 1024;
-/// The widest panel: two vectors of AVX-512.
-const WIDEST: usize = 32;
 
 /// A matrix (K, N) cut into panels of a few columns, each panel row after row: a product reads it
 /// once, from front to back. A last panel that is not full ends in zeros.
@@ -57,42 +56,57 @@ impl Packed {
     }
 
     /// Columns `columns` of x · w + bias, on all threads: (S, K) · (K, N) → (S, …).
-    pub fn linear(&self, x: Mat, columns: Range<usize>, bias: Option<&[f32]>) -> Vec<f32> {
+    pub fn linear(&self, x: Mat, columns: Range<usize>, bias: &[f32]) -> Vec<f32> {
         let n = columns.len();
-        let mut out = vec![0.0; x.rows * n];
+        let mut out = Vec::with_capacity(x.rows * n);
         let panels = self.panels(&columns);
         let per_stripe = panels.len().div_ceil(4 * rayon::current_num_threads()).max(1);
-        let mut stripes: Vec<(Range<usize>, Vec<&mut [f32]>)> = panels
+        let mut stripes: Vec<_> = panels
             .step_by(per_stripe)
             .map(|p| columns.start.max(p * self.width)..columns.end.min((p + per_stripe) * self.width))
-            .map(|columns| (columns, Vec::with_capacity(x.rows)))
+            .map(|columns| (columns, Vec::<&mut [MaybeUninit<f32>]>::with_capacity(x.rows)))
             .collect();
-        for mut row in out.chunks_exact_mut(n.max(1)) {
+        for mut row in out.spare_capacity_mut()[..x.rows * n].chunks_exact_mut(n.max(1)) {
             for (columns, rows) in &mut stripes {
                 let (piece, rest) = row.split_at_mut(columns.len());
                 rows.push(piece);
                 row = rest;
             }
         }
-        let x = Rows::new(x);
-        stripes.into_par_iter().with_max_len(1).for_each(|(stripe, out)| {
-            let bias = bias.map(|bias| &bias[stripe.start - columns.start..][..stripe.len()]);
-            self.product(&x, stripe, bias, out);
+        let rows = Rows::new(x);
+        stripes.into_par_iter().with_max_len(1).for_each(|(stripe, mut out)| {
+            let start = stripe.start;
+            let bias = &bias[start - columns.start..][..stripe.len()];
+            self.product(&rows, stripe, Some(bias), |row, column, sums| {
+                out[row][column - start..][..sums.len()].write_copy_of_slice(sums);
+            });
         });
+        // SAFETY: a product puts every row of its columns, and the stripes are all columns.
+        #[allow(unsafe_code)]
+        unsafe {
+            out.set_len(x.rows * n);
+        }
         out
     }
 
     /// The first n columns of x · w on this thread, of as many rows of w as x has columns; the rows
     /// of `out` are `stride` apart.
     pub fn part(&self, x: Mat, n: usize, out: &mut [f32], stride: usize) {
-        let out = out.chunks_mut(stride).take(x.rows).map(|row| &mut row[..n]).collect();
-        self.product(&Rows::new(x), 0..n, None, out);
+        self.product(&Rows::new(x), 0..n, None, |row, column, sums| {
+            out[row * stride + column..][..sums.len()].copy_from_slice(sums);
+        });
     }
 
-    fn product(&self, x: &Rows, columns: Range<usize>, bias: Option<&[f32]>, out: Vec<&mut [f32]>) {
+    /// Calls `put` with a row, a column and the sums from there on, until it has had all of them.
+    fn product(
+        &self,
+        x: &Rows,
+        columns: Range<usize>,
+        bias: Option<&[f32]>,
+        put: impl FnMut(usize, usize, &[f32]),
+    ) {
         assert!(x.columns <= self.rows && columns.end <= self.columns);
-        assert!(out.len() == x.n && out.iter().all(|row| row.len() == columns.len()));
-        self.arch.dispatch(Product { x, w: self, columns, bias, out });
+        self.arch.dispatch(Product { x, w: self, columns, bias, put });
     }
 
     /// The panels in which columns lie.
@@ -133,24 +147,34 @@ impl WithSimd for PanelWidth {
     }
 }
 
-/// The rows of x in groups, of each group column after column: in the order in which a product
-/// reads them.
-struct Rows {
+/// Rows in groups, of each group column after column: in the order in which a product reads them.
+pub struct Rows {
     n: usize,
     columns: usize,
     values: Vec<f32>,
 }
 
 impl Rows {
-    fn new(x: Mat) -> Self {
-        assert!(x.strides.1 == 1);
+    /// A matrix whose rows or columns are contiguous.
+    pub fn new(x: Mat) -> Self {
         let mut values = vec![0.0; x.rows * x.columns];
         let groups = values.par_chunks_mut((ROWS * x.columns).max(1)).with_min_len(GROUPS);
         groups.enumerate().for_each(|(i, group)| {
             let n = group.len() / x.columns;
-            for r in 0..n {
-                let row = &x.values[(i * ROWS + r) * x.strides.0..][..x.columns];
-                group.iter_mut().skip(r).step_by(n).zip(row).for_each(|(to, from)| *to = *from);
+            let rows = x.rows(i * ROWS..i * ROWS + n);
+            if x.strides.0 == 1 {
+                for (j, to) in group.chunks_exact_mut(n).enumerate() {
+                    to.copy_from_slice(&rows.values[j * x.strides.1..][..n]);
+                }
+                return;
+            }
+            match n {
+                1 => interleave::<1>(rows, group),
+                2 => interleave::<2>(rows, group),
+                3 => interleave::<3>(rows, group),
+                4 => interleave::<4>(rows, group),
+                5 => interleave::<5>(rows, group),
+                _ => interleave::<ROWS>(rows, group),
             }
         });
         Self { n: x.rows, columns: x.columns, values }
@@ -160,49 +184,98 @@ impl Rows {
     fn group(&self, i: usize, n: usize, ks: &Range<usize>) -> &[f32] {
         &self.values[i * ROWS * self.columns..][ks.start * n..ks.end * n]
     }
+
+    /// Adds columns `ks` of rows · panel to the sums of whole groups of rows, from the row `first` on
+    /// that begins a group, and has the memory fetch what is `next` meanwhile.
+    #[inline(always)]
+    pub fn times<S: Simd>(
+        &self,
+        simd: S,
+        first: usize,
+        ks: &Range<usize>,
+        panel: &[f32],
+        next: &[f32],
+        sums: &mut [f32],
+    ) {
+        let width = 2 * S::F32_LANES;
+        let groups = sums.chunks_mut(ROWS * width);
+        let mut next = next.chunks(next.len().div_ceil(groups.len().max(1)).max(1));
+        for (i, sums) in groups.enumerate() {
+            let n = sums.len() / width;
+            let x = self.group(first / ROWS + i, n, ks);
+            let next = next.next().unwrap_or(&[]);
+            match n {
+                1 => tile::<S, 1>(simd, x, panel, sums, next),
+                2 => tile::<S, 2>(simd, x, panel, sums, next),
+                3 => tile::<S, 3>(simd, x, panel, sums, next),
+                4 => tile::<S, 4>(simd, x, panel, sums, next),
+                5 => tile::<S, 5>(simd, x, panel, sums, next),
+                _ => tile::<S, ROWS>(simd, x, panel, sums, next),
+            }
+        }
+    }
 }
 
-struct Product<'a, 'o> {
+/// R rows, column after column.
+fn interleave<const R: usize>(x: Mat, out: &mut [f32]) {
+    assert!(x.strides.1 == 1);
+    let rows: [&[f32]; R] = std::array::from_fn(|r| &x.values[r * x.strides.0..][..x.columns]);
+    for (j, column) in out.as_chunks_mut::<R>().0.iter_mut().enumerate() {
+        for r in 0..R {
+            column[r] = rows[r][j];
+        }
+    }
+}
+
+struct Product<'a, P> {
     x: &'a Rows,
     w: &'a Packed,
     columns: Range<usize>,
     bias: Option<&'a [f32]>,
-    out: Vec<&'o mut [f32]>,
+    put: P,
 }
 
-impl WithSimd for Product<'_, '_> {
+impl<P: FnMut(usize, usize, &[f32])> WithSimd for Product<'_, P> {
     type Output = ();
 
     #[inline(always)]
     fn with_simd<S: Simd>(self, simd: S) {
-        let Self { x, w, columns, bias, mut out } = self;
+        let Self { x, w, columns, bias, mut put } = self;
+        let width = 2 * S::F32_LANES;
+        let panels = w.panels(&columns);
+        let mut start = vec![0.0; panels.len() * width];
+        if let Some(bias) = bias {
+            start[columns.start - panels.start * width..][..bias.len()].copy_from_slice(bias);
+        }
         let passes = x.columns.div_ceil(DEPTH).max(1);
-        let depth = x.columns.div_ceil(passes).max(1);
-        for (b, out) in out.chunks_mut(GROUPS * ROWS).enumerate() {
-            for row in &mut *out {
-                match bias {
-                    Some(bias) => row.copy_from_slice(bias),
-                    None => row.fill(0.0),
-                }
-            }
-            for k in (0..x.columns).step_by(depth) {
-                let ks = k..x.columns.min(k + depth);
-                for p in w.panels(&columns) {
-                    let start = p * w.width;
-                    let wanted = columns.start.max(start)..columns.end.min(start + w.width);
-                    let at = wanted.start - columns.start;
-                    let inside = wanted.start - start..wanted.end - start;
-                    let panel = w.panel(p, ks.clone());
-                    for (g, rows) in out.chunks_mut(ROWS).enumerate() {
-                        let x = x.group(b * GROUPS + g, rows.len(), &ks);
-                        match rows.len() {
-                            1 => tile::<S, 1>(simd, x, panel, rows, at, &inside),
-                            2 => tile::<S, 2>(simd, x, panel, rows, at, &inside),
-                            3 => tile::<S, 3>(simd, x, panel, rows, at, &inside),
-                            4 => tile::<S, 4>(simd, x, panel, rows, at, &inside),
-                            5 => tile::<S, 5>(simd, x, panel, rows, at, &inside),
-                            _ => tile::<S, ROWS>(simd, x, panel, rows, at, &inside),
-                        }
+        let depth = x.columns.div_ceil(passes);
+        let block = x.n.min(GROUPS * ROWS);
+        // Only between two passes are the sums of more than one panel kept.
+        let kept = if passes > 1 { panels.len() } else { 1 };
+        let mut sums = vec![0.0; kept * block * width];
+        for first in (0..x.n).step_by(block.max(1)) {
+            let n = block.min(x.n - first);
+            for pass in 0..passes {
+                let ks = pass * depth..x.columns.min((pass + 1) * depth);
+                for (i, start) in start.chunks_exact(width).enumerate() {
+                    let panel = w.panel(panels.start + i, ks.clone());
+                    let last = i + 1 == panels.len();
+                    let next = if last { &[] } else { w.panel(panels.start + i + 1, ks.clone()) };
+                    let sums = &mut sums[i % kept * block * width..][..n * width];
+                    if pass == 0 {
+                        sums.chunks_exact_mut(width).for_each(|sums| sums.copy_from_slice(start));
+                    }
+                    x.times(simd, first, &ks, panel, next, sums);
+                    if pass + 1 < passes {
+                        continue;
+                    }
+                    let column = (panels.start + i) * width;
+                    let wanted = columns.start.max(column)..columns.end.min(column + width);
+                    for (r, sums) in sums.chunks_exact(width).enumerate() {
+                        // Told apart for a copy of a length that is known when compiled.
+                        let whole = wanted.len() == width;
+                        let inside = wanted.start - column..wanted.end - column;
+                        put(first + r, wanted.start, if whole { sums } else { &sums[inside] });
                     }
                 }
             }
@@ -210,41 +283,54 @@ impl WithSimd for Product<'_, '_> {
     }
 }
 
-/// Adds to R rows of `out`, from column `at` on, those columns of x · panel that lie `inside`.
+/// Adds x · panel to R rows of sums, and has the memory fetch what is `next` meanwhile.
 #[inline(always)]
-fn tile<S: Simd, const R: usize>(
+fn tile<S: Simd, const R: usize>(simd: S, x: &[f32], panel: &[f32], sums: &mut [f32], next: &[f32]) {
+    let held = S::as_mut_simd_f32s(sums).0.as_chunks_mut::<2>().0;
+    let mut sums: [[S::f32s; 2]; R] = std::array::from_fn(|r| held[r]);
+    let (twice, last) = S::as_simd_f32s(panel).0.as_chunks::<2>().0.as_chunks::<2>();
+    let (x_twice, x_last) = x.as_chunks::<R>().0.as_chunks::<2>();
+    let mut next = next.chunks(next.len().div_ceil(twice.len().max(1)).max(1));
+    for (rows, x) in twice.iter().zip(x_twice) {
+        if let Some(next) = next.next() {
+            prefetch(next);
+        }
+        step(simd, x[0], rows[0], &mut sums);
+        step(simd, x[1], rows[1], &mut sums);
+    }
+    for (&row, &x) in last.iter().zip(x_last) {
+        step(simd, x, row, &mut sums);
+    }
+    held.copy_from_slice(&sums);
+}
+
+/// Adds x times a row of a panel.
+#[inline(always)]
+fn step<S: Simd, const R: usize>(
     simd: S,
-    x: &[f32],
-    panel: &[f32],
-    out: &mut [&mut [f32]],
-    at: usize,
-    inside: &Range<usize>,
+    x: [f32; R],
+    [left, right]: [S::f32s; 2],
+    sums: &mut [[S::f32s; 2]; R],
 ) {
-    let mut part = [0.0; WIDEST];
-    let mut sums: [[S::f32s; 2]; R] = std::array::from_fn(|r| {
-        let held = &out[r][at..at + inside.len()];
-        if let &[a, b] = S::as_simd_f32s(held).0 {
-            return [a, b];
-        }
-        part[inside.clone()].copy_from_slice(held);
-        let part = S::as_simd_f32s(&part).0;
-        [part[0], part[1]]
-    });
-    let panel = S::as_simd_f32s(panel).0.as_chunks::<2>().0;
-    for (&[left, right], x) in panel.iter().zip(x.as_chunks::<R>().0) {
-        for r in 0..R {
-            let x = simd.splat_f32s(x[r]);
-            sums[r][0] = simd.mul_add_e_f32s(x, left, sums[r][0]);
-            sums[r][1] = simd.mul_add_e_f32s(x, right, sums[r][1]);
-        }
-    }
     for r in 0..R {
-        let held = &mut out[r][at..at + inside.len()];
-        if let [a, b] = S::as_mut_simd_f32s(held).0 {
-            [*a, *b] = sums[r];
-        } else {
-            S::as_mut_simd_f32s(&mut part).0[..2].copy_from_slice(&sums[r]);
-            held.copy_from_slice(&part[inside.clone()]);
+        let x = simd.splat_f32s(x[r]);
+        sums[r][0] = simd.mul_add_e_f32s(x, left, sums[r][0]);
+        sums[r][1] = simd.mul_add_e_f32s(x, right, sums[r][1]);
+    }
+}
+
+/// Asks the memory for what is read soon.
+#[inline(always)]
+fn prefetch(values: &[f32]) {
+    #[cfg(target_arch = "x86_64")]
+    for line in values.chunks(16) {
+        use std::arch::x86_64::{_MM_HINT_T1, _mm_prefetch};
+        // SAFETY: it reads nothing: any address may be asked for.
+        #[allow(unsafe_code)]
+        unsafe {
+            _mm_prefetch::<_MM_HINT_T1>(line.as_ptr().cast());
         }
     }
+    #[cfg(not(target_arch = "x86_64"))]
+    let _ = values;
 }

@@ -1,0 +1,247 @@
+//! Causal attention, in one go and in its three steps.
+
+use pulp::{Arch, Simd, WithSimd};
+use rayon::prelude::*;
+
+use super::packed::{Packed, ROWS, Rows};
+use super::{FewRows, LANES, Mat, Softmax, WIDEST, exp};
+
+/// Fewer queries than this do not pay for bringing keys and values into another order.
+const FEW_QUERIES: usize = 8;
+/// Queries of a head that are one thread's work.
+const QUERIES: usize = 256;
+
+/// (T, H, d_head) inside a slice: the matrix of a head is (T, d_head).
+#[derive(Clone, Copy)]
+pub struct Heads<'a> {
+    pub values: &'a [f32],
+    pub n: usize,
+    pub n_head: usize,
+    pub d_head: usize,
+    /// From one position to the next, and from one head to the next.
+    pub strides: (usize, usize),
+}
+
+impl<'a> Heads<'a> {
+    fn head(&self, head: usize) -> Mat<'a> {
+        let values = &self.values[head * self.strides.1..];
+        Mat { values, rows: self.n, columns: self.d_head, strides: (self.strides.0, 1) }
+    }
+}
+
+/// Causal attention of the last S of T positions: softmax(q · kᵀ · scale) · v for each head,
+/// without the keys after a query: (S, H, d_head).
+pub fn attention(arch: Arch, q: Heads, k: Heads, v: Heads, scale: f32) -> Vec<f32> {
+    let before = k.n - q.n;
+    let mut out = vec![0.0; q.n * q.n_head * q.d_head];
+    let mut heads: Vec<Vec<&mut [f32]>> = (0..q.n_head).map(|_| Vec::with_capacity(q.n)).collect();
+    for (i, row) in out.chunks_exact_mut(q.d_head).enumerate() {
+        heads[i % q.n_head].push(row);
+    }
+    heads.par_iter_mut().with_max_len(1).enumerate().for_each(|(head, out)| {
+        let (q, k, v) = (q.head(head), k.head(head), v.head(head));
+        if q.rows < FEW_QUERIES {
+            return attention_of_few(arch, q, k, v, scale, out);
+        }
+        let (keys, values) = (Rows::new(k), Rows::new(v.t()));
+        out.par_chunks_mut(QUERIES).enumerate().rev().for_each(|(i, out)| {
+            let first = i * QUERIES;
+            let (q, seen) = (q.rows(first..first + out.len()), before + first + 1);
+            arch.dispatch(Attention { q, keys: &keys, values: &values, v, scale, seen, out });
+        });
+    });
+    out
+}
+
+/// Attention of one head, query after query: (S, d_head).
+fn attention_of_few(arch: Arch, q: Mat, k: Mat, v: Mat, scale: f32, out: &mut [&mut [f32]]) {
+    for (i, z) in out.iter_mut().enumerate() {
+        let seen = 0..k.rows - q.rows + i + 1;
+        let mut pattern = vec![0.0; seen.len()];
+        let few = FewRows {
+            x: q.rows(i..i + 1),
+            w: k.rows(seen.clone()).t(),
+            out: &mut pattern,
+            stride: seen.len(),
+        };
+        arch.dispatch(few);
+        pattern.iter_mut().for_each(|score| *score *= scale);
+        arch.dispatch(Softmax { rows: &mut pattern, n: seen.len() });
+        let x = Mat::new(&pattern, seen.len());
+        arch.dispatch(FewRows { x, w: v.rows(seen), out: z, stride: v.columns });
+    }
+}
+
+/// Attention of one head for some queries. As many as a panel is wide are taken together, a column
+/// each: their pattern is the panel that the values are multiplied with.
+struct Attention<'a, 'o> {
+    q: Mat<'a>,
+    /// (T, d_head)
+    keys: &'a Rows,
+    /// (d_head, T)
+    values: &'a Rows,
+    /// (T, d_head)
+    v: Mat<'a>,
+    scale: f32,
+    /// How many keys the first query sees; each after it sees one more.
+    seen: usize,
+    out: &'a mut [&'o mut [f32]],
+}
+
+impl WithSimd for Attention<'_, '_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn with_simd<S: Simd>(self, simd: S) {
+        let Self { q, keys, values, v, scale, seen, out } = self;
+        let (width, d_head) = (2 * S::F32_LANES, q.columns);
+        let mut queries = vec![0.0; d_head * width];
+        let mut pattern = vec![0.0; (seen + out.len()).next_multiple_of(ROWS) * width];
+        let mut z = vec![0.0; d_head * width];
+        for (i, out) in out.chunks_mut(width).enumerate() {
+            let (first, seen) = (i * width, seen + i * width);
+            for (lane, query) in (first..first + out.len()).enumerate() {
+                let query = &q.values[query * q.strides.0..][..d_head];
+                queries.iter_mut().skip(lane).step_by(width).zip(query).for_each(|(to, from)| *to = *from);
+            }
+            let all = seen + out.len() - 1;
+            let groups = all.next_multiple_of(ROWS).min(v.rows);
+            let pattern = &mut pattern[..groups * width];
+            pattern.fill(0.0);
+            keys.times(simd, 0, &(0..d_head), &queries, &[], pattern); // (T, width)
+            let pattern = &mut pattern[..all * width];
+            softmax_of_columns::<S>(pattern, scale, seen);
+            // A later key is no part of a query, though 0 · NaN would be NaN.
+            let together = if (seen..all).all(|key| v.is_finite(key)) { out.len() } else { 1 };
+            for lanes in (0..out.len()).step_by(together).map(|lane| lane..lane + together) {
+                let seen = seen + lanes.end - 1;
+                z.fill(0.0);
+                values.times(simd, 0, &(0..seen), &pattern[..seen * width], &[], &mut z); // (d_head, width)
+                for lane in lanes {
+                    let column = z.iter().skip(lane).step_by(width);
+                    out[lane].iter_mut().zip(column).for_each(|(to, from)| *to = *from);
+                }
+            }
+        }
+    }
+}
+
+/// Columns become the softmax of `scale` times them, of the first column its first `seen` rows, of
+/// each after it one more; to the bit what [`Softmax`] makes of rows.
+#[inline(always)]
+fn softmax_of_columns<S: Simd>(pattern: &mut [f32], scale: f32, seen: usize) {
+    let width = 2 * S::F32_LANES;
+    let mut max = [f32::NEG_INFINITY; WIDEST];
+    let max = &mut max[..width];
+    let (all_see, some_see) = pattern.split_at_mut(seen * width);
+    for row in all_see.chunks_exact(width) {
+        larger(max, row);
+    }
+    for (i, row) in some_see.chunks_exact_mut(width).enumerate() {
+        row[..=i].fill(f32::NEG_INFINITY);
+        larger(max, row);
+    }
+    max.iter_mut().for_each(|max| *max *= scale);
+    let mut lanes = [[0.0; WIDEST]; LANES];
+    for (key, row) in pattern.chunks_exact_mut(width).enumerate() {
+        let sums = &mut lanes[key % LANES][..width];
+        for ((x, max), sum) in row.iter_mut().zip(&*max).zip(sums) {
+            *x = exp(*x * scale - max);
+            *sum += *x;
+        }
+    }
+    let mut per_total = [0.0; WIDEST];
+    let per_total = &mut per_total[..width];
+    for sums in &lanes {
+        per_total.iter_mut().zip(sums).for_each(|(total, sum)| *total += sum);
+    }
+    per_total.iter_mut().for_each(|total| *total = 1.0 / *total);
+    for row in pattern.chunks_exact_mut(width) {
+        row.iter_mut().zip(&*per_total).for_each(|(x, per_total)| *x *= per_total);
+    }
+}
+
+#[inline(always)]
+fn larger(max: &mut [f32], row: &[f32]) {
+    for (max, x) in max.iter_mut().zip(row) {
+        *max = if *x > *max { *x } else { *max };
+    }
+}
+
+/// A matrix that rows of some head are multiplied with, packed if that pays.
+enum Factor<'a> {
+    Packed(Packed),
+    Plain(Arch, Mat<'a>),
+}
+
+impl<'a> Factor<'a> {
+    fn of_heads(
+        arch: Arch,
+        heads: Heads<'a>,
+        n_queries: usize,
+        of: impl Fn(Mat<'a>) -> Mat<'a> + Sync,
+    ) -> Vec<Self> {
+        let factor = |head| match of(heads.head(head)) {
+            mat if n_queries < FEW_QUERIES => Self::Plain(arch, mat),
+            mat => Self::Packed(Packed::new(arch, mat)),
+        };
+        (0..heads.n_head).into_par_iter().map(factor).collect()
+    }
+
+    /// x · w of as many rows of w as x has columns, and of its first n columns: (S, K) → (S, n) with
+    /// rows `stride` apart.
+    fn product(&self, x: Mat, n: usize, out: &mut [f32], stride: usize) {
+        match self {
+            Self::Packed(w) => w.part(x, n, out, stride),
+            &Self::Plain(arch, w) => {
+                let w = w.rows(0..x.columns).columns(0..n);
+                arch.dispatch(FewRows { x, w, out, stride });
+            }
+        }
+    }
+}
+
+/// How many queries are taken together: enough to fill the vector units, few enough that every
+/// thread gets some.
+fn block_of(n_queries: usize) -> usize {
+    n_queries.div_ceil(4 * rayon::current_num_threads()).next_multiple_of(12).clamp(12, 96)
+}
+
+/// mask(q · kᵀ · scale) of the queries at positions `first`.. against all T keys: (H, S, T).
+pub fn scores(arch: Arch, q: Heads, k: Heads, first: usize, scale: f32) -> Vec<f32> {
+    let n = k.n;
+    let k = Factor::of_heads(arch, k, q.n, Mat::t); // (d_head, T)
+    let mut out = vec![0.0; q.n_head * q.n * n];
+    let block = block_of(q.n);
+    out.par_chunks_mut(q.n * n).enumerate().for_each(|(head, out)| {
+        out.par_chunks_mut(block * n).enumerate().for_each(|(i, out)| {
+            let rows = i * block..q.n.min((i + 1) * block);
+            let keys = n.min(first + rows.end);
+            k[head].product(q.head(head).rows(rows.clone()), keys, out, n);
+            for (query, row) in rows.zip(out.chunks_exact_mut(n)) {
+                let (seen, future) = row.split_at_mut(n.min(first + query + 1));
+                for score in seen {
+                    *score *= scale;
+                }
+                future.fill(f32::NEG_INFINITY);
+            }
+        });
+    });
+    out
+}
+
+/// pattern · v for each head: (H, S, T), (T, H, d_head) → (S, H, d_head).
+pub fn weigh(arch: Arch, pattern: &[f32], n_queries: usize, v: Heads) -> Vec<f32> {
+    let (n, d_head, width) = (v.n, v.d_head, v.n_head * v.d_head);
+    let v = Factor::of_heads(arch, v, n_queries, |v| v); // (T, d_head)
+    let mut out = vec![0.0; n_queries * width];
+    let block = block_of(n_queries);
+    out.par_chunks_mut(block * width).enumerate().for_each(|(i, out)| {
+        let rows = i * block..n_queries.min((i + 1) * block);
+        for (head, v) in v.iter().enumerate() {
+            let of_head = Mat::new(&pattern[head * n_queries * n..][..n_queries * n], n);
+            v.product(of_head.rows(rows.clone()), d_head, &mut out[head * d_head..], width);
+        }
+    });
+    out
+}

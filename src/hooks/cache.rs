@@ -65,6 +65,8 @@ impl ActivationCache {
     pub const ROOM: u64 = 256 << 20;
     /// Bytes of derived tensors that are held until others push them out.
     pub const RECENT_BYTES: u64 = 64 << 20;
+    /// Rows of probabilities that are made at once: their logits are as large.
+    const ROWS_AT_ONCE: usize = 128;
 
     /// A cache for every hook that is not kept only on request.
     pub fn all(net: &Gpt2) -> Self {
@@ -173,10 +175,29 @@ impl ActivationCache {
         if self.net.sources(name).is_empty() {
             return Err(Error::usage(format!("{name} was not captured in this run")));
         }
+        if name.site == Site::Probs && part.rows.is_none() {
+            return self.in_pieces(name, Self::ROWS_AT_ONCE);
+        }
         let get = |name: HookName, part: &Part| {
             Ok(self.fetch(name, part)?.to_device(self.net.device())?.to_dtype(self.net.dtype())?)
         };
         plain(&self.net.derive(name, part, &get)?)
+    }
+
+    /// A whole tensor, some rows after the other, so that what it follows from is never whole.
+    fn in_pieces(&self, name: HookName, rows_at_once: usize) -> Result<Tensor> {
+        let n = self.fetch(Site::LnFinalScale.once(), &Part::default())?.dims()[0];
+        let first = self.fetch(name, &Part::rows(0..n.min(rows_at_once)))?;
+        if first.dims()[0] == n {
+            return Ok(first);
+        }
+        let whole = Tensor::zeros((n, first.dims()[1]), first.dtype(), first.device())?;
+        whole.slice_set(&first, 0, 0)?;
+        for start in (rows_at_once..n).step_by(rows_at_once) {
+            let rows = start..n.min(start + rows_at_once);
+            whole.slice_set(&self.fetch(name, &Part::rows(rows))?.contiguous()?, 0, start)?;
+        }
+        Ok(whole)
     }
 
     /// Takes over whole tensors of the blocks that are kept.
@@ -278,5 +299,22 @@ impl Kept<'_> {
     /// The kept rows with new ones after them.
     pub(crate) fn before(&self, name: HookName, new: &Tensor) -> Result<Tensor> {
         Ok(Tensor::cat(&[&self.get(name)?, new], 0)?)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{Input, Model, Run};
+
+    #[test]
+    fn pieces_make_the_whole() {
+        let run = Run::all(&Arc::new(Model::demo()), Input::ids([5, 6, 7, 8, 9, 10, 11, 12])).unwrap();
+        let probs = Site::Probs.once();
+        let values = |x: Tensor| x.to_vec2::<f32>().unwrap();
+        let whole = values(run.cache.in_pieces(probs, 8).unwrap());
+        assert_eq!(whole.len(), 8);
+        assert_eq!(values(run.cache.in_pieces(probs, 3).unwrap()), whole);
+        assert_eq!(values(run.cache.part(probs, &Part::default()).unwrap()), whole);
     }
 }

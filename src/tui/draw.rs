@@ -124,7 +124,12 @@ fn right_words<'a>(app: &App) -> Vec<Span<'a>> {
     let tokens = if run.n_tokens() == 1 { "1 token".into() } else { format!("{} tokens", run.n_tokens()) };
     let bos = if run.input.bos { "BOS" } else { "no BOS" };
     let ms = run.took.as_secs_f64() * 1e3;
-    let words = format!("{tokens} · {bos} · {ms:.1} ms · {}", bytes(run.bytes().0));
+    let (all, kept) = run.bytes();
+    let memory = match app.size.0 {
+        120.. => format!("{} in memory of {}", bytes(kept), bytes(all)),
+        _ => bytes(all),
+    };
+    let words = format!("{tokens} · {bos} · {ms:.1} ms · {memory}");
     let mut spans = Vec::new();
     if let Some(changed) = what_if::title(app) {
         let room = usize::from(app.size.0).saturating_sub(words.width() + 16);

@@ -65,7 +65,9 @@ fn attention_of_few(arch: Arch, q: Mat, k: Mat, v: Mat, scale: f32, out: &mut [&
             stride: seen.len(),
         };
         arch.dispatch(few);
-        pattern.iter_mut().for_each(|score| *score *= scale);
+        for score in &mut pattern {
+            *score *= scale;
+        }
         arch.dispatch(Softmax { rows: &mut pattern, n: seen.len() });
         let x = Mat::new(&pattern, seen.len());
         arch.dispatch(FewRows { x, w: v.rows(seen), out: z, stride: v.columns });
@@ -141,7 +143,9 @@ fn softmax_of_columns<S: Simd>(pattern: &mut [f32], scale: f32, seen: usize) {
         row[..=i].fill(f32::NEG_INFINITY);
         larger(max, row);
     }
-    max.iter_mut().for_each(|max| *max *= scale);
+    for max in &mut *max {
+        *max *= scale;
+    }
     let mut lanes = [[0.0; WIDEST]; LANES];
     for (key, row) in pattern.chunks_exact_mut(width).enumerate() {
         let sums = &mut lanes[key % LANES][..width];
@@ -155,7 +159,9 @@ fn softmax_of_columns<S: Simd>(pattern: &mut [f32], scale: f32, seen: usize) {
     for sums in &lanes {
         per_total.iter_mut().zip(sums).for_each(|(total, sum)| *total += sum);
     }
-    per_total.iter_mut().for_each(|total| *total = 1.0 / *total);
+    for total in &mut *per_total {
+        *total = 1.0 / *total;
+    }
     for row in pattern.chunks_exact_mut(width) {
         row.iter_mut().zip(&*per_total).for_each(|(x, per_total)| *x *= per_total);
     }

@@ -1,5 +1,7 @@
 //! Text that fits: cut with a mark, wrapped, numbers of a few digits.
 
+use std::fmt::Write as _;
+
 use unicode_width::{UnicodeWidthChar, UnicodeWidthStr};
 
 /// `text`, cut to `width` columns with `…` where it was longer.
@@ -47,20 +49,24 @@ pub fn wrap(text: &str, width: usize) -> Vec<String> {
 
 /// A number in at most eight columns, as precise as they allow.
 pub fn num(x: f32) -> String {
-    if x.is_nan() {
-        return "NaN".into();
-    }
-    if x.is_infinite() {
-        return if x > 0.0 { "inf" } else { "-inf" }.into();
-    }
-    match x.abs() {
-        0.0 => "0".into(),
-        a if !(0.000_95..999_999.5).contains(&a) => format!("{x:.1e}"),
-        a if a < 9.999_5 => format!("{x:.3}"),
-        a if a < 99.995 => format!("{x:.2}"),
-        a if a < 999.95 => format!("{x:.1}"),
-        _ => format!("{x:.0}"),
-    }
+    let mut text = String::new();
+    write_num(&mut text, x);
+    text
+}
+
+/// [`num`] at the end of a text.
+pub fn write_num(text: &mut String, x: f32) {
+    let written = match x.abs() {
+        a if a.is_nan() => write!(text, "NaN"),
+        a if a.is_infinite() => write!(text, "{}", if x > 0.0 { "inf" } else { "-inf" }),
+        0.0 => write!(text, "0"),
+        a if !(0.000_95..999_999.5).contains(&a) => write!(text, "{x:.1e}"),
+        a if a < 9.999_5 => write!(text, "{x:.3}"),
+        a if a < 99.995 => write!(text, "{x:.2}"),
+        a if a < 999.95 => write!(text, "{x:.1}"),
+        _ => write!(text, "{x:.0}"),
+    };
+    debug_assert!(written.is_ok(), "a String takes everything");
 }
 
 /// A number in at most `width` columns, without the zero before the point; `…` where none fits.

@@ -50,7 +50,12 @@ fn what_is_not_a_number_stays_where_it_is_read() {
     let short = Run::all(&model, Input::ids([7, 1, 4])).unwrap();
     let whole = Run::all(&model, Input::ids([7, 1, 4, 9, 2, 30])).unwrap();
     let longer = short.then(whole.input.clone(), HookFilter::all(model.config()), ()).unwrap();
-    for run in [&whole, &longer] {
+    let many = Input::ids([7, 1, 4, 9, 2, 30, 8, 3, 11, 5, 6, 12]);
+    let whole_of_many = Run::all(&model, many.clone()).unwrap();
+    // Its pattern is made as a tensor.
+    let knockout: actscope::interventions::Change = "knockout 0.0:11->2".parse().unwrap();
+    let changed = Run::all(&model, many.with_interventions([knockout].into_iter().collect())).unwrap();
+    for run in [&whole, &longer, &whole_of_many, &changed] {
         for hook in run.cache.names() {
             let axes = hook.point().axes;
             let position = axes.iter().position(|axis| *axis == Axis::Pos).unwrap();

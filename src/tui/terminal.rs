@@ -10,7 +10,8 @@ use std::time::{Duration, Instant};
 use ratatui::Terminal;
 use ratatui::backend::CrosstermBackend;
 use ratatui::crossterm::event::{
-    self, DisableBracketedPaste, DisableMouseCapture, EnableBracketedPaste, EnableMouseCapture,
+    self, DisableBracketedPaste, DisableMouseCapture, EnableBracketedPaste, EnableMouseCapture, Event,
+    KeyEventKind, MouseEventKind,
 };
 use ratatui::crossterm::terminal::{
     BeginSynchronizedUpdate, EndSynchronizedUpdate, EnterAlternateScreen, LeaveAlternateScreen,
@@ -180,7 +181,13 @@ fn draw(terminal: &mut Screen, app: &App) -> io::Result<()> {
 fn read_terminal(sender: Sender<Message>) {
     thread::spawn(move || {
         while let Ok(event) = event::read() {
-            if sender.send(Message::Terminal(event)).is_err() {
+            // A mouse that only moves and a key that is let go change nothing on the screen.
+            let idle = match &event {
+                Event::Mouse(mouse) => mouse.kind == MouseEventKind::Moved,
+                Event::Key(key) => key.kind == KeyEventKind::Release,
+                _ => false,
+            };
+            if !idle && sender.send(Message::Terminal(event)).is_err() {
                 return;
             }
         }

@@ -4,8 +4,9 @@ use ratatui::buffer::Buffer;
 use ratatui::layout::Rect;
 use ratatui::style::Style;
 use ratatui::text::{Line, Span};
+use unicode_width::UnicodeWidthStr;
 
-pub use crate::text::{bytes, fit, num, pad, short, wrap};
+pub use crate::text::{bytes, fit, num, pad, short, wrap, write_num};
 
 /// Writes text at (x, y), cut with a mark at `width` columns; returns the column after it.
 pub fn put(buffer: &mut Buffer, x: u16, y: u16, width: u16, text: &str, style: Style) -> u16 {
@@ -13,7 +14,8 @@ pub fn put(buffer: &mut Buffer, x: u16, y: u16, width: u16, text: &str, style: S
         return x;
     }
     let width = width.min(buffer.area.right() - x);
-    buffer.set_stringn(x, y, fit(text, width.into()), width.into(), style).0
+    let cut = (text.width() > width.into()).then(|| fit(text, width.into()));
+    buffer.set_stringn(x, y, cut.as_deref().unwrap_or(text), width.into(), style).0
 }
 
 /// Writes a line of several styles into `area`'s first row, cut with a mark.

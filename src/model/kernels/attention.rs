@@ -239,14 +239,25 @@ pub fn scores(arch: Arch, q: Heads, k: Heads, first: usize, scale: f32) -> Vec<f
 /// pattern · v for each head: (H, S, T), (T, H, d_head) → (S, H, d_head).
 pub fn weigh(arch: Arch, pattern: &[f32], n_queries: usize, v: Heads) -> Vec<f32> {
     let (n, d_head, width) = (v.n, v.d_head, v.n_head * v.d_head);
+    let finite: Vec<bool> = (0..v.n_head).map(|h| (0..n).all(|key| v.head(h).is_finite(key))).collect();
     let v = Factor::of_heads(arch, v, n_queries, |v| v); // (T, d_head)
     let mut out = vec![0.0; n_queries * width];
     let block = block_of(n_queries);
     out.par_chunks_mut(block * width).enumerate().for_each(|(i, out)| {
         let rows = i * block..n_queries.min((i + 1) * block);
         for (head, v) in v.iter().enumerate() {
-            let of_head = Mat::new(&pattern[head * n_queries * n..][..n_queries * n], n);
-            v.product(of_head.rows(rows.clone()), d_head, &mut out[head * d_head..], width);
+            let of_head = Mat::new(&pattern[head * n_queries * n..][..n_queries * n], n).rows(rows.clone());
+            let out = &mut out[head * d_head..];
+            if finite[head] {
+                v.product(of_head, d_head, out, width);
+                continue;
+            }
+            // What has no weight at the end of a row is no part of it, though 0 · NaN would be NaN.
+            for (i, z) in out.chunks_mut(width).enumerate().take(rows.len()) {
+                let row = of_head.rows(i..i + 1);
+                let seen = row.values[..n].iter().rposition(|p| *p != 0.0).map_or(0, |last| last + 1);
+                v.product(row.columns(0..seen), d_head, z, width);
+            }
         }
     });
     out

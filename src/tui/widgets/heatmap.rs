@@ -15,7 +15,7 @@ use crate::analysis::range::RangeMode;
 use crate::colormap::{BROKEN, MASKED, glyph};
 use crate::engine::Look;
 use crate::hooks::{Axis, Quantity};
-use crate::tui::text::{fit, num, put, put_line};
+use crate::tui::text::{fit, num, put, put_line, write_num};
 use crate::tui::theme::{Depth, Theme};
 
 /// Columns that a printed number takes, and the least width of a cell that holds one.
@@ -218,6 +218,7 @@ pub fn draw(buffer: &mut Buffer, plot: &Plot, map: &Picture, theme: Theme, selec
 }
 
 fn draw_numbers(buffer: &mut Buffer, plot: &Plot, map: &Picture, theme: Theme) {
+    let mut text = String::new();
     for row in plot.window.rows.clone() {
         for column in plot.window.columns.clone() {
             let (Some(y), Some(x)) = (plot.line_of(row), plot.column_of(column)) else { continue };
@@ -232,7 +233,13 @@ fn draw_numbers(buffer: &mut Buffer, plot: &Plot, map: &Picture, theme: Theme) {
             };
             let wide = plot.cell.1;
             match map.text(r, c) {
-                None => put(buffer, x, y, wide, &format!(" {:>8}", num(value)), ink),
+                None => {
+                    text.clear();
+                    write_num(&mut text, value);
+                    let before = 9usize.saturating_sub(text.len());
+                    text.insert_str(0, &"         "[..before]);
+                    put(buffer, x, y, wide, &text, ink)
+                }
                 Some(text) => {
                     let text = fit(text, usize::from(wide.saturating_sub(1)));
                     let before = (wide - text.width() as u16).div_ceil(2);

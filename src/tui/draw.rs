@@ -70,7 +70,8 @@ fn draw_title(app: &App, area: Rect, buffer: &mut Buffer) {
         Some(model) => left.extend(model_words(model, app)),
         None => left.push(Span::styled(app.asked_model.clone(), theme.strong())),
     }
-    let right = Line::from(right_words(app));
+    let left_width: usize = left.iter().map(Span::width).sum();
+    let right = Line::from(right_words(app, usize::from(area.width).saturating_sub(left_width + 2)));
     let right_width = (right.width() as u16).min(area.width);
     let room = area.width.saturating_sub(right_width + 2);
     put_line(buffer, Rect { width: room, ..area }, &left);
@@ -96,8 +97,9 @@ fn model_words<'a>(model: &Model, app: &App) -> Vec<Span<'a>> {
     vec![Span::styled(p.model.clone(), theme.strong()), Span::styled(words, theme.dim())]
 }
 
-/// What was computed and what it cost, or what is going on.
-fn right_words<'a>(app: &App) -> Vec<Span<'a>> {
+/// What was computed and what it cost, or what is going on; how much of it is in memory only where
+/// that leaves room for what is beside it.
+fn right_words<'a>(app: &App, room: usize) -> Vec<Span<'a>> {
     const SPINNER: [&str; 8] = ["⠋", "⠙", "⠸", "⠴", "⠦", "⠇", "⠏", "⠿"];
     let theme = app.theme;
     let spin = SPINNER[app.tick % SPINNER.len()];
@@ -125,13 +127,13 @@ fn right_words<'a>(app: &App) -> Vec<Span<'a>> {
     let bos = if run.input.bos { "BOS" } else { "no BOS" };
     let ms = run.took.as_secs_f64() * 1e3;
     let (all, kept) = run.bytes();
-    let memory = match app.size.0 {
-        120.. => format!("{} in memory of {}", bytes(kept), bytes(all)),
-        _ => bytes(all),
-    };
-    let words = format!("{tokens} · {bos} · {ms:.1} ms · {memory}");
+    let what = format!("{tokens} · {bos} · {ms:.1} ms · ");
+    let whole = format!("{what}{} in memory of {}", bytes(kept), bytes(all));
+    let changed = what_if::title(app);
+    let taken = changed.as_ref().map_or(0, |changed| changed.width() + 3);
+    let words = if whole.width() + taken <= room { whole } else { what + &bytes(all) };
     let mut spans = Vec::new();
-    if let Some(changed) = what_if::title(app) {
+    if let Some(changed) = changed {
         let room = usize::from(app.size.0).saturating_sub(words.width() + 16);
         spans.push(Span::styled(fit(&changed, room), theme.accent()));
         spans.push(Span::styled(" · ", theme.dim()));

@@ -97,7 +97,7 @@ fn model_words<'a>(model: &Model, app: &App) -> Vec<Span<'a>> {
     vec![Span::styled(p.model.clone(), theme.strong()), Span::styled(words, theme.dim())]
 }
 
-/// What was computed and what it cost, or what is going on; how much of it is in memory only where
+/// What was computed and what it cost, or what is going on; how much of it is kept only where
 /// that leaves room for what is beside it.
 fn right_words<'a>(app: &App, room: usize) -> Vec<Span<'a>> {
     const SPINNER: [&str; 8] = ["⠋", "⠙", "⠸", "⠴", "⠦", "⠇", "⠏", "⠿"];
@@ -128,7 +128,7 @@ fn right_words<'a>(app: &App, room: usize) -> Vec<Span<'a>> {
     let ms = run.took.as_secs_f64() * 1e3;
     let (all, kept) = run.bytes();
     let what = format!("{tokens} · {bos} · {ms:.1} ms · ");
-    let whole = format!("{what}{} in memory of {}", bytes(kept), bytes(all));
+    let whole = format!("{what}{}, {} kept", bytes(all), bytes(kept));
     let changed = what_if::title(app);
     let taken = changed.as_ref().map_or(0, |changed| changed.width() + 3);
     let words = if whole.width() + taken <= room { whole } else { what + &bytes(all) };

@@ -75,7 +75,7 @@ fn attention_of_few(arch: Arch, q: Mat, k: Mat, v: Mat, scale: f32, out: &mut [&
 }
 
 /// Attention of one head for some queries. As many as a panel is wide are taken together, a column
-/// each: their pattern is the panel that the values are multiplied with.
+/// each: their pattern, (keys, width), is the panel that the values are multiplied with.
 struct Attention<'a, 'o> {
     q: Mat<'a>,
     /// (T, d_head)

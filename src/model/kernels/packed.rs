@@ -147,7 +147,8 @@ impl WithSimd for PanelWidth {
     }
 }
 
-/// Rows in groups, of each group column after column: in the order in which a product reads them.
+/// (S, K), the rows in groups, of each group column after column: in the order in which a product
+/// reads them.
 pub struct Rows {
     n: usize,
     columns: usize,
@@ -185,8 +186,8 @@ impl Rows {
         &self.values[i * ROWS * self.columns..][ks.start * n..ks.end * n]
     }
 
-    /// Adds columns `ks` of rows · panel to the sums of whole groups of rows, from the row `first` on
-    /// that begins a group, and has the memory fetch what is `next` meanwhile.
+    /// Adds columns `ks` of rows · panel, (n, ks) · (ks, width), to the (n, width) sums of whole groups
+    /// of rows, from the row `first` on that begins a group; has the memory fetch `next` meanwhile.
     #[inline(always)]
     pub fn times<S: Simd>(
         &self,
@@ -227,6 +228,7 @@ fn interleave<const R: usize>(x: Mat, out: &mut [f32]) {
     }
 }
 
+/// Columns of x · w + bias on this thread, (S, K) · (K, N); the sums of a row in a panel go to `put`.
 struct Product<'a, P> {
     x: &'a Rows,
     w: &'a Packed,
@@ -283,7 +285,8 @@ impl<P: FnMut(usize, usize, &[f32])> WithSimd for Product<'_, P> {
     }
 }
 
-/// Adds x · panel to R rows of sums, and has the memory fetch what is `next` meanwhile.
+/// Adds x · panel, (R, K) · (K, width), to R rows of sums, and has the memory fetch what is `next`
+/// meanwhile.
 #[inline(always)]
 fn tile<S: Simd, const R: usize>(simd: S, x: &[f32], panel: &[f32], sums: &mut [f32], next: &[f32]) {
     let held = S::as_mut_simd_f32s(sums).0.as_chunks_mut::<2>().0;

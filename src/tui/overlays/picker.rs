@@ -6,6 +6,7 @@ use ratatui::buffer::Buffer;
 use ratatui::crossterm::event::{KeyCode, KeyEvent, KeyModifiers};
 use ratatui::layout::Rect;
 use ratatui::text::Span;
+use unicode_width::UnicodeWidthStr;
 
 use super::{centred, panel};
 use crate::analysis::find::{Channel, Extreme, Found};
@@ -274,6 +275,10 @@ pub fn draw(picker: &Picker, app: &App, area: Rect, buffer: &mut Buffer) {
         let row = Rect { y, height: 1, ..list };
         if selected {
             buffer.set_style(row, theme.selected());
+            // What is cut in the list is read above it.
+            if picker.widths[0] + picker.widths[1] + 2 + c.width() > row.width.into() {
+                put(buffer, inside.x, inside.y + 1, inside.width, c, base.patch(theme.text()));
+            }
         }
         let style = |style| if selected { theme.selected() } else { base.patch(style) };
         put_line(

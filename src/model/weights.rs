@@ -1,16 +1,24 @@
 //! A checkpoint's tensors: safetensors (one file, shards, or bytes in memory) or a PyTorch pickle.
 
-use std::borrow::Cow;
 use std::fs::File;
-use std::io::Read;
+use std::io::{self, Read};
 use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
+use std::time::SystemTime;
 
-use candle_core::safetensors::{Load, MmapedSafetensors, SliceSafetensors};
+use candle_core::safetensors::{Load, SliceSafetensors};
 use candle_core::{DType, Device, Tensor};
+use rayon::prelude::*;
+use safetensors::tensor::{Metadata, TensorInfo, TensorView};
 use sha2::{Digest, Sha256};
 
 use super::pickle::Archive;
 use crate::error::{Error, Result};
+
+/// The longest header that the safetensors format allows, in bytes.
+const LONGEST_HEADER: u64 = 100_000_000;
+/// Bytes that one thread reads at a time.
+const PIECE: usize = 1 << 21;
 
 /// Where the tensors of a checkpoint are read from, and what they become.
 pub struct Weights {
@@ -19,39 +27,33 @@ pub struct Weights {
     place: PathBuf,
     device: Device,
     dtype: DType,
+    /// Memory that tensors were read into and others will be: the system takes long to find new.
+    spare: Mutex<Vec<Vec<f32>>>,
 }
 
 enum Store {
-    Mmaped(MmapedSafetensors),
+    Shards(Vec<Shard>),
     Embedded(SliceSafetensors<'static>),
     Pickle(Archive),
 }
 
 impl Weights {
-    /// Memory-maps safetensors files, the shards of one checkpoint.
+    /// Opens safetensors files, the shards of one checkpoint. They are read, not mapped: a mapped
+    /// file that somebody cuts ends the process.
     ///
     /// # Errors
     /// [`Error::File`] for a file that is missing, truncated, or not safetensors.
-    #[allow(unsafe_code)]
     pub fn open_safetensors(files: &[PathBuf], device: &Device, dtype: DType) -> Result<Self> {
-        for file in files {
-            // Checked one by one first, so that the error names the shard that is broken.
-            // SAFETY: the file is mapped read-only; changing it while it is loaded is the user's doing.
-            unsafe { MmapedSafetensors::new(file) }.map_err(|e| broken(file, &e))?;
-        }
-        // SAFETY: as above.
-        let store = unsafe { MmapedSafetensors::multi(files) };
+        let shards = files.iter().map(|file| Shard::open(file)).collect::<Result<_>>()?;
         let place = files.first().cloned().unwrap_or_default();
-        let store = Store::Mmaped(store.map_err(|e| broken(&place, &e))?);
-        Ok(Self { store, place, device: device.clone(), dtype })
+        Ok(Self::new(Store::Shards(shards), place, device, dtype))
     }
 
     /// Reads safetensors that are part of the program; `name` is for errors.
     pub fn embedded(bytes: &'static [u8], name: &str, device: &Device, dtype: DType) -> Result<Self> {
         let place = PathBuf::from(name);
         let store = SliceSafetensors::new(bytes).map_err(|e| broken(&place, &e))?;
-        let store = Store::Embedded(store);
-        Ok(Self { store, place, device: device.clone(), dtype })
+        Ok(Self::new(Store::Embedded(store), place, device, dtype))
     }
 
     /// Reads a `pytorch_model.bin`.
@@ -60,40 +62,54 @@ impl Weights {
     /// [`Error::File`] for a file that is missing or no PyTorch checkpoint.
     pub fn open_pickle(file: &Path, device: &Device, dtype: DType) -> Result<Self> {
         let store = Archive::open(file).map_err(|e| broken(file, &e))?;
-        Ok(Self { store: Store::Pickle(store), place: file.into(), device: device.clone(), dtype })
+        Ok(Self::new(Store::Pickle(store), file.into(), device, dtype))
+    }
+
+    fn new(store: Store, place: PathBuf, device: &Device, dtype: DType) -> Self {
+        Self { store, place, device: device.clone(), dtype, spare: Mutex::default() }
     }
 
     /// The tensor called `name` or `transformer.{name}`, on the device, in the format asked for.
     ///
     /// # Errors
-    /// [`Error::File`] when it is missing or not of `shape`.
+    /// [`Error::File`] when it is missing, not of `shape`, or cannot be read.
     pub fn get(&self, name: &str, shape: &[usize]) -> Result<Tensor> {
-        let found = self.load(name).or_else(|| self.load(&prefixed(name)));
-        let tensor = found.ok_or_else(|| self.missing(name))?.map_err(|e| broken(&self.place, &e))?;
-        self.check(name, tensor.dims(), shape)?;
+        let found = self.load(name, shape).or_else(|| self.load(&prefixed(name), shape));
+        let tensor = found.ok_or_else(|| self.missing(name))??;
         Ok(tensor.to_device(&self.device)?.to_dtype(self.dtype)?)
     }
 
-    /// Its values as float32, row after row: borrowed where the file holds them so.
+    /// Hands its values over as float32, row after row.
     ///
     /// # Errors
     /// As [`Self::get`].
-    pub fn floats(&self, name: &str, shape: &[usize]) -> Result<Cow<'_, [f32]>> {
-        let view = |name: &str| match &self.store {
-            Store::Mmaped(s) => s.get(name).ok(),
-            Store::Embedded(s) => s.get(name).ok(),
-            Store::Pickle(_) => None,
-        };
-        if let Some(view) = view(name).or_else(|| view(&prefixed(name)))
-            && view.dtype() == safetensors::Dtype::F32
-            && cfg!(target_endian = "little")
-            && let Ok(values) = bytemuck::try_cast_slice(view.data())
+    pub fn floats<T>(&self, name: &str, shape: &[usize], make: impl FnOnce(&[f32]) -> T) -> Result<T> {
+        if let Store::Shards(shards) = &self.store
+            && let Some((shard, info)) = find(shards, name).or_else(|| find(shards, &prefixed(name)))
+            && is_plain(info)
         {
-            self.check(name, view.shape(), shape)?;
-            return Ok(Cow::Borrowed(values));
+            self.check(name, &info.shape, shape)?;
+            let mut spare = self.spare.lock().unwrap_or_else(PoisonError::into_inner);
+            let mut floats = spare.pop().unwrap_or_default();
+            drop(spare);
+            floats.resize(info.shape.iter().product(), 0.0);
+            shard.read(info, bytemuck::cast_slice_mut(&mut floats))?;
+            let made = make(&floats);
+            self.spare.lock().unwrap_or_else(PoisonError::into_inner).push(floats);
+            return Ok(made);
         }
         let tensor = self.get(name, shape)?.to_device(&Device::Cpu)?.to_dtype(DType::F32)?;
-        Ok(Cow::Owned(tensor.flatten_all()?.to_vec1()?))
+        Ok(make(&tensor.flatten_all()?.to_vec1()?))
+    }
+
+    /// Refuses files that somebody wrote to since they were opened: tensors of two checkpoints may
+    /// have been read.
+    ///
+    /// # Errors
+    /// [`Error::File`] with the name of the file.
+    pub fn check_unchanged(&self) -> Result<()> {
+        let Store::Shards(shards) = &self.store else { return Ok(()) };
+        shards.iter().try_for_each(Shard::check_unchanged)
     }
 
     pub fn device(&self) -> &Device {
@@ -122,7 +138,7 @@ impl Weights {
     /// The format of the weights in the file, read off the token embedding.
     pub fn stored_dtype(&self) -> Option<DType> {
         let dtype = |name: &str| match &self.store {
-            Store::Mmaped(s) => s.get(name).ok()?.dtype().try_into().ok(),
+            Store::Shards(shards) => find(shards, name)?.1.dtype.try_into().ok(),
             Store::Embedded(s) => s.get(name).ok()?.dtype().try_into().ok(),
             Store::Pickle(s) => s.dtype(name),
         };
@@ -130,13 +146,120 @@ impl Weights {
     }
 
     /// `None` if there is no tensor of that name.
-    fn load(&self, name: &str) -> Option<candle_core::Result<Tensor>> {
-        let cpu = &Device::Cpu;
-        match &self.store {
-            Store::Mmaped(s) => s.get(name).ok().map(|view| view.load(cpu)),
-            Store::Embedded(s) => s.get(name).ok().map(|view| view.load(cpu)),
+    fn load(&self, name: &str, shape: &[usize]) -> Option<Result<Tensor>> {
+        let loaded = match &self.store {
+            Store::Shards(shards) => {
+                let (shard, info) = find(shards, name)?;
+                // Before anything is read: the file may say that it is huge.
+                return Some(self.check(name, &info.shape, shape).and_then(|()| shard.load(info)));
+            }
+            Store::Embedded(s) => s.get(name).ok().map(|view| view.load(&Device::Cpu)),
             Store::Pickle(s) => s.get(name).transpose(),
+        };
+        let tensor = loaded?.map_err(|e| broken(&self.place, &e));
+        Some(tensor.and_then(|tensor| self.check(name, tensor.dims(), shape).map(|()| tensor)))
+    }
+}
+
+/// Where a tensor lies among the files of a checkpoint.
+fn find<'a>(shards: &'a [Shard], name: &str) -> Option<(&'a Shard, &'a TensorInfo)> {
+    shards.iter().find_map(|shard| Some((shard, shard.tensors.info(name)?)))
+}
+
+/// One safetensors file.
+struct Shard {
+    path: PathBuf,
+    file: File,
+    tensors: Metadata,
+    /// Where the tensors begin, after the header.
+    data: u64,
+    /// When it was opened.
+    state: State,
+}
+
+/// What shows that a file was written to: its length and when that last happened.
+type State = (u64, Option<SystemTime>);
+
+impl Shard {
+    fn open(path: &Path) -> Result<Self> {
+        let unreadable = |e: &io::Error| unreadable(path, &e.to_string());
+        let file = File::open(path).map_err(|e| unreadable(&e))?;
+        let state = state(&file).map_err(|e| unreadable(&e))?;
+        let mut header = [0; 8];
+        read_at(&file, &mut header, 0).map_err(|e| unreadable(&e))?;
+        let n = u64::from_le_bytes(header);
+        if n > LONGEST_HEADER || n + 8 > state.0 {
+            return Err(self::unreadable(path, "its header is longer than it may be"));
         }
+        let mut header = vec![0; n as usize];
+        read_at(&file, &mut header, 8).map_err(|e| unreadable(&e))?;
+        let tensors: Metadata =
+            serde_json::from_slice(&header).map_err(|e| self::unreadable(path, &e.to_string()))?;
+        let data = n + 8;
+        if data + tensors.data_len() as u64 != state.0 {
+            let problem = format!("its tensors end at byte {}", data + tensors.data_len() as u64);
+            return Err(self::unreadable(path, &problem));
+        }
+        Ok(Self { path: path.into(), file, tensors, data, state })
+    }
+
+    /// Reads the bytes of a tensor, as many as `into` takes, on all threads.
+    fn read(&self, info: &TensorInfo, into: &mut [u8]) -> Result<()> {
+        let start = self.data + info.data_offsets.0 as u64;
+        let pieces = into.par_chunks_mut(PIECE).enumerate();
+        let read = pieces.try_for_each(|(i, piece)| read_at(&self.file, piece, start + (i * PIECE) as u64));
+        read.map_err(|e| match e.kind() {
+            io::ErrorKind::UnexpectedEof => unreadable(&self.path, "it was cut while it was read"),
+            _ => unreadable(&self.path, &e.to_string()),
+        })
+    }
+
+    fn load(&self, info: &TensorInfo) -> Result<Tensor> {
+        if is_plain(info) {
+            let mut floats = vec![0f32; info.shape.iter().product()];
+            self.read(info, bytemuck::cast_slice_mut(&mut floats))?;
+            return Ok(Tensor::from_vec(floats, &*info.shape, &Device::Cpu)?);
+        }
+        let mut bytes = vec![0; info.data_offsets.1 - info.data_offsets.0];
+        self.read(info, &mut bytes)?;
+        let view = TensorView::new(info.dtype, info.shape.clone(), &bytes);
+        let view = view.map_err(|e| unreadable(&self.path, &e.to_string()))?;
+        view.load(&Device::Cpu).map_err(|e| broken(&self.path, &e))
+    }
+
+    fn check_unchanged(&self) -> Result<()> {
+        if state(&self.file).is_ok_and(|now| now == self.state) {
+            return Ok(());
+        }
+        Err(Error::file(&self.path, "was written to while it was read; load it again when it is whole"))
+    }
+}
+
+fn state(file: &File) -> io::Result<State> {
+    let metadata = file.metadata()?;
+    Ok((metadata.len(), metadata.modified().ok()))
+}
+
+/// Whether the bytes in the file are float32 values as they are.
+fn is_plain(info: &TensorInfo) -> bool {
+    info.dtype == safetensors::Dtype::F32 && cfg!(target_endian = "little")
+}
+
+/// Fills `buffer` with what lies in the file from `offset` on; any number of threads may do so.
+fn read_at(file: &File, buffer: &mut [u8], offset: u64) -> io::Result<()> {
+    #[cfg(unix)]
+    return std::os::unix::fs::FileExt::read_exact_at(file, buffer, offset);
+    #[cfg(windows)]
+    {
+        use std::os::windows::fs::FileExt;
+        let mut done = 0;
+        while done < buffer.len() {
+            match file.seek_read(&mut buffer[done..], offset + done as u64)? {
+                0 => return Err(io::ErrorKind::UnexpectedEof.into()),
+                n => done += n,
+            }
+        }
+        Ok(())
     }
 }
 
@@ -182,8 +305,10 @@ fn hex(hasher: Sha256) -> String {
 
 /// One sentence for a weight file that cannot be read, without candle's backtrace.
 fn broken(file: &Path, error: &candle_core::Error) -> Error {
-    let cause = error.to_string();
-    let cause = cause.lines().next().unwrap_or("unknown error");
+    unreadable(file, error.to_string().lines().next().unwrap_or("unknown error"))
+}
+
+fn unreadable(file: &Path, cause: &str) -> Error {
     let size = std::fs::metadata(file).map(|m| format!(" of {} bytes", m.len())).unwrap_or_default();
     Error::file(file, format!("this weight file{size} cannot be read ({cause}); fetch or convert it anew"))
 }

@@ -4,6 +4,7 @@
 //! hf-hub is configured by environment variables, so every load runs in a process of its own: this
 //! test program again, with only the test [`child`].
 
+use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader, Write};
 use std::net::{TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
@@ -183,6 +184,12 @@ enum Reply {
     },
     /// The first bytes, and no length announced.
     Unmeasured(Vec<u8>),
+    /// A file under headers of the test's choice, in place of the hub's.
+    Headed(Vec<(&'static str, String)>, Vec<u8>),
+    /// The file is elsewhere; these headers say where, and what it is.
+    Elsewhere(Vec<(&'static str, String)>),
+    /// Bytes without end, after an announced length or none.
+    Endless(Option<usize>),
     Silence,
 }
 
@@ -269,6 +276,8 @@ fn answer(mut stream: &TcpStream, request: &Request, reply: Reply) -> std::io::R
     let etag = format!("\"etag-of-{name}\"");
     let known = request.headers.contains(&format!("if-none-match: {}", etag.to_lowercase()));
     let is_hub = !matches!(reply, Reply::Page | Reply::Status(_));
+    let mut hub_headers = vec![("ETag", etag), ("X-Repo-Commit", COMMIT.to_owned())];
+    let endless = matches!(reply, Reply::Endless(_));
     let (status, length, body, hangs) = match reply {
         Reply::Silence => {
             hang();
@@ -288,17 +297,31 @@ fn answer(mut stream: &TcpStream, request: &Request, reply: Reply) -> std::io::R
             body.truncate(body.len() / 2);
             (200, None, body, false)
         }
+        Reply::Headed(headers, body) => {
+            hub_headers = headers;
+            (200, Some(body.len()), body, false)
+        }
+        Reply::Elsewhere(headers) => {
+            hub_headers = headers;
+            (302, Some(0), vec![], false)
+        }
+        Reply::Endless(length) => (200, length, vec![b' '; 1 << 16], false),
     };
     write!(stream, "HTTP/1.1 {status} Whatever\r\nConnection: close\r\n")?;
     if let Some(length) = length {
         write!(stream, "Content-Length: {length}\r\n")?;
     }
     if is_hub {
-        write!(stream, "ETag: {etag}\r\nX-Repo-Commit: {COMMIT}\r\n")?;
+        for (name, value) in hub_headers {
+            write!(stream, "{name}: {value}\r\n")?;
+        }
     }
     write!(stream, "\r\n")?;
     if request.method != "HEAD" {
         stream.write_all(&body)?;
+        while endless {
+            stream.write_all(&body)?; // until the client has had enough
+        }
     }
     if hangs && request.method != "HEAD" {
         hang();
@@ -521,4 +544,222 @@ fn another_architecture_is_refused_before_its_weights_are_fetched() {
     });
     assert!(Load::new().load(&hub.url, ID).unwrap_err().contains("llama"));
     assert!(hub.paths().iter().all(|path| path.contains("config.json")), "{:?}", hub.paths());
+}
+
+/// The real hub sends small files from another path of its own, large ones from another server, which
+/// knows nothing of commits.
+#[test]
+fn files_that_lie_elsewhere() {
+    let store = Hub::new(|r| {
+        let body = fs::read(path(PLAIN).join("model.safetensors")).unwrap();
+        assert!(
+            !r.headers.iter().any(|header| header.starts_with("authorization")),
+            "the token went elsewhere"
+        );
+        Reply::Headed(vec![("ETag", "\"of-the-store\"".into())], body)
+    });
+    let place = format!("{}/signed?key=1", store.url);
+    let hub = Hub::with(PLAIN, move |r| {
+        if r.path.contains("/resolve/") && r.path.ends_with("config.json") {
+            return Some(Reply::Elsewhere(vec![("Location", "/api/cache/config.json".into())]));
+        }
+        if r.path == "/api/cache/config.json" {
+            return Some(Reply::File(fs::read(path(PLAIN).join("config.json")).unwrap()));
+        }
+        r.path.ends_with("model.safetensors").then(|| {
+            let size = fs::metadata(path(PLAIN).join("model.safetensors")).unwrap().len();
+            Reply::Elsewhere(vec![
+                ("Location", place.clone()),
+                ("X-Repo-Commit", COMMIT.into()),
+                ("X-Linked-Etag", format!("\"{}\"", "a".repeat(64))),
+                ("X-Linked-Size", size.to_string()),
+            ])
+        })
+    });
+    let load = Load::new().env("HF_TOKEN", "hf_secret");
+    assert_eq!(load.ok(&hub.url).logits, local(PLAIN));
+    let blob = format!("hub/models--someone--tiny-gpt2/blobs/{}", "a".repeat(64));
+    assert!(load.home.path().join(blob).is_file());
+    assert_eq!(load.ok(NOBODY).logits, local(PLAIN));
+    let circle = Hub::with(PLAIN, |r| {
+        r.path.ends_with("config.json").then(|| Reply::Elsewhere(vec![("Location", r.path.clone())]))
+    });
+    Load::new().error(&circle.url, ID, &["redirects again and again"]);
+}
+
+// --- hostile hubs ------------------------------------------------------------------------------
+
+/// Every file, link and directory below a directory, with all that is in it.
+fn contents(directory: &Path) -> BTreeMap<PathBuf, String> {
+    let mut all = BTreeMap::new();
+    for entry in fs::read_dir(directory).unwrap() {
+        let path = entry.unwrap().path();
+        let what = fs::symlink_metadata(&path).unwrap().file_type();
+        let seen = if what.is_symlink() {
+            format!("link to {}", fs::read_link(&path).unwrap().display())
+        } else if what.is_dir() {
+            all.extend(contents(&path));
+            "directory".into()
+        } else {
+            format!("{:?}", fs::read(&path).unwrap())
+        };
+        all.insert(path, seen);
+    }
+    all
+}
+
+/// A folder beside the cache, with what a hub might want to reach in it.
+fn victims(load: &Load) -> PathBuf {
+    let victims = load.home.path().join("victims");
+    fs::create_dir_all(victims.join("folder")).unwrap();
+    fs::write(victims.join("config.json"), "mine").unwrap();
+    fs::write(victims.join("file"), "precious").unwrap();
+    fs::write(victims.join("file.lock"), "locked").unwrap();
+    #[cfg(unix)]
+    std::os::unix::fs::symlink("file", victims.join("link")).unwrap();
+    victims
+}
+
+/// Nothing that a hub says is a path: not an etag, not a commit, whatever the request.
+#[test]
+fn what_a_hub_says_reaches_nothing_outside_the_cache() {
+    const UP: &str = "../../../../victims";
+    let etag = |value: String| vec![("ETag", format!("\"{value}\"")), ("X-Repo-Commit", COMMIT.into())];
+    let linked = |value: String| {
+        vec![("X-Linked-Etag", value), ("ETag", "\"e\"".into()), ("X-Repo-Commit", COMMIT.into())]
+    };
+    let commit = |value: String| vec![("ETag", "\"e\"".into()), ("X-Repo-Commit", value)];
+    type Evil<'a> = &'a dyn Fn(String) -> Vec<(&'static str, String)>;
+    let kinds: [Evil; 3] = [&etag, &linked, &commit];
+    for (kind, evil) in kinds.into_iter().enumerate() {
+        for file in ["config.json", "model.safetensors", "tokenizer.json"] {
+            let load = Load::new();
+            let victims = victims(&load);
+            let before = contents(&victims);
+            let absolute = victims.display().to_string();
+            for value in [
+                format!("{absolute}/file"),
+                format!("{absolute}/new"),
+                absolute.clone(),
+                format!("{UP}/file"),
+                format!("{UP}/new"),
+                format!("../{UP}/folder/new"),
+                "..".into(),
+                ".".into(),
+                "a/b".into(),
+                "a\\b".into(),
+                "%2e%2e%2ffile".into(),
+            ] {
+                // The file has another length than is announced for some: it must not be "cleaned up".
+                let headers = evil(value.clone());
+                let hub = Hub::with(DEMO, move |r| {
+                    r.path.ends_with(file).then(|| {
+                        let body = fs::read(path(DEMO).join(file)).unwrap();
+                        Reply::Headed(headers.clone(), body)
+                    })
+                });
+                let loaded = load.load(&hub.url, ID);
+                // The commit of later files is that of the first.
+                if kind < 2 || file == "config.json" {
+                    let said = loaded.unwrap_err();
+                    assert!(said.contains("does not answer like a model hub"), "{value}: {said}");
+                }
+                assert_eq!(contents(&victims), before, "{value} as header {kind} of {file}");
+            }
+            let names: Vec<_> = contents(load.home.path()).into_keys().collect();
+            let known = |path: &PathBuf| {
+                let path = path.strip_prefix(load.home.path()).unwrap();
+                ["hub", "victims", "answer.json", "xet"].iter().any(|known| path.starts_with(known))
+            };
+            assert!(names.iter().all(known), "{names:?}");
+        }
+    }
+}
+
+/// A cache that a hostile hub, or anybody, has filled with links before.
+#[cfg(unix)]
+#[test]
+fn links_in_the_cache_lead_nowhere_else() {
+    use std::os::unix::fs::symlink;
+    for place in [
+        "",
+        "/blobs",
+        "/snapshots",
+        "/refs",
+        "/snapshots/COMMIT",
+        "/snapshots/COMMIT/config.json",
+        "/blobs/etag-of-config.json",
+        "/refs/main",
+    ] {
+        let load = Load::new();
+        let victims = victims(&load);
+        let before = contents(&victims);
+        let model = load.home.path().join("hub/models--someone--tiny-gpt2");
+        let link = PathBuf::from(format!("{}{}", model.display(), place.replace("COMMIT", COMMIT)));
+        fs::create_dir_all(link.parent().unwrap()).unwrap();
+        let is_file = place.ends_with(".json") || place.ends_with("/main");
+        symlink(if is_file { victims.join("config.json") } else { victims.clone() }, &link).unwrap();
+        let hub = Hub::of(PLAIN);
+        let _ = load.load(&hub.url, ID);
+        let _ = load.load(NOBODY, ID);
+        assert_eq!(contents(&victims), before, "{place}");
+    }
+}
+
+#[test]
+fn a_body_is_never_longer_than_it_may_be() {
+    // Announced with more than any configuration has, with less than comes, and not at all.
+    let announced =
+        Hub::with(PLAIN, |r| r.path.ends_with("config.json").then_some(Reply::Endless(Some(1 << 40))));
+    Load::new().error(&announced.url, ID, &["`config.json`", "no such file is longer than"]);
+    for file in ["config.json", "model.safetensors", "tokenizer.json"] {
+        let hub = Hub::with(DEMO, move |r| r.is("GET", file).then_some(Reply::Endless(None)));
+        let load = Load::new();
+        load.error(&hub.url, ID, &[&format!("`{file}`"), "sends more than"]);
+        let blobs = load.home.path().join("hub/models--someone--tiny-gpt2/blobs");
+        assert!(contents(&blobs).keys().all(|path| !path.to_string_lossy().contains("incomplete")));
+        assert_eq!(load.ok(&Hub::of(DEMO).url).logits, local(DEMO));
+    }
+    let unmeasured = Hub::with(PLAIN, |r| r.path.ends_with(".safetensors").then_some(Reply::Endless(None)));
+    Load::new().error(&unmeasured.url, ID, &["`model.safetensors`", "does not say how long"]);
+}
+
+#[test]
+fn a_password_in_the_endpoint_is_not_shown() {
+    let secret = |url: &str| url.replace("http://", "http://me:pass9word@");
+    let hub = Hub::of(PLAIN);
+    assert_eq!(Load::new().ok(&secret(&hub.url)).logits, local(PLAIN));
+    for status in [401, 404, 429, 500] {
+        let hub = Hub::new(move |_| Reply::Status(status));
+        let said = Load::new().load(&secret(&hub.url), ID).unwrap_err();
+        assert!(!said.contains("pass9word") && !said.contains("me:"), "{said}");
+    }
+    for url in [secret(NOBODY), "http://me:pass9word@[".into(), "me:pass9word@127.0.0.1".into()] {
+        let said = Load::new().load(&url, ID).unwrap_err();
+        assert!(!said.contains("pass9word"), "{said}");
+    }
+}
+
+/// What the cache holds is cut short, by a full disk or a killed copy.
+#[test]
+fn an_empty_or_short_file_in_the_cache_is_fetched_again() {
+    for directory in [DEMO, SHARDED] {
+        let hub = Hub::of(directory);
+        let load = Load::new();
+        load.ok(&hub.url);
+        let snapshot = load.home.path().join("hub/models--someone--tiny-gpt2/snapshots").join(COMMIT);
+        for name in load.cached() {
+            for rest in [0, 100] {
+                let blob = fs::canonicalize(snapshot.join(&name)).unwrap();
+                let whole = fs::read(&blob).unwrap();
+                fs::write(&blob, &whole[..rest]).unwrap();
+                assert_eq!(load.ok(&hub.url).logits, local(directory), "{name} cut to {rest} bytes");
+                assert_eq!(fs::read(&blob).unwrap(), whole, "{name} cut to {rest} bytes");
+            }
+        }
+        // Without the hub it is named.
+        let blob = fs::canonicalize(snapshot.join("config.json")).unwrap();
+        fs::write(&blob, "{").unwrap();
+        assert!(load.load(NOBODY, ID).unwrap_err().contains("config.json"));
+    }
 }

@@ -102,21 +102,45 @@ impl Model {
         }
         let dtype = options.dtype.on(options.device)?;
         let device = options.device.open()?;
-        let (files, revision) = match source {
-            Source::Demo => (None, None),
-            Source::Directory(path) => (Some(directory::find(path)?), None),
-            Source::Hub(id) => {
-                let revision = options.revision.as_deref();
-                let (files, commit) = hub::fetch(id, revision, options.offline, on_progress)?;
-                (Some(files), commit)
-            }
+        let open = |files: Option<ModelFiles>, revision| {
+            Self::open(source, files, revision, options.device, (&device, dtype), on_progress)
         };
+        match source {
+            Source::Demo => open(None, None),
+            Source::Directory(path) => open(Some(directory::find(path)?), None),
+            Source::Hub(id) => {
+                let fetch = |check| {
+                    let revision = options.revision.as_deref();
+                    let wanted = hub::Wanted { id, revision, offline: options.offline, check };
+                    let (files, commit) = hub::fetch(wanted, on_progress)?;
+                    open(Some(files), commit)
+                };
+                match fetch(false) {
+                    // What the cache holds may be cut short.
+                    Err(Error::File { .. }) if !options.offline && !hub::is_offline() => fetch(true),
+                    done => done,
+                }
+            }
+        }
+    }
+
+    /// Loads the files of a model; those of the demo model are part of the program.
+    fn open(
+        source: &Source,
+        files: Option<ModelFiles>,
+        revision: Option<String>,
+        spec: DeviceSpec,
+        (device, dtype): (&Device, DType),
+        on_progress: &OnProgress,
+    ) -> Result<Self> {
         let network = || -> Result<_> {
             let (config, weights) = match &files {
-                None => embedded::open(&device, dtype)?,
-                Some(files) => files.open(&device, dtype)?,
+                None => embedded::open(device, dtype)?,
+                Some(files) => files.open(device, dtype)?,
             };
-            Ok((Gpt2::load(config, &weights)?, weights.stored_dtype()))
+            let net = Gpt2::load(config, &weights)?;
+            weights.check_unchanged()?;
+            Ok((net, weights.stored_dtype()))
         };
         if files.is_some() {
             on_progress(Progress::Reading);
@@ -130,7 +154,7 @@ impl Model {
             revision,
             stored_dtype,
             dtype,
-            device: options.device.to_string(),
+            device: spec.to_string(),
             weights: files.map_or(WeightBytes::Embedded(embedded::WEIGHTS), |files| {
                 WeightBytes::Files(files.weights.paths())
             }),
@@ -248,8 +272,7 @@ fn shard_names(index: &Path) -> Result<Vec<String>> {
     let mut names = Vec::new();
     for name in map.values() {
         match name.as_str() {
-            // A shard is a plain file beside the index, never a path out of its directory.
-            Some(name) if !name.is_empty() && !name.contains(['/', '\\']) => names.push(name.to_owned()),
+            Some(name) if is_file_name(name) => names.push(name.to_owned()),
             _ => return Err(bad(&format!("names {name} as a shard"))),
         }
     }
@@ -259,4 +282,10 @@ fn shard_names(index: &Path) -> Result<Vec<String>> {
     names.sort();
     names.dedup();
     Ok(names)
+}
+
+/// Whether a name that a file or a hub gives is that of a plain file in the same directory.
+fn is_file_name(name: &str) -> bool {
+    let is_plain = |c: char| c.is_alphanumeric() || "._- +@=,()".contains(c);
+    !name.starts_with('.') && (1..=255).contains(&name.len()) && name.chars().all(is_plain)
 }

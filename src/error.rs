@@ -26,6 +26,10 @@ pub enum Error {
     #[error("{0}")]
     Device(String),
 
+    /// The system does not give what the program itself needs: a thread, its signals.
+    #[error("{0}")]
+    System(String),
+
     /// Stopped on request, between two layers.
     #[error("cancelled")]
     Cancelled,

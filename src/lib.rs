@@ -41,6 +41,7 @@
 //! | [`model`] | configuration, sources, weights, tokenizer, the forward pass |
 //! | [`colormap`], [`text`] | values to colours and to a few digits, for the explorer and figures alike |
 //! | [`hooks`] | the table of hook points, the `Hooks` trait, the cache |
+//! | [`signals`], [`temporary`], [`threads`] | what the system asks and gives: an end in order, no file left behind, a sentence where there is no thread |
 
 pub mod analysis;
 pub mod cli;
@@ -52,7 +53,10 @@ pub mod hooks;
 pub mod interventions;
 pub mod model;
 pub mod run;
+pub mod signals;
+pub mod temporary;
 pub mod text;
+pub mod threads;
 pub mod tui;
 
 pub use error::{Error, Result};

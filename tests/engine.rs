@@ -14,7 +14,7 @@ use actscope::model::{LoadOptions, Source};
 fn start() -> (Engine, Receiver<Event>) {
     let (sender, events) = channel();
     let sink = Arc::new(move |event| drop(sender.send(event))) as _;
-    (Engine::start(Source::Demo, LoadOptions::default(), sink), events)
+    (Engine::start(Source::Demo, LoadOptions::default(), sink).unwrap(), events)
 }
 
 fn next(events: &Receiver<Event>) -> Event {

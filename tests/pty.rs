@@ -8,7 +8,9 @@ use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use portable_pty::{Child, CommandBuilder, PtySize, native_pty_system};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use portable_pty::{Child, CommandBuilder, ExitStatus, PtySize, native_pty_system};
 
 /// Longer than anything takes on a busy machine.
 const PATIENCE: Duration = Duration::from_mins(1);
@@ -54,25 +56,43 @@ impl Session {
         self.input.flush().unwrap();
     }
 
+    fn signal(&self, signal: Signal) {
+        let id = self.child.process_id().unwrap();
+        kill(Pid::from_raw(id.try_into().unwrap()), signal).unwrap();
+    }
+
     /// What the terminal shows.
     fn screen(&self) -> String {
+        self.terminal().screen().contents()
+    }
+
+    fn terminal(&self) -> vt100::Parser {
         let lines = |n| NonZero::new(n).unwrap();
         let mut parser = vt100::Parser::new(lines(30), lines(100), 0);
         parser.process(&self.output.lock().unwrap());
-        parser.screen().contents()
+        parser
     }
 
     fn wait_for(&self, text: &str) {
+        self.wait_until(text, |screen| screen.contents().contains(text));
+    }
+
+    fn wait_until(&self, what: &str, is_so: impl Fn(&vt100::Screen) -> bool) {
         let start = Instant::now();
-        while !self.screen().contains(text) {
-            assert!(start.elapsed() < PATIENCE, "`{text}` did not come; the screen is\n{}", self.screen());
+        while !is_so(self.terminal().screen()) {
+            assert!(start.elapsed() < PATIENCE, "`{what}` did not come; the screen is\n{}", self.screen());
             thread::sleep(Duration::from_millis(10));
         }
     }
 
     /// Waits for the end; checks that the terminal is as it was. Returns the exit code and all that
     /// was written.
-    fn ended(mut self) -> (u32, String) {
+    fn ended(self) -> (u32, String) {
+        let (status, written) = self.left();
+        (status.exit_code(), written)
+    }
+
+    fn left(mut self) -> (ExitStatus, String) {
         let start = Instant::now();
         let status = loop {
             if let Some(status) = self.child.try_wait().unwrap() {
@@ -95,7 +115,7 @@ impl Session {
         }
         let termios = self.master.get_termios().unwrap();
         assert!(termios.local_flags.bits() != 0, "the terminal is still raw");
-        (status.exit_code(), written)
+        (status, written)
     }
 }
 
@@ -141,15 +161,270 @@ fn a_model_that_is_not_there_leaves_the_terminal_and_a_sentence() {
 fn sigterm_leaves_the_terminal() {
     let session = Session::start(&["Stop me"]);
     session.wait_for("1 Tokens");
-    let pid = session.child.process_id().unwrap().to_string();
-    assert!(std::process::Command::new("kill").args(["-TERM", &pid]).status().unwrap().success());
+    session.signal(Signal::SIGTERM);
     assert_eq!(session.ended().0, 0);
+}
+
+#[test]
+fn a_signal_that_ends_leaves_the_terminal_first() {
+    for (signal, name) in [(Signal::SIGQUIT, "Quit"), (Signal::SIGUSR1, "User defined signal 1")] {
+        let session = Session::start(&["Stop me"]);
+        session.wait_for("1 Tokens");
+        session.signal(signal);
+        let (status, _) = session.left();
+        assert!(status.signal().is_some_and(|by| by.contains(name)), "{status:?}");
+    }
 }
 
 #[test]
 fn ctrl_c_leaves_the_terminal() {
     let mut session = Session::start(&["Stop me"]);
     session.wait_for("1 Tokens");
+    session.send("\x03");
+    assert_eq!(session.ended().0, 0);
+}
+
+/// A shell with job control, in which the explorer runs; none where there is no bash.
+struct Shell {
+    session: Session,
+    /// Process of the explorer.
+    explorer: Pid,
+    _folder: tempfile::TempDir,
+}
+
+impl Shell {
+    /// Where it is not `alone`, another process waits for it, as cargo does.
+    fn start(alone: bool) -> Option<Self> {
+        if std::process::Command::new("bash").arg("--version").output().is_err() {
+            eprintln!("skipped: there is no bash");
+            return None;
+        }
+        let folder = tempfile::tempdir().unwrap();
+        let at = |name: &str| folder.path().join(name);
+        std::fs::write(at("inputrc"), "set enable-bracketed-paste off\n").unwrap();
+        let program = env!("CARGO_BIN_EXE_actscope");
+        let run = format!("echo $$ > '{}'; exec '{program}' 'Stop me'", at("pid").display());
+        let run = if alone { run } else { format!("sh -c \"{}\"; echo it ended", run.replace('$', "\\$")) };
+        std::fs::write(at("run"), run).unwrap();
+        let mut command = CommandBuilder::new("bash");
+        command.args(["--norc", "--noprofile", "-i"]);
+        command.env("INPUTRC", at("inputrc"));
+        command.env("PS1", "ready> ");
+        let mut session = Session::spawn(command);
+        session.wait_for("ready>");
+        session.send(&format!("sh '{}'\n", at("run").display()));
+        session.wait_for("1 Tokens");
+        session.wait_for("surprise");
+        let pid = std::fs::read_to_string(at("pid")).unwrap().trim().parse().unwrap();
+        Some(Self { session, explorer: Pid::from_raw(pid), _folder: folder })
+    }
+
+    /// The shell has the terminal, in the state in which it was.
+    fn has_the_terminal(&mut self) {
+        self.session.wait_until("the shell's screen", |screen| {
+            !screen.alternate_screen()
+                && !screen.bracketed_paste()
+                && !screen.hide_cursor()
+                && screen.mouse_protocol_mode() == vt100::MouseProtocolMode::None
+                && screen.contents().contains("Stopped")
+                && screen.contents().trim_end().ends_with("ready>")
+        });
+        // What a program finds that is started now.
+        self.session.send("stty -a\n");
+        self.session.wait_until("lines and Ctrl-C", |screen| {
+            let said = screen.contents();
+            ["icanon", "isig"].iter().all(|mode| said.split_whitespace().any(|word| word == *mode))
+        });
+        self.session.wait_until("a prompt", |screen| screen.contents().trim_end().ends_with("ready>"));
+    }
+
+    /// The explorer has it again, and keys act at once.
+    fn goes_on(mut self) {
+        self.session.send("fg\n");
+        self.works();
+        self.session.send("q");
+        self.session.wait_until("the shell", |screen| {
+            !screen.alternate_screen() && screen.contents().trim_end().ends_with("ready>")
+        });
+        self.session.send("exit\n");
+        self.session.ended();
+    }
+
+    fn works(&mut self) {
+        self.session.wait_until("the explorer", |screen| {
+            screen.alternate_screen()
+                && screen.bracketed_paste()
+                && screen.hide_cursor()
+                && screen.mouse_protocol_mode() != vt100::MouseProtocolMode::None
+                && screen.contents().contains("1 Tokens")
+                && screen.contents().contains("surprise")
+        });
+        self.session.send("3");
+        self.session.wait_for("blocks.0.hook_resid_pre");
+        self.session.send("1");
+        self.session.wait_for("surprise");
+    }
+
+    fn signal(&self, signal: Signal) {
+        kill(self.explorer, signal).unwrap();
+    }
+}
+
+#[test]
+fn ctrl_z_gives_the_terminal_to_the_shell_and_fg_takes_it_again() {
+    for alone in [true, false] {
+        let Some(mut shell) = Shell::start(alone) else { return };
+        for _ in 0..2 {
+            shell.session.send("\x1a");
+            shell.has_the_terminal();
+            shell.session.send("clear; fg\n");
+            shell.works();
+        }
+        shell.session.send("\x1a");
+        shell.has_the_terminal();
+        shell.goes_on();
+    }
+}
+
+#[test]
+fn sigtstp_is_as_ctrl_z() {
+    let Some(mut shell) = Shell::start(true) else { return };
+    shell.signal(Signal::SIGTSTP);
+    shell.has_the_terminal();
+    shell.goes_on();
+}
+
+/// It cannot be caught: the shell writes into the explorer's screen. Afterwards all is well.
+#[test]
+fn after_sigstop_the_terminal_is_taken_again() {
+    let Some(shell) = Shell::start(true) else { return };
+    shell.signal(Signal::SIGSTOP);
+    shell.session.wait_for("Stopped");
+    shell.session.wait_until("a prompt", |screen| screen.contents().contains("ready>"));
+    shell.goes_on();
+}
+
+/// In the background it waits, as the system makes it.
+#[test]
+fn continued_in_the_background_it_leaves_the_terminal_alone() {
+    let Some(mut shell) = Shell::start(true) else { return };
+    shell.session.send("\x1a");
+    shell.has_the_terminal();
+    shell.session.send("clear; bg; sleep 1; jobs\n");
+    shell.has_the_terminal();
+    shell.goes_on();
+}
+
+#[test]
+fn the_size_may_change_while_it_is_stopped() {
+    let Some(mut shell) = Shell::start(true) else { return };
+    shell.session.send("\x1a");
+    shell.has_the_terminal();
+    shell.session.master.resize(PtySize { rows: 10, cols: 40, pixel_width: 0, pixel_height: 0 }).unwrap();
+    shell.session.send("fg\n");
+    shell.session.wait_for("this is 40×10");
+    shell.session.send("q");
+    shell.session.wait_until("the shell", |screen| !screen.alternate_screen());
+    shell.session.send("exit\n");
+    shell.session.ended();
+}
+
+#[test]
+fn without_a_shell_it_does_not_stop() {
+    let mut session = Session::start(&["Stop me"]);
+    session.wait_for("1 Tokens");
+    session.send("\x1a");
+    session.wait_for("there is no shell to go back to here");
+    session.signal(Signal::SIGTSTP);
+    session.send("3");
+    session.wait_for("blocks.0.hook_resid_pre");
+    session.send("q");
+    assert_eq!(session.ended().0, 0);
+}
+
+/// The explorer starts with main, signals, pool, run, look and keys, in this order.
+#[cfg(target_os = "linux")]
+#[test]
+fn no_more_threads_leaves_the_terminal_and_a_sentence() {
+    let has = |name: &str| std::process::Command::new(name).arg("--version").output().is_ok();
+    if !nix::unistd::geteuid().is_root() || !has("prlimit") || !has("setpriv") {
+        eprintln!("skipped: needs root, prlimit and setpriv");
+        return;
+    }
+    // Nobody else's processes count.
+    let user = format!("--reuid={}", 100_000 + std::process::id());
+    let start = |limit: u32| {
+        let mut command = CommandBuilder::new("prlimit");
+        command.args([&format!("--nproc={limit}"), "setpriv", &user, "--clear-groups"]);
+        command.args([env!("CARGO_BIN_EXE_actscope"), "Stop me"]);
+        command.env("RAYON_NUM_THREADS", "1");
+        Session::spawn(command)
+    };
+    for limit in 3..6 {
+        let (code, shown) = start(limit).ended();
+        assert_eq!(code, 1);
+        assert!(shown.contains("actscope: the system gives no more threads"), "{limit}: {shown}");
+    }
+    let mut session = start(6);
+    session.wait_for("surprise");
+    session.send("x\r");
+    session.wait_for("the system gives no more threads");
+    session.send("q");
+    assert_eq!(session.ended().0, 0);
+}
+
+/// It is held still in the middle of an export, and then ends in one way or another.
+#[test]
+fn what_the_explorer_is_writing_goes_with_it() {
+    let prompt = "the old man and the sea ".repeat(20);
+    for signal in [None, Some(Signal::SIGTERM), Some(Signal::SIGQUIT)] {
+        let folder = tempfile::tempdir().unwrap();
+        let names = || {
+            let entries = std::fs::read_dir(folder.path()).unwrap().flatten();
+            entries.map(|entry| entry.file_name().into_string().unwrap()).collect::<Vec<_>>()
+        };
+        let is_writing = || names().iter().any(|name| name.starts_with(".actscope-"));
+        let mut session = Session::start(&[&prompt]);
+        session.wait_for("surprise");
+        let start = Instant::now();
+        'held: loop {
+            session.send("x");
+            session.wait_for("Ctrl-U clear");
+            session.send(&format!("\t\x15{}\r", folder.path().join("run.json").display()));
+            while !names().iter().any(|name| name == "run.json") {
+                assert!(start.elapsed() < PATIENCE, "nothing is written\n{}", session.screen());
+                if is_writing() {
+                    session.signal(Signal::SIGSTOP);
+                    thread::sleep(Duration::from_millis(5)); // it stops a moment later
+                    if is_writing() {
+                        break 'held;
+                    }
+                    session.signal(Signal::SIGCONT);
+                }
+            }
+            session.wait_for("wrote");
+            std::fs::remove_file(folder.path().join("run.json")).unwrap();
+        }
+        match signal {
+            None => session.send("q"),
+            Some(signal) => session.signal(signal),
+        }
+        session.signal(Signal::SIGCONT);
+        session.left();
+        assert!(!is_writing(), "{signal:?}: {:?}", names());
+    }
+}
+
+#[test]
+fn in_an_editor_ctrl_z_is_undo() {
+    let mut session = Session::start(&["Stop me"]);
+    session.wait_for("surprise");
+    session.send("e");
+    session.wait_for("Ctrl-Z undo");
+    session.send("!!");
+    session.wait_for("Stop me!!");
+    session.send("\x1a\x1a");
+    session.wait_until("undo", |screen| !screen.contents().contains('!'));
     session.send("\x03");
     assert_eq!(session.ended().0, 0);
 }

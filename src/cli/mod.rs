@@ -30,6 +30,7 @@ use std::ffi::OsString;
 use clap::{Parser, Subcommand};
 
 use crate::error::{Error, Result};
+use crate::{signals, threads};
 
 #[derive(Debug, Parser)]
 #[command(
@@ -96,7 +97,11 @@ pub fn run(args: impl IntoIterator<Item = OsString>) -> Result<()> {
             return Ok(());
         }
     };
-    let _log = logging::start()?;
+    logging::start()?;
+    signals::start()?;
+    if !matches!(cli.command, Some(Command::Completions(_) | Command::Man(_))) {
+        threads::start_pool()?;
+    }
     match cli.command {
         None => explore::run(cli.explore),
         Some(Command::Tokens(args)) => tokens::run(args),

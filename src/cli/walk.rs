@@ -1,13 +1,12 @@
 //! `actscope walk`: one token followed through the network, as a note with figures.
 
-use std::fs;
 use std::path::{Path, PathBuf};
 
 use super::args::{Color, InputArgs, ModelArgs};
 use super::output::{ending, width};
 use crate::error::{Error, Result};
-use crate::export::Destination;
 use crate::export::walk::{MARKDOWN, Place, Walk};
+use crate::export::{Destination, write_directory};
 
 /// Follow one token through the network, step by step, in words, numbers and figures
 ///
@@ -21,7 +20,8 @@ Examples:
   actscope walk \"The cat sat on the mat\" -o note.html   # one page with the figures in it
   actscope walk \"The cat sat\" --position 1 --layer 2 --head 3 | less -R
 
-The figures are SVG, light and dark. Files of an earlier walk are replaced, others left alone.")]
+The figures are SVG, light and dark. Files of an earlier walk are replaced, others left
+alone; a walk that cannot be written whole changes nothing.")]
 pub struct Args {
     #[command(flatten)]
     input: InputArgs,
@@ -95,15 +95,9 @@ pub fn run(args: Args) -> Result<()> {
     Ok(())
 }
 
-/// Writes files into a directory, and makes it if it is not there.
+/// Writes the note into a directory, and says so.
 fn write(directory: &Path, files: &[(String, String)]) -> Result<()> {
-    if !directory.is_dir() {
-        let made = fs::create_dir(directory);
-        made.map_err(|cause| Error::file(directory, format!("cannot be made: {cause}")))?;
-    }
-    for (name, text) in files {
-        Destination::new(directory.join(name)).prepare()?.write(|out| out.write_all(text.as_bytes()))?;
-    }
+    write_directory(directory, files)?;
     let path = directory.join(MARKDOWN);
     eprintln!("actscope: {} with {} figures", path.display(), files.len() - 1);
     Ok(())

@@ -14,9 +14,10 @@ pub use look::{Look, Looker, Map, RowLook, Seen, Slot, Steps, Wanted};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
-use std::thread;
 
+use crate::error::Result;
 use crate::model::{LoadOptions, Source};
+use crate::threads;
 
 /// Where events go; called from the workers' threads.
 pub type Sink = Arc<dyn Fn(Event) + Send + Sync>;
@@ -31,8 +32,11 @@ pub struct Engine {
 
 impl Engine {
     /// Starts the workers; the first thing they do is load the model.
+    ///
+    /// # Errors
+    /// [`Error::System`](crate::Error::System) when there are no threads for them.
     #[allow(clippy::needless_pass_by_value)] // the workers keep it
-    pub fn start(source: Source, options: LoadOptions, sink: Sink) -> Self {
+    pub fn start(source: Source, options: LoadOptions, sink: Sink) -> Result<Self> {
         let engine = Self {
             jobs: Arc::new(Newest::default()),
             looks: Arc::new(Newest::default()),
@@ -45,7 +49,8 @@ impl Engine {
             let mut worker = Worker::new(newest);
             let Some(model) = worker.load(&source, &options, &events) else { return };
             let hashed = Arc::clone(&events);
-            spawn("actscope-hash", &events, move || {
+            // Without a thread of its own it waits for who needs it.
+            let _ = spawn("actscope-hash", &events, move || {
                 if model.provenance.weights_sha256().is_ok() {
                     hashed(Event::Hashed);
                 }
@@ -53,15 +58,15 @@ impl Engine {
             loop {
                 worker.execute(jobs.take(), &*events);
             }
-        });
+        })?;
         let (looks, events) = (Arc::clone(&engine.looks), Arc::clone(&sink));
         spawn("actscope-look", &sink, move || {
             let mut looker = Looker::default();
             loop {
                 looker.look(looks.take(), &|| !looks.is_filled(), &mut |event| events(event));
             }
-        });
-        engine
+        })?;
+        Ok(engine)
     }
 
     /// Hands a request over and returns at once.
@@ -73,28 +78,28 @@ impl Engine {
             }
             Request::Cancel(id) => self.newest.store(id, Ordering::Release),
             Request::Look(wanted) => self.looks.put(wanted),
-            Request::Export(export) => {
-                let sink = Arc::clone(&self.sink);
-                spawn("actscope-export", &self.sink, move || sink(export.write()));
-            }
-            Request::Errand(errand) => {
-                let sink = Arc::clone(&self.sink);
-                spawn("actscope-errand", &self.sink, move || sink(errand.run()));
-            }
+            Request::Export(export) => self.aside("actscope-export", move || export.write()),
+            Request::Errand(errand) => self.aside("actscope-errand", move || errand.run()),
+        }
+    }
+
+    /// Does something that has an event for an answer in a thread of its own.
+    fn aside(&self, name: &str, body: impl FnOnce() -> Event + Send + 'static) {
+        let sink = Arc::clone(&self.sink);
+        if let Err(error) = spawn(name, &self.sink, move || sink(body())) {
+            (self.sink)(Event::Exported(Err(error.to_string())));
         }
     }
 }
 
 /// Starts a thread; should it panic, the explorer is told.
-fn spawn(name: &str, sink: &Sink, body: impl FnOnce() + Send + 'static) {
+fn spawn(name: &str, sink: &Sink, body: impl FnOnce() + Send + 'static) -> Result<()> {
     let sink = Arc::clone(sink);
-    let guarded = move || {
+    threads::spawn(name, move || {
         if catch_unwind(AssertUnwindSafe(body)).is_err() {
             sink(Event::Crashed);
         }
-    };
-    let started = thread::Builder::new().name(name.into()).spawn(guarded);
-    started.expect("the system can start a thread");
+    })
 }
 
 /// Holds the newest of what was put in until it is taken.

@@ -4,9 +4,11 @@ use std::fs::{self, File, OpenOptions, Permissions};
 use std::io::{self, BufWriter, ErrorKind, Write};
 use std::path::{Path, PathBuf};
 
-use tempfile::NamedTempFile;
-
 use crate::error::{Error, Result};
+use crate::temporary::{self, Temporary, TemporaryDirectory};
+
+/// More links than this, one to the next, are a circle.
+const MAX_LINKS: usize = 40;
 
 /// A file, or standard output.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -38,11 +40,20 @@ impl Destination {
         let Self::File(path) = self else {
             return Error::file("standard output", format!("cannot be written: {cause}"));
         };
-        let parent = directory_of(path);
         let problem = match cause.kind() {
             ErrorKind::IsADirectory => "is a directory: name a file in it".into(),
             ErrorKind::NotFound | ErrorKind::NotADirectory => {
-                format!("cannot be written: there is no directory {}; make it first", parent.display())
+                let place = target(path).unwrap_or_else(|_| path.clone());
+                let parent = directory_of(&place).display();
+                format!("cannot be written: there is no directory {parent}; make it first")
+            }
+            _ if is_pipe_without_reader(path, cause) => {
+                "is a pipe that nobody reads: start its reader first".into()
+            }
+            ErrorKind::FileTooLarge => {
+                format!(
+                    "cannot be written ({cause}): raise the limit on files, or choose another place with -o"
+                )
             }
             ErrorKind::PermissionDenied | ErrorKind::ReadOnlyFilesystem => {
                 format!("cannot be written ({cause}): choose another place with -o")
@@ -81,37 +92,137 @@ impl Prepared {
     /// # Errors
     /// [`Error::File`] with the cause: no space, no right to write, …
     pub fn write(self, fill: impl FnOnce(&mut dyn Write) -> io::Result<()>) -> Result<u64> {
-        let Self { destination, place } = self;
-        let written = match place {
-            Place::Stdout => match counted(io::stdout().lock(), fill) {
-                Err(cause) if cause.kind() == ErrorKind::BrokenPipe => Ok(0),
-                result => result,
-            },
-            Place::Special(file) => counted(file, fill),
-            Place::Replace(path, permissions) => replace(&path, permissions, fill),
-        };
-        written.map_err(|cause| destination.error(&cause))
+        let destination = self.destination.clone();
+        if let Place::Replace(path, _) = &self.place {
+            temporary::sweep(directory_of(path));
+        }
+        let (bytes, staged) = self.stage(fill)?;
+        Temporary::put(staged.into_iter().collect()).map_err(|(_, cause)| destination.error(&cause))?;
+        Ok(bytes)
     }
+
+    /// Lets `fill` write: beside the place, what is then to be put there; at once, where nothing can
+    /// be put. Gives the number of bytes as well.
+    fn stage(
+        self,
+        fill: impl FnOnce(&mut dyn Write) -> io::Result<()>,
+    ) -> Result<(u64, Option<(Temporary, PathBuf)>)> {
+        let Self { destination, place } = self;
+        let staged = match place {
+            Place::Stdout => match counted(io::stdout().lock(), fill) {
+                Err(cause) if cause.kind() == ErrorKind::BrokenPipe => Ok((0, None)),
+                result => result.map(|bytes| (bytes, None)),
+            },
+            Place::Special(file) => counted(file, fill).map(|bytes| (bytes, None)),
+            Place::Replace(path, permissions) => {
+                stage(&path, permissions, fill).map(|(bytes, file)| (bytes, Some((file, path))))
+            }
+        };
+        staged.map_err(|cause| destination.error(&cause))
+    }
+}
+
+/// Writes files, each a name and its text, into a directory: all, or none. Makes the directory if it
+/// is not there; else replaces what has those names.
+///
+/// # Errors
+/// [`Error::File`] with the cause.
+pub fn write_directory(directory: &Path, files: &[(String, String)]) -> Result<()> {
+    let file = |name: &str| Destination::File(directory.join(name));
+    if !directory.is_dir() {
+        return new_directory(directory, files);
+    }
+    temporary::sweep(directory);
+    let mut staged = Vec::new();
+    for (name, text) in files {
+        let (_, file) = file(name).prepare()?.stage(|out| out.write_all(text.as_bytes()))?;
+        staged.extend(file);
+    }
+    Temporary::put(staged).map_err(|(path, cause)| Destination::File(path).error(&cause))
+}
+
+fn new_directory(directory: &Path, files: &[(String, String)]) -> Result<()> {
+    let whole = |cause: io::Error| Destination::File(directory.into()).error(&cause);
+    let place = target(directory).map_err(whole)?;
+    temporary::sweep(directory_of(&place));
+    let new = TemporaryDirectory::new(directory_of(&place)).map_err(whole)?;
+    for (name, text) in files {
+        let write = || {
+            let mut file = new.file(name)?;
+            file.write_all(text.as_bytes())?;
+            file.sync_all()
+        };
+        write().map_err(|cause| Destination::File(directory.join(name)).error(&cause))?;
+    }
+    new.put(&place).map_err(whole)
 }
 
 fn place_of(path: &Path) -> io::Result<Place> {
     // Opened but not emptied: this asks for the right to write, and follows links.
-    let (path, permissions) = match OpenOptions::new().write(true).open(path) {
+    let (path, permissions) = match open(path) {
         Ok(file) => {
             let old = file.metadata()?;
             if !old.is_file() {
+                wait_again(&file)?;
                 return Ok(Place::Special(file));
             }
             (fs::canonicalize(path)?, Some(old.permissions()))
         }
         Err(cause) if cause.kind() == ErrorKind::NotFound && path.file_name().is_some() => {
-            (path.into(), None)
+            (target(path)?, None)
         }
         Err(cause) => return Err(cause),
     };
     // Made and removed at once, so that nothing is left behind when the run is interrupted.
-    beside(&path)?;
+    Temporary::new(directory_of(&path))?;
     Ok(Place::Replace(path, permissions))
+}
+
+/// Opens what is there for writing, without waiting for the reader of a pipe.
+fn open(path: &Path) -> io::Result<File> {
+    let mut options = OpenOptions::new();
+    #[cfg(unix)]
+    std::os::unix::fs::OpenOptionsExt::custom_flags(&mut options, nix::fcntl::OFlag::O_NONBLOCK.bits());
+    options.write(true).open(path)
+}
+
+/// From now on writing waits for a reader that is slow.
+#[cfg(unix)]
+fn wait_again(file: &File) -> io::Result<()> {
+    use nix::fcntl::{FcntlArg, OFlag, fcntl};
+    let flags = OFlag::from_bits_retain(fcntl(file, FcntlArg::F_GETFL)?);
+    fcntl(file, FcntlArg::F_SETFL(flags - OFlag::O_NONBLOCK))?;
+    Ok(())
+}
+
+#[cfg(not(unix))]
+fn wait_again(_: &File) -> io::Result<()> {
+    Ok(())
+}
+
+#[cfg(unix)]
+fn is_pipe_without_reader(path: &Path, cause: &io::Error) -> bool {
+    use std::os::unix::fs::FileTypeExt;
+    cause.raw_os_error() == Some(nix::libc::ENXIO)
+        && fs::metadata(path).is_ok_and(|found| found.file_type().is_fifo())
+}
+
+#[cfg(not(unix))]
+fn is_pipe_without_reader(_: &Path, _: &io::Error) -> bool {
+    false
+}
+
+/// Where a file of this name appears: where links lead, though nothing is there yet.
+fn target(path: &Path) -> io::Result<PathBuf> {
+    // Without a slash at the end, which would hide a link.
+    let mut path: PathBuf = path.components().collect();
+    for _ in 0..MAX_LINKS {
+        if !path.is_symlink() {
+            return Ok(path);
+        }
+        path = directory_of(&path).join(fs::read_link(&path)?);
+    }
+    Err(io::Error::other("its links go round in a circle"))
 }
 
 fn directory_of(path: &Path) -> &Path {
@@ -121,44 +232,20 @@ fn directory_of(path: &Path) -> &Path {
     }
 }
 
-/// A temporary file in the same directory as `path`, so that a rename can put it there.
-fn beside(path: &Path) -> io::Result<NamedTempFile> {
-    let mut builder = tempfile::Builder::new();
-    builder.prefix(".actscope-");
-    #[cfg(unix)]
-    {
-        use std::os::unix::fs::PermissionsExt;
-        // As any new file has them: the umask takes away what it should.
-        builder.permissions(Permissions::from_mode(0o666));
-    }
-    builder.tempfile_in(directory_of(path)).map_err(|error| io::Error::new(error.kind(), root_cause(&error)))
-}
-
-/// What the system said, without the name of the temporary file, which means nothing to anybody.
-fn root_cause(error: &io::Error) -> String {
-    error.raw_os_error().map_or_else(
-        || {
-            let inner = error.get_ref().and_then(|inner| inner.source());
-            inner.map_or_else(|| error.kind().to_string(), ToString::to_string)
-        },
-        |code| io::Error::from_raw_os_error(code).to_string(),
-    )
-}
-
-fn replace(
+/// Writes a new file in the directory of `path`, so that a rename can put it there.
+fn stage(
     path: &Path,
     permissions: Option<Permissions>,
     fill: impl FnOnce(&mut dyn Write) -> io::Result<()>,
-) -> io::Result<u64> {
-    let file = beside(path)?;
-    let bytes = counted(file.as_file(), fill)?;
+) -> io::Result<(u64, Temporary)> {
+    let new = Temporary::new(directory_of(path))?;
+    let bytes = counted(new.file(), fill)?;
     if let Some(permissions) = permissions {
-        file.as_file().set_permissions(permissions)?;
+        new.file().set_permissions(permissions)?;
     }
     // Some file systems say only now that there is no space.
-    file.as_file().sync_all()?;
-    file.persist(path).map_err(|error| error.error)?;
-    Ok(bytes)
+    new.file().sync_all()?;
+    Ok((bytes, new))
 }
 
 fn counted(out: impl Write, fill: impl FnOnce(&mut dyn Write) -> io::Result<()>) -> io::Result<u64> {

@@ -36,7 +36,7 @@ mod npz;
 mod safetensors;
 pub mod walk;
 
-pub use destination::{Destination, Prepared};
+pub use destination::{Destination, Prepared, write_directory};
 pub use manifest::{Manifest, TensorInfo};
 
 use std::fmt;

@@ -20,6 +20,7 @@ use crate::error::Error;
 use crate::hooks::{HookName, Quantity, Site};
 use crate::model::{Model, Progress};
 use crate::run::{Input, Run};
+use crate::signals::Signal;
 
 /// The screens, in the order of their number keys.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -209,6 +210,8 @@ pub struct App {
     pub tick: usize,
     /// Leave; with an error to show after the terminal is restored.
     pub quit: Option<Result<(), Error>>,
+    /// What is still to be done with the terminal: it is not the state's to give back.
+    pub signal: Option<Signal>,
 }
 
 impl App {
@@ -258,6 +261,7 @@ impl App {
             notice: None,
             tick: 0,
             quit: None,
+            signal: None,
         }
     }
 

@@ -50,6 +50,7 @@ commands! {
     Changes            "changes"          ["i"]                      []                      "what if"   "all that is changed: switch, add, edit, name, delete, save, load";
     Back               "back"             ["esc"]                    []                      ""          "stop what is running, or leave the map";
     Quit               "quit"             ["q" "ctrl-c"]             []                      "quit"      "leave actscope";
+    Suspend            "suspend"          ["ctrl-z"]                 []                      ""          "go back to the shell until fg; where a prompt is edited, undo";
 
     NextScreen         "next-screen"      ["tab"]                    []                      ""          "go to the next screen";
     PreviousScreen     "previous-screen"  ["shift-tab"]              []                      ""          "go to the previous screen";

@@ -4,7 +4,6 @@ use std::io::{self, Write as _};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
-use std::thread;
 use std::time::{Duration, Instant};
 
 use ratatui::Terminal;
@@ -27,6 +26,8 @@ use crate::engine::{Engine, Request};
 use crate::error::{Error, Result};
 use crate::model::{LoadOptions, Source};
 use crate::run::Input;
+use crate::signals::{self, Signal};
+use crate::{temporary, threads};
 
 /// How the explorer starts.
 #[derive(Debug, Clone)]
@@ -52,8 +53,20 @@ pub fn run(options: Options) -> Result<()> {
         ..Theme::default()
     };
     let (sender, messages) = channel();
-    on_termination(sender.clone())?;
-    with_terminal(options.mouse, |terminal| explore(terminal, options, theme, sender, &messages))?
+    let told = sender.clone();
+    signals::tell(move |signal| {
+        // Nobody listens any more: the terminal was given back.
+        if let (Err(_), Signal::End(number)) = (told.send(Message::Signal(signal)), signal) {
+            signals::end(number);
+        }
+    })?;
+    let left = with_terminal(options.mouse, |terminal| explore(terminal, options, theme, sender, &messages));
+    // What is still being written is given up.
+    temporary::close();
+    match left?? {
+        Some(signal) => signals::end(signal),
+        None => Ok(()),
+    }
 }
 
 /// Takes the terminal over for the time of `body`, and gives it back on every way out of it.
@@ -107,21 +120,25 @@ fn leave() {
     let _ = disable_raw_mode();
 }
 
-/// Draws, waits, updates: redraws only when something happened.
+/// Draws, waits, updates: redraws only when something happened. Gives the signal to end by, if it
+/// was one that ended it.
 fn explore(
     terminal: &mut Screen,
     options: Options,
     theme: Theme,
     sender: Sender<Message>,
     messages: &Receiver<Message>,
-) -> io::Result<Result<()>> {
+) -> io::Result<Result<Option<i32>>> {
     let mut app = App::new(options.source.to_string(), options.input, theme, size()?);
     // The first frame goes out before anything is loaded.
     draw(terminal, &app)?;
     let events = sender.clone();
     let sink = Arc::new(move |event| drop(events.send(Message::Engine(event)))) as _;
-    let engine = Engine::start(options.source, options.load, sink);
-    read_terminal(sender);
+    let started = Engine::start(options.source, options.load, sink);
+    let engine = match started.and_then(|engine| read_terminal(sender).map(|()| engine)) {
+        Ok(engine) => engine,
+        Err(error) => return Ok(Err(error)),
+    };
     loop {
         let first = match wait(&app, messages) {
             Some(message) => message,
@@ -150,7 +167,30 @@ fn explore(
             }
         }
         if let Some(outcome) = app.quit {
-            return Ok(outcome);
+            return Ok(outcome.map(|()| None));
+        }
+        match app.signal.take() {
+            Some(Signal::End(number)) => return Ok(Ok(Some(number))),
+            Some(Signal::Stop) if !signals::has_shell() => {
+                app.complain("there is no shell to go back to here: q leaves actscope");
+            }
+            Some(Signal::Stop) => {
+                leave();
+                if let Err(error) = signals::stop() {
+                    app.complain(error.to_string());
+                    *terminal = enter(options.mouse)?;
+                }
+            }
+            Some(Signal::Continue) => {
+                // After SIGSTOP it was never left, and the shell has made it its own.
+                leave();
+                *terminal = enter(options.mouse)?;
+                let (width, height) = size()?;
+                for request in update(&mut app, Message::Terminal(Event::Resize(width, height))) {
+                    engine.send(request);
+                }
+            }
+            Some(Signal::Leave) | None => {}
         }
         draw(terminal, &app)?;
     }
@@ -159,12 +199,12 @@ fn explore(
 /// The next message; `None` when it is time for the spinner to turn.
 fn wait(app: &App, messages: &Receiver<Message>) -> Option<Message> {
     if !app.needs_ticks() {
-        return messages.recv().ok().or(Some(Message::Terminate));
+        return messages.recv().ok().or(Some(Message::Signal(Signal::Leave)));
     }
     match messages.recv_timeout(TICK) {
         Ok(message) => Some(message),
         Err(RecvTimeoutError::Timeout) => None,
-        Err(RecvTimeoutError::Disconnected) => Some(Message::Terminate),
+        Err(RecvTimeoutError::Disconnected) => Some(Message::Signal(Signal::Leave)),
     }
 }
 
@@ -178,8 +218,8 @@ fn draw(terminal: &mut Screen, app: &App) -> io::Result<()> {
     io::stdout().flush()
 }
 
-fn read_terminal(sender: Sender<Message>) {
-    thread::spawn(move || {
+fn read_terminal(sender: Sender<Message>) -> Result<()> {
+    threads::spawn("actscope-keys", move || {
         while let Ok(event) = event::read() {
             // A mouse that only moves and a key that is let go change nothing on the screen.
             let idle = match &event {
@@ -191,24 +231,8 @@ fn read_terminal(sender: Sender<Message>) {
                 return;
             }
         }
-        let _ = sender.send(Message::Terminate);
-    });
-}
-
-/// SIGTERM, SIGHUP and SIGINT end the explorer in order.
-fn on_termination(sender: Sender<Message>) -> Result<()> {
-    #[cfg(unix)]
-    {
-        use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
-        let signals = signal_hook::iterator::Signals::new([SIGTERM, SIGHUP, SIGINT]);
-        let mut signals = signals.map_err(|e| Error::usage(format!("signals cannot be caught ({e})")))?;
-        thread::spawn(move || {
-            for _ in signals.forever() {
-                let _ = sender.send(Message::Terminate);
-            }
-        });
-    }
-    Ok(())
+        let _ = sender.send(Message::Signal(Signal::Leave));
+    })
 }
 
 /// Whether the terminal's background is light; dark where it does not say.

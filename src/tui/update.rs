@@ -25,6 +25,7 @@ use crate::error::Error;
 use crate::export::figure;
 use crate::hooks::{HookName, Site};
 use crate::run::{Prompt, Run};
+use crate::signals::Signal;
 
 /// How many tokens `G` appends.
 const MANY: usize = 16;
@@ -36,8 +37,8 @@ pub enum Message {
     Engine(Event),
     /// Time has passed while something is going on.
     Tick,
-    /// The system asks the program to end.
-    Terminate,
+    /// The system asks for something.
+    Signal(Signal),
 }
 
 /// Changes the state; returns what the engine is to do.
@@ -50,8 +51,8 @@ pub fn update(app: &mut App, message: Message) -> Vec<Request> {
             screens::walk::tick(app);
             Vec::new()
         }
-        Message::Terminate => {
-            app.quit = Some(Ok(()));
+        Message::Signal(signal) => {
+            on_signal(app, signal);
             Vec::new()
         }
     };
@@ -60,6 +61,16 @@ pub fn update(app: &mut App, message: Message) -> Vec<Request> {
     requests.extend(screens::compare::refresh(app));
     requests.extend(look(app));
     requests
+}
+
+fn on_signal(app: &mut App, signal: Signal) {
+    match signal {
+        Signal::Leave => app.quit = Some(Ok(())),
+        // The kernel continues what it ends.
+        _ if matches!(app.signal, Some(Signal::End(_))) => {}
+        // Stopped and continued before either was seen to.
+        signal => app.signal = Some(signal),
+    }
 }
 
 /// Asks for what the screen shows and has not got yet.
@@ -107,10 +118,15 @@ fn on_terminal(app: &mut App, event: TerminalEvent) -> Vec<Request> {
 
 fn on_key(app: &mut App, event: KeyEvent) -> Vec<Request> {
     let key = Key::from(event);
-    let quit = Key::parse("ctrl-c") == Some(key);
     let escape = Key::parse("esc") == Some(key);
-    if quit {
-        return run(app, Command::Quit);
+    // In an editor it is undo, and text can go on being typed.
+    let undo = matches!(app.overlay, Some(Overlay::Editor(_) | Overlay::Second(_)));
+    if key.ctrl {
+        match keymap::command(key, app.screen) {
+            Some(Command::Quit) => return run(app, Command::Quit),
+            Some(Command::Suspend) if !undo => return run(app, Command::Suspend),
+            _ => {}
+        }
     }
     if escape && app.overlay.is_some() {
         overlays::back(app);
@@ -507,6 +523,7 @@ fn export(app: &mut App) -> Vec<Request> {
 fn run(app: &mut App, command: Command) -> Vec<Request> {
     match command {
         Command::Quit => app.quit = Some(Ok(())),
+        Command::Suspend => on_signal(app, Signal::Stop),
         Command::Help => app.overlay = Some(Overlay::Picker(Picker::help(app.screen))),
         Command::Palette => app.overlay = Some(Overlay::Picker(Picker::commands(app.screen))),
         Command::Find => {

@@ -41,6 +41,7 @@
 //! | [`model`] | configuration, sources, weights, tokenizer, the forward pass |
 //! | [`colormap`], [`text`] | values to colours and to a few digits, for the explorer and figures alike |
 //! | [`hooks`] | the table of hook points, the `Hooks` trait, the cache |
+//! | [`files`], [`guard`] | small files that people bring, with a cap; panics of the crates that read what they bring |
 
 pub mod analysis;
 pub mod cli;
@@ -48,6 +49,8 @@ pub mod colormap;
 pub mod engine;
 pub mod error;
 pub mod export;
+pub mod files;
+pub mod guard;
 pub mod hooks;
 pub mod interventions;
 pub mod model;

@@ -42,6 +42,7 @@
 //! | [`colormap`], [`text`] | values to colours and to a few digits, for the explorer and figures alike |
 //! | [`hooks`] | the table of hook points, the `Hooks` trait, the cache |
 //! | [`signals`], [`temporary`], [`threads`] | what the system asks and gives: an end in order, no file left behind, a sentence where there is no thread |
+//! | [`files`], [`guard`] | small files that people bring, with a cap; panics of the crates that read what they bring |
 
 pub mod analysis;
 pub mod cli;
@@ -49,6 +50,8 @@ pub mod colormap;
 pub mod engine;
 pub mod error;
 pub mod export;
+pub mod files;
+pub mod guard;
 pub mod hooks;
 pub mod interventions;
 pub mod model;

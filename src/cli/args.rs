@@ -1,6 +1,5 @@
 //! The arguments that subcommands share: which model, and what to run.
 
-use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use std::sync::Arc;
@@ -10,6 +9,7 @@ use super::what_if::WhatIfArgs;
 use crate::analysis::answer::Answer;
 use crate::colormap::Depth;
 use crate::error::{Error, Result};
+use crate::files;
 use crate::interventions::Interventions;
 use crate::model::{DeviceSpec, DtypeSpec, LoadOptions, Model, Source};
 use crate::run::{Input, Prompt, Run};
@@ -218,18 +218,11 @@ impl PromptArgs {
 /// The text of a file (`-` is standard input) without one newline at its end, which editors and
 /// `echo` put there.
 fn read_prompt(path: &Path) -> Result<String> {
-    let (name, bytes) = if path == Path::new("-") {
-        let mut bytes = Vec::new();
-        (Path::new("standard input"), std::io::stdin().read_to_end(&mut bytes).map(|_| bytes))
+    let mut text = if path == Path::new("-") {
+        files::read_stdin(files::PROMPT)?
     } else {
-        (path, std::fs::read(path))
+        files::read_text(path, files::PROMPT)?
     };
-    let bytes = bytes.map_err(|e| Error::file(name, format!("cannot be read: {e}")))?;
-    let mut text = String::from_utf8(bytes).map_err(|e| {
-        let place = e.utf8_error().valid_up_to();
-        let line = e.as_bytes()[..place].split(|&byte| byte == b'\n').count();
-        Error::file(name, format!("is not UTF-8 text: see byte {place}, in line {line}"))
-    })?;
     if text.ends_with('\n') {
         text.pop();
         if text.ends_with('\r') {

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use clap::{Arg, ArgAction, ArgMatches, Command, FromArgMatches, value_parser};
 
 use crate::error::{Error, Result};
+use crate::files;
 use crate::interventions::{Change, Intervention, Interventions};
 
 /// How the value of a flag becomes a change.
@@ -68,8 +69,7 @@ impl WhatIfArgs {
         }
         let mut list = Interventions::default();
         if let Some(file) = self.file {
-            let text = std::fs::read_to_string(&file)
-                .map_err(|e| Error::file(&file, format!("cannot be read: {e}")))?;
+            let text = files::read_text(&file, files::INTERVENTIONS)?;
             list = Interventions::from_json(&text).map_err(|problem| Error::file(&file, problem))?;
         }
         list.0.extend(self.changes.into_iter().map(Intervention::from));

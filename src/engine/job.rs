@@ -17,6 +17,7 @@ use crate::analysis::logits::{Sampling, Surprise, surprises, surprises_after};
 use crate::analysis::patch::{Patching, Sweep, Swept};
 use crate::error::{Error, Result};
 use crate::export::{self, Destination, Format, figure};
+use crate::files;
 use crate::hooks::{HookFilter, HookName, Hooks};
 use crate::interventions::Interventions;
 use crate::model::{LoadOptions, Model, Progress, Source};
@@ -504,13 +505,12 @@ impl Errand {
                 let said = written.map(|_| format!("wrote {}: {} changes", path.display(), list.0.len()));
                 Event::Exported(said.map_err(|error| error.to_string()))
             }
-            Self::Load(path) => Event::Listed(
-                std::fs::read_to_string(&path)
-                    .map_err(|e| format!("{}: cannot be read: {e}", path.display()))
-                    .and_then(|text| {
-                        Interventions::from_json(&text).map_err(|why| format!("{}: {why}", path.display()))
-                    }),
-            ),
+            Self::Load(path) => {
+                let list = files::read_text(&path, files::INTERVENTIONS).and_then(|text| {
+                    Interventions::from_json(&text).map_err(|problem| Error::file(&path, problem))
+                });
+                Event::Listed(list.map_err(|error| error.to_string()))
+            }
         }
     }
 }

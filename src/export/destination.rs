@@ -5,6 +5,7 @@ use std::io::{self, BufWriter, ErrorKind, Write};
 use std::path::{Path, PathBuf};
 
 use crate::error::{Error, Result};
+use crate::files::{open_at_once, wait_again};
 use crate::temporary::{self, Temporary, TemporaryDirectory};
 
 /// More links than this, one to the next, are a circle.
@@ -159,7 +160,7 @@ fn new_directory(directory: &Path, files: &[(String, String)]) -> Result<()> {
 
 fn place_of(path: &Path) -> io::Result<Place> {
     // Opened but not emptied: this asks for the right to write, and follows links.
-    let (path, permissions) = match open(path) {
+    let (path, permissions) = match open_at_once(OpenOptions::new().write(true), path) {
         Ok(file) => {
             let old = file.metadata()?;
             if !old.is_file() {
@@ -176,28 +177,6 @@ fn place_of(path: &Path) -> io::Result<Place> {
     // Made and removed at once, so that nothing is left behind when the run is interrupted.
     Temporary::new(directory_of(&path))?;
     Ok(Place::Replace(path, permissions))
-}
-
-/// Opens what is there for writing, without waiting for the reader of a pipe.
-fn open(path: &Path) -> io::Result<File> {
-    let mut options = OpenOptions::new();
-    #[cfg(unix)]
-    std::os::unix::fs::OpenOptionsExt::custom_flags(&mut options, nix::fcntl::OFlag::O_NONBLOCK.bits());
-    options.write(true).open(path)
-}
-
-/// From now on writing waits for a reader that is slow.
-#[cfg(unix)]
-fn wait_again(file: &File) -> io::Result<()> {
-    use nix::fcntl::{FcntlArg, OFlag, fcntl};
-    let flags = OFlag::from_bits_retain(fcntl(file, FcntlArg::F_GETFL)?);
-    fcntl(file, FcntlArg::F_SETFL(flags - OFlag::O_NONBLOCK))?;
-    Ok(())
-}
-
-#[cfg(not(unix))]
-fn wait_again(_: &File) -> io::Result<()> {
-    Ok(())
 }
 
 #[cfg(unix)]

@@ -1,5 +1,6 @@
 //! A GPT-2: where it comes from, its weights and tokenizer, and the forward pass.
 
+mod archive;
 mod config;
 mod device;
 mod gpt2;

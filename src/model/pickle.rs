@@ -4,21 +4,29 @@
 //! a description, what it does not need to say is passed over, and what makes no sense is refused.
 
 use std::collections::HashMap;
-use std::fs::File;
-use std::io::{BufReader, Read};
+use std::io::Read;
 use std::path::{Path, PathBuf};
 
 use candle_core::{DType, Device, Error, Result, Tensor};
-use zip::ZipArchive;
 
-/// More than any state dict's description takes.
-const LONGEST_PICKLE: u64 = 1 << 26;
+use super::archive::Directory;
+
+// Some ten times what the description of the largest state dict takes. No operation adds more than
+// one value, one place on the stack, one mark and one slot of the memo, so that their number bounds all
+// of these.
+const LONGEST_PICKLE: u64 = 1 << 24;
+const MOST_OPERATIONS: usize = 1 << 20;
+
+/// Names of tensors and storages are shorter, tensors have fewer dimensions.
+const LONGEST_NAME: usize = 512;
+const MOST_DIMENSIONS: usize = 8;
 
 /// The tensors of a checkpoint, read one by one when asked for.
 #[derive(Debug)]
 pub struct Archive {
     path: PathBuf,
-    /// The archive's one directory.
+    directory: Directory,
+    /// The folder in the archive that all is in.
     prefix: String,
     entries: HashMap<String, Entry>,
 }
@@ -35,16 +43,15 @@ struct Entry {
 
 impl Archive {
     pub fn open(path: &Path) -> Result<Self> {
-        let mut zip = open(path)?;
-        let mut names = zip.file_names().filter_map(std::result::Result::ok);
-        let prefix = names.find_map(|name| Some(name.strip_suffix("data.pkl")?.to_owned()));
-        drop(names);
+        let directory = Directory::read(path)?;
+        let prefix = directory.names().filter_map(|name| name.strip_suffix("data.pkl")).min();
         let prefix = prefix.ok_or_else(|| bad("it holds no data.pkl, so it is no PyTorch checkpoint"))?;
+        let prefix = prefix.to_owned();
         let mut pickle = Vec::new();
-        let member = zip.by_name(&format!("{prefix}data.pkl")).map_err(|e| bad(e.to_string()))?;
-        member.take(LONGEST_PICKLE).read_to_end(&mut pickle)?;
-        let entries = Machine::new(&pickle).run().ok_or_else(|| bad("its data.pkl is damaged"))?;
-        Ok(Self { path: path.into(), prefix, entries })
+        let (member, _) = directory.open(path, &format!("{prefix}data.pkl"))?;
+        member.take(LONGEST_PICKLE + 1).read_to_end(&mut pickle)?;
+        let entries = Machine::new(&pickle).run()?;
+        Ok(Self { path: path.into(), directory, prefix, entries })
     }
 
     pub fn dtype(&self, name: &str) -> Option<DType> {
@@ -67,11 +74,10 @@ impl Archive {
         let size = dtype.size_in_bytes();
         let n_bytes = shape.iter().try_fold(size, |n, &d| n.checked_mul(d));
         let start = offset.checked_mul(size);
-        let mut zip = open(&self.path)?;
-        let member = format!("{}data/{storage}", self.prefix);
-        let mut member = zip.by_name(&member).map_err(|e| bad(e.to_string()))?;
+        let (mut member, n_stored) =
+            self.directory.open(&self.path, &format!("{}data/{storage}", self.prefix))?;
         let (Some(n_bytes), Some(start)) = (n_bytes, start) else { return Err(bad("it has no such size")) };
-        if start.checked_add(n_bytes).is_none_or(|end| end as u64 > member.size()) {
+        if start.checked_add(n_bytes).is_none_or(|end| end as u64 > n_stored) {
             return Err(bad("it ends after its storage"));
         }
         std::io::copy(&mut member.by_ref().take(start as u64), &mut std::io::sink())?;
@@ -88,12 +94,6 @@ impl Archive {
         let axes: Vec<usize> = (0..shape.len()).rev().collect();
         Tensor::from_raw_buffer(&bytes, *dtype, &reversed, &Device::Cpu)?.permute(axes)?.contiguous()
     }
-}
-
-fn open(path: &Path) -> Result<ZipArchive<BufReader<File>>> {
-    let file = BufReader::new(File::open(path)?);
-    ZipArchive::new(file)
-        .map_err(|e| bad(format!("{e}; before PyTorch 1.6 these were no zip archives, and are not read")))
 }
 
 fn bad(problem: impl Into<String>) -> Error {
@@ -116,11 +116,11 @@ fn strides<'a>(shape: impl DoubleEndedIterator<Item = &'a usize>) -> Vec<usize> 
 type Id = usize;
 
 /// What a pickle builds, as far as it tells of tensors.
-enum Value {
+enum Value<'a> {
     Int(i64),
-    Text(String),
+    Text(&'a str),
     /// A function or class by module and name.
-    Global(String, String),
+    Global(&'a str, &'a str),
     Tuple(Vec<Id>),
     Dict(Vec<(Id, Id)>),
     /// A function and its arguments, not called.
@@ -134,25 +134,41 @@ enum Value {
 /// place, so that none is copied and no depth is too deep.
 struct Machine<'a> {
     pickle: &'a [u8],
-    values: Vec<Value>,
+    values: Vec<Value<'a>>,
     stack: Vec<Id>,
     /// Heights of the stack at each open mark.
     marks: Vec<usize>,
     memo: HashMap<u32, Id>,
 }
 
-// `None` throughout: the pickle makes no sense.
+// `None` throughout, but for `run`: the pickle makes no sense.
 impl<'a> Machine<'a> {
     fn new(pickle: &'a [u8]) -> Self {
         Self { pickle, values: Vec::new(), stack: Vec::new(), marks: Vec::new(), memo: HashMap::new() }
     }
 
     /// The tensors of the state dict that the pickle describes.
-    fn run(mut self) -> Option<HashMap<String, Entry>> {
-        while self.step()? {}
+    fn run(mut self) -> Result<HashMap<String, Entry>> {
+        let damaged = || bad("its data.pkl is damaged");
+        if self.pickle.len() as u64 > LONGEST_PICKLE {
+            return Err(bad("its data.pkl is longer than that of any checkpoint"));
+        }
+        let mut operations = 0;
+        while self.step().ok_or_else(damaged)? {
+            operations += 1;
+            if operations > MOST_OPERATIONS {
+                return Err(bad("its data.pkl describes more than any checkpoint holds"));
+            }
+        }
+        self.tensors().ok_or_else(damaged)
+    }
+
+    fn tensors(&self) -> Option<HashMap<String, Entry>> {
         let Value::Dict(items) = self.value(*self.stack.last()?) else { return None };
         let named = |&(name, value): &(Id, Id)| match self.value(name) {
-            Value::Text(name) => Some((name.clone(), self.tensor(value)?)),
+            Value::Text(name) if name.len() <= LONGEST_NAME => {
+                Some(((*name).to_owned(), self.tensor(value)?))
+            }
             _ => None,
         };
         Some(items.iter().filter_map(named).collect())
@@ -206,7 +222,7 @@ impl<'a> Machine<'a> {
             }
             b'X' => {
                 let n = self.u32()? as usize;
-                let text = std::str::from_utf8(self.take(n)?).ok()?.to_owned();
+                let text = std::str::from_utf8(self.take(n)?).ok()?;
                 self.push(Value::Text(text));
             }
             b'G' => {
@@ -277,13 +293,13 @@ impl<'a> Machine<'a> {
         self.array().map(u32::from_le_bytes)
     }
 
-    fn line(&mut self) -> Option<String> {
+    fn line(&mut self) -> Option<&'a str> {
         let n = self.pickle.iter().position(|&byte| byte == b'\n')?;
         let line = self.take(n + 1)?;
-        Some(String::from_utf8_lossy(&line[..n]).into_owned())
+        std::str::from_utf8(&line[..n]).ok()
     }
 
-    fn push(&mut self, value: Value) {
+    fn push(&mut self, value: Value<'a>) {
         self.stack.push(self.values.len());
         self.values.push(value);
     }
@@ -308,12 +324,12 @@ impl<'a> Machine<'a> {
         items.len().is_multiple_of(2).then_some(())
     }
 
-    fn value(&self, id: Id) -> &Value {
+    fn value(&self, id: Id) -> &Value<'a> {
         &self.values[id]
     }
 
     fn is_global(&self, id: Id, module: &str, name: &str) -> bool {
-        matches!(self.value(id), Value::Global(m, n) if m == module && n == name)
+        matches!(self.value(id), Value::Global(m, n) if *m == module && *n == name)
     }
 
     fn tuple(&self, id: Id) -> Option<&[Id]> {
@@ -325,7 +341,11 @@ impl<'a> Machine<'a> {
     }
 
     fn sizes(&self, id: Id) -> Option<Vec<usize>> {
-        self.tuple(id)?.iter().map(|&id| self.size(id)).collect()
+        let sizes = self.tuple(id)?;
+        if sizes.len() > MOST_DIMENSIONS {
+            return None;
+        }
+        sizes.iter().map(|&id| self.size(id)).collect()
     }
 
     /// The tensor that a call rebuilds; `None` for anything else.
@@ -357,7 +377,10 @@ impl<'a> Machine<'a> {
         let (Value::Global(_, class), Value::Text(key)) = (self.value(*class), self.value(*key)) else {
             return None;
         };
-        let dtype = match class.as_str() {
+        if key.len() > LONGEST_NAME {
+            return None;
+        }
+        let dtype = match *class {
             "FloatStorage" => DType::F32,
             "DoubleStorage" => DType::F64,
             "HalfStorage" => DType::F16,
@@ -365,7 +388,7 @@ impl<'a> Machine<'a> {
             _ => return None, // no weights: a mask
         };
         Some(Entry {
-            storage: key.clone(),
+            storage: (*key).to_owned(),
             dtype,
             offset: self.size(*offset)?,
             shape: self.sizes(*shape)?,
@@ -390,8 +413,9 @@ mod tests {
 
     fn pickle() -> Vec<u8> {
         let mut bytes = Vec::new();
-        let mut zip = open(&fixture()).unwrap();
-        zip.by_name("pytorch_model/data.pkl").unwrap().read_to_end(&mut bytes).unwrap();
+        let directory = Directory::read(&fixture()).unwrap();
+        let (mut member, _) = directory.open(&fixture(), "pytorch_model/data.pkl").unwrap();
+        member.read_to_end(&mut bytes).unwrap();
         bytes
     }
 
@@ -440,6 +464,67 @@ mod tests {
         let entries = Machine::new(&pickle()).run().unwrap();
         let wte = entries.iter().find(|(name, _)| name.ends_with("wte.weight")).unwrap().1;
         assert_eq!((wte.dtype, &wte.shape[..]), (DType::F32, &[97, 48][..]));
+    }
+
+    /// Every operation that can be had for ever, at the least bytes.
+    #[test]
+    fn no_operation_is_repeated_without_end() {
+        let said = |start: &[u8], again: &dyn Fn(u32) -> Vec<u8>| {
+            let pickle: Vec<u8> = (0..=MOST_OPERATIONS as u32).flat_map(again).collect();
+            Machine::new(&[start, &pickle].concat()).run().unwrap_err().to_string()
+        };
+        let slot = |op: u8, n: u32| [&[op][..], &n.to_le_bytes()].concat();
+        let repeated: [(&[u8], &dyn Fn(u32) -> Vec<u8>); 18] = [
+            (b"", &|_| b"]".to_vec()),
+            (b"", &|_| b"(".to_vec()),
+            (b"", &|_| b"(]".to_vec()),
+            (b"", &|_| b"}".to_vec()),
+            (b"", &|_| b")".to_vec()),
+            (b"", &|_| b"K\0".to_vec()),
+            (b"", &|_| b"X\0\0\0\0".to_vec()),
+            (b"", &|_| b"c\n\n".to_vec()),
+            (b"", &|_| vec![0x8a, 0]),
+            (b"]", &|_| b"q\0".to_vec()),
+            (b"]", &|n| slot(b'r', n)),
+            (b"]q\0", &|_| b"h\0".to_vec()),
+            (b"]r\0\0\0\0", &|_| slot(b'j', 0)),
+            (b"]", &|_| vec![0x85]),
+            (b"]", &|_| b"Q".to_vec()),
+            (b"}", &|_| b"NNs".to_vec()),
+            (b"}", &|_| b"(NNNNu".to_vec()),
+            (b"]", &|_| b"(NNNNt".to_vec()),
+        ];
+        for (start, again) in repeated {
+            let said = said(start, again);
+            assert!(said.contains("more than any checkpoint"), "{:?}: {said}", again(0));
+        }
+        let long = vec![b']'; LONGEST_PICKLE as usize + 1];
+        assert!(Machine::new(&long).run().unwrap_err().to_string().contains("longer than"));
+    }
+
+    /// What is described once and named often is not copied each time.
+    #[test]
+    fn names_and_shapes_have_bounds() {
+        let text = |text: &str| [b"X", &(text.len() as u32).to_le_bytes()[..], text.as_bytes()].concat();
+        let tensors = |name: &str, key: &str, shape: &[u8]| {
+            let pickle = [
+                b"}(".to_vec(),
+                text(name),
+                b"ctorch._utils\n_rebuild_tensor_v2\n((N".to_vec(),
+                b"ctorch\nFloatStorage\n".to_vec(),
+                text(key),
+                b"tQK\0".to_vec(),
+                shape.to_vec(),
+                shape.to_vec(),
+                b"tRu.".to_vec(),
+            ];
+            Machine::new(&pickle.concat()).run().unwrap().len()
+        };
+        assert_eq!(tensors("w", "0", b"(K\x01t"), 1);
+        let long = "x".repeat(LONGEST_NAME + 1);
+        assert_eq!(tensors(&long, "0", b"(K\x01t"), 0);
+        assert_eq!(tensors("w", &long, b"(K\x01t"), 0);
+        assert_eq!(tensors("w", "0", &[b"(".to_vec(), b"K\x01".repeat(9), b"t".to_vec()].concat()), 0);
     }
 
     proptest! {

@@ -1,18 +1,42 @@
 //! Text to token ids and back, with every byte of a token at hand.
 
+mod components;
+
 use std::collections::HashMap;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 
 use serde_json::{Value, json};
+use tokenizers::pattern::Invert;
+use tokenizers::pre_tokenizers::split::SplitPattern;
+use tokenizers::{Model, OffsetType, PreTokenizedString, PreTokenizer, PreTokenizerWrapper};
 use unicode_width::UnicodeWidthChar;
 
+use self::components::{Bounds, short};
 use crate::error::{Error, Result};
+use crate::files;
+use crate::guard::guard;
+
+/// The bytes of a text, counted as if each step made it as long as it can. The regex of byte-level BPE
+/// gives up on a million blanks in a row, and the pieces of a text take some 400 bytes for each of its.
+const LONGEST_TEXT: usize = 2_000_000;
+/// The bytes of all added tokens, counted likewise.
+const MOST_ADDED: usize = 1 << 23;
+/// Entries, pairs and settings; the largest vocabularies come to two million.
+const MOST_VALUES: usize = 1 << 22;
 
 /// A byte-level BPE tokenizer, or none: a model without one runs on token ids.
 #[derive(Debug, Clone, Default)]
 pub struct Tokenizer {
-    inner: Option<Box<tokenizers::Tokenizer>>,
+    inner: Option<Box<Inner>>,
+}
+
+#[derive(Debug, Clone)]
+struct Inner {
+    tokenizer: tokenizers::Tokenizer,
+    bounds: Bounds,
+    /// For errors.
+    file: PathBuf,
 }
 
 impl Tokenizer {
@@ -26,14 +50,9 @@ impl Tokenizer {
     /// # Errors
     /// [`Error::File`] when it is no byte-level BPE tokenizer.
     pub fn from_json(json: &[u8], path: &Path) -> Result<Self> {
-        let bad = |problem: String| not_a_tokenizer(path, &problem);
-        let mut json: Value = serde_json::from_slice(json).map_err(|e| bad(e.to_string()))?;
-        check(&json).map_err(bad)?;
-        // A prompt is run whole and alone, whatever the tokenizer was saved with.
-        for setting in ["truncation", "padding"] {
-            json[setting] = Value::Null;
-        }
-        Self::from_value(json).map_err(bad)
+        parse(json)
+            .and_then(|json| Self::from_value(json, path))
+            .map_err(|problem| not_a_tokenizer(path, &problem))
     }
 
     /// Reads GPT-2's original pair of files.
@@ -41,31 +60,34 @@ impl Tokenizer {
     /// # Errors
     /// [`Error::File`] when either cannot be read.
     pub fn from_vocab_and_merges(vocab: &Path, merges: &Path) -> Result<Self> {
-        let read = |path| {
-            let unreadable = |e| Error::file(path, format!("cannot be read: {e}"));
-            std::fs::read_to_string(path).map_err(unreadable)
-        };
-        let pieces: Value =
-            serde_json::from_str(&read(vocab)?).map_err(|e| not_a_tokenizer(vocab, &e.to_string()))?;
-        check_vocab(&pieces).map_err(|problem| not_a_tokenizer(vocab, &problem))?;
-        let text = read(merges)?;
+        let bad = |path| move |problem: String| not_a_tokenizer(path, &problem);
+        let pieces = parse(&files::read(vocab, files::TOKENIZER)?).map_err(bad(vocab))?;
+        components::vocab(&pieces).map_err(bad(vocab))?;
+        let text = files::read_text(merges, files::TOKENIZER)?;
+        refuse_many(text.lines().count()).map_err(bad(merges))?;
         let pairs: Value = text.lines().filter(|line| !line.starts_with("#version")).collect();
-        check_merges(&pairs, &pieces).map_err(|problem| not_a_tokenizer(merges, &problem))?;
+        components::merges(&pairs, &pieces).map_err(bad(merges))?;
         let byte_level = json!({
             "type": "ByteLevel", "add_prefix_space": false, "trim_offsets": true, "use_regex": true
         });
         let json = json!({
             "version": "1.0",
             "pre_tokenizer": byte_level,
-            "decoder": byte_level,
             "model": { "type": "BPE", "vocab": pieces, "merges": pairs },
         });
-        Self::from_value(json).map_err(|problem| not_a_tokenizer(vocab, &problem))
+        Self::from_value(json, vocab).map_err(bad(vocab))
     }
 
-    fn from_value(json: Value) -> Result<Self, String> {
-        let inner = serde_json::from_value(json).map_err(|e| e.to_string())?;
-        Ok(Self { inner: Some(Box::new(inner)) })
+    fn from_value(mut json: Value, file: &Path) -> Result<Self, String> {
+        let bounds = components::check(&json)?;
+        check_added(&json["added_tokens"], bounds.growth)?;
+        // A prompt is run whole, alone and each time alike, whatever the tokenizer was saved with.
+        for setting in ["truncation", "padding", "post_processor", "decoder"] {
+            json[setting] = Value::Null;
+        }
+        json["model"]["dropout"] = Value::Null;
+        let tokenizer = guard(|| serde_json::from_value(json))?.map_err(|e| e.to_string())?;
+        Ok(Self { inner: Some(Box::new(Inner { tokenizer, bounds, file: file.into() })) })
     }
 
     pub fn is_some(&self) -> bool {
@@ -82,10 +104,19 @@ impl Tokenizer {
                 "this model has no tokenizer: give token ids (--token-ids 1,2,3) in place of text",
             ));
         };
-        let encoding = inner
-            .encode_fast(text, false)
-            .map_err(|e| Error::usage(format!("the prompt cannot be tokenized: {e}")))?;
-        Ok(encoding.get_ids().to_vec())
+        if text.len().saturating_mul(inner.bounds.growth) > LONGEST_TEXT {
+            return Err(Error::usage(format!(
+                "the prompt is too long to be tokenized: {} bytes, which can become {} times as many on the way; \
+                 give less text or token ids (--token-ids)",
+                text.len(),
+                inner.bounds.growth
+            )));
+        }
+        guard(|| inner.encode(text).map_err(|e| e.to_string())).flatten().map_err(|problem| {
+            let problem = short(&problem);
+            let problem = format!("cannot tokenize this prompt ({problem}); give token ids (--token-ids)");
+            Error::file(&inner.file, problem)
+        })
     }
 
     /// The one token that `text` is; blanks may be written as [`visible`] shows them (`·dog`).
@@ -120,8 +151,8 @@ impl Tokenizer {
     /// The bytes that a token stands for; `None` for an id the tokenizer does not know.
     pub fn bytes(&self, id: u32) -> Option<Vec<u8>> {
         let inner = self.inner.as_ref()?;
-        let piece = inner.id_to_token(id)?;
-        if inner.get_added_tokens_decoder().contains_key(&id) {
+        let piece = inner.tokenizer.id_to_token(id)?;
+        if inner.tokenizer.get_added_vocabulary().get_added_tokens_decoder().contains_key(&id) {
             return Some(piece.into_bytes());
         }
         let mut bytes = Vec::with_capacity(piece.len());
@@ -149,52 +180,65 @@ impl Tokenizer {
     }
 }
 
-fn not_a_tokenizer(path: &Path, problem: &str) -> Error {
-    Error::file(
-        path,
-        format!("is not a byte-level BPE tokenizer ({problem}); fetch it anew or remove it to use token ids"),
-    )
-}
+impl Inner {
+    /// What `tokenizers` does, but for the regexes: where one gives up, so does this. There the rest of
+    /// the text would become one piece, and nobody would know.
+    fn encode(&self, text: &str) -> tokenizers::Result<Vec<u32>> {
+        let tokenizer = &self.tokenizer;
+        let mut pieces =
+            tokenizer.get_added_vocabulary().extract_and_normalize(tokenizer.get_normalizer(), text);
+        if let Some(step) = tokenizer.get_pre_tokenizer() {
+            self.pre_tokenize(step, &mut pieces)?;
+        }
+        pieces.tokenize(|piece| tokenizer.get_model().tokenize(piece.get()))?;
+        Ok(pieces.into_encoding(None, 0, OffsetType::None)?.get_ids().to_vec())
+    }
 
-/// Refuses a `tokenizer.json` that is none, above all where the `tokenizers` crate would panic.
-fn check(json: &Value) -> Result<(), String> {
-    let model = &json["model"];
-    match model["type"].as_str() {
-        Some("BPE") | None => {}
-        Some(other) => return Err(format!("model.type is `{other}`")),
-    }
-    if model["continuing_subword_prefix"].as_str().is_some_and(|prefix| !prefix.is_empty()) {
-        return Err("model.continuing_subword_prefix is set".into());
-    }
-    if json["normalizer"].to_string().contains("Precompiled") {
-        return Err("normalizer is precompiled".into());
-    }
-    check_vocab(&model["vocab"])?;
-    check_merges(&model["merges"], &model["vocab"])
-}
-
-fn check_vocab(vocab: &Value) -> Result<(), String> {
-    let vocab = vocab.as_object().ok_or("the vocabulary is no JSON object")?;
-    match vocab.iter().find(|(_, id)| id.as_u64().is_none_or(|id| u32::try_from(id).is_err())) {
-        Some((piece, id)) => Err(format!("the vocabulary has {id} as the id of `{piece}`")),
-        None => Ok(()),
-    }
-}
-
-/// Each merge, `"a b"` or `["a", "b"]`, takes two pieces of the vocabulary to a third.
-fn check_merges(merges: &Value, vocab: &Value) -> Result<(), String> {
-    let merges = merges.as_array().ok_or("the merges are no list")?;
-    let known = |piece: &str| vocab.get(piece).is_some();
-    for (i, merge) in merges.iter().enumerate() {
-        let pair = match merge {
-            Value::String(line) => line.split_once(' '),
-            pair => pair[0].as_str().zip(pair[1].as_str()),
-        };
-        if !pair.is_some_and(|(a, b)| known(a) && known(b) && known(&format!("{a}{b}"))) {
-            return Err(format!("merge {} is {merge}, which does not join two tokens to a third", i + 1));
+    fn pre_tokenize(
+        &self,
+        step: &PreTokenizerWrapper,
+        pieces: &mut PreTokenizedString,
+    ) -> tokenizers::Result<()> {
+        match step {
+            PreTokenizerWrapper::Sequence(steps) => {
+                steps.as_ref().iter().try_for_each(|step| self.pre_tokenize(step, pieces))
+            }
+            PreTokenizerWrapper::Split(split) => match &split.pattern {
+                SplitPattern::Regex(pattern) => {
+                    let regex = &self.bounds.regexes[pattern];
+                    pieces.split(|_, piece| match split.invert {
+                        false => piece.split(regex, split.behavior),
+                        true => piece.split(Invert(regex), split.behavior),
+                    })
+                }
+                SplitPattern::String(_) => split.pre_tokenize(pieces),
+            },
+            other => other.pre_tokenize(pieces),
         }
     }
-    Ok(())
+}
+
+fn not_a_tokenizer(path: &Path, problem: &str) -> Error {
+    let problem: String = problem.chars().take(200).collect();
+    let way_out = "fetch it anew, or remove it and give token ids (--token-ids)";
+    Error::file(path, format!("is not a byte-level BPE tokenizer ({problem}); {way_out}"))
+}
+
+fn parse(json: &[u8]) -> Result<Value, String> {
+    // Each value in memory takes many times the bytes that it may take here.
+    refuse_many(json.iter().filter(|byte| matches!(byte, b',' | b'[' | b'{')).count())?;
+    serde_json::from_slice(json).map_err(|e| e.to_string())
+}
+
+fn refuse_many(n: usize) -> Result<(), String> {
+    if n > MOST_VALUES { Err(format!("it holds {n} values, more than any")) } else { Ok(()) }
+}
+
+/// These are normalized when they are read.
+fn check_added(tokens: &Value, growth: usize) -> Result<(), String> {
+    let contents = tokens.as_array().into_iter().flatten().filter_map(|token| token["content"].as_str());
+    let bytes = contents.map(|content| content.len().saturating_mul(growth)).fold(0, usize::saturating_add);
+    if bytes > MOST_ADDED { Err("its added tokens are longer than any".into()) } else { Ok(()) }
 }
 
 /// Bytes with nothing invisible left in them: space `·`, newline `↵`, tab `⇥`; control characters,

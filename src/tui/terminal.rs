@@ -74,11 +74,7 @@ pub fn run(options: Options) -> Result<()> {
 /// # Errors
 /// [`Error::Usage`] when there is no terminal to take, or it goes away.
 pub fn with_terminal<T>(mouse: bool, body: impl FnOnce(&mut Screen) -> io::Result<T>) -> Result<T> {
-    let hook = std::panic::take_hook();
-    std::panic::set_hook(Box::new(move |info| {
-        leave();
-        hook(info);
-    }));
+    crate::guard::on_panic(|_| leave());
     let done = enter(mouse).and_then(|mut terminal| body(&mut terminal));
     leave();
     done.map_err(|e| {

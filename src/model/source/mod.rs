@@ -12,6 +12,7 @@ use candle_core::{DType, Device};
 
 use super::{Config, DeviceSpec, DtypeSpec, Gpt2, Model, Provenance, Tokenizer, WeightBytes, Weights};
 use crate::error::{Error, Result};
+use crate::files::{CONFIGURATION, INDEX, TOKENIZER, read};
 
 /// What `--model` names.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -205,7 +206,7 @@ impl ModelFiles {
                 "has no config.json, so it is not a model in Hugging Face's layout",
             ));
         };
-        Config::from_json(&read(&config)?, &config)?; // refuse another architecture before its weights are fetched
+        Config::from_json(&read(&config, CONFIGURATION)?, &config)?; // refuse another architecture before its weights are fetched
         let weights = if let Some(file) = find("model.safetensors")? {
             WeightFiles::Safetensors(vec![file])
         } else if let Some(index) = find("model.safetensors.index.json")? {
@@ -241,7 +242,7 @@ impl ModelFiles {
     }
 
     fn open(&self, device: &Device, dtype: DType) -> Result<(Config, Weights)> {
-        let config = Config::from_json(&read(&self.config)?, &self.config)?;
+        let config = Config::from_json(&read(&self.config, CONFIGURATION)?, &self.config)?;
         let weights = match &self.weights {
             WeightFiles::Safetensors(files) => Weights::open_safetensors(files, device, dtype)?,
             WeightFiles::Pickle(file) => Weights::open_pickle(file, device, dtype)?,
@@ -251,22 +252,18 @@ impl ModelFiles {
 
     fn tokenizer(&self) -> Result<Tokenizer> {
         match &self.tokenizer {
-            TokenizerFiles::Json(file) => Tokenizer::from_json(&read(file)?, file),
+            TokenizerFiles::Json(file) => Tokenizer::from_json(&read(file, TOKENIZER)?, file),
             TokenizerFiles::VocabAndMerges(vocab, merges) => Tokenizer::from_vocab_and_merges(vocab, merges),
             TokenizerFiles::None => Ok(Tokenizer::none()),
         }
     }
 }
 
-fn read(path: &Path) -> Result<Vec<u8>> {
-    std::fs::read(path).map_err(|e| Error::file(path, format!("cannot be read: {e}")))
-}
-
 /// The shards that a `model.safetensors.index.json` lists, each once, in order of name.
 fn shard_names(index: &Path) -> Result<Vec<String>> {
     let bad = |what: &str| Error::file(index, format!("{what}; fetch it anew"));
     let json: serde_json::Value =
-        serde_json::from_slice(&read(index)?).map_err(|e| bad(&format!("is not JSON ({e})")))?;
+        serde_json::from_slice(&read(index, INDEX)?).map_err(|e| bad(&format!("is not JSON ({e})")))?;
     let map = json.get("weight_map").and_then(|m| m.as_object());
     let map = map.ok_or_else(|| bad("has no `weight_map`"))?;
     let mut names = Vec::new();

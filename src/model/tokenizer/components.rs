@@ -1,0 +1,231 @@
+//! What of a `tokenizer.json` is let in: the components that are known, each with a bound on how much
+//! longer it can make a text. What is not listed here is refused by name.
+
+use std::collections::HashMap;
+
+use fancy_regex::{Regex, RegexBuilder};
+use serde_json::Value;
+
+/// Regexes of real tokenizers are a few hundred bytes long.
+const LONGEST_REGEX: usize = 2048;
+/// Compiled, for each part of it that needs no going back.
+const LARGEST_REGEX: usize = 1 << 20;
+const MOST_STEPS: usize = 64;
+/// No step of real tokenizers, nor all of them together, comes near.
+const MOST_GROWTH: usize = 1 << 12;
+/// Of names such as `<unk>` and `</w>`.
+const LONGEST_NAME: usize = 64;
+
+/// What running a tokenizer takes beside itself.
+#[derive(Debug, Clone)]
+pub struct Bounds {
+    /// How many times as many bytes a text can have on the way to its tokens.
+    pub growth: usize,
+    /// The regexes that it splits at.
+    pub regexes: HashMap<String, Regex>,
+}
+
+/// Checks all components.
+///
+/// # Errors
+/// What is not known, or has no bound, in a few words.
+pub fn check(json: &Value) -> Result<Bounds, String> {
+    let mut bounds = Bounds { growth: 1, regexes: HashMap::new() };
+    for step in steps(&json["normalizer"], "normalizers")? {
+        bounds.growth = bounds.growth.saturating_mul(normalizer(step)?);
+    }
+    for step in steps(&json["pre_tokenizer"], "pretokenizers")? {
+        bounds.growth = bounds.growth.saturating_mul(pre_tokenizer(step, &mut bounds.regexes)?);
+    }
+    if bounds.growth > MOST_GROWTH {
+        return Err(format!("it can make a text {} times as long", bounds.growth));
+    }
+    for step in steps(&json["post_processor"], "processors")? {
+        post_processor(step)?;
+    }
+    for step in steps(&json["decoder"], "decoders")? {
+        decoder(step)?;
+    }
+    model(&json["model"])?;
+    Ok(bounds)
+}
+
+/// A component, or those of a sequence one after the other.
+fn steps<'a>(component: &'a Value, list: &str) -> Result<Vec<&'a Value>, String> {
+    if component.is_null() {
+        return Ok(Vec::new());
+    }
+    if component["type"] != "Sequence" {
+        return Ok(vec![component]);
+    }
+    let parts = component[list].as_array().ok_or_else(|| format!("a Sequence has no list of {list}"))?;
+    let mut all = Vec::new();
+    for part in parts {
+        all.extend(steps(part, list)?);
+        if all.len() > MOST_STEPS {
+            return Err(format!("it has more than {MOST_STEPS} {list}"));
+        }
+    }
+    Ok(all)
+}
+
+// Bytes, at worst: the growth of Unicode's forms is in UAX #15, of lowercase from two bytes to three.
+fn normalizer(step: &Value) -> Result<usize, String> {
+    Ok(match kind(step) {
+        "Nmt" | "Strip" | "StripAccents" => 1,
+        "ByteLevel" | "Lowercase" => 2,
+        "NFC" | "NFD" => 3,
+        "NFKC" | "NFKD" => 11,
+        // Blanks around each Chinese character, NFD, lowercase.
+        "BertNormalizer" => 2 * 3 * 2,
+        "Prepend" => 1 + text(step, "prepend")?.len(),
+        "Replace" => {
+            let shortest = shortest_match(&step["pattern"])?;
+            text(step, "content")?.len().div_ceil(shortest).max(1)
+        }
+        "Precompiled" => return Err("its normalizer is precompiled, which is not known here".into()),
+        other => return Err(unknown("normalizer", other)),
+    })
+}
+
+fn pre_tokenizer(step: &Value, regexes: &mut HashMap<String, Regex>) -> Result<usize, String> {
+    Ok(match kind(step) {
+        "BertPreTokenizer" | "CharDelimiterSplit" | "Digits" | "Punctuation" | "UnicodeScripts"
+        | "Whitespace" | "WhitespaceSplit" => 1,
+        "FixedLength" => {
+            if step["length"] == 0 {
+                return Err("its pre_tokenizer cuts into pieces of no length".into());
+            }
+            1
+        }
+        "Split" => {
+            if let Some(pattern) = step["pattern"]["Regex"].as_str() {
+                regexes.insert(pattern.to_owned(), regex(pattern)?);
+            }
+            1
+        }
+        // A blank before each piece, then two bytes for each one.
+        "ByteLevel" => 2 * if step["add_prefix_space"] == true { 2 } else { 1 },
+        // In place of each blank, and before each piece.
+        "Metaspace" => 2 * text(step, "replacement")?.len().max(1),
+        other => return Err(unknown("pre_tokenizer", other)),
+    })
+}
+
+// These two are not run: a prompt gets no special tokens, and tokens are shown byte by byte.
+
+fn post_processor(step: &Value) -> Result<(), String> {
+    match kind(step) {
+        "BertProcessing" | "ByteLevel" | "RobertaProcessing" | "TemplateProcessing" => Ok(()),
+        other => Err(unknown("post_processor", other)),
+    }
+}
+
+fn decoder(step: &Value) -> Result<(), String> {
+    match kind(step) {
+        "BPEDecoder" | "ByteFallback" | "ByteLevel" | "CTC" | "Fuse" | "Metaspace" | "Replace" | "Strip"
+        | "WordPiece" => Ok(()),
+        other => Err(unknown("decoder", other)),
+    }
+}
+
+fn model(model: &Value) -> Result<(), String> {
+    // Files from before there were others do not say.
+    match model["type"].as_str() {
+        Some("BPE") | None => bpe(model),
+        Some(other) => Err(format!("model.type is `{}`", short(other))),
+    }
+}
+
+fn bpe(model: &Value) -> Result<(), String> {
+    if model["continuing_subword_prefix"].as_str().is_some_and(|prefix| !prefix.is_empty()) {
+        return Err("model.continuing_subword_prefix is set".into());
+    }
+    for name in ["unk_token", "end_of_word_suffix"] {
+        if model[name].as_str().is_some_and(|text| text.len() > LONGEST_NAME) {
+            return Err(format!("model.{name} is longer than {LONGEST_NAME} bytes"));
+        }
+    }
+    vocab(&model["vocab"])?;
+    merges(&model["merges"], &model["vocab"])
+}
+
+/// Each piece has an id of its own.
+pub fn vocab(vocab: &Value) -> Result<(), String> {
+    let vocab = vocab.as_object().ok_or("the vocabulary is no JSON object")?;
+    let mut ids = Vec::with_capacity(vocab.len());
+    for (piece, id) in vocab {
+        let whole = id.as_u64().and_then(|id| u32::try_from(id).ok());
+        ids.push(whole.ok_or_else(|| {
+            format!("the vocabulary has {} as the id of `{}`", short(&id.to_string()), short(piece))
+        })?);
+    }
+    ids.sort_unstable();
+    match ids.windows(2).find(|pair| pair[0] == pair[1]) {
+        Some(pair) => Err(format!("the vocabulary has two pieces with the id {}", pair[0])),
+        None => Ok(()),
+    }
+}
+
+/// Each merge, `"a b"` or `["a", "b"]`, takes two pieces of the vocabulary to a third.
+pub fn merges(merges: &Value, vocab: &Value) -> Result<(), String> {
+    let merges = merges.as_array().ok_or("the merges are no list")?;
+    let known = |piece: &str| vocab.get(piece).is_some();
+    for (i, merge) in merges.iter().enumerate() {
+        let pair = match merge {
+            Value::String(line) => line.split_once(' '),
+            pair => pair[0].as_str().zip(pair[1].as_str()),
+        };
+        if !pair.is_some_and(|(a, b)| known(a) && known(b) && known(&format!("{a}{b}"))) {
+            let merge = short(&merge.to_string());
+            return Err(format!("merge {} is {merge}, which does not join two tokens to a third", i + 1));
+        }
+    }
+    Ok(())
+}
+
+fn kind(step: &Value) -> &str {
+    step["type"].as_str().unwrap_or("without a type")
+}
+
+fn text<'a>(step: &'a Value, field: &str) -> Result<&'a str, String> {
+    step[field].as_str().ok_or_else(|| format!("{} has no text as its {field}", short(kind(step))))
+}
+
+fn unknown(component: &str, kind: &str) -> String {
+    format!("its {component} is `{}`, which is not known here", short(kind))
+}
+
+/// The bytes that a pattern matches at the least: some, as it would match between all characters else.
+fn shortest_match(pattern: &Value) -> Result<usize, String> {
+    let shortest = match (pattern["String"].as_str(), pattern["Regex"].as_str()) {
+        (Some(text), _) => Some(text.len()),
+        (None, Some(pattern)) => {
+            regex(pattern)?;
+            // Others can go back so often that they are given up, and what follows is not replaced.
+            let parsed = regex_syntax::parse(pattern);
+            let parsed = parsed
+                .map_err(|_| format!("it replaces by a regex that looks around, `{}`", short(pattern)))?;
+            parsed.properties().minimum_len()
+        }
+        (None, None) => None,
+    };
+    shortest.filter(|&bytes| bytes > 0).ok_or_else(|| "it replaces where there is nothing to match".into())
+}
+
+fn regex(pattern: &str) -> Result<Regex, String> {
+    if pattern.len() > LONGEST_REGEX {
+        return Err(format!("it has a regex of {} bytes, `{}`", pattern.len(), short(pattern)));
+    }
+    let regex = RegexBuilder::new(pattern).delegate_size_limit(LARGEST_REGEX).build();
+    regex.map_err(|_| format!("it has a regex that is none or too large, `{}`", short(pattern)))
+}
+
+/// What is shown of a text that may be very long.
+pub fn short(text: &str) -> String {
+    const MOST: usize = 40;
+    match text.char_indices().nth(MOST) {
+        Some((end, _)) => format!("{}…", &text[..end]),
+        None => text.to_owned(),
+    }
+}

@@ -8,6 +8,7 @@ use serde_json::{Value, json};
 use unicode_width::UnicodeWidthChar;
 
 use crate::error::{Error, Result};
+use crate::text;
 
 /// A byte-level BPE tokenizer, or none: a model without one runs on token ids.
 #[derive(Debug, Clone, Default)]
@@ -197,29 +198,21 @@ fn check_merges(merges: &Value, vocab: &Value) -> Result<(), String> {
     Ok(())
 }
 
-/// Bytes with nothing invisible left in them: space `·`, newline `↵`, tab `⇥`; control characters,
-/// zero-width characters and bytes that are no whole UTF-8 character as `⟨xx⟩`.
+/// Bytes with nothing invisible left in them: space `·`; bytes that are no whole UTF-8 character
+/// `⟨xx⟩`; what is not drawn, or not by itself, as in [`text::plain`].
 pub fn visible(bytes: &[u8]) -> String {
-    use std::fmt::Write;
-    let mut text = String::with_capacity(bytes.len());
+    let mut seen = String::with_capacity(bytes.len());
     for chunk in bytes.utf8_chunks() {
         for c in chunk.valid().chars() {
-            let _ = match c {
-                ' ' => write!(text, "·"),
-                '\n' => write!(text, "↵"),
-                '\t' => write!(text, "⇥"),
-                c if (c as u32) < 0x100 && c.is_control() => write!(text, "⟨{:02x}⟩", c as u32),
-                c if c.is_control() || c.width().unwrap_or(0) == 0 => {
-                    write!(text, "⟨u+{:04x}⟩", c as u32)
-                }
-                c => write!(text, "{c}"),
-            };
+            match c {
+                ' ' => seen.push('·'),
+                c if text::acts(c) || c.width().unwrap_or(0) == 0 => text::push_visible(&mut seen, c),
+                c => seen.push(c),
+            }
         }
-        for byte in chunk.invalid() {
-            let _ = write!(text, "⟨{byte:02x}⟩");
-        }
+        chunk.invalid().iter().for_each(|&byte| text::push_visible(&mut seen, byte.into()));
     }
-    text
+    seen
 }
 
 /// The byte that a character of a byte-level BPE piece stands for (GPT-2's `bytes_to_unicode`,

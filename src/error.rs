@@ -1,29 +1,31 @@
 //! What can go wrong, each as one sentence that names the place, the problem and the way out.
 
+use std::borrow::Cow;
+use std::fmt;
 use std::path::{Path, PathBuf};
+
+use crate::text::{self, brief, plain};
+
+/// A sentence is no longer: what it quotes of files, names and servers may be of any length.
+const LONGEST: usize = 500;
 
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// The question itself cannot be asked: an empty prompt, a token id outside the vocabulary, …
-    #[error("{0}")]
     Usage(String),
 
     /// A hook pattern that names nothing in this model.
-    #[error("no hook is called `{pattern}`{}; `actscope hooks` lists them all", named(.nearest))]
     UnknownHook { pattern: String, nearest: Vec<String> },
 
     /// A file that is not what it should be.
-    #[error("{}: {problem}", .path.display())]
     File { path: PathBuf, problem: String },
 
     /// The model hub did not give what was asked.
-    #[error("{0}")]
     Hub(String),
 
     /// The device or number format asked for is not to be had here.
-    #[error("{0}")]
     Device(String),
 
     /// The system does not give what the program itself needs: a thread, its signals.
@@ -31,16 +33,37 @@ pub enum Error {
     System(String),
 
     /// Stopped on request, between two layers.
-    #[error("cancelled")]
     Cancelled,
 
     /// A worker thread panicked.
-    #[error("a worker of actscope crashed: this is a bug in it, please report it with the lines above")]
     Crashed,
 
     /// An operation of the tensor library failed.
-    #[error("tensor operation failed: {0}")]
     Tensor(#[from] candle_core::Error),
+}
+
+/// One line in which nothing is left that a terminal would obey; a long one loses its middle, so
+/// that the place and the way out stay.
+impl fmt::Display for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let sentence: Cow<str> = match self {
+            Self::Usage(said) | Self::Hub(said) | Self::Device(said) => said.into(),
+            Self::UnknownHook { pattern, nearest } => {
+                format!("no hook is called `{pattern}`{}; `actscope hooks` lists them all", named(nearest))
+                    .into()
+            }
+            Self::File { path, problem } => format!("{}: {problem}", text::path(path)).into(),
+            Self::Cancelled => "cancelled".into(),
+            Self::Crashed => {
+                "a worker of actscope crashed: this is a bug in it, please report it with the lines above"
+                    .into()
+            }
+            Self::Tensor(cause) => format!("tensor operation failed: {cause}").into(),
+        };
+        // What libraries say in lines is one sentence here.
+        let line = sentence.trim_end().replace('\n', " ");
+        f.write_str(&brief(&plain(&line), LONGEST))
+    }
 }
 
 impl Error {
@@ -75,4 +98,36 @@ impl Error {
 
 fn named(names: &[String]) -> String {
     if names.is_empty() { String::new() } else { format!(" (nearest: {})", names.join(", ")) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_error_is_one_line_that_no_terminal_obeys() {
+        assert_eq!(Error::usage("a\nb \u{1b}[2J\u{9b}\u{202e}\n").to_string(), "a b ⟨1b⟩[2J⟨9b⟩⟨u+202e⟩");
+        let said = Error::file("a\nactscope: b", "is\tnone").to_string();
+        assert_eq!(said, "a↵actscope: b: is⇥none");
+        let pattern = "\u{1b}]52;c;\u{7}".into();
+        let said = Error::UnknownHook { pattern, nearest: vec!["\u{9d}".into()] }.to_string();
+        assert!(said.contains("`⟨1b⟩]52;c;⟨07⟩` (nearest: ⟨9d⟩)"), "{said}");
+    }
+
+    #[test]
+    fn a_long_error_keeps_its_ends() {
+        let long = "\u{1b}\u{301}x".repeat(9_999);
+        for error in [
+            Error::usage(format!("no `{long}`; choose another")),
+            Error::Hub(format!("no `{long}`; choose another")),
+            Error::file(&long, "is none; choose another"),
+            Error::file("a", format!("no `{long}`; choose another")),
+        ] {
+            let said = error.to_string();
+            assert!(said.chars().count() <= LONGEST && said.contains('…'), "{said}");
+            assert!(said.ends_with("; choose another"), "{said}");
+        }
+        let said = Error::file(long, "is none").to_string();
+        assert!(said.chars().count() < 160, "{said}");
+    }
 }

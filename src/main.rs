@@ -1,4 +1,3 @@
-use std::io::Write;
 use std::process::ExitCode;
 
 use actscope::cli;
@@ -12,8 +11,7 @@ fn main() -> ExitCode {
     match cli::run(std::env::args_os()) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            // Not `eprintln`, which panics when nobody listens.
-            let _ = writeln!(std::io::stderr(), "{}", cli::report(&error));
+            cli::say(&error);
             ExitCode::from(error.exit_code())
         }
     }

@@ -1,8 +1,101 @@
-//! Text that fits: cut with a mark, wrapped, numbers of a few digits.
+//! Text that is safe to show, and text that fits: nothing in it that a terminal would obey, cut with
+//! a mark, wrapped, numbers of a few digits.
 
+use std::borrow::Cow;
 use std::fmt::Write as _;
+use std::io;
+use std::path::Path;
 
+use serde::Serialize;
 use unicode_width::{UnicodeWidthChar, UnicodeWidthStr};
+
+/// So much of a path is told.
+const PATH: usize = 150;
+
+/// Whether `c` is obeyed rather than drawn: control characters, what turns the direction of text,
+/// separators of lines, and characters that take no room and have no look.
+pub fn acts(c: char) -> bool {
+    matches!(c,
+        '\0'..='\x1f' | '\x7f'..='\u{9f}' | '\u{ad}' | '\u{61c}' | '\u{180e}' | '\u{200b}'..='\u{200f}'
+        | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{feff}' | '\u{fff9}'..='\u{fffb}'
+        | '\u{1d173}'..='\u{1d17a}' | '\u{e0000}'..='\u{e007f}')
+}
+
+/// `text` in one line in which nothing [acts]: newline `↵`, tab `⇥`, others as `⟨1b⟩` and `⟨u+202e⟩`.
+pub fn plain(text: &str) -> Cow<'_, str> {
+    without(text, acts)
+}
+
+/// The same line by line: newlines and tabs stay.
+pub fn plain_lines(text: &str) -> Cow<'_, str> {
+    without(text, |c| acts(c) && c != '\n' && c != '\t')
+}
+
+fn without(text: &str, unwanted: impl Fn(char) -> bool) -> Cow<'_, str> {
+    if !text.contains(&unwanted) {
+        return text.into();
+    }
+    let mut out = String::with_capacity(text.len() + 16);
+    for c in text.chars() {
+        if unwanted(c) { push_visible(&mut out, c) } else { out.push(c) }
+    }
+    out.into()
+}
+
+/// Adds a character that is not drawn as a mark that is.
+pub fn push_visible(text: &mut String, c: char) {
+    let written = match c {
+        '\n' => write!(text, "↵"),
+        '\t' => write!(text, "⇥"),
+        c if (c as u32) < 0x100 => write!(text, "⟨{:02x}⟩", c as u32),
+        c => write!(text, "⟨u+{:04x}⟩", c as u32),
+    };
+    debug_assert!(written.is_ok(), "a String takes everything");
+}
+
+/// At most `n` characters, `…` in place of the middle: paths and sentences end in what matters.
+pub fn brief(text: &str, n: usize) -> Cow<'_, str> {
+    if text.chars().nth(n).is_none() {
+        return text.into();
+    }
+    let (head, tail) = (n / 3, (n - n / 3).saturating_sub(1));
+    let at = |found: Option<(usize, char)>, end| found.map_or(end, |(at, _)| at);
+    let head = at(text.char_indices().nth(head), text.len());
+    let tail = tail.checked_sub(1).map_or(text.len(), |last| at(text.char_indices().nth_back(last), 0));
+    format!("{}…{}", &text[..head], &text[tail..]).into()
+}
+
+/// A path as it is told: [`plain`] and [`brief`].
+pub fn path(path: &Path) -> String {
+    brief(&plain(&path.to_string_lossy()), PATH).into_owned()
+}
+
+/// JSON in which nothing [acts]: such characters are escaped, and read back as they were.
+///
+/// # Panics
+/// For what JSON cannot hold, such as a map whose keys are no strings; plain data is none of it.
+pub fn json(value: &impl Serialize) -> String {
+    struct Escaping;
+    impl serde_json::ser::Formatter for Escaping {
+        fn write_string_fragment<W: io::Write + ?Sized>(
+            &mut self,
+            out: &mut W,
+            mut rest: &str,
+        ) -> io::Result<()> {
+            while let Some((at, c)) = rest.char_indices().find(|(_, c)| acts(*c)) {
+                out.write_all(&rest.as_bytes()[..at])?;
+                for unit in c.encode_utf16(&mut [0; 2]) {
+                    write!(out, "\\u{unit:04x}")?;
+                }
+                rest = &rest[at + c.len_utf8()..];
+            }
+            out.write_all(rest.as_bytes())
+        }
+    }
+    let mut out = Vec::new();
+    value.serialize(&mut serde_json::Serializer::with_formatter(&mut out, Escaping)).expect("plain data");
+    String::from_utf8(out).expect("JSON is text")
+}
 
 /// `text`, cut to `width` columns with `…` where it was longer.
 pub fn fit(text: &str, width: usize) -> String {
@@ -108,6 +201,37 @@ mod tests {
     }
 
     #[test]
+    fn what_would_be_obeyed_is_seen() {
+        assert_eq!(plain("a\u{1b}]52;c\u{7}\r\n\tb\u{9b}\u{7f}"), "a⟨1b⟩]52;c⟨07⟩⟨0d⟩↵⇥b⟨9b⟩⟨7f⟩");
+        assert_eq!(plain_lines("a\n\tb\r"), "a\n\tb⟨0d⟩");
+        for c in
+            "\u{61c}\u{200b}\u{200e}\u{200f}\u{202a}\u{202e}\u{2028}\u{2029}\u{2066}\u{2069}\u{feff}".chars()
+        {
+            assert_eq!(plain(&c.to_string()), format!("⟨u+{:04x}⟩", c as u32));
+        }
+        let drawn = "Zoë, 漢字, e\u{301}, עברית, a\u{a0}b 🙂 ⟨1b⟩";
+        assert!(matches!(plain(drawn), Cow::Borrowed(_)));
+    }
+
+    #[test]
+    fn long_names_lose_their_middle() {
+        assert_eq!(brief("0123456789", 7), "01…6789");
+        assert_eq!(brief("漢字漢字漢", 3), "漢…漢");
+        assert_eq!(brief("0123456", 7), "0123456");
+        assert_eq!([brief("01", 1), brief("01", 0)], ["…", "…"]);
+        let long = Path::new("/").join("a".repeat(2000)).join("b\n.svg");
+        assert!(path(&long).chars().count() == PATH && path(&long).ends_with("/b↵.svg"));
+    }
+
+    #[test]
+    fn json_escapes_what_would_be_obeyed_and_reads_back() {
+        let text = "\u{1b}\u{7f}\u{9b}2J \u{202e}\u{e0041} \"é漢\"\\n";
+        let written = json(&[text]);
+        assert_eq!(written, "[\"\\u001b\\u007f\\u009b2J \\u202e\\udb40\\udc41 \\\"é漢\\\"\\\\n\"]");
+        assert_eq!(serde_json::from_str::<Vec<String>>(&written).unwrap(), [text]);
+    }
+
+    #[test]
     fn short_numbers_keep_what_fits() {
         let shown = |x| short(x, 3);
         assert_eq!(
@@ -122,6 +246,23 @@ mod tests {
         fn fit_never_exceeds(text in "\\PC*", width in 0usize..20) {
             prop_assert!(fit(&text, width).width() <= width);
             prop_assert_eq!(pad(&text, width).width(), width);
+        }
+
+        #[test]
+        fn brief_text_is_its_ends(text in "\\PC{0,40}", n in 1usize..40) {
+            let cut = brief(&text, n);
+            if text.chars().count() <= n {
+                prop_assert_eq!(cut, text);
+            } else {
+                prop_assert!(cut.chars().count() == n && cut.contains('…'));
+            }
+        }
+
+        #[test]
+        fn nothing_acts_in_what_is_shown(text in any::<String>()) {
+            prop_assert!(!plain(&text).contains(acts));
+            prop_assert!(!json(&text).contains(acts));
+            prop_assert_eq!(serde_json::from_str::<String>(&json(&text)).unwrap(), text);
         }
 
         #[test]

@@ -13,6 +13,7 @@ use crate::files;
 use crate::interventions::Interventions;
 use crate::model::{DeviceSpec, DtypeSpec, LoadOptions, Model, Source};
 use crate::run::{Input, Prompt, Run};
+use crate::text;
 
 #[derive(Debug, clap::Args)]
 #[command(next_help_heading = "Model")]
@@ -55,7 +56,7 @@ impl ModelArgs {
     /// Loads the model; downloads show on standard error.
     pub fn load(&self) -> Result<Arc<Model>> {
         let source = self.source();
-        tracing::info!(%source, "loading");
+        tracing::info!(source = %text::plain(&source.to_string()), "loading");
         let bars = Arc::new(Bars::default());
         let model = Model::load(&source, &self.options(), &bars.on_progress());
         bars.clear();

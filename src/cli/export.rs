@@ -8,10 +8,12 @@ use std::str::FromStr;
 use indicatif::BinaryBytes;
 
 use super::args::{DifferenceArgs, InputArgs, ModelArgs};
+use super::output::say;
 use crate::error::{Error, Result};
 use crate::export::{Destination, Export, Format};
 use crate::hooks::HookFilter;
 use crate::run::Run;
+use crate::text;
 
 /// Write the tensors of a run to a file
 ///
@@ -64,7 +66,7 @@ pub fn run(args: Args) -> Result<()> {
     let written = Export::new(&runs, positions, format)?.minus(runs.minus.as_ref()).write(to)?;
     if args.output.as_os_str() != "-" {
         let (tensors, bytes) = (written.tensors, BinaryBytes(written.bytes));
-        eprintln!("actscope: {tensors} tensors, {bytes}, in {}", args.output.display());
+        say(format!("{tensors} tensors, {bytes}, in {}", text::path(&args.output)));
     }
     Ok(())
 }

@@ -25,6 +25,8 @@ mod top;
 mod walk;
 mod what_if;
 
+pub use output::{report, say};
+
 use std::ffi::OsString;
 
 use clap::{Parser, Subcommand};
@@ -35,6 +37,7 @@ use crate::{signals, threads};
 #[derive(Debug, Parser)]
 #[command(
     name = "actscope",
+    bin_name = "actscope", // whatever name it was called by
     version,
     about = "Explore every activation of a GPT-2 in the terminal",
     long_about = "Explore every activation of a GPT-2 in the terminal.\n\n\
@@ -125,19 +128,6 @@ pub fn run(args: impl IntoIterator<Item = OsString>) -> Result<()> {
     }
 }
 
-/// What is shown for an error: one line, and nothing in it that a terminal would obey.
-pub fn report(error: &Error) -> String {
-    let mut line = String::from("actscope: ");
-    for c in error.to_string().trim_end().chars() {
-        match c {
-            '\n' => line.push(' '),
-            c if c.is_control() => line.extend(c.escape_default()),
-            c => line.push(c),
-        }
-    }
-    line
-}
-
 /// What clap says in paragraphs, without the usage that it adds.
 fn sentence(error: &clap::Error) -> String {
     let text = error.render().to_string();
@@ -182,10 +172,5 @@ mod tests {
             "actscope: invalid value 'gpu' for '--device <DEVICE>': give cpu, cuda, cuda:N or metal; \
              --help shows what there is"
         );
-    }
-
-    #[test]
-    fn a_report_is_one_line_that_no_terminal_obeys() {
-        assert_eq!(report(&Error::usage("a\nb \u{1b}[2J\n")), "actscope: a b \\u{1b}[2J");
     }
 }

@@ -1,6 +1,8 @@
-//! Results on standard output: tables for people, JSON for programs.
+//! Everything that is written for people and programs, but for files: results on standard output,
+//! all else on standard error. Nothing that a terminal would obey gets through.
 
-use std::io::IsTerminal;
+use std::fmt::Display;
+use std::io::{IsTerminal, Write};
 use std::path::Path;
 
 use serde::{Serialize, Serializer};
@@ -10,15 +12,49 @@ use crate::analysis::weights::{Ends, Scored};
 use crate::error::Result;
 use crate::export::Destination;
 use crate::model::Model;
-use crate::text::pad;
+use crate::text::{json, pad, plain, plain_lines};
 
 /// Writes `text` to standard output. A reader that has had enough (`| head`) is no error.
 ///
 /// # Errors
 /// [`crate::Error::File`] when it cannot be written.
 pub fn print(text: &str) -> Result<()> {
+    write(&plain_lines(text))
+}
+
+/// The same with the colours of the text; whatever names are in it were made plain before.
+///
+/// # Errors
+/// As [`print`].
+pub fn print_colored(text: &str) -> Result<()> {
+    let mut out = String::with_capacity(text.len());
+    let mut rest = text;
+    while let Some(start) = rest.find("\x1b[") {
+        let (before, code) = rest.split_at(start);
+        let numbers = code[2..].find(|c: char| !c.is_ascii_digit() && c != ';').map_or(code.len(), |n| n + 2);
+        // Only a code that ends in `m` is a colour; of any other, the escape is shown.
+        let end = if code[numbers..].starts_with('m') { numbers + 1 } else { 1 };
+        out += &plain_lines(before);
+        out += &if end == 1 { plain(&code[..1]) } else { code[..end].into() };
+        rest = &code[end..];
+    }
+    write(&(out + &plain_lines(rest)))
+}
+
+fn write(text: &str) -> Result<()> {
     Destination::Stdout.prepare()?.write(|out| out.write_all(text.as_bytes()))?;
     Ok(())
+}
+
+/// Says something on standard error that is no result. Nothing depends on whether anybody hears it.
+pub fn say(sentence: impl Display) {
+    // Not `eprintln`, which panics when nobody listens.
+    let _ = std::io::stderr().write_all(format!("{}\n", report(sentence)).as_bytes());
+}
+
+/// A sentence as it is said: one line.
+pub fn report(sentence: impl Display) -> String {
+    format!("actscope: {}", plain(&sentence.to_string()))
 }
 
 /// Columns of the terminal; where there is none, those of a common one.
@@ -37,8 +73,7 @@ pub fn ending(path: &Path) -> Option<String> {
 /// # Errors
 /// As [`print`].
 pub fn print_json<T: Serialize>(rows: &[T]) -> Result<()> {
-    let rows = rows.iter().map(|row| serde_json::to_string(row).expect("rows are plain data"));
-    let rows: Vec<_> = rows.collect();
+    let rows: Vec<_> = rows.iter().map(json).collect();
     print(&if rows.is_empty() { "[]\n".to_owned() } else { format!("[\n{}\n]\n", rows.join(",\n")) })
 }
 
@@ -47,8 +82,7 @@ pub fn print_json<T: Serialize>(rows: &[T]) -> Result<()> {
 /// # Errors
 /// As [`print`].
 pub fn print_object<T: Serialize>(object: &T) -> Result<()> {
-    let json = serde_json::to_string(object).expect("an object of plain data");
-    print(&format!("{json}\n"))
+    print(&format!("{}\n", json(object)))
 }
 
 /// A token's text in JSON: bytes that are no UTF-8 become `U+FFFD`.
@@ -118,7 +152,7 @@ impl Table {
 
     /// A cell for each column.
     pub fn row(&mut self, cells: impl IntoIterator<Item = String>) {
-        self.rows.push(cells.into_iter().collect());
+        self.rows.push(cells.into_iter().map(|cell| plain(&cell).into_owned()).collect());
     }
 
     /// # Errors

@@ -6,9 +6,14 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use indicatif::{BinaryBytes, MultiProgress, ProgressBar, ProgressStyle};
 
+use super::output::say;
 use crate::error::Result;
 use crate::model::Progress;
 use crate::model::source::OnProgress;
+use crate::text::{brief, plain};
+
+/// So much of a file's name is shown.
+const NAME: usize = 60;
 
 #[derive(Default)]
 pub struct Bars {
@@ -49,12 +54,13 @@ impl Bars {
     }
 
     fn begin(&self, file: &str, total: Option<u64>) -> Option<ProgressBar> {
+        let name = brief(&plain(file), NAME).into_owned();
         if !std::io::stderr().is_terminal() {
             let size = total.map(|total| format!(" ({})", BinaryBytes(total))).unwrap_or_default();
-            eprintln!("actscope: downloading {file}{size}");
+            say(format!("downloading {name}{size}"));
             return None;
         }
-        let bar = self.all.add(ProgressBar::no_length().with_message(file.to_owned()));
+        let bar = self.all.add(ProgressBar::no_length().with_message(name));
         bar.set_style(style("{msg} {binary_bytes} {binary_bytes_per_sec}"));
         Some(bar)
     }

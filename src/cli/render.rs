@@ -8,7 +8,7 @@ use super::attribute::{AttributionArgs, run_for_attribution};
 use super::heads::HeadArgs;
 use super::lens::{LensArgs, run_for_lens};
 use super::neighbours::{is_table, no_prompt, of_run, of_table};
-use super::output::{ending, width};
+use super::output::{ending, print_colored, width};
 use super::patch::CorruptArgs;
 use crate::analysis::Source;
 use crate::analysis::answer::Answer;
@@ -26,6 +26,7 @@ use crate::export::figure::{Figure, Options};
 use crate::hooks::{HookFilter, HookName, Quantity};
 use crate::model::Model;
 use crate::run::{Input, Run};
+use crate::text;
 
 /// Draw one tensor or chart as a heatmap: PNG, SVG or text
 #[derive(Debug, clap::Args)]
@@ -250,7 +251,7 @@ impl Form {
             Some("svg") => Ok(Self::Svg),
             _ => Err(Error::usage(format!(
                 "{}: the name says no kind of picture; let it end in .png or .svg, or give - for text",
-                path.display()
+                text::path(path)
             ))),
         }
     }
@@ -306,7 +307,7 @@ pub fn run(args: &Args) -> Result<()> {
         Form::Svg => figure.to_svg().into_bytes(),
         Form::Text => {
             let width = args.width.unwrap_or_else(width);
-            figure.to_ansi(width, args.color.of_stdout()).into_bytes()
+            return print_colored(&figure.to_ansi(width, args.color.of_stdout()));
         }
     };
     to.write(|out| out.write_all(&bytes))?;

@@ -3,10 +3,11 @@
 use std::path::{Path, PathBuf};
 
 use super::args::{Color, InputArgs, ModelArgs};
-use super::output::{ending, width};
+use super::output::{ending, print_colored, say, width};
 use crate::error::{Error, Result};
 use crate::export::walk::{MARKDOWN, Place, Walk};
 use crate::export::{Destination, write_directory};
+use crate::text;
 
 /// Follow one token through the network, step by step, in words, numbers and figures
 ///
@@ -67,7 +68,7 @@ impl Form {
             Some("html" | "htm") => Ok(Self::Html),
             Some(_) => Err(Error::usage(format!(
                 "{}: name a directory for {MARKDOWN} and its figures, a file that ends in .html, or - for text",
-                path.display()
+                text::path(path)
             ))),
         }
     }
@@ -87,7 +88,9 @@ pub fn run(args: Args) -> Result<()> {
     let place = Place { position: args.position, layer: args.layer, head: args.head };
     let walk = Walk::new(&model, input, place)?;
     let text = match form {
-        Form::Text => walk.to_ansi(args.width.unwrap_or_else(width), args.color.of_stdout())?,
+        Form::Text => {
+            return print_colored(&walk.to_ansi(args.width.unwrap_or_else(width), args.color.of_stdout())?);
+        }
         Form::Html => walk.to_html()?,
         Form::Directory => return write(&args.output, &walk.to_files()?),
     };
@@ -99,6 +102,6 @@ pub fn run(args: Args) -> Result<()> {
 fn write(directory: &Path, files: &[(String, String)]) -> Result<()> {
     write_directory(directory, files)?;
     let path = directory.join(MARKDOWN);
-    eprintln!("actscope: {} with {} figures", path.display(), files.len() - 1);
+    say(format!("{} with {} figures", text::path(&path), files.len() - 1));
     Ok(())
 }

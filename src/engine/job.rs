@@ -22,6 +22,7 @@ use crate::hooks::{HookFilter, HookName, Hooks};
 use crate::interventions::Interventions;
 use crate::model::{LoadOptions, Model, Progress, Source};
 use crate::run::{Input, Run};
+use crate::text;
 
 /// What can be asked of the engine.
 #[derive(Debug)]
@@ -471,7 +472,7 @@ impl Export {
         let to = Destination::new(&self.path).prepare()?;
         let bytes = if png { drawn.to_png()? } else { drawn.to_svg().into_bytes() };
         let written = to.write(|out| out.write_all(&bytes))?;
-        Ok(format!("wrote {} ({written} bytes): {what}", self.path.display()))
+        Ok(format!("wrote {} ({written} bytes): {what}", text::path(&self.path)))
     }
 
     fn write_tensors(&self) -> Result<String> {
@@ -483,7 +484,7 @@ impl Export {
         let run = self.hook.map_or_else(|| (*self.run).clone(), |hook| self.run.only(hook));
         let written = export::Export::new(&run, None, format)?.minus(self.minus.as_deref()).write(to)?;
         let tensors = if written.tensors == 1 { "tensor" } else { "tensors" };
-        let (path, n, bytes) = (self.path.display(), written.tensors, written.bytes);
+        let (path, n, bytes) = (text::path(&self.path), written.tensors, written.bytes);
         Ok(format!("wrote {path} ({bytes} bytes): {n} {tensors} with their manifest"))
     }
 }
@@ -502,7 +503,7 @@ impl Errand {
                 let written = Destination::new(&path)
                     .prepare()
                     .and_then(|to| to.write(|out| out.write_all(list.to_json().as_bytes())));
-                let said = written.map(|_| format!("wrote {}: {} changes", path.display(), list.0.len()));
+                let said = written.map(|_| format!("wrote {}: {} changes", text::path(&path), list.0.len()));
                 Event::Exported(said.map_err(|error| error.to_string()))
             }
             Self::Load(path) => {

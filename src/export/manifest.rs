@@ -9,6 +9,7 @@ use crate::error::Result;
 use crate::hooks::{Axis, HookName};
 use crate::interventions::Interventions;
 use crate::run::Run;
+use crate::text::json;
 
 /// All that is needed to make the same tensors again.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -85,7 +86,7 @@ impl Manifest {
     /// A JSON object with a line for each field.
     pub fn to_json(&self) -> String {
         let lines: Vec<_> =
-            self.fields().iter().map(|(name, value)| format!("  \"{name}\": {value}")).collect();
+            self.fields().iter().map(|(name, value)| format!("  {}: {}", json(name), json(value))).collect();
         format!("{{\n{}\n}}", lines.join(",\n"))
     }
 

@@ -51,6 +51,7 @@ use crate::analysis::answer::{DIFFERENCE, Minus as _};
 use crate::error::{Error, Result};
 use crate::hooks::{HookName, Part};
 use crate::run::Run;
+use crate::text;
 
 /// A file format for tensors; see the [module](self) for what each holds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -86,7 +87,7 @@ impl Format {
         }
         let ending = path.extension().and_then(|e| e.to_str()).unwrap_or_default();
         ending.parse().map_err(|endings| {
-            Error::usage(format!("{}: the name says no format; let it end in {endings}", path.display()))
+            Error::usage(format!("{}: the name says no format; let it end in {endings}", text::path(path)))
         })
     }
 

@@ -5,6 +5,7 @@ use std::io::{self, Write};
 use serde_json::{Map, Value, json};
 
 use super::{Export, TensorInfo, write_f32s};
+use crate::text;
 
 // Written here, not by the crate: it would hold the whole file in memory, and its hash maps would
 // give the same run other bytes each time.
@@ -12,7 +13,7 @@ pub(super) fn write(export: &Export, out: &mut dyn Write) -> io::Result<()> {
     // `__metadata__` holds nothing but strings: those stay as they are, all else becomes JSON.
     let mut metadata = export.manifest.fields();
     for value in metadata.values_mut().filter(|value| !value.is_string()) {
-        *value = Value::String(value.to_string());
+        *value = Value::String(text::json(value));
     }
     let mut header = Map::from_iter([("__metadata__".to_owned(), Value::Object(metadata))]);
     let mut end = 0;
@@ -21,7 +22,7 @@ pub(super) fn write(export: &Export, out: &mut dyn Write) -> io::Result<()> {
         end += shape.iter().product::<usize>() * 4;
         header.insert(name.clone(), json!({"dtype": "F32", "shape": shape, "data_offsets": [begin, end]}));
     }
-    let mut header = serde_json::to_vec(&header)?;
+    let mut header = text::json(&header).into_bytes();
     // The values begin at a multiple of eight.
     header.resize(header.len().next_multiple_of(8), b' ');
     out.write_all(&(header.len() as u64).to_le_bytes())?;

@@ -43,6 +43,7 @@ use serde::{Deserialize, Serialize};
 use crate::error::{Error, Result};
 use crate::hooks::{Axis, HookName, Site};
 use crate::model::Config;
+use crate::text::json;
 
 /// What is changed of a forward pass.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -164,8 +165,7 @@ impl Interventions {
 
     /// The list as JSON, a line for each.
     pub fn to_json(&self) -> String {
-        let lines = self.0.iter().map(|one| serde_json::to_string(one).expect("plain data"));
-        let lines: Vec<_> = lines.collect();
+        let lines: Vec<_> = self.0.iter().map(json).collect();
         if lines.is_empty() { "[]\n".into() } else { format!("[\n{}\n]\n", lines.join(",\n")) }
     }
 

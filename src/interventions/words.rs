@@ -6,6 +6,7 @@ use std::str::FromStr;
 use super::{Change, Direction, Donor, Edge, Intervention, Interventions, Place, Target};
 use crate::error::{Error, Result};
 use crate::hooks::{Axis, HookName, Site};
+use crate::text::plain;
 
 impl fmt::Display for Target {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -263,7 +264,7 @@ impl From<Change> for String {
 impl fmt::Display for Intervention {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.name {
-            Some(name) => write!(f, "{name} ({})", self.change),
+            Some(name) => write!(f, "{} ({})", plain(name), self.change),
             None => write!(f, "{}", self.change),
         }
     }

@@ -16,6 +16,7 @@ use self::components::{Bounds, short};
 use crate::error::{Error, Result};
 use crate::files;
 use crate::guard::guard;
+use crate::text;
 
 /// The bytes of a text, counted as if each step made it as long as it can. The regex of byte-level BPE
 /// gives up on a million blanks in a row, and the pieces of a text take some 400 bytes for each of its.
@@ -241,29 +242,21 @@ fn check_added(tokens: &Value, growth: usize) -> Result<(), String> {
     if bytes > MOST_ADDED { Err("its added tokens are longer than any".into()) } else { Ok(()) }
 }
 
-/// Bytes with nothing invisible left in them: space `·`, newline `↵`, tab `⇥`; control characters,
-/// zero-width characters and bytes that are no whole UTF-8 character as `⟨xx⟩`.
+/// Bytes with nothing invisible left in them: space `·`; bytes that are no whole UTF-8 character
+/// `⟨xx⟩`; what is not drawn, or not by itself, as in [`text::plain`].
 pub fn visible(bytes: &[u8]) -> String {
-    use std::fmt::Write;
-    let mut text = String::with_capacity(bytes.len());
+    let mut seen = String::with_capacity(bytes.len());
     for chunk in bytes.utf8_chunks() {
         for c in chunk.valid().chars() {
-            let _ = match c {
-                ' ' => write!(text, "·"),
-                '\n' => write!(text, "↵"),
-                '\t' => write!(text, "⇥"),
-                c if (c as u32) < 0x100 && c.is_control() => write!(text, "⟨{:02x}⟩", c as u32),
-                c if c.is_control() || c.width().unwrap_or(0) == 0 => {
-                    write!(text, "⟨u+{:04x}⟩", c as u32)
-                }
-                c => write!(text, "{c}"),
-            };
+            match c {
+                ' ' => seen.push('·'),
+                c if text::acts(c) || c.width().unwrap_or(0) == 0 => text::push_visible(&mut seen, c),
+                c => seen.push(c),
+            }
         }
-        for byte in chunk.invalid() {
-            let _ = write!(text, "⟨{byte:02x}⟩");
-        }
+        chunk.invalid().iter().for_each(|&byte| text::push_visible(&mut seen, byte.into()));
     }
-    text
+    seen
 }
 
 /// The byte that a character of a byte-level BPE piece stands for (GPT-2's `bytes_to_unicode`,

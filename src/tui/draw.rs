@@ -11,7 +11,7 @@ use super::keymap::pretty;
 use super::layout::{Frame, SMALLEST};
 use super::overlays;
 use super::screens;
-use super::text::{bytes, fit, put, put_line, put_right, wrap};
+use super::text::{self, bytes, fit, put, put_line, put_right, wrap};
 use super::what_if;
 use super::widgets::token_strip::{self, Strip};
 use crate::engine::Steps;
@@ -29,7 +29,8 @@ pub fn draw(app: &App, buffer: &mut Buffer) {
             draw_strip(app, frame.strip, buffer);
             let (rule, said) = (frame.top_rule, what_if::summary(app));
             for (rule, y) in [(frame.top_rule, frame.top_rule.y), (frame.bottom_rule, frame.bottom_rule.y)] {
-                buffer.set_string(rule.x, y, "─".repeat(rule.width.into()), app.theme.faint());
+                let line = "─".repeat(rule.width.into());
+                put(buffer, rule.x, y, rule.width, &line, app.theme.faint());
             }
             if let Some(said) = said {
                 put(
@@ -115,7 +116,7 @@ fn right_words<'a>(app: &App, room: usize) -> Vec<Span<'a>> {
         }
         Some(Activity::Working { what, done, of, .. }) => return busy(format!("{what}, {done} of {of}")),
         Some(Activity::Exporting(path)) => {
-            return vec![Span::styled(format!("{spin} writing {}", path.display()), theme.focus())];
+            return vec![Span::styled(format!("{spin} writing {}", text::path(path)), theme.focus())];
         }
         _ => {}
     }

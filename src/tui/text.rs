@@ -1,4 +1,5 @@
-//! Writing text into a buffer, cut with a mark where it does not fit.
+//! Writing text into a buffer, cut with a mark where it does not fit: all that the explorer says,
+//! and so nothing in it is left that a terminal would obey.
 
 use ratatui::buffer::Buffer;
 use ratatui::layout::Rect;
@@ -6,7 +7,8 @@ use ratatui::style::Style;
 use ratatui::text::{Line, Span};
 use unicode_width::UnicodeWidthStr;
 
-pub use crate::text::{bytes, fit, num, pad, short, wrap, write_num};
+use crate::text::{acts, plain};
+pub use crate::text::{bytes, fit, num, pad, path, short, wrap, write_num};
 
 /// Writes text at (x, y), cut with a mark at `width` columns; returns the column after it.
 pub fn put(buffer: &mut Buffer, x: u16, y: u16, width: u16, text: &str, style: Style) -> u16 {
@@ -14,6 +16,7 @@ pub fn put(buffer: &mut Buffer, x: u16, y: u16, width: u16, text: &str, style: S
         return x;
     }
     let width = width.min(buffer.area.right() - x);
+    let text = &plain(text);
     let cut = (text.width() > width.into()).then(|| fit(text, width.into()));
     buffer.set_stringn(x, y, cut.as_deref().unwrap_or(text), width.into(), style).0
 }
@@ -23,6 +26,10 @@ pub fn put_line(buffer: &mut Buffer, area: Rect, spans: &[Span]) {
     let area = area.intersection(buffer.area);
     if area.is_empty() {
         return;
+    }
+    let seen = |span: &Span| Span::styled(plain(&span.content).into_owned(), span.style);
+    if spans.iter().any(|span| span.content.contains(acts)) {
+        return put_line(buffer, area, &spans.iter().map(seen).collect::<Vec<_>>());
     }
     let mut x = area.x;
     for (i, span) in spans.iter().enumerate() {

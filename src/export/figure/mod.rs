@@ -37,6 +37,7 @@ use crate::error::{Error, Result};
 use crate::hooks::{Axis, Quantity, Site};
 use crate::model::Model;
 use crate::run::{Input, Run};
+use crate::text::{brief, plain};
 
 /// How a figure is drawn.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -155,7 +156,7 @@ impl Figure {
             (true, None) => format!("({} heads, {n_rows}, {n_columns})", panels.len()),
             _ => format!("({n_rows}, {n_columns})"),
         };
-        let model = shorten_middle(&run.model.provenance.model, 60);
+        let model = model_name(&run.model);
         let difference = minus.map_or_else(String::new, |_| format!(", {DIFFERENCE}"));
         Ok(Self {
             title: format!(
@@ -196,7 +197,7 @@ impl Figure {
     }
 
     fn charted(model: &Model, input: Option<&Input>, chart: &Chart, options: Options) -> Result<Self> {
-        let name = shorten_middle(&model.provenance.model, 60);
+        let name = model_name(model);
         Ok(Self {
             title: chart.title.clone(),
             subtitle: format!("({}, {}) · {name}", chart.values.n_rows, chart.values.n_columns),
@@ -441,6 +442,11 @@ fn words(source: Source) -> (String, String, String) {
     }
 }
 
+/// The model's name, however long and whatever it is.
+fn model_name(model: &Model) -> String {
+    brief(&plain(&model.provenance.model), 60).into_owned()
+}
+
 /// What made it, and of which input; of the weights alone, none.
 fn footer(model: &Model, input: Option<&Input>, name: &str) -> Result<String> {
     let made_by = &model.provenance;
@@ -450,7 +456,8 @@ fn footer(model: &Model, input: Option<&Input>, name: &str) -> Result<String> {
         }
         _ => made_by.dtype.as_str().to_owned(),
     };
-    let revision = made_by.revision.as_ref().map(|r| format!(" @ {}", shorten(r, 13))).unwrap_or_default();
+    let revision =
+        made_by.revision.as_ref().map(|r| format!(" @ {}", shorten(&plain(r), 13))).unwrap_or_default();
     let sha256 = &made_by.weights_sha256()?[..12];
     let bos = input.map_or("", |input| if input.bos { " · with BOS" } else { " · no BOS" });
     let version = env!("CARGO_PKG_VERSION");
@@ -519,16 +526,6 @@ fn shorten(text: &str, n: usize) -> String {
     text.chars().take(n - 1).chain(['…']).collect()
 }
 
-/// At most `n` characters, `…` in place of the middle: paths end in what matters.
-fn shorten_middle(text: &str, n: usize) -> String {
-    let chars: Vec<char> = text.chars().collect();
-    if chars.len() <= n {
-        return text.to_owned();
-    }
-    let (head, tail) = (n / 3, n - n / 3 - 1);
-    chars[..head].iter().chain(['…'].iter()).chain(&chars[chars.len() - tail..]).collect()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -571,6 +568,5 @@ mod tests {
     fn long_names_are_cut() {
         assert_eq!(shorten("abcdef", 6), "abcdef");
         assert_eq!(shorten("abcdefg", 6), "abcde…");
-        assert_eq!(shorten_middle("0123456789", 7), "01…6789");
     }
 }

@@ -9,7 +9,7 @@ use super::png::{encode, text_widths};
 use super::{Figure, Labels, Paint, Painted, is_light, shorten};
 use crate::analysis::Matrix;
 use crate::colormap::BROKEN;
-use crate::text::fit;
+use crate::text::{fit, plain};
 
 const MARGIN: f32 = 24.0;
 /// The space that the panels share: what fits on a page.
@@ -454,10 +454,10 @@ fn panels_across(n: usize) -> usize {
     (root..=8).find(|across| n.is_multiple_of(*across)).unwrap_or(root)
 }
 
-/// Text as XML has it; characters that XML has no way to write become `U+FFFD`.
+/// Text as XML has it, nothing in it that would be obeyed; what XML has no way to write becomes `U+FFFD`.
 pub(in crate::export) fn escaped(text: &str) -> String {
     let mut out = String::with_capacity(text.len());
-    for c in text.chars() {
+    for c in plain(text).chars() {
         match c {
             '&' => out += "&amp;",
             '<' => out += "&lt;",
@@ -465,7 +465,6 @@ pub(in crate::export) fn escaped(text: &str) -> String {
             '"' => out += "&quot;",
             '\'' => out += "&apos;",
             '\u{fffe}' | '\u{ffff}' => out.push('\u{fffd}'),
-            c if c.is_control() => out.push('\u{fffd}'),
             c => out.push(c),
         }
     }

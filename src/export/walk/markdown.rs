@@ -8,6 +8,7 @@ use super::{
 };
 use crate::analysis::walk::{Page, Table, label, phrase};
 use crate::export::figure::escaped;
+use crate::text;
 
 pub(super) fn write(walk: &Walk) -> String {
     let mut out = String::new();
@@ -113,7 +114,7 @@ fn strong(text: String, marked: bool) -> String {
 /// Words that stand as they are, whatever they are made of.
 fn text(words: &str) -> String {
     let mut out = String::with_capacity(words.len());
-    for (i, c) in words.char_indices() {
+    for (i, c) in text::plain(words).char_indices() {
         if "\\`*_[]<>&|~$".contains(c) || (i == 0 && "#+-=:".contains(c)) {
             out.push('\\');
         }
@@ -133,6 +134,7 @@ fn code(words: &str) -> String {
     if words.is_empty() {
         return String::new();
     }
+    let words = text::plain(words);
     let longest = words.split(|c| c != '`').map(str::len).max().unwrap_or(0);
     let fence = "`".repeat(longest + 1);
     let blank =
@@ -151,5 +153,7 @@ mod tests {
         assert_eq!(code("·a|b"), r"`·a\|b`");
         assert_eq!(code("``"), "``` `` ```");
         assert_eq!(code(""), "");
+        assert_eq!(text("a\n<b>\u{1b}\u{202e}"), r"a↵\<b\>⟨1b⟩⟨u+202e⟩");
+        assert_eq!(code("a\n<b>\u{9b}"), "`a↵<b>⟨9b⟩`");
     }
 }

@@ -36,7 +36,7 @@ use crate::error::{Error, Result};
 use crate::hooks::{HookFilter, Site};
 use crate::model::Model;
 use crate::run::{Input, Run};
-use crate::text::num;
+use crate::text::{acts, json, num};
 
 /// The name of the Markdown file beside its figures.
 pub const MARKDOWN: &str = "walk.md";
@@ -189,20 +189,21 @@ impl Walk {
             ("actscope", m.actscope_version.clone()),
         ]);
         if !m.interventions.is_idle() {
-            let json = serde_json::to_string(&m.interventions).expect("changes are plain data");
-            fields.push((CHANGES, json));
+            fields.push((CHANGES, json(&m.interventions)));
         }
         fields
     }
 
+    /// The command that makes the note again, for a shell.
     fn command(&self) -> String {
         let Place { layer, head, .. } = self.place;
         let m = &self.manifest;
         let bos = usize::from(m.bos);
         let ids: Vec<_> = m.token_ids[bos..].iter().map(ToString::to_string).collect();
         let position = self.pages[0].at.position;
-        let mut words = vec!["actscope walk".to_owned(), format!("--model {}", quoted(&m.model))];
-        words.extend(m.revision.as_ref().map(|revision| format!("--revision {revision}")));
+        // Tied to its option, a value may begin with a dash.
+        let mut words = vec!["actscope walk".to_owned(), format!("--model={}", quoted(&m.model))];
+        words.extend(m.revision.as_ref().map(|revision| format!("--revision={}", quoted(revision))));
         words.push(format!("--token-ids={}", ids.join(",")));
         words.extend(m.bos.then(|| "--bos".to_owned()));
         words.push(format!("--position {position} --layer {layer} --head {head}"));
@@ -220,14 +221,28 @@ fn within(what: &str, index: usize, n: usize) -> Result<()> {
     Err(Error::usage(format!("there is no {what} {index}: {what}s are 0..={}", n - 1)))
 }
 
-/// An argument as a shell takes it.
+/// A word as a shell takes it, in one line that can be copied: what would be obeyed is in octal.
 fn quoted(word: &str) -> String {
-    let plain = |c: char| c.is_ascii_alphanumeric() || "-_./:".contains(c);
-    if !word.is_empty() && word.chars().all(plain) {
-        word.into()
-    } else {
-        format!("'{}'", word.replace('\'', r"'\''"))
+    let bare = |c: char| c.is_ascii_alphanumeric() || "-_./:".contains(c);
+    if !word.is_empty() && word.chars().all(bare) {
+        return word.into();
     }
+    if !word.contains(acts) {
+        return format!("'{}'", word.replace('\'', r"'\''"));
+    }
+    let mut out = String::from("$'");
+    for c in word.chars() {
+        match c {
+            '\n' => out += r"\n",
+            '\t' => out += r"\t",
+            '\'' | '\\' => out.extend(['\\', c]),
+            c if acts(c) => {
+                out.extend(c.encode_utf8(&mut [0; 4]).bytes().map(|byte| format!("\\{byte:03o}")));
+            }
+            c => out.push(c),
+        }
+    }
+    out + "'"
 }
 
 /// Number and name of a step, for names of files and places in a page.
@@ -395,5 +410,6 @@ mod tests {
         assert_eq!(quoted("openai-community/gpt2"), "openai-community/gpt2");
         assert_eq!(quoted("./it's here"), r"'./it'\''s here'");
         assert_eq!(quoted(""), "''");
+        assert_eq!(quoted("a\nb\t\u{1b}'\\\u{202e}0"), r"$'a\nb\t\033\'\\\342\200\2560'");
     }
 }

@@ -12,7 +12,7 @@ use crate::colormap::{BROKEN, Depth, MASKED, Palette, Rgb, glyph};
 use crate::error::Result;
 use crate::export::figure::Pen;
 use crate::hooks::Quantity;
-use crate::text::{fit, num, pad, wrap};
+use crate::text::{fit, num, pad, plain, wrap};
 
 /// Sentences are no wider than this, so that the eye finds the next line.
 const MEASURE: usize = 100;
@@ -54,7 +54,7 @@ impl Terminal<'_> {
                 self.bold(label("note_origin"));
                 let widest = fields.iter().map(|(name, _)| name.width()).max().unwrap_or(0);
                 for (name, value) in fields {
-                    let _ = writeln!(self.out, "{}  {}", pad(name, widest), value);
+                    let _ = writeln!(self.out, "{}  {}", pad(name, widest), plain(&value));
                 }
                 let _ = writeln!(self.out, "\n{}:\n{command}", label("note_again"));
             }
@@ -63,8 +63,7 @@ impl Terminal<'_> {
     }
 
     fn bold(&mut self, text: &str) {
-        let lines = wrap(text, self.width);
-        for line in lines {
+        for line in wrap(&plain(text), self.width) {
             match self.colors {
                 Depth::Mono => self.out += &line,
                 _ => self.out += &format!("\x1b[1m{line}\x1b[0m"),
@@ -74,7 +73,7 @@ impl Terminal<'_> {
     }
 
     fn words(&mut self, text: &str) {
-        for line in wrap(text, self.width.min(MEASURE)) {
+        for line in wrap(&plain(text), self.width.min(MEASURE)) {
             self.out += &line;
             self.out.push('\n');
         }

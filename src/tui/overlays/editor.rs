@@ -9,6 +9,7 @@ use ratatui_textarea::{CursorMove, TextArea, WrapMode};
 use super::panel;
 use crate::error::{Error, Result};
 use crate::run::Prompt;
+use crate::text::acts;
 use crate::tui::app::App;
 use crate::tui::theme::Theme;
 
@@ -82,4 +83,10 @@ pub fn draw(editor: &Editor, title: &str, app: &App, area: Rect, buffer: &mut Bu
     let keys = "the run follows as you type · Enter new line · Ctrl-Z undo · Ctrl-Y redo · Esc done";
     let inside = panel(place, &title, keys, app.theme, buffer);
     (&editor.area).render(inside, buffer);
+    // It leaves out what takes no room and draws the rest, separators of lines too.
+    for position in inside.positions() {
+        if buffer[position].symbol().starts_with(acts) {
+            buffer[position].set_symbol("\u{fffd}");
+        }
+    }
 }

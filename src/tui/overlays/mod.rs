@@ -79,7 +79,7 @@ fn panel(area: Rect, title: &str, keys: &str, theme: Theme, buffer: &mut Buffer)
             y if y + 1 == area.bottom() => format!("╰{across}╯"),
             _ => format!("│{}│", " ".repeat(usize::from(area.width) - 2)),
         };
-        buffer.set_string(area.x, y, line, edge);
+        put(buffer, area.x, y, area.width, &line, edge);
     }
     let width = area.width.saturating_sub(4);
     put(buffer, area.x + 2, area.y, width, &format!(" {title} "), style.patch(theme.strong()));

@@ -29,7 +29,6 @@ pub enum Error {
     Device(String),
 
     /// The system does not give what the program itself needs: a thread, its signals.
-    #[error("{0}")]
     System(String),
 
     /// Stopped on request, between two layers.
@@ -47,7 +46,7 @@ pub enum Error {
 impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let sentence: Cow<str> = match self {
-            Self::Usage(said) | Self::Hub(said) | Self::Device(said) => said.into(),
+            Self::Usage(said) | Self::Hub(said) | Self::Device(said) | Self::System(said) => said.into(),
             Self::UnknownHook { pattern, nearest } => {
                 format!("no hook is called `{pattern}`{}; `actscope hooks` lists them all", named(nearest))
                     .into()

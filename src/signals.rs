@@ -23,7 +23,6 @@ pub use imp::{end, has_shell, start, stop, tell};
 mod imp {
     use std::sync::{Arc, Mutex, PoisonError};
 
-    use nix::libc;
     use nix::sys::signal::{self, kill};
     use nix::unistd::{Pid, getpgrp, getpid, getppid, getsid};
     use signal_hook::consts::{
@@ -102,6 +101,7 @@ mod imp {
 
     #[cfg(target_os = "linux")]
     fn also_ending() -> impl Iterator<Item = i32> {
+        use nix::libc;
         [libc::SIGIO, libc::SIGPWR, libc::SIGSTKFLT].into_iter().chain(libc::SIGRTMIN()..=libc::SIGRTMAX())
     }
 

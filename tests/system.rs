@@ -186,13 +186,18 @@ fn every_signal_that_can_be_caught_removes_what_was_begun() {
         Signal::SIGTTOU,
     ];
     for signal in Signal::iterator().filter(|signal| !kept.contains(signal)) {
-        let folder = folder();
-        let path = folder.path().join("run.json");
-        let (mut child, _) = frozen(&mut export(&path), folder.path(), 1);
-        let status = release(&mut child, signal);
-        assert!(listing(folder.path()).is_empty(), "{signal}: {:?}", listing(folder.path()).keys());
-        let by = status.signal().or(status.code().map(|code| code - 128));
-        assert_eq!(by, Some(signal as i32), "{signal}: {status}");
+        let by = |status: ExitStatus| status.signal().or(status.code().map(|code| code - 128));
+        // Now and then it is faster than the signal.
+        let interrupted = (0..20).any(|_| {
+            let folder = folder();
+            let path = folder.path().join("run.json");
+            let (mut child, _) = frozen(&mut export(&path), folder.path(), 1);
+            let status = release(&mut child, signal);
+            let names: Vec<_> = listing(folder.path()).into_keys().collect();
+            assert!(names.is_empty() || names == ["run.json"], "{signal}: {names:?}");
+            names.is_empty() && by(status) == Some(signal as i32)
+        });
+        assert!(interrupted, "{signal}");
     }
 }
 
@@ -310,13 +315,18 @@ fn a_signal_in_a_walk_leaves_no_folder() {
     let folder = folder();
     let new = folder.path().join("new");
     let command = || actscope(&walk(&new).each_ref().map(String::as_str));
+    walked(&new);
+    let whole = listing(folder.path()).len();
+    fs::remove_dir_all(&new).unwrap();
     for files in [0, 3, 10] {
         let (mut child, _) = frozen(&mut command(), folder.path(), files);
-        let status = release(&mut child, Signal::SIGTERM);
-        if status.success() {
+        release(&mut child, Signal::SIGTERM);
+        let found = listing(folder.path());
+        // It may have been faster; then all is there.
+        assert!(found.is_empty() || found.len() == whole, "{:?}", found.keys());
+        if new.exists() {
             fs::remove_dir_all(&new).unwrap();
         }
-        assert!(listing(folder.path()).is_empty(), "{:?}", listing(folder.path()).keys());
     }
 }
 

@@ -61,7 +61,8 @@ Examples:
   actscope -- tokens                                a prompt that is a subcommand's name
 
 A first word that is a subcommand's name is the subcommand, unless -- or an option goes before it.
-Set ACTSCOPE_LOG (say to debug) to write a log file, ACTSCOPE_LOG_FILE to say where.";
+Set ACTSCOPE_LOG (say to debug) to write a log file, ACTSCOPE_LOG_FILE to say where;
+RAYON_NUM_THREADS to compute in so many threads (up to 1024) rather than one on each core.";
 
 #[derive(Debug, Subcommand)]
 #[allow(clippy::large_enum_variant)] // made once

@@ -47,11 +47,6 @@ pub struct Options {
 /// # Errors
 /// [`Error::Usage`] when there is no terminal; whatever kept the model from being loaded.
 pub fn run(options: Options) -> Result<()> {
-    let theme = Theme {
-        light: options.light.unwrap_or_else(light_background),
-        depth: options.depth.unwrap_or_else(Depth::of_stdout),
-        ..Theme::default()
-    };
     let (sender, messages) = channel();
     let told = sender.clone();
     signals::tell(move |signal| {
@@ -60,6 +55,11 @@ pub fn run(options: Options) -> Result<()> {
             signals::end(number);
         }
     })?;
+    let theme = Theme {
+        light: options.light.unwrap_or_else(light_background),
+        depth: options.depth.unwrap_or_else(Depth::of_stdout),
+        ..Theme::default()
+    };
     let left = with_terminal(options.mouse, |terminal| explore(terminal, options, theme, sender, &messages));
     // What is still being written is given up.
     temporary::close();

@@ -252,7 +252,7 @@ mod tests {
         fn brief_text_is_its_ends(text in "\\PC{0,40}", n in 1usize..40) {
             let cut = brief(&text, n);
             if text.chars().count() <= n {
-                prop_assert_eq!(cut, text);
+                prop_assert_eq!(&*cut, &*text);
             } else {
                 prop_assert!(cut.chars().count() == n && cut.contains('…'));
             }

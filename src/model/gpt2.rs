@@ -61,8 +61,8 @@ impl Gpt2 {
             let (weight, bias) = (format!("{name}.weight"), format!("{name}.bias"));
             let bias = || weights.get(&bias, &[n_out]);
             if let Some(arch) = ops.packs(weights.device(), weights.dtype()) {
-                let bias = bias()?;
-                return weights.floats(&weight, &[n_in, n_out], |weight| Conv1D::pack(weight, bias, arch));
+                let pack = |weight: &[f32]| Ok(Conv1D::pack(weight, bias()?, arch));
+                return weights.floats(&weight, &[n_in, n_out], pack)?;
             }
             Conv1D::new(&weights.get(&weight, &[n_in, n_out])?, bias()?, ops)
         };

@@ -5,8 +5,9 @@ use std::sync::Arc;
 
 use actscope::Model;
 use actscope::hooks::HookFilter;
-use actscope::model::{LoadOptions, Source};
+use actscope::model::{LoadOptions, Source, Tokenizer};
 use proptest::prelude::*;
+use serde_json::{Value, json};
 
 fn fixture(path: &str) -> Vec<u8> {
     std::fs::read(Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures").join(path)).unwrap()
@@ -105,6 +106,122 @@ fn damage() -> impl Strategy<Value = Damage> {
         1 => place().prop_map(Damage::Cut),
         3 => prop::collection::vec((place(), any::<u8>()), 1..6).prop_map(Damage::Change),
     ]
+}
+
+/// A tokenizer whose components are drawn from all that there are, with anything in them.
+fn tokenizer() -> impl Strategy<Value = (Value, String)> {
+    let text = || {
+        const ODD: [&str; 14] =
+            ["", " ", "a", "ab", "▁", "é", "e\u{301}", "\u{fdfa}", "İ", "\u{0}", "中", "🙂", "</w>", "\n"];
+        prop_oneof![4 => prop::sample::select(&ODD[..]).prop_map(str::to_owned), 1 => "\\PC{0,12}"]
+    };
+    let regex = prop::sample::select(vec![
+        ".",
+        "",
+        "a*",
+        "a+",
+        r"\s+",
+        r"\s+(?!\S)",
+        r"\p{L}+| ",
+        r"\b",
+        "(?=a)",
+        "(?<=a)b",
+        "^",
+        "$",
+        "(a|b)*c",
+        "(",
+        r"(a)\1",
+        "(?i:A)",
+        r"\X",
+        "[^a]?+b",
+        r"\K",
+    ]);
+    let pattern = || {
+        prop_oneof![
+            text().prop_map(|text| json!({ "String": text })),
+            regex.clone().prop_map(|regex| json!({ "Regex": regex })),
+        ]
+    };
+    let plain =
+        |kinds: &'static [&'static str]| prop::sample::select(kinds).prop_map(|kind| json!({ "type": kind }));
+    let normalizer = prop_oneof![
+        3 => plain(&["NFC", "NFD", "NFKC", "NFKD", "Lowercase", "StripAccents", "Nmt", "ByteLevel", "None"]),
+        1 => any::<[bool; 2]>().prop_map(|[left, right]| json!({ "type": "Strip", "strip_left": left, "strip_right": right })),
+        1 => any::<[bool; 4]>().prop_map(|[clean, chinese, accents, lower]| json!({
+            "type": "BertNormalizer", "clean_text": clean, "handle_chinese_chars": chinese,
+            "strip_accents": accents, "lowercase": lower,
+        })),
+        2 => text().prop_map(|text| json!({ "type": "Prepend", "prepend": text })),
+        3 => (pattern(), text()).prop_map(|(pattern, text)| json!({ "type": "Replace", "pattern": pattern, "content": text })),
+    ];
+    let behavior = prop::sample::select(
+        &["Removed", "Isolated", "MergedWithPrevious", "MergedWithNext", "Contiguous"][..],
+    );
+    let pre_tokenizer = prop_oneof![
+        2 => plain(&["BertPreTokenizer", "Whitespace", "WhitespaceSplit", "UnicodeScripts", "None"]),
+        1 => any::<[bool; 2]>().prop_map(|[space, regex]| json!({
+            "type": "ByteLevel", "add_prefix_space": space, "trim_offsets": true, "use_regex": regex,
+        })),
+        1 => (text(), prop::sample::select(&["always", "never", "first"][..]), any::<bool>()).prop_map(
+            |(text, scheme, split)| json!({
+                "type": "Metaspace", "replacement": text, "prepend_scheme": scheme, "split": split,
+            })
+        ),
+        1 => any::<bool>().prop_map(|each| json!({ "type": "Digits", "individual_digits": each })),
+        1 => (0u32..4).prop_map(|length| json!({ "type": "FixedLength", "length": length })),
+        1 => text().prop_map(|text| json!({ "type": "CharDelimiterSplit", "delimiter": text })),
+        1 => behavior.clone().prop_map(|behavior| json!({ "type": "Punctuation", "behavior": behavior })),
+        3 => (pattern(), behavior, any::<bool>()).prop_map(|(pattern, behavior, invert)| json!({
+            "type": "Split", "pattern": pattern, "behavior": behavior, "invert": invert,
+        })),
+    ];
+    let added =
+        (text(), any::<[bool; 5]>()).prop_map(|(content, [word, left, right, normalized, special])| {
+            json!({
+                "id": 9, "content": content, "single_word": word, "lstrip": left, "rstrip": right,
+                "normalized": normalized, "special": special,
+            })
+        });
+    let unk = prop_oneof![Just(Value::Null), text().prop_map(Value::from)];
+    (
+        prop::collection::vec(normalizer, 0..6),
+        prop::collection::vec(pre_tokenizer, 0..4),
+        prop::collection::vec(added, 0..3),
+        (unk.clone(), unk),
+        prop::collection::vec(text(), 0..8).prop_map(|texts| texts.concat()),
+    )
+        .prop_map(|(normalizers, pre_tokenizers, added, (unk, suffix), text)| {
+            let json = json!({
+                "version": "1.0",
+                "added_tokens": added,
+                "normalizer": { "type": "Sequence", "normalizers": normalizers },
+                "pre_tokenizer": { "type": "Sequence", "pretokenizers": pre_tokenizers },
+                "post_processor": null,
+                "decoder": null,
+                "model": {
+                    "type": "BPE", "unk_token": unk, "end_of_word_suffix": suffix,
+                    "vocab": { "a": 0, "b": 1, "ab": 2, " ": 3, "▁": 4, "é": 5 }, "merges": ["a b"],
+                },
+            });
+            (json, text)
+        })
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 2000, failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn tokenizer_components((json, text) in tokenizer()) {
+        let loaded = Tokenizer::from_json(json.to_string().as_bytes(), Path::new("tokenizer.json"));
+        let said = match loaded {
+            Ok(tokenizer) => tokenizer.encode(&text).err(),
+            Err(error) => Some(error),
+        };
+        if let Some(error) = said {
+            let said = actscope::cli::report(&error);
+            prop_assert!(said.len() < 600 && said.contains("tokenizer.json"), "{said}");
+        }
+    }
 }
 
 proptest! {

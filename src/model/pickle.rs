@@ -153,14 +153,12 @@ impl<'a> Machine<'a> {
         if self.pickle.len() as u64 > LONGEST_PICKLE {
             return Err(bad("its data.pkl is longer than that of any checkpoint"));
         }
-        let mut operations = 0;
-        while self.step().ok_or_else(damaged)? {
-            operations += 1;
-            if operations > MOST_OPERATIONS {
-                return Err(bad("its data.pkl describes more than any checkpoint holds"));
+        for _ in 0..MOST_OPERATIONS {
+            if !self.step().ok_or_else(damaged)? {
+                return self.tensors().ok_or_else(damaged);
             }
         }
-        self.tensors().ok_or_else(damaged)
+        Err(bad("its data.pkl describes more than any checkpoint holds"))
     }
 
     fn tensors(&self) -> Option<HashMap<String, Entry>> {

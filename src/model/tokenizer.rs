@@ -22,7 +22,7 @@ use crate::text;
 /// gives up on a million blanks in a row, and the pieces of a text take some 400 bytes for each of its.
 const LONGEST_TEXT: usize = 2_000_000;
 /// The bytes of all added tokens, counted likewise.
-const MOST_ADDED: usize = 1 << 23;
+const MOST_ADDED: usize = 1 << 22;
 /// Entries, pairs and settings; the largest vocabularies come to two million.
 const MOST_VALUES: usize = 1 << 22;
 
@@ -51,9 +51,12 @@ impl Tokenizer {
     /// # Errors
     /// [`Error::File`] when it is no byte-level BPE tokenizer.
     pub fn from_json(json: &[u8], path: &Path) -> Result<Self> {
-        parse(json)
-            .and_then(|json| Self::from_value(json, path))
-            .map_err(|problem| not_a_tokenizer(path, &problem))
+        let read = || {
+            let json = parse(json)?;
+            components::model(&json["model"])?;
+            Self::from_value(json, path)
+        };
+        read().map_err(|problem| not_a_tokenizer(path, &problem))
     }
 
     /// Reads GPT-2's original pair of files.
@@ -79,6 +82,7 @@ impl Tokenizer {
         Self::from_value(json, vocab).map_err(bad(vocab))
     }
 
+    /// The model is checked before.
     fn from_value(mut json: Value, file: &Path) -> Result<Self, String> {
         let bounds = components::check(&json)?;
         check_added(&json["added_tokens"], bounds.growth)?;
@@ -98,7 +102,8 @@ impl Tokenizer {
     /// The token ids of `text`; no special tokens are added.
     ///
     /// # Errors
-    /// [`Error::Usage`] when the model has no tokenizer.
+    /// [`Error::Usage`] when the model has no tokenizer, or the text may become too long for one;
+    /// [`Error::File`] where the tokenizer fails on it.
     pub fn encode(&self, text: &str) -> Result<Vec<u32>> {
         let Some(inner) = &self.inner else {
             return Err(Error::usage(
@@ -324,6 +329,215 @@ mod tests {
         let mut json = small();
         json["model"]["continuing_subword_prefix"] = json!("##");
         assert!(read(&json).is_err());
+    }
+
+    /// `small` with other components; pieces of one letter, and anything else.
+    fn with(normalizer: &Value, pre_tokenizer: &Value) -> Value {
+        let mut json = small();
+        json["normalizer"] = normalizer.clone();
+        json["pre_tokenizer"] = pre_tokenizer.clone();
+        let pieces = "abcdefghijklmnopqrstuvwxyz0123456789.,!' ▁Ġ中\n";
+        let pieces = pieces.chars().map(String::from).chain(["<unk>".into(), "ab".into()]);
+        json["model"]["vocab"] = pieces.enumerate().map(|(id, piece)| (piece, json!(id))).collect();
+        json["model"]["unk_token"] = json!("<unk>");
+        json
+    }
+
+    fn replace(pattern: &str, content: &str) -> Value {
+        json!({ "type": "Replace", "pattern": { "String": pattern }, "content": content })
+    }
+
+    fn split(regex: &str) -> Value {
+        json!({ "type": "Split", "pattern": { "Regex": regex }, "behavior": "Isolated", "invert": false })
+    }
+
+    fn normalizers(steps: &[Value]) -> Value {
+        json!({ "type": "Sequence", "normalizers": steps })
+    }
+
+    #[test]
+    fn what_is_not_known_or_has_no_bound_is_refused_by_name() {
+        let null = Value::Null;
+        let regex =
+            |pattern: &str| json!({ "type": "Replace", "pattern": { "Regex": pattern }, "content": "" });
+        let mut nested = replace("a", "aa");
+        for _ in 0..12 {
+            nested = normalizers(&[nested, replace("a", "aa")]);
+        }
+        for (normalizer, pre_tokenizer, word) in [
+            (json!({ "type": "New" }), null.clone(), "normalizer is `New`"),
+            (json!({}), null.clone(), "without a type"),
+            (normalizers(&[json!({ "type": "New" })]), null.clone(), "normalizer is `New`"),
+            (null.clone(), json!({ "type": "Neu" }), "pre_tokenizer is `Neu`"),
+            (null.clone(), json!({ "type": "FixedLength", "length": 0 }), "no length"),
+            (null.clone(), split(&"a|".repeat(513)), "1026 bytes"),
+            (null.clone(), split("(?:a{1000}){1000}"), "too large"),
+            (null.clone(), split("("), "none"),
+            (
+                null.clone(),
+                json!({ "type": "Sequence", "pretokenizers": vec![split("a"); 65] }),
+                "more than 64",
+            ),
+            (replace("", "a"), null.clone(), "nothing to match"),
+            (regex("a*"), null.clone(), "nothing to match"),
+            (regex(r"\b"), null.clone(), "nothing to match"),
+            (regex("a(?=b)"), null.clone(), "looks around"),
+            (replace("a", &"b".repeat(1 << 20)), null.clone(), "1048576 times"),
+            (nested, null.clone(), "8192 times"),
+            (json!({ "type": "Prepend", "prepend": "b".repeat(1 << 20) }), null.clone(), "1048577 times"),
+            (normalizers(&vec![json!({ "type": "Strip" }); 65]), null.clone(), "more than 64"),
+        ] {
+            let said = read(&with(&normalizer, &pre_tokenizer)).unwrap_err().to_string();
+            assert!(said.contains(word) && said.contains("--token-ids"), "{word}: {said}");
+            assert!(said.len() < 300, "{said}");
+        }
+        let said = |at: &str, value: Value| {
+            let mut json = with(&null, &null);
+            *json.pointer_mut(at).unwrap() = value;
+            let said = read(&json).unwrap_err().to_string();
+            assert!(said.len() < 400, "{said}");
+            said
+        };
+        assert!(said("/post_processor", json!({ "type": "New" })).contains("post_processor is `New`"));
+        assert!(said("/decoder", json!({ "type": "X".repeat(5000) })).contains("decoder is `XXXX"));
+        assert!(said("/model/type", json!("X".repeat(5000))).contains('…'));
+        assert!(said("/model/unk_token", json!("X".repeat(5000))).contains("unk_token"));
+        assert!(said("/model/vocab", json!({ "a": 1, "b": 1 })).contains("two pieces with the id 1"));
+        assert!(said("/model/vocab", json!({ "X".repeat(5000): "Y".repeat(5000) })).contains("XXX"));
+        assert!(said("/version", json!("X".repeat(5000))).contains("version"));
+        let token = json!({ "id": 60, "content": "X".repeat(MOST_ADDED + 1), "special": true });
+        assert!(said("/added_tokens", json!([token])).contains("added tokens are longer"));
+        assert!(
+            parse(&[&b"["[..], &vec![b','; MOST_VALUES]].concat()).unwrap_err().contains("more than any")
+        );
+    }
+
+    #[test]
+    fn a_text_that_would_grow_too_long_is_refused() {
+        let tokenizer = read(&with(&replace("a", &"b".repeat(1000)), &Value::Null)).unwrap();
+        assert_eq!(tokenizer.encode("aa").unwrap().len(), 2000);
+        let said = tokenizer.encode(&"a".repeat(2001)).unwrap_err().to_string();
+        assert!(said.contains("2001 bytes") && said.contains("1000 times"), "{said}");
+    }
+
+    #[test]
+    fn the_same_text_gives_the_same_tokens() {
+        let mut json = small();
+        json["model"]["dropout"] = json!(0.5);
+        let tokenizer = read(&json).unwrap();
+        for _ in 0..50 {
+            assert_eq!(tokenizer.encode("abab").unwrap(), [2, 2]);
+        }
+    }
+
+    /// A regex that goes back too often is given up: `tokenizers` takes the rest for one piece then.
+    #[test]
+    fn a_regex_that_gives_up_is_an_error() {
+        let tokenizer = read(&with(&Value::Null, &split(r"(?:a(?=a)|a(?=a)a?)+b|a"))).unwrap();
+        assert!(tokenizer.encode("aab").is_ok());
+        let said = tokenizer.encode(&"a".repeat(100)).unwrap_err().to_string();
+        assert!(said.starts_with("tokenizer.json: cannot tokenize this prompt"), "{said}");
+        assert!(said.contains("limit") && said.contains("--token-ids"), "{said}");
+        // That of byte-level BPE is not ours, but never comes there.
+        let byte_level = json!({ "type": "ByteLevel", "add_prefix_space": false, "trim_offsets": true });
+        let tokenizer = read(&with(&Value::Null, &byte_level)).unwrap();
+        let blanks = " ".repeat(LONGEST_TEXT / 2 - 1);
+        let [.., last, word] = tokenizer.encode(&format!("{blanks}a")).unwrap()[..] else {
+            panic!("two pieces")
+        };
+        assert_eq!([last, word].map(|id| tokenizer.show(id)), ["·", "a"]);
+        assert!(tokenizer.encode(&format!("{blanks}aa")).is_err());
+    }
+
+    /// As the files of real models have them.
+    #[test]
+    fn known_tokenizers_give_what_tokenizers_gives() {
+        let byte_level = |regex: bool| json!({ "type": "ByteLevel", "add_prefix_space": false, "trim_offsets": true, "use_regex": regex });
+        let sequence = |steps: &[Value]| json!({ "type": "Sequence", "pretokenizers": steps });
+        let gpt4 = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+";
+        let possessive = r"'(?i:[sdmt]|ll|ve|re)|[^\r\n\p{L}\p{N}]?+\p{L}++|\p{N}{1,3}+| ?[^\s\p{L}\p{N}]++[\r\n]*+|\s++$|\s*[\r\n]|\s+(?!\S)|\s";
+        let o200k = r"[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]*[\p{Ll}\p{Lm}\p{Lo}\p{M}]+(?i:'s|'t|'re|'ve|'m|'ll|'d)?|[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]+[\p{Ll}\p{Lm}\p{Lo}\p{M}]*(?i:'s|'t|'re|'ve|'m|'ll|'d)?|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n/]*|\s*[\r\n]+|\s+(?!\S)|\s+";
+        let null = Value::Null;
+        let known = [
+            (null.clone(), byte_level(true)),
+            (normalizers(&[json!({ "type": "Prepend", "prepend": "▁" }), replace(" ", "▁")]), null.clone()),
+            (json!({ "type": "NFC" }), byte_level(true)),
+            (null.clone(), sequence(&[split(gpt4), byte_level(false)])),
+            (null.clone(), sequence(&[split(possessive), byte_level(false)])),
+            (null.clone(), sequence(&[split(o200k), byte_level(false)])),
+            (
+                null.clone(),
+                sequence(&[split(r"\p{N}{1,3}"), split("[一-龥぀-ゟ゠-ヿ]+"), split(gpt4), byte_level(false)]),
+            ),
+            (null.clone(), sequence(&[split(r"\d{1,3}(?=(?:\d{3})*\b)"), byte_level(true)])),
+            (
+                null.clone(),
+                sequence(&[json!({ "type": "Digits", "individual_digits": true }), byte_level(true)]),
+            ),
+            (
+                null.clone(),
+                json!({ "type": "Split", "pattern": { "String": " " }, "behavior": "MergedWithPrevious", "invert": false }),
+            ),
+            (
+                null.clone(),
+                json!({ "type": "Split", "pattern": { "Regex": "[a-z]+" }, "behavior": "Removed", "invert": true }),
+            ),
+            (
+                null.clone(),
+                json!({ "type": "Metaspace", "replacement": "▁", "prepend_scheme": "first", "split": false }),
+            ),
+            (
+                null.clone(),
+                sequence(&[
+                    json!({ "type": "WhitespaceSplit" }),
+                    json!({ "type": "Punctuation", "behavior": "Isolated" }),
+                ]),
+            ),
+            (
+                json!({ "type": "BertNormalizer", "clean_text": true, "handle_chinese_chars": true, "strip_accents": null, "lowercase": true }),
+                json!({ "type": "BertPreTokenizer" }),
+            ),
+            (
+                normalizers(&[
+                    json!({ "type": "NFKC" }),
+                    json!({ "type": "Lowercase" }),
+                    json!({ "type": "Replace", "pattern": { "Regex": r"\s+" }, "content": " " }),
+                    json!({ "type": "StripAccents" }),
+                    json!({ "type": "Strip", "strip_left": true, "strip_right": true }),
+                    json!({ "type": "Nmt" }),
+                ]),
+                json!({ "type": "Whitespace" }),
+            ),
+            (null.clone(), json!({ "type": "CharDelimiterSplit", "delimiter": " " })),
+        ];
+        let texts = ["it's  12345 é\u{301}中文 a. Ab\n\n ½!", "", " ", "a\u{301}bc <s>d</s>", "İ ﬁ\t'll   "];
+        let post_processors = [
+            byte_level(true),
+            json!({ "type": "BertProcessing", "sep": ["</s>", 1], "cls": ["<s>", 0] }),
+            json!({ "type": "RobertaProcessing", "sep": ["</s>", 1], "cls": ["<s>", 0], "trim_offsets": true, "add_prefix_space": true }),
+            json!({ "type": "TemplateProcessing", "single": [{ "SpecialToken": { "id": "a", "type_id": 0 } }, { "Sequence": { "id": "A", "type_id": 0 } }], "pair": [{ "Sequence": { "id": "A", "type_id": 0 } }, { "Sequence": { "id": "B", "type_id": 0 } }], "special_tokens": { "a": { "id": "a", "ids": [0], "tokens": ["a"] } } }),
+            Value::Null,
+        ];
+        let decoders = json!([
+            { "type": "Replace", "pattern": { "String": "▁" }, "content": " " },
+            { "type": "ByteFallback" },
+            { "type": "Fuse" },
+            { "type": "Strip", "content": " ", "start": 1, "stop": 0 },
+        ]);
+        for (i, (normalizer, pre_tokenizer)) in known.into_iter().enumerate() {
+            let mut json = with(&normalizer, &pre_tokenizer);
+            json["post_processor"] = post_processors[i % post_processors.len()].clone();
+            json["decoder"] = json!({ "type": "Sequence", "decoders": decoders });
+            let token = |id: u32, content: &str, normalized: bool| json!({ "id": id, "content": content, "single_word": false, "lstrip": false, "rstrip": normalized, "normalized": normalized, "special": true });
+            json["added_tokens"] = json!([token(100, "<s>", false), token(101, "</s>", true)]);
+            let mut oracle: tokenizers::Tokenizer = serde_json::from_value(json.clone()).unwrap();
+            oracle.with_truncation(None).unwrap();
+            let tokenizer = read(&json).unwrap();
+            for text in texts {
+                let ids = oracle.encode_fast(text, false).unwrap().get_ids().to_vec();
+                assert_eq!(tokenizer.encode(text).unwrap(), ids, "{normalizer} {pre_tokenizer} {text:?}");
+            }
+        }
     }
 
     #[test]

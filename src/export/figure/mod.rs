@@ -227,8 +227,10 @@ impl Figure {
     /// # Errors
     /// [`Error::Usage`] if it is too large to be drawn.
     pub fn to_png(&self) -> Result<Vec<u8>> {
-        png::rasterize(&self.to_svg())
-            .ok_or_else(|| Error::usage("this figure is too large for a PNG: write .svg"))
+        let drawn = png::rasterize(&self.to_svg());
+        let drawn =
+            drawn.map_err(|e| Error::usage(format!("this figure cannot be drawn ({e}): write .svg")))?;
+        drawn.ok_or_else(|| Error::usage("this figure is too large for a PNG: write .svg"))
     }
 
     /// As text for a terminal `width` columns wide: every line ends in a newline and, with colours,

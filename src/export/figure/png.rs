@@ -6,11 +6,20 @@ use std::sync::{Arc, OnceLock};
 use resvg::tiny_skia::{Pixmap, Transform};
 use resvg::usvg::{self, Node, Tree, fontdb};
 
+use crate::guard::guard;
+
 /// Pixels per unit of the SVG.
 const SCALE: f32 = 2.0;
 
 /// Draws an SVG that was written by [`super::svg`]; `None` if there is no memory for it.
-pub(super) fn rasterize(svg: &str) -> Option<Vec<u8>> {
+///
+/// # Errors
+/// What keeps it from being drawn, in a few words.
+pub(super) fn rasterize(svg: &str) -> Result<Option<Vec<u8>>, String> {
+    guard(|| drawn(svg))
+}
+
+fn drawn(svg: &str) -> Option<Vec<u8>> {
     let tree = parse(svg);
     let size = tree.size().to_int_size().scale_by(SCALE)?;
     let mut pixmap = Pixmap::new(size.width(), size.height())?;
@@ -23,19 +32,21 @@ pub(super) fn rasterize(svg: &str) -> Option<Vec<u8>> {
 /// The widths of texts in units, each at a font size, bold or not.
 pub(in crate::export) fn text_widths<'a>(texts: impl IntoIterator<Item = (&'a str, f32, bool)>) -> Vec<f32> {
     let mut svg = String::from("<svg xmlns='http://www.w3.org/2000/svg'>");
-    let mut n = 0;
+    let mut guessed = Vec::new();
     for (text, size, bold) in texts {
+        let n = guessed.len();
+        guessed.push(0.6 * size * text.chars().count() as f32);
         let weight = if bold { "bold" } else { "normal" };
         let text = super::svg::escaped(text);
         let _ = write!(
             svg,
             "<text id='t{n}' font-family='DejaVu Sans' font-size='{size}' font-weight='{weight}'>{text}</text>"
         );
-        n += 1;
     }
     svg += "</svg>";
-    let mut widths = vec![0.0; n];
-    for node in parse(&svg).root().children() {
+    let Ok(tree) = guard(|| parse(&svg)) else { return guessed };
+    let mut widths = vec![0.0; guessed.len()];
+    for node in tree.root().children() {
         if let Node::Text(text) = node
             && let Some(width) =
                 text.id().strip_prefix('t').and_then(|i| widths.get_mut(i.parse::<usize>().ok()?))

@@ -39,7 +39,7 @@
 //! | [`run`] | a run: tokens, tensors, provenance |
 //! | [`interventions`] | changes to a forward pass as plain data |
 //! | [`model`] | configuration, sources, weights, tokenizer, the forward pass |
-//! | [`colormap`], [`text`] | values to colours and to a few digits, for the explorer and figures alike |
+//! | [`colormap`], [`text`] | values to colours and to a few digits, names to what no terminal obeys, for all that is shown |
 //! | [`hooks`] | the table of hook points, the `Hooks` trait, the cache |
 
 pub mod analysis;

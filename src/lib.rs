@@ -39,7 +39,7 @@
 //! | [`run`] | a run: tokens, tensors, provenance |
 //! | [`interventions`] | changes to a forward pass as plain data |
 //! | [`model`] | configuration, sources, weights, tokenizer, the forward pass |
-//! | [`colormap`], [`text`] | values to colours and to a few digits, for the explorer and figures alike |
+//! | [`colormap`], [`text`] | values to colours and to a few digits, names to what no terminal obeys, for all that is shown |
 //! | [`hooks`] | the table of hook points, the `Hooks` trait, the cache |
 //! | [`signals`], [`temporary`], [`threads`] | what the system asks and gives: an end in order, no file left behind, a sentence where there is no thread |
 //! | [`files`], [`guard`] | small files that people bring, with a cap; panics of the crates that read what they bring |

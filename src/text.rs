@@ -10,7 +10,7 @@ use serde::Serialize;
 use unicode_width::{UnicodeWidthChar, UnicodeWidthStr};
 
 /// So much of a path is told.
-const PATH: usize = 150;
+pub const PATH: usize = 150;
 
 /// Whether `c` is obeyed rather than drawn: control characters, what turns the direction of text,
 /// separators of lines, and characters that take no room and have no look.
@@ -252,7 +252,7 @@ mod tests {
         fn brief_text_is_its_ends(text in "\\PC{0,40}", n in 1usize..40) {
             let cut = brief(&text, n);
             if text.chars().count() <= n {
-                prop_assert_eq!(&*cut, &*text);
+                prop_assert!(cut == text);
             } else {
                 prop_assert!(cut.chars().count() == n && cut.contains('…'));
             }

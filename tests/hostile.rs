@@ -4,7 +4,8 @@
 
 use std::ffi::OsStr;
 use std::fs;
-use std::io::{Read, Write};
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::TcpListener;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
@@ -16,6 +17,7 @@ use actscope::tui::app::Screen;
 use actscope::tui::headless::Headless;
 use actscope::tui::update::{Message, update};
 use actscope::{Input, Interventions, Model};
+use portable_pty::{CommandBuilder, PtySize, native_pty_system};
 use ratatui::crossterm::event::{Event as TerminalEvent, KeyCode};
 use serde_json::Value;
 use tempfile::TempDir;
@@ -547,6 +549,84 @@ fn work_is_done_whether_or_not_anybody_is_told() {
     }
 }
 
+/// A hub on the loopback interface that has the files of `repository`.
+fn hub(repository: Vec<(String, Vec<u8>)>) -> String {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let url = format!("http://{}", listener.local_addr().unwrap());
+    std::thread::spawn(move || {
+        for stream in listener.incoming().map_while(Result::ok) {
+            let mut lines = BufReader::new(&stream).lines().map_while(Result::ok);
+            let first = lines.next().unwrap_or_default();
+            lines.take_while(|line| !line.is_empty()).for_each(drop);
+            let path = first.split(' ').nth(1).unwrap_or_default();
+            let name = path.rsplit('/').next().unwrap_or_default();
+            // The file `%` stands for all whose names have to be escaped.
+            let found = repository.iter().find(|(file, _)| name.contains(file));
+            let api = path.starts_with("/api/").then_some(&b"{}"[..]);
+            let body = api.or(found.map(|(_, body)| &body[..]));
+            let (status, body) = body.map_or(("404 Not Found", &b""[..]), |body| ("200 OK", body));
+            let head = format!(
+                "HTTP/1.1 {status}\r\nConnection: close\r\nContent-Length: {}\r\nETag: \"{}\"\r\n\
+                 X-Repo-Commit: 0123456789abcdef0123456789abcdef01234567\r\n\r\n",
+                body.len(),
+                name.replace(|c: char| !c.is_ascii_alphanumeric(), "")
+            );
+            // The client may have enough.
+            let _ = (&stream).write_all(head.as_bytes());
+            if !first.starts_with("HEAD") {
+                let _ = (&stream).write_all(body);
+            }
+        }
+    });
+    url
+}
+
+/// A file of a small checkpoint.
+fn of_tiny(name: &str) -> (String, Vec<u8>) {
+    (name.to_owned(), fs::read(root().join("tests/fixtures/tiny/plain").join(name)).unwrap())
+}
+
+#[test]
+fn downloads_are_made_whether_or_not_anybody_is_told() {
+    let place = place();
+    let url = hub(vec![of_tiny("config.json"), of_tiny("model.safetensors")]);
+    let command = actscope(place.path(), ["top", "--token-ids=1", "--model=someone/tiny"]);
+    for (how, mut command) in unheard(&command) {
+        online(&mut command, place.path().join(how), &url);
+        let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+        drop(child.stderr.take());
+        let done = child.wait_with_output().unwrap();
+        assert!(done.status.success() && !done.stdout.is_empty(), "{how}: {}", done.status);
+    }
+}
+
+/// With a hub, and nothing downloaded before.
+fn online(command: &mut Command, cache: PathBuf, url: &str) {
+    command.env("HF_HOME", cache).env("HF_ENDPOINT", url).env("NO_PROXY", "*").env_remove("HF_HUB_OFFLINE");
+}
+
+#[test]
+fn downloads_of_such_names_are_told_plainly() {
+    let place = place();
+    let shard = HOSTILE.replace('\\', "");
+    let index = serde_json::json!({ "weight_map": { "a": shard } }).to_string();
+    let url = hub(vec![
+        ("model.safetensors.index.json".into(), index.into()),
+        of_tiny("config.json"),
+        ("%".into(), vec![0; 1 << 20]),
+    ]);
+    let call = ["top", "--token-ids=1", "--model=someone/tiny"];
+    let mut command = actscope(place.path(), call);
+    online(&mut command, place.path().join("cache"), &url);
+    assert!(!harmless(command).status.success());
+    // With bars, on a terminal.
+    let mut command = in_terminal(place.path(), &call);
+    command.env("HF_HOME", place.path().join("another"));
+    command.env("HF_ENDPOINT", url);
+    command.env("NO_PROXY", "*");
+    Terminal::start(command).ended(1);
+}
+
 // The explorer.
 
 #[test]
@@ -587,70 +667,97 @@ fn no_screen_shows_what_a_terminal_would_obey() {
 
 #[test]
 fn the_explorer_sends_nothing_of_it_to_the_terminal() {
-    use portable_pty::{CommandBuilder, PtySize, native_pty_system};
     let place = place();
     fs::write(place.path().join("changes"), changes().to_json()).unwrap();
-    let pair = native_pty_system()
-        .openpty(PtySize { rows: 40, cols: 180, pixel_width: 0, pixel_height: 0 })
-        .unwrap();
+    let model = format!("--model=./{HOSTILE}");
+    let call = [HOSTILE, "--dark", "--interventions=changes", &model];
+    let mut terminal = Terminal::start(in_terminal(place.path(), &call));
+    terminal.wait_for("⟨1b⟩]52");
+    terminal.wait_for("surprise");
+    for (key, text) in [("x", "Export"), ("i", "What if"), ("e", "Prompt")] {
+        terminal.send(key);
+        terminal.wait_for(text);
+        terminal.send(&format!("\x1b[200~{}\x1b[201~", HOSTILE.replace('\u{1b}', "")));
+        terminal.escape();
+        terminal.escape();
+    }
+    terminal.send("\x03");
+    terminal.ended(0);
+}
+
+/// The binary for a pseudo-terminal.
+fn in_terminal(place: &Path, args: &[&str]) -> CommandBuilder {
     let mut command = CommandBuilder::new(env!("CARGO_BIN_EXE_actscope"));
-    command.args([HOSTILE, "--dark", "--interventions=changes", &format!("--model=./{HOSTILE}")]);
+    command.args(args);
     command.env("TERM", "xterm-256color");
     command.env("COLORTERM", "truecolor");
-    command.cwd(place.path());
-    let mut child = pair.slave.spawn_command(command).unwrap();
-    drop(pair.slave);
-    let output = Arc::new(Mutex::new(Vec::new()));
-    let (mut reader, sink) = (pair.master.try_clone_reader().unwrap(), Arc::clone(&output));
-    let reading = std::thread::spawn(move || {
-        let mut buffer = [0; 4096];
-        while let Ok(n @ 1..) = reader.read(&mut buffer) {
-            sink.lock().unwrap().extend_from_slice(&buffer[..n]);
-        }
-    });
-    let mut keys = pair.master.take_writer().unwrap();
-    let mut send = |text: &str| {
-        keys.write_all(text.as_bytes()).unwrap();
-        keys.flush().unwrap();
-    };
-    let wait_for = |text: &str| {
+    command.cwd(place);
+    command
+}
+
+struct Terminal {
+    child: Box<dyn portable_pty::Child + Send + Sync>,
+    keys: Box<dyn Write + Send>,
+    master: Box<dyn portable_pty::MasterPty + Send>,
+    /// All that was written to it.
+    output: Arc<Mutex<Vec<u8>>>,
+    reading: std::thread::JoinHandle<()>,
+}
+
+impl Terminal {
+    fn start(command: CommandBuilder) -> Self {
+        let size = PtySize { rows: 40, cols: 180, pixel_width: 0, pixel_height: 0 };
+        let pair = native_pty_system().openpty(size).unwrap();
+        let child = pair.slave.spawn_command(command).unwrap();
+        drop(pair.slave);
+        let output = Arc::new(Mutex::new(Vec::new()));
+        let (mut reader, sink) = (pair.master.try_clone_reader().unwrap(), Arc::clone(&output));
+        let reading = std::thread::spawn(move || {
+            let mut buffer = [0; 4096];
+            while let Ok(n @ 1..) = reader.read(&mut buffer) {
+                sink.lock().unwrap().extend_from_slice(&buffer[..n]);
+            }
+        });
+        Self { child, keys: pair.master.take_writer().unwrap(), master: pair.master, output, reading }
+    }
+
+    fn send(&mut self, keys: &str) {
+        self.keys.write_all(keys.as_bytes()).unwrap();
+        self.keys.flush().unwrap();
+    }
+
+    /// Esc alone is told from a sequence by time.
+    fn escape(&mut self) {
+        std::thread::sleep(Duration::from_millis(200));
+        self.send("\x1b");
+        std::thread::sleep(Duration::from_millis(200));
+    }
+
+    fn wait_for(&self, text: &str) {
         let start = Instant::now();
-        while !String::from_utf8_lossy(&output.lock().unwrap()).contains(text) {
+        while !String::from_utf8_lossy(&self.output.lock().unwrap()).contains(text) {
             assert!(start.elapsed() < Duration::from_mins(1), "`{text}` did not come");
             std::thread::sleep(Duration::from_millis(10));
         }
-    };
-    wait_for("⟨1b⟩]52");
-    wait_for("surprise");
-    for (key, text) in [("x", "Export"), ("i", "What if"), ("e", "Prompt")] {
-        send(key);
-        wait_for(text);
-        send(&format!("\x1b[200~{}\x1b[201~", HOSTILE.replace('\u{1b}', "")));
-        std::thread::sleep(Duration::from_millis(200));
-        send("\x1b");
-        std::thread::sleep(Duration::from_millis(200)); // Esc alone is told from a sequence by time
-        send("\x1b");
-        std::thread::sleep(Duration::from_millis(200));
     }
-    send("\x03");
-    assert!(child.wait().unwrap().success());
-    drop(pair.master);
-    let _ = reading.join();
-    let bytes = output.lock().unwrap();
-    let text = std::str::from_utf8(&bytes).unwrap();
-    // All that is left without cursor movements, modes and colours is drawn.
-    let mut rest = text.split("\u{1b}[");
-    let mut drawn = rest.next().unwrap().to_owned();
-    for part in rest {
-        let code = part.trim_start_matches(|c: char| c.is_ascii_digit() || "?;>".contains(c));
-        assert!(
-            code.starts_with(|c: char| c.is_ascii_alphabetic()),
-            "{:?}",
-            part.chars().take(9).collect::<String>()
-        );
-        drawn += &code[1..];
+
+    /// Waits for the end; what was written without movements of the cursor, modes and colours is
+    /// drawn, and nothing else.
+    fn ended(mut self, code: u32) {
+        assert_eq!(self.child.wait().unwrap().exit_code(), code);
+        drop((self.master, self.keys));
+        let _ = self.reading.join();
+        let bytes = self.output.lock().unwrap();
+        let mut parts = std::str::from_utf8(&bytes).unwrap().split("\u{1b}[");
+        let mut drawn = parts.next().unwrap().to_owned();
+        for part in parts {
+            let code = part.trim_start_matches(|c: char| c.is_ascii_digit() || "?;>".contains(c));
+            assert!(code.starts_with(|c: char| c.is_ascii_alphabetic()), "{:?}", &part[..part.len().min(9)]);
+            drawn += &code[1..];
+        }
+        assert!(drawn.len() > 60, "{drawn}");
+        assert_harmless("the terminal", drawn.replace('\r', "").as_bytes());
     }
-    assert_harmless("the terminal", drawn.replace("\r\n", "\n").as_bytes());
 }
 
 // The house.

@@ -27,18 +27,22 @@ pub fn print(text: &str) -> Result<()> {
 /// # Errors
 /// As [`print`].
 pub fn print_colored(text: &str) -> Result<()> {
-    let mut out = String::with_capacity(text.len());
-    let mut rest = text;
-    while let Some(start) = rest.find("\x1b[") {
-        let (before, code) = rest.split_at(start);
-        let numbers = code[2..].find(|c: char| !c.is_ascii_digit() && c != ';').map_or(code.len(), |n| n + 2);
-        // Only a code that ends in `m` is a colour; of any other, the escape is shown.
-        let end = if code[numbers..].starts_with('m') { numbers + 1 } else { 1 };
-        out += &plain_lines(before);
-        out += &if end == 1 { plain(&code[..1]) } else { code[..end].into() };
-        rest = &code[end..];
+    write(&colored(text))
+}
+
+/// [`plain_lines`] but for the codes of colours.
+fn colored(text: &str) -> String {
+    let mut parts = text.split("\x1b[");
+    let mut out = plain_lines(parts.next().unwrap_or_default()).into_owned();
+    for part in parts {
+        let numbers = part.find(|c: char| !c.is_ascii_digit() && c != ';').unwrap_or(part.len());
+        let (code, rest) = part.split_at(numbers);
+        match rest.strip_prefix('m') {
+            Some(rest) => out.extend(["\x1b[", code, "m", &plain_lines(rest)]),
+            None => out.extend([&plain("\x1b"), "[", &plain_lines(part)]),
+        }
     }
-    write(&(out + &plain_lines(rest)))
+    out
 }
 
 fn write(text: &str) -> Result<()> {
@@ -190,10 +194,22 @@ pub fn number<S: Serializer>(x: &f32, to: S) -> Result<S::Ok, S::Error> {
 
 #[cfg(test)]
 mod tests {
+    use super::*;
+
+    #[test]
+    fn of_what_a_terminal_obeys_only_colours_pass() {
+        assert_eq!(colored("a\x1b[38;5;1mb\x1b[0m\n\tc\x1b[m"), "a\x1b[38;5;1mb\x1b[0m\n\tc\x1b[m");
+        assert_eq!(
+            colored("\x1b[2J\x1b]52;c\x07\x1b[\x1b[1m\u{9b}1m"),
+            "⟨1b⟩[2J⟨1b⟩]52;c⟨07⟩⟨1b⟩[\x1b[1m⟨9b⟩1m"
+        );
+        assert_eq!(colored("\x1b[1"), "⟨1b⟩[1");
+    }
+
     #[test]
     fn numbers_that_json_lacks_are_strings() {
         #[derive(serde::Serialize)]
-        struct Row(#[serde(serialize_with = "super::number")] f32);
+        struct Row(#[serde(serialize_with = "number")] f32);
         let json = |x| serde_json::to_string(&Row(x)).unwrap();
         assert_eq!(json(0.1), "0.1");
         assert_eq!(

@@ -108,6 +108,6 @@ fn write(directory: &Path, files: &[(String, String)]) -> Result<()> {
         Destination::new(directory.join(name)).prepare()?.write(|out| out.write_all(text.as_bytes()))?;
     }
     let path = directory.join(MARKDOWN);
-    say(format!("{} with {} figures", text::path(&path), files.len() - 1));
+    say(&format!("{} with {} figures", text::path(&path), files.len() - 1));
     Ok(())
 }

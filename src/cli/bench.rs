@@ -196,7 +196,7 @@ fn lengths(asked: Option<&[usize]>, longest: usize) -> Result<Vec<usize>> {
     let (mut fitting, too_long): (Vec<_>, Vec<_>) = LENGTHS.into_iter().partition(|&n| n <= longest);
     if !too_long.is_empty() {
         let too_long: Vec<_> = too_long.iter().map(ToString::to_string).collect();
-        say(format!("leaving out {} tokens: the context holds {longest}", too_long.join(", ")));
+        say(&format!("leaving out {} tokens: the context holds {longest}", too_long.join(", ")));
     }
     if fitting.is_empty() {
         fitting.push(longest);

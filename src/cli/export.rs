@@ -66,7 +66,7 @@ pub fn run(args: Args) -> Result<()> {
     let written = Export::new(&runs, positions, format)?.minus(runs.minus.as_ref()).write(to)?;
     if args.output.as_os_str() != "-" {
         let (tensors, bytes) = (written.tensors, BinaryBytes(written.bytes));
-        say(format!("{tensors} tensors, {bytes}, in {}", text::path(&args.output)));
+        say(&format!("{tensors} tensors, {bytes}, in {}", text::path(&args.output)));
     }
     Ok(())
 }

@@ -51,13 +51,13 @@ fn write(text: &str) -> Result<()> {
 }
 
 /// Says something on standard error that is no result. Nothing depends on whether anybody hears it.
-pub fn say(sentence: impl Display) {
+pub fn say(sentence: &impl Display) {
     // Not `eprintln`, which panics when nobody listens.
     let _ = std::io::stderr().write_all(format!("{}\n", report(sentence)).as_bytes());
 }
 
 /// A sentence as it is said: one line.
-pub fn report(sentence: impl Display) -> String {
+pub fn report(sentence: &impl Display) -> String {
     format!("actscope: {}", plain(&sentence.to_string()))
 }
 

@@ -57,7 +57,7 @@ impl Bars {
         let name = brief(&plain(file), NAME).into_owned();
         if !std::io::stderr().is_terminal() {
             let size = total.map(|total| format!(" ({})", BinaryBytes(total))).unwrap_or_default();
-            say(format!("downloading {name}{size}"));
+            say(&format!("downloading {name}{size}"));
             return None;
         }
         let bar = self.all.add(ProgressBar::no_length().with_message(name));

@@ -27,7 +27,8 @@ pub const TOKENIZER: Kind = Kind { noun: "tokenizer", at_most: 1 << 26 };
 /// FIFO that nobody writes to.
 pub fn read(path: &Path, kind: Kind) -> Result<Vec<u8>> {
     let file = open(path).map_err(|e| unreadable(path, &e))?;
-    read_all(file, path, kind)
+    let length = std::fs::metadata(path).map_or(0, |found| found.len());
+    read_all(file, length, path, kind)
 }
 
 /// The text of a file.
@@ -44,12 +45,13 @@ pub fn read_text(path: &Path, kind: Kind) -> Result<String> {
 /// As [`read_text`].
 pub fn read_stdin(kind: Kind) -> Result<String> {
     let name = Path::new("standard input");
-    utf8(read_all(io::stdin(), name, kind)?, name)
+    utf8(read_all(io::stdin(), 0, name, kind)?, name)
 }
 
-fn read_all(file: impl Read, name: &Path, kind: Kind) -> Result<Vec<u8>> {
+/// `length` is what it is expected to be, so that memory is taken once.
+fn read_all(file: impl Read, length: u64, name: &Path, kind: Kind) -> Result<Vec<u8>> {
     let Kind { noun, at_most } = kind;
-    let mut bytes = Vec::new();
+    let mut bytes = Vec::with_capacity(length.min(at_most) as usize + 1);
     file.take(at_most + 1).read_to_end(&mut bytes).map_err(|e| unreadable(name, &e))?;
     if bytes.len() as u64 > at_most {
         let most = text::bytes(at_most);

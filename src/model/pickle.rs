@@ -465,6 +465,9 @@ mod tests {
     }
 
     /// Every operation that can be had for ever, at the least bytes.
+    /// What is repeated, from its number.
+    type Repeat<'a> = &'a dyn Fn(u32) -> Vec<u8>;
+
     #[test]
     fn no_operation_is_repeated_without_end() {
         let said = |start: &[u8], again: &dyn Fn(u32) -> Vec<u8>| {
@@ -472,7 +475,7 @@ mod tests {
             Machine::new(&[start, &pickle].concat()).run().unwrap_err().to_string()
         };
         let slot = |op: u8, n: u32| [&[op][..], &n.to_le_bytes()].concat();
-        let repeated: [(&[u8], &dyn Fn(u32) -> Vec<u8>); 18] = [
+        let repeated: [(&[u8], Repeat); 18] = [
             (b"", &|_| b"]".to_vec()),
             (b"", &|_| b"(".to_vec()),
             (b"", &|_| b"(]".to_vec()),

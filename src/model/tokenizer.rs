@@ -212,9 +212,12 @@ impl Inner {
             PreTokenizerWrapper::Split(split) => match &split.pattern {
                 SplitPattern::Regex(pattern) => {
                     let regex = &self.bounds.regexes[pattern];
-                    pieces.split(|_, piece| match split.invert {
-                        false => piece.split(regex, split.behavior),
-                        true => piece.split(Invert(regex), split.behavior),
+                    pieces.split(|_, piece| {
+                        if split.invert {
+                            piece.split(Invert(regex), split.behavior)
+                        } else {
+                            piece.split(regex, split.behavior)
+                        }
                     })
                 }
                 SplitPattern::String(_) => split.pre_tokenize(pieces),

@@ -319,8 +319,10 @@ fn answer(mut stream: &TcpStream, request: &Request, reply: Reply) -> std::io::R
     write!(stream, "\r\n")?;
     if request.method != "HEAD" {
         stream.write_all(&body)?;
-        while endless {
-            stream.write_all(&body)?; // until the client has had enough
+        if endless {
+            loop {
+                stream.write_all(&body)?; // until the client has had enough
+            }
         }
     }
     if hangs && request.method != "HEAD" {
@@ -620,6 +622,9 @@ fn victims(load: &Load) -> PathBuf {
     victims
 }
 
+/// Headers that hold a value.
+type Evil<'a> = &'a dyn Fn(String) -> Vec<(&'static str, String)>;
+
 /// Nothing that a hub says is a path: not an etag, not a commit, whatever the request.
 #[test]
 fn what_a_hub_says_reaches_nothing_outside_the_cache() {
@@ -629,7 +634,6 @@ fn what_a_hub_says_reaches_nothing_outside_the_cache() {
         vec![("X-Linked-Etag", value), ("ETag", "\"e\"".into()), ("X-Repo-Commit", COMMIT.into())]
     };
     let commit = |value: String| vec![("ETag", "\"e\"".into()), ("X-Repo-Commit", value)];
-    type Evil<'a> = &'a dyn Fn(String) -> Vec<(&'static str, String)>;
     let kinds: [Evil; 3] = [&etag, &linked, &commit];
     for (kind, evil) in kinds.into_iter().enumerate() {
         for file in ["config.json", "model.safetensors", "tokenizer.json"] {
@@ -697,7 +701,7 @@ fn links_in_the_cache_lead_nowhere_else() {
         let model = load.home.path().join("hub/models--someone--tiny-gpt2");
         let link = PathBuf::from(format!("{}{}", model.display(), place.replace("COMMIT", COMMIT)));
         fs::create_dir_all(link.parent().unwrap()).unwrap();
-        let is_file = place.ends_with(".json") || place.ends_with("/main");
+        let is_file = place.ends_with("config.json") || place.ends_with("/main");
         symlink(if is_file { victims.join("config.json") } else { victims.clone() }, &link).unwrap();
         let hub = Hub::of(PLAIN);
         let _ = load.load(&hub.url, ID);

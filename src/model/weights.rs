@@ -14,6 +14,7 @@ use sha2::{Digest, Sha256};
 
 use super::pickle::Archive;
 use crate::error::{Error, Result};
+use crate::guard::guard;
 
 /// The longest header that the safetensors format allows, in bytes.
 const LONGEST_HEADER: u64 = 100_000_000;
@@ -61,7 +62,7 @@ impl Weights {
     /// # Errors
     /// [`Error::File`] for a file that is missing or no PyTorch checkpoint.
     pub fn open_pickle(file: &Path, device: &Device, dtype: DType) -> Result<Self> {
-        let store = Archive::open(file).map_err(|e| broken(file, &e))?;
+        let store = guarded(file, || Archive::open(file).map_err(|e| broken(file, &e)))?;
         Ok(Self::new(Store::Pickle(store), file.into(), device, dtype))
     }
 
@@ -154,7 +155,13 @@ impl Weights {
                 return Some(self.check(name, &info.shape, shape).and_then(|()| shard.load(info)));
             }
             Store::Embedded(s) => s.get(name).ok().map(|view| view.load(&Device::Cpu)),
-            Store::Pickle(s) => s.get(name).transpose(),
+            Store::Pickle(s) => {
+                let read = || s.get(name).map_err(|e| broken(&self.place, &e));
+                let tensor = guarded(&self.place, read).transpose()?;
+                return Some(
+                    tensor.and_then(|tensor| self.check(name, tensor.dims(), shape).map(|()| tensor)),
+                );
+            }
         };
         let tensor = loaded?.map_err(|e| broken(&self.place, &e));
         Some(tensor.and_then(|tensor| self.check(name, tensor.dims(), shape).map(|()| tensor)))
@@ -193,8 +200,8 @@ impl Shard {
         }
         let mut header = vec![0; n as usize];
         read_at(&file, &mut header, 8).map_err(|e| unreadable(&e))?;
-        let tensors: Metadata =
-            serde_json::from_slice(&header).map_err(|e| self::unreadable(path, &e.to_string()))?;
+        let read = || serde_json::from_slice(&header).map_err(|e| self::unreadable(path, &e.to_string()));
+        let tensors: Metadata = guarded(path, read)?;
         let data = n + 8;
         if data + tensors.data_len() as u64 != state.0 {
             let problem = format!("its tensors end at byte {}", data + tensors.data_len() as u64);
@@ -224,7 +231,7 @@ impl Shard {
         self.read(info, &mut bytes)?;
         let view = TensorView::new(info.dtype, info.shape.clone(), &bytes);
         let view = view.map_err(|e| unreadable(&self.path, &e.to_string()))?;
-        view.load(&Device::Cpu).map_err(|e| broken(&self.path, &e))
+        guarded(&self.path, || view.load(&Device::Cpu).map_err(|e| broken(&self.path, &e)))
     }
 
     fn check_unchanged(&self) -> Result<()> {
@@ -303,6 +310,11 @@ fn hex(hasher: Sha256) -> String {
     })
 }
 
+/// What a crate makes of a weight file; its panic is an error that names the file.
+fn guarded<T>(file: &Path, body: impl FnOnce() -> Result<T>) -> Result<T> {
+    guard(body).unwrap_or_else(|panic| Err(unreadable(file, &panic)))
+}
+
 /// One sentence for a weight file that cannot be read, without candle's backtrace.
 fn broken(file: &Path, error: &candle_core::Error) -> Error {
     unreadable(file, error.to_string().lines().next().unwrap_or("unknown error"))
@@ -311,4 +323,15 @@ fn broken(file: &Path, error: &candle_core::Error) -> Error {
 fn unreadable(file: &Path, cause: &str) -> Error {
     let size = std::fs::metadata(file).map(|m| format!(" of {} bytes", m.len())).unwrap_or_default();
     Error::file(file, format!("this weight file{size} cannot be read ({cause}); fetch or convert it anew"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_panic_over_a_weight_file_names_the_file() {
+        let said = guarded::<()>(Path::new("a.bin"), || panic!("broken crate")).unwrap_err().to_string();
+        assert!(said.starts_with("a.bin: ") && said.contains("broken crate"), "{said}");
+    }
 }

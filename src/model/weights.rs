@@ -195,8 +195,11 @@ impl Shard {
         let mut header = [0; 8];
         read_at(&file, &mut header, 0).map_err(|e| unreadable(&e))?;
         let n = u64::from_le_bytes(header);
-        if n > LONGEST_HEADER || n + 8 > state.0 {
-            return Err(self::unreadable(path, "its header is longer than it may be"));
+        if n > LONGEST_HEADER {
+            return Err(self::unreadable(path, "its header is longer than any"));
+        }
+        if n + 8 > state.0 {
+            return Err(self::unreadable(path, "it ends within its header"));
         }
         let mut header = vec![0; n as usize];
         read_at(&file, &mut header, 8).map_err(|e| unreadable(&e))?;
@@ -204,7 +207,7 @@ impl Shard {
         let tensors: Metadata = guarded(path, read)?;
         let data = n + 8;
         if data + tensors.data_len() as u64 != state.0 {
-            let problem = format!("its tensors end at byte {}", data + tensors.data_len() as u64);
+            let problem = format!("it should have {} bytes", data + tensors.data_len() as u64);
             return Err(self::unreadable(path, &problem));
         }
         Ok(Self { path: path.into(), file, tensors, data, state })

@@ -143,8 +143,12 @@ fn one_selection_for_all_screens() {
     e.keys("enter");
     assert_eq!((e.app.screen, e.app.selection.hook), (Screen::Stages, Site::Pattern.at(2)));
     assert!(e.shows("blocks.2.attn.hook_pattern") && e.shows("head 1"));
-    e.keys("1");
-    assert_eq!(e.app.selection.position, 3);
+    let selection = e.app.selection;
+    for screen in Screen::ALL {
+        e.keys(screen.command().entry().keys[0]).draw();
+        assert_eq!((e.app.screen, e.app.selection), (screen, selection));
+        assert!(e.shows("token 4 of"), "{screen:?}\n{}", e.lines().join("\n"));
+    }
 }
 
 #[test]
@@ -305,13 +309,13 @@ fn esc_cancels_a_run_that_is_going_on() {
     assert!(e.app.activity.is_none());
 }
 
+/// Any key of any command but those that leave, every third one that of a screen.
 fn any_key() -> impl Strategy<Value = &'static str> {
-    let keys = [
-        "1", "2", "3", "4", "5", "tab", "left", "right", "up", "down", "pageup", "pagedown", "home", "end",
-        ",", ".", "{", "}", "[", "]", "enter", "esc", "z", "Z", "0", "p", "r", "s", "c", "b", "t", "T", "<",
-        ">", "(", ")", "S", "?", ":", "/", "e", "x", "g", "B", "6", "+", "-", "j", "k",
-    ];
-    proptest::sample::select(keys.to_vec())
+    use actscope::tui::command::COMMANDS;
+    let stays = COMMANDS.iter().filter(|entry| !["quit", "suspend"].contains(&entry.name));
+    let keys: Vec<_> = stays.flat_map(|entry| entry.keys).copied().collect();
+    let screens = Screen::ALL.map(|screen| screen.command().entry().keys[0]).to_vec();
+    prop_oneof![2 => proptest::sample::select(keys), 1 => proptest::sample::select(screens)]
 }
 
 proptest! {
@@ -340,8 +344,9 @@ fn the_smallest_sizes_never_panic() {
         (0..70).map(|n| (n, n / 3)).chain((14..20).flat_map(|h| [(60, h), (61, h), (400, h)]))
     {
         e.resize(width, height);
-        for screen in ["1", "2", "3", "4", "5", "6", "?", "esc", "e", "esc", "x", "esc"] {
-            e.keys(screen);
+        let screens = Screen::ALL.map(|screen| screen.command().entry().keys[0]);
+        for key in screens.into_iter().chain(["?", "esc", "e", "esc", "x", "esc"]) {
+            e.keys(key);
             e.draw();
         }
     }
@@ -353,11 +358,13 @@ fn the_readme_lists_the_keys() {
     use actscope::tui::command::COMMANDS;
     use actscope::tui::keymap::Keys;
     use std::fmt::Write;
-    let mut table = String::from("| keys | command | what it does |\n|---|---|---|\n");
+    let mut table = String::from("| keys | command | screens | what it does |\n|---|---|---|---|\n");
     for entry in COMMANDS {
         let keys: Vec<_> = Keys(entry.keys).to_string().split(' ').map(|key| format!("`{key}`")).collect();
-        let _ =
-            writeln!(table, "| {} | {} | {} |", keys.join(" ").replace('|', "\\|"), entry.name, entry.doc);
+        let screens: Vec<_> = entry.screens.iter().map(|screen| screen.name()).collect();
+        let screens = if screens.is_empty() { "all".to_owned() } else { screens.join(", ") };
+        let cells = [&keys.join(" "), entry.name, &screens, entry.doc].map(|cell| cell.replace('|', "\\|"));
+        let _ = writeln!(table, "| {} |", cells.join(" | "));
     }
     let path = concat!(env!("CARGO_MANIFEST_DIR"), "/README.md");
     let readme = std::fs::read_to_string(path).unwrap();

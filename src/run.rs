@@ -8,7 +8,7 @@ use candle_core::Tensor;
 use crate::error::{Error, Result};
 use crate::hooks::{ActivationCache, HookFilter, HookName, Hooks, Kept, Part, Site};
 use crate::interventions::{Donors, Interventions};
-use crate::model::{Config, Model};
+use crate::model::{Config, Model, Tokenizer};
 
 /// What is to be run: text or token ids, whether BOS goes before them, and what is changed on the
 /// way.
@@ -23,6 +23,16 @@ pub struct Input {
 pub enum Prompt {
     Text(String),
     Ids(Vec<u32>),
+}
+
+impl Prompt {
+    /// As typed, or what its token ids decode to.
+    pub fn to_text(&self, tokenizer: &Tokenizer) -> String {
+        match self {
+            Self::Text(text) => text.clone(),
+            Self::Ids(ids) => tokenizer.decode(ids),
+        }
+    }
 }
 
 impl Input {
@@ -247,9 +257,6 @@ impl Run {
 
     /// The prompt as text: as typed, or what its token ids decode to.
     pub fn prompt_text(&self) -> String {
-        match &self.input.prompt {
-            Prompt::Text(text) => text.clone(),
-            Prompt::Ids(ids) => self.model.tokenizer.decode(ids),
-        }
+        self.input.prompt.to_text(&self.model.tokenizer)
     }
 }

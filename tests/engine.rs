@@ -8,7 +8,9 @@ use std::time::Duration;
 use actscope::Input;
 use actscope::analysis::lens::{self, Lens};
 use actscope::analysis::logits::Sampling;
-use actscope::engine::{Engine, Event, Job, Look, Looker, Request, Seen, Slot, Steps, Wanted, Worker};
+use actscope::engine::{
+    Engine, Event, Job, Look, Looker, Request, Said, Seen, Slot, Steps, Wanted, Work, Worker,
+};
 use actscope::model::{LoadOptions, Source};
 
 fn start() -> (Engine, Receiver<Event>) {
@@ -26,11 +28,11 @@ fn the_newest_request_wins() {
     let (engine, events) = start();
     for id in 1..=40 {
         let input = Input::text(format!("Request number {id} {}", "and so on ".repeat(20)));
-        engine.send(Request::Job(Job::Run { id, input, base: None }));
+        engine.send(Request::Job(Job { id, work: Work::Run { input, base: None } }));
     }
     let mut ran = Vec::new();
     while ran.last() != Some(&40) {
-        if let Event::Ran { id, run, .. } = next(&events) {
+        if let Event::Job { id, said: Said::Ran { run, .. } } = next(&events) {
             assert!(run.prompt_text().starts_with(&format!("Request number {id} ")));
             ran.push(id);
         }
@@ -46,12 +48,13 @@ fn a_run_that_is_no_longer_wanted_ends_before_its_next_block() {
     let heard = Mutex::new(Vec::new());
     let emit = |event: Event| {
         // A newer request comes while block 1 is about to be entered.
-        if matches!(event, Event::Layer { layer: 1, .. }) {
+        let Event::Job { said, .. } = event else { panic!("{event:?} is of no job") };
+        if matches!(said, Said::Layer { layer: 1, .. }) {
             newest.store(2, std::sync::atomic::Ordering::SeqCst);
         }
-        heard.lock().unwrap().push(format!("{event:?}").split([' ', '{']).next().unwrap().to_owned());
+        heard.lock().unwrap().push(format!("{said:?}").split([' ', '{']).next().unwrap().to_owned());
     };
-    worker.execute(Job::Run { id: 1, input: Input::text("Give this up"), base: None }, &emit);
+    worker.execute(Job { id: 1, work: Work::Run { input: Input::text("Give this up"), base: None } }, &emit);
     assert_eq!(*heard.lock().unwrap(), ["Layer", "Layer", "Cancelled"]);
 }
 
@@ -63,7 +66,7 @@ fn tokens_are_drawn_one_by_one_and_can_be_stopped() {
     let mut worker = Worker::new(Arc::clone(&newest)).holding(model);
     let lengths = Mutex::new(Vec::new());
     let emit = |event: Event| {
-        if let Event::Ran { run, left, .. } = event {
+        if let Event::Job { said: Said::Ran { run, left, .. }, .. } = event {
             lengths.lock().unwrap().push((run.n_tokens() - from.n_tokens(), left));
             if left == 7 {
                 newest.store(8, std::sync::atomic::Ordering::SeqCst);
@@ -71,7 +74,7 @@ fn tokens_are_drawn_one_by_one_and_can_be_stopped() {
         }
     };
     let sampling = Sampling::default();
-    worker.execute(Job::Generate { id: 7, from: Arc::clone(&from), n: 10, sampling }, &emit);
+    worker.execute(Job { id: 7, work: Work::Generate { from: Arc::clone(&from), n: 10, sampling } }, &emit);
     assert_eq!(*lengths.lock().unwrap(), [(1, 9), (2, 8), (3, 7)]);
 }
 
@@ -87,17 +90,21 @@ fn ablating_says_how_far_it_is_and_can_be_stopped() {
         let heard = Mutex::new(Vec::new());
         let emit = |event: Event| {
             heard.lock().unwrap().push(match event {
-                Event::Step { done, of, .. } => {
+                Event::Job { said: Said::Step(Steps { done, of, .. }), .. } => {
                     if Some(done) == stop {
                         newest.store(4, std::sync::atomic::Ordering::SeqCst);
                     }
                     format!("{done} of {of}")
                 }
-                Event::Effects { effects, .. } => format!("{} effects", effects.all.len()),
-                other => format!("{other:?}").split([' ', '{']).next().unwrap().to_owned(),
+                Event::Job { said: Said::Effects(effects), .. } => format!("{} effects", effects.all.len()),
+                Event::Job { said, .. } => format!("{said:?}").split([' ', '{']).next().unwrap().to_owned(),
+                other => format!("{other:?}"),
             });
         };
-        worker.execute(Job::Effects { id: 3, run: Arc::clone(&run), minus: None, question }, &emit);
+        worker.execute(
+            Job { id: 3, work: Work::Effects { run: Arc::clone(&run), base: None, question } },
+            &emit,
+        );
         let heard = heard.into_inner().unwrap();
         let n = 4 * (6 + 1);
         match stop {
@@ -112,7 +119,7 @@ fn wanted(looks: Vec<(Slot, Look)>) -> Wanted {
     let model = Arc::new(actscope::Model::demo());
     let prompt = "The old man said to the young man that the sea was calm. ".repeat(4);
     let run = Arc::new(actscope::Run::all(&model, Input::text(prompt)).unwrap());
-    Wanted { run, against: None, run_id: 1, id: 1, looks }
+    Wanted { run, base: None, shown_id: 1, id: 1, looks }
 }
 
 /// All that is said to `wanted`, of which only so many steps are waited for.

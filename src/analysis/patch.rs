@@ -154,6 +154,22 @@ impl Patching {
         Ok(Self { clean, corrupt, token, versus, clean_difference, corrupt_difference })
     }
 
+    /// Whether only the last positions can be patched: the prompts differ in length.
+    pub fn only_last(&self) -> bool {
+        self.clean.n_tokens() != self.corrupt.n_tokens()
+    }
+
+    /// How many places a sweep patches.
+    pub fn n_places(&self, sweep: Sweep) -> usize {
+        let config = self.corrupt.config();
+        let across = match sweep {
+            Sweep::Heads => config.n_head,
+            _ if self.only_last() => 1,
+            _ => self.corrupt.n_tokens(),
+        };
+        config.n_layer * across
+    }
+
     /// The corrupt run with the clean run's activation at `place`; at the last position of both if
     /// `last`, whatever position the place names.
     ///

@@ -206,8 +206,8 @@ pub struct RowLook {
 pub struct Wanted {
     pub run: Arc<Run>,
     /// A run whose tensors are taken off those of `run`.
-    pub against: Option<Arc<Run>>,
-    pub run_id: u64,
+    pub base: Option<Arc<Run>>,
+    pub shown_id: u64,
     /// The number of this request.
     pub id: u64,
     pub looks: Vec<(Slot, Look)>,
@@ -243,20 +243,20 @@ impl Looker {
     pub fn look(&mut self, wanted: Wanted, goes_on: &dyn Fn() -> bool, emit: &mut dyn FnMut(Event)) {
         let same = |a: Option<&Arc<Run>>, b: Option<&Arc<Run>>| a.map(Arc::as_ptr) == b.map(Arc::as_ptr);
         let (id, run, against) = &self.of;
-        let runs = same(run.as_ref(), Some(&wanted.run)) && same(against.as_ref(), wanted.against.as_ref());
-        if wanted.run_id != *id || !runs {
-            self.of = (wanted.run_id, Some(Arc::clone(&wanted.run)), wanted.against.clone());
+        let runs = same(run.as_ref(), Some(&wanted.run)) && same(against.as_ref(), wanted.base.as_ref());
+        if wanted.shown_id != *id || !runs {
+            self.of = (wanted.shown_id, Some(Arc::clone(&wanted.run)), wanted.base.clone());
             self.known.retain(|(view, _), _| view.source.is_weight());
         }
         if !runs {
             self.readings.clear();
         }
-        let Wanted { run, against, run_id, id, looks } = wanted;
+        let Wanted { run, base: against, shown_id, id, looks } = wanted;
         let mut seen = Vec::with_capacity(looks.len());
         for (slot, look) in looks {
             let mut step = |part: Option<Seen>, steps: Steps| {
                 if let Some(part) = part {
-                    emit(Event::Looked { run_id, seen: vec![(slot, Arc::new(part))] });
+                    emit(Event::Looked { shown_id, seen: vec![(slot, Arc::new(part))] });
                 }
                 emit(Event::Looking { id, steps: Some(steps) });
                 if goes_on() { Ok(()) } else { Err(Error::Cancelled) }
@@ -267,7 +267,7 @@ impl Looker {
                 Ok(whole) => seen.push((slot, Arc::new(whole))),
             }
         }
-        emit(Event::Looked { run_id, seen });
+        emit(Event::Looked { shown_id, seen });
         emit(Event::Looking { id, steps: None });
     }
 

@@ -7,9 +7,11 @@
 
 mod job;
 mod look;
+mod write;
 
-pub use job::{Errand, Event, Export, Job, Made, Request, Second, Summary, Worker};
+pub use job::{Event, Job, Made, Request, Said, Second, Summary, Work, Worker};
 pub use look::{Look, Looker, Map, RowLook, Seen, Slot, Steps, Wanted};
+pub use write::{Errand, Export};
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -73,7 +75,7 @@ impl Engine {
     pub fn send(&self, request: Request) {
         match request {
             Request::Job(job) => {
-                self.newest.store(job.id(), Ordering::Release);
+                self.newest.store(job.id, Ordering::Release);
                 self.jobs.put(job);
             }
             Request::Cancel(id) => self.newest.store(id, Ordering::Release),

@@ -4,9 +4,9 @@ use std::collections::HashMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use super::command::Command;
-use super::overlays::Overlay;
-use super::screens::{attribution, compare, heads, lens, walk, weights};
+use super::actions::moved;
+use super::overlays::{Editor, Overlay};
+use super::screens::{States, walk};
 use super::theme::Theme;
 use super::what_if;
 use crate::analysis::answer::Answer;
@@ -15,84 +15,14 @@ use crate::analysis::logits::Next;
 use crate::analysis::logits::Sampling;
 use crate::analysis::range::RangeMode;
 use crate::analysis::{AttnStage, View};
-use crate::engine::{Look, Map, RowLook, Seen, Slot, Steps, Summary};
+use crate::engine::{Look, Map, Request, RowLook, Seen, Slot, Steps, Summary, Wanted};
 use crate::error::Error;
 use crate::hooks::{HookName, Quantity, Site};
 use crate::model::{Model, Progress};
-use crate::run::{Input, Run};
+use crate::run::{Input, Prompt, Run};
 use crate::signals::Signal;
 
-/// The screens, in the order of their number keys.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum Screen {
-    Tokens,
-    Embedding,
-    Stages,
-    Attention,
-    Logits,
-    Walk,
-    Heads,
-    Lens,
-    Attribution,
-    Compare,
-    Weights,
-}
-
-impl Screen {
-    pub const ALL: [Self; 11] = [
-        Self::Tokens,
-        Self::Embedding,
-        Self::Stages,
-        Self::Attention,
-        Self::Logits,
-        Self::Walk,
-        Self::Heads,
-        Self::Lens,
-        Self::Attribution,
-        Self::Compare,
-        Self::Weights,
-    ];
-
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Tokens => "Tokens",
-            Self::Embedding => "Embedding",
-            Self::Stages => "Stages",
-            Self::Attention => "Attention",
-            Self::Logits => "Logits",
-            Self::Walk => "Walk",
-            Self::Heads => "Heads",
-            Self::Lens => "Lens",
-            Self::Attribution => "Attribution",
-            Self::Compare => "Compare",
-            Self::Weights => "Weights",
-        }
-    }
-
-    /// The command that goes there.
-    pub fn command(self) -> Command {
-        match self {
-            Self::Tokens => Command::Tokens,
-            Self::Embedding => Command::Embedding,
-            Self::Stages => Command::Stages,
-            Self::Attention => Command::Attention,
-            Self::Logits => Command::Logits,
-            Self::Walk => Command::Walk,
-            Self::Heads => Command::Heads,
-            Self::Lens => Command::Lens,
-            Self::Attribution => Command::Attribution,
-            Self::Compare => Command::Compare,
-            Self::Weights => Command::Weights,
-        }
-    }
-
-    /// The screen `step` after this one, round and round.
-    #[must_use]
-    pub fn step(self, step: isize) -> Self {
-        let n = Self::ALL.len() as isize;
-        Self::ALL[(self as isize + step).rem_euclid(n) as usize]
-    }
-}
+pub use super::screens::Screen;
 
 /// What writes to the residual stream in a block.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -142,20 +72,14 @@ pub struct Notice {
 #[derive(Debug, Clone, PartialEq)]
 pub enum Activity {
     Loading(Progress),
-    /// Job `id` is about to enter this block.
+    /// A run is about to enter this block; `left` tokens are to be drawn after it.
     Running {
-        id: u64,
         layer: usize,
         n_layer: usize,
         left: usize,
     },
-    /// Job `id` has made `done` of the `of` runs it needs.
-    Working {
-        id: u64,
-        what: &'static str,
-        done: usize,
-        of: usize,
-    },
+    /// Of many runs, so many are made.
+    Working(Steps),
     Exporting(PathBuf),
 }
 
@@ -172,8 +96,8 @@ pub struct App {
     pub input: Input,
     pub run: Option<Arc<Run>>,
     pub summary: Option<Arc<Summary>>,
-    /// Id of `run`.
-    pub run_id: u64,
+    /// Counts what is shown: another run, or another side of the same two.
+    pub shown_id: u64,
     /// Id of the newest job.
     pub job_id: u64,
     pub selection: Selection,
@@ -188,12 +112,8 @@ pub struct App {
     pub stage: AttnStage,
     pub sampling: Sampling,
     pub what_if: what_if::State,
-    pub walk: walk::State,
-    pub heads: heads::State,
-    pub lens: lens::State,
-    pub attribution: attribution::State,
-    pub compare: compare::State,
-    pub weights: weights::State,
+    /// What only single screens remember.
+    pub screens: States,
     /// What was last computed for each place on the screens, of `run` or of the run before.
     pub seen: HashMap<Slot, Arc<Seen>>,
     /// What was last asked for, so that it is asked once.
@@ -226,7 +146,7 @@ impl App {
             input,
             run: None,
             summary: None,
-            run_id: 0,
+            shown_id: 0,
             job_id: 0,
             selection: Selection {
                 hook: Site::ResidPre.at(0),
@@ -246,12 +166,7 @@ impl App {
             stage: AttnStage::Pattern,
             sampling: Sampling::default(),
             what_if: what_if::State::default(),
-            walk: walk::State::default(),
-            heads: heads::State::default(),
-            lens: lens::State::default(),
-            attribution: attribution::State::default(),
-            compare: compare::State::default(),
-            weights: weights::State::default(),
+            screens: States::default(),
             seen: HashMap::new(),
             asked: None,
             look_id: 0,
@@ -313,6 +228,68 @@ impl App {
         match &self.what_if.pair {
             Some(pair) if self.differs() => Some(shown - bits(&pair.base.summary)?),
             _ => Some(shown),
+        }
+    }
+
+    /// The token under the cursor of the Logits screen.
+    pub fn candidate(&self) -> Option<u32> {
+        self.next()?.top.get(self.selection.candidate).map(|candidate| candidate.id)
+    }
+
+    /// An editor that starts with `prompt`: as ids, where there is no tokenizer to read text with.
+    pub fn editor(&self, prompt: &Prompt) -> Option<Box<Editor>> {
+        let tokenizer = &self.model.as_ref()?.tokenizer;
+        let text = match prompt {
+            Prompt::Ids(ids) if !tokenizer.is_some() => {
+                ids.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")
+            }
+            prompt => prompt.to_text(tokenizer),
+        };
+        Some(Box::new(Editor::new(&text, !tokenizer.is_some(), self.theme)))
+    }
+
+    /// Shows a tensor on the Stages screen.
+    pub fn open_in_stages(&mut self, hook: HookName) {
+        self.screen = Screen::Stages;
+        self.select_hook(hook);
+        self.screen.scene().settle(self);
+    }
+
+    pub fn select_hook(&mut self, hook: HookName) {
+        self.selection.hook = hook;
+        self.selection.layer = hook.layer.unwrap_or(self.selection.layer);
+    }
+
+    /// To another block, with the tensor where it is one of a block.
+    pub fn go_layer(&mut self, run: &Run, by: isize) {
+        let s = &mut self.selection;
+        s.layer = moved(s.layer, by, run.config().n_layer);
+        if s.hook.layer.is_some() {
+            s.hook = s.hook.site.at(s.layer);
+        }
+    }
+
+    pub fn go_head(&mut self, by: isize) {
+        if let Some(run) = &self.run {
+            self.selection.head = moved(self.selection.head, by, run.config().n_head);
+        }
+    }
+
+    /// Asks for what is to be seen of a run, in place of what was asked for before.
+    pub fn look(&mut self, run: Arc<Run>, base: Option<Arc<Run>>, looks: Vec<(Slot, Look)>) -> Request {
+        self.look_id += 1;
+        self.looking = None;
+        Request::Look(Wanted { run, base, shown_id: self.shown_id, id: self.look_id, looks })
+    }
+
+    /// The system asks for something.
+    pub fn signalled(&mut self, signal: Signal) {
+        match signal {
+            Signal::Leave => self.quit = Some(Ok(())),
+            // The kernel continues what it ends.
+            _ if matches!(self.signal, Some(Signal::End(_))) => {}
+            // Stopped and continued before either was seen to.
+            signal => self.signal = Some(signal),
         }
     }
 

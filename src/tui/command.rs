@@ -1,145 +1,272 @@
 //! *The* table of commands: the keymap, the help, the palette and the README derive from it.
 
-use super::app::Screen;
+use std::sync::LazyLock;
+
+use super::actions as act;
+use super::app::App;
+use super::overlays::{Asked, Changes, Overlay, Picker};
+use super::screens::{self, Screen, compare, heads, lens, stages, walk};
+use super::what_if;
+use crate::analysis::AttnStage;
+use crate::colormap::Palette;
+use crate::engine::Request;
+use crate::interventions::Change;
+use crate::signals::Signal;
 
 /// One row of the table.
-#[derive(Debug)]
+#[derive(Debug, Clone, Copy)]
 pub struct Entry {
     pub command: Command,
     /// As typed in the palette.
     pub name: &'static str,
     /// Keys in the notation of [`super::keymap::Key`].
     pub keys: &'static [&'static str],
-    /// The screens where it does something; empty: all.
-    pub screens: &'static [Screen],
-    /// One line for people.
-    pub doc: &'static str,
+    /// Whether it does something on every screen, or only on those that name it.
+    pub everywhere: bool,
     /// A word for the key line at the bottom; empty: not shown there.
     pub hint: &'static str,
+    /// One line for people.
+    pub doc: &'static str,
+    /// Carries it out.
+    pub run: fn(&mut App) -> Vec<Request>,
 }
 
+/// What carrying out a command gives: nothing, or what the engine is to do.
+trait Asks {
+    fn asks(self) -> Vec<Request>;
+}
+
+impl Asks for () {
+    fn asks(self) -> Vec<Request> {
+        Vec::new()
+    }
+}
+
+impl Asks for Vec<Request> {
+    fn asks(self) -> Vec<Request> {
+        self
+    }
+}
+
+const ALL: bool = true;
+const OWN: bool = false;
+
 macro_rules! commands {
-    ($( $command:ident $name:literal [$($key:literal)*] [$($screen:ident)*] $hint:literal $doc:literal; )*) => {
+    (|$app:ident|
+     $( $first:ident $first_name:literal [$($first_key:literal)*] $first_on:ident $first_hint:literal $first_doc:literal => $first_run:expr; )*
+     -- screens --
+     $( $command:ident $name:literal [$($key:literal)*] $on:ident $hint:literal $doc:literal => $run:expr; )*
+    ) => {
         /// Everything a key, the palette or the mouse can ask for.
         #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-        pub enum Command { $( $command, )* }
+        pub enum Command {
+            $( $first, )*
+            /// Go to a screen.
+            Show(Screen),
+            $( $command, )*
+        }
 
         /// The table of commands, in the order of the help.
-        pub const COMMANDS: &[Entry] = &[ $( Entry {
-            command: Command::$command,
-            name: $name,
-            keys: &[ $( $key, )* ],
-            screens: &[ $( Screen::$screen, )* ],
-            doc: $doc,
-            hint: $hint,
-        }, )* ];
+        pub static COMMANDS: LazyLock<Vec<Entry>> = LazyLock::new(|| {
+            let mut all = vec![ $( Entry {
+                command: Command::$first,
+                name: $first_name,
+                keys: &[ $( $first_key, )* ],
+                everywhere: $first_on,
+                hint: $first_hint,
+                doc: $first_doc,
+                run: |$app| Asks::asks($first_run),
+            }, )* ];
+            all.extend(screens::COMMANDS);
+            all.extend([ $( Entry {
+                command: Command::$command,
+                name: $name,
+                keys: &[ $( $key, )* ],
+                everywhere: $on,
+                hint: $hint,
+                doc: $doc,
+                run: |$app| Asks::asks($run),
+            }, )* ]);
+            all
+        });
     };
 }
 
-commands! {
-    // command         name               keys                       screens                 hint        doc
-    Help               "help"             ["?" "f1"]                 []                      "help"      "show all keys; type to search";
-    Palette            "commands"         [":"]                      []                      "command"   "run a command by name";
-    Find               "find"             ["/"]                      []                      "find"      "find a tensor by its hook name";
-    Edit               "edit"             ["e"]                      []                      "edit"      "edit the prompt; the run follows as you type";
-    FindExtremes       "find-extremes"    ["F"]                      []                      ""          "find the largest values, rows and channels of the run";
-    Export             "export"           ["x"]                      []                      "export"    "write what is on screen, or everything, to a file";
-    Generate           "generate"         ["g"]                      []                      "sample"          "append one sampled token";
-    GenerateMany       "generate-many"    ["G"]                      []                      ""          "append sixteen sampled tokens, one by one";
-    ToggleBos          "bos"              ["B"]                      []                      ""          "put the beginning-of-text token before the prompt, or not";
-    Changes            "changes"          ["i"]                      []                      "what if"   "all that is changed: switch, add, edit, name, delete, save, load";
-    Back               "back"             ["esc"]                    []                      ""          "stop what is running, or leave the map";
-    Quit               "quit"             ["q" "ctrl-c"]             []                      "quit"      "leave actscope";
-    Suspend            "suspend"          ["ctrl-z"]                 []                      ""          "go back to the shell until fg; where a prompt is edited, undo";
+commands! { |app|
+    // command      name               keys                      on    hint       doc, and what it does
+    Help            "help"             ["?" "f1"]                ALL   "help"     "show all keys; type to search"
+                    => app.overlay = Some(Overlay::Picker(Picker::help(app.screen)));
+    Palette         "commands"         [":"]                     ALL   "command"  "run a command by name"
+                    => app.overlay = Some(Overlay::Picker(Picker::commands(app.screen)));
+    Find            "find"             ["/"]                     ALL   "find"     "find a tensor by its hook name"
+                    => act::find(app);
+    Edit            "edit"             ["e"]                     ALL   "edit"     "edit the prompt; the run follows as you type"
+                    => app.overlay = app.editor(&app.input.prompt).map(Overlay::Editor);
+    FindExtremes    "find-extremes"    ["F"]                     ALL   ""         "find the largest values, rows and channels of the run"
+                    => act::find_extremes(app);
+    Export          "export"           ["x"]                     ALL   "export"   "write what is on screen, or everything, to a file"
+                    => act::export(app);
+    Generate        "generate"         ["g"]                     ALL   "sample"   "append one sampled token"
+                    => app.generate(1);
+    GenerateMany    "generate-many"    ["G"]                     ALL   ""         "append sixteen sampled tokens, one by one"
+                    => app.generate(16);
+    ToggleBos       "bos"              ["B"]                     ALL   ""         "put the beginning-of-text token before the prompt, or not"
+                    => { app.input.bos = !app.input.bos; app.start_run() };
+    Changes         "changes"          ["i"]                     ALL   "what if"  "all that is changed: switch, add, edit, name, delete, save, load"
+                    => app.overlay = Some(Overlay::Changes(Changes::default()));
+    Back            "back"             ["esc"]                   ALL   ""         "stop what is running, or leave the map"
+                    => act::back(app);
+    Quit            "quit"             ["q" "ctrl-c"]            ALL   "quit"     "leave actscope"
+                    => app.quit = Some(Ok(()));
+    Suspend         "suspend"          ["ctrl-z"]                ALL   ""         "go back to the shell until fg; where a prompt is edited, undo"
+                    => app.signalled(Signal::Stop);
 
-    NextScreen         "next-screen"      ["tab"]                    []                      ""          "go to the next screen";
-    PreviousScreen     "previous-screen"  ["shift-tab"]              []                      ""          "go to the previous screen";
-    Tokens             "tokens"           ["1"]                      []                      ""          "screen: the prompt as tokens";
-    Embedding          "embedding"        ["2"]                      []                      ""          "screen: rows of wte and wpe, and their sum";
-    Stages             "stages"           ["3"]                      []                      ""          "screen: every tensor in data-flow order";
-    Attention          "attention"        ["4"]                      []                      ""          "screen: every head's attention map";
-    Logits             "logits"           ["5"]                      []                      ""          "screen: what may come next";
-    Walk               "walk"             ["6"]                      []                      ""          "screen: one token followed through the network, step by step";
-    Heads              "heads"            ["7"]                      []                      ""          "screen: every head by what it does";
-    Lens               "lens"             ["8"]                      []                      ""          "screen: what each layer would already answer";
-    Attribution        "attribution"      ["9"]                      []                      ""          "screen: which component wrote how much of a logit";
-    Compare            "compare"          ["0"]                      []                      ""          "screen: two prompts, their difference, and patching";
-    Weights            "weights"          ["w"]                      []                      ""          "screen: what the weights say by themselves";
+    NextScreen      "next-screen"      ["tab"]                   ALL   ""         "go to the next screen"
+                    => app.screen = app.screen.step(1);
+    PreviousScreen  "previous-screen"  ["shift-tab"]             ALL   ""         "go to the previous screen"
+                    => app.screen = app.screen.step(-1);
 
-    Left               "left"             ["left" "h"]               []                      ""          "move left: token, column, or key";
-    Right              "right"            ["right" "l"]              []                      ""          "move right: token, column, or key";
-    Up                 "up"               ["up" "k"]                 []                      ""          "move up: tensor, row, query, or candidate";
-    Down               "down"             ["down" "j"]               []                      ""          "move down: tensor, row, query, or candidate";
-    PageUp             "page-up"          ["pageup" "ctrl-u"]        []                      ""          "move up by ten";
-    PageDown           "page-down"        ["pagedown" "ctrl-d"]      []                      ""          "move down by ten";
-    First              "first"            ["home" "^"]               []                      ""          "go to the first token, column, or key";
-    Last               "last"             ["end" "$"]                []                      ""          "go to the last token, column, or key";
-    PreviousToken      "previous-token"   [","]                      []                      ""          "select the token before, on any screen";
-    NextToken          "next-token"       ["."]                      []                      ""          "select the next token, on any screen";
-    PreviousLayer      "previous-layer"   ["{"]                      [Stages Attention Compare Walk Attribution Weights] "layer"     "the same tensor, or step, one block before";
-    NextLayer          "next-layer"       ["}"]                      [Stages Attention Compare Walk Attribution Weights] "layer"     "the same tensor, or step, one block after";
-    PreviousHead       "previous-head"    ["["]                      [Stages Attention Compare Walk Attribution Weights] "head"      "the head before";
-    NextHead           "next-head"        ["]"]                      [Stages Attention Compare Walk Attribution Weights] "head"      "the next head";
+    -- screens --
 
-    Open               "open"             ["enter"]                  []                      ""          "Tokens: its embedding; Embedding, Attention: in Stages; Stages: into the map; Logits: append; Heads: its map; Lens: in Stages; Walk: the step's tensor, or append";
-    ZoomIn             "zoom-in"          ["z" "+"]                  [Stages]                "zoom"      "fewer values, larger; down to printed numbers";
-    ZoomOut            "zoom-out"         ["Z" "-"]                  [Stages]                ""          "more values";
-    ZoomReset          "zoom-reset"       ["="]                      [Stages]                ""          "the whole tensor";
-    Pooling            "pooling"          ["p"]                      [Stages Embedding Attention Logits Compare Weights] "" "pool by largest |x| or by mean";
-    Range              "range"            ["r"]                      [Stages Embedding Attention Logits Compare Attribution Weights] "range" "colour range: robust, full, or each row by itself";
-    AttentionStage     "attention-stage"  ["s"]                      [Attention]             "stage"     "scores, scaled, masked, or pattern";
-    Jump               "walk-jump"        ["s"]                      [Walk]                  "jump"      "go to a step by number or name";
-    Play               "walk-play"        ["p"]                      [Walk]                  "play"      "go from step to step by itself, or stop";
-    Slower             "walk-slower"      ["-"]                      [Walk]                  ""          "play slower";
-    Faster             "walk-faster"      ["+"]                      [Walk]                  ""          "play faster";
-    Versus             "versus"           ["v"]                      [Attribution Compare]           "versus"    "choose a token whose logit is taken off";
-    Parts              "parts"            ["a"]                      [Logits]                "parts"     "what wrote the logit of the selected candidate";
-    Follow             "follow"           ["f"]                      [Logits]                "follow"    "the selected candidate in the Lens: its rank and probability after each layer";
-    WeightsMode        "weights-mode"     ["m"]                      [Weights]               "mode"      "next: wte, wpe, residual, OV, QK, neuron";
-    Palettes           "colours"          ["c"]                      []                      ""          "next pair of colour maps";
-    Background         "background"       ["b"]                      []                      ""          "dark or light background";
+    Left            "left"             ["left" "h"]              ALL   ""         "move left: token, column, or key"
+                    => act::go(app, -1, 0);
+    Right           "right"            ["right" "l"]             ALL   ""         "move right: token, column, or key"
+                    => act::go(app, 1, 0);
+    Up              "up"               ["up" "k"]                ALL   ""         "move up: tensor, row, query, or candidate"
+                    => act::go(app, 0, -1);
+    Down            "down"             ["down" "j"]              ALL   ""         "move down: tensor, row, query, or candidate"
+                    => act::go(app, 0, 1);
+    PageUp          "page-up"          ["pageup" "ctrl-u"]       ALL   ""         "move up by ten"
+                    => act::go(app, 0, -10);
+    PageDown        "page-down"        ["pagedown" "ctrl-d"]     ALL   ""         "move down by ten"
+                    => act::go(app, 0, 10);
+    First           "first"            ["home" "^"]              ALL   ""         "go to the first token, column, or key"
+                    => act::go(app, -act::MOST, 0);
+    Last            "last"             ["end" "$"]               ALL   ""         "go to the last token, column, or key"
+                    => act::go(app, act::MOST, 0);
+    PreviousToken   "previous-token"   [","]                     ALL   ""         "select the token before, on any screen"
+                    => act::go_token(app, -1);
+    NextToken       "next-token"       ["."]                     ALL   ""         "select the next token, on any screen"
+                    => act::go_token(app, 1);
+    PreviousLayer   "previous-layer"   ["{"]                     OWN   "layer"    "the same tensor, or step, one block before"
+                    => act::go_layer(app, -1);
+    NextLayer       "next-layer"       ["}"]                     OWN   "layer"    "the same tensor, or step, one block after"
+                    => act::go_layer(app, 1);
+    PreviousHead    "previous-head"    ["["]                     OWN   "head"     "the head before"
+                    => app.go_head(-1);
+    NextHead        "next-head"        ["]"]                     OWN   "head"     "the next head"
+                    => app.go_head(1);
 
-    NextNumber         "next-number"      ["m"]                      [Heads Lens]            "number"    "the next number about heads, or that the lens shows";
-    PreviousNumber     "previous-number"  ["M"]                      [Heads Lens]            ""          "the number before";
-    RandomTokens       "random-tokens"    ["s"]                      [Heads]                 "random tokens" "measure heads on random tokens twice in a row, or on the prompt";
-    ReseedRandom       "reseed-random"    ["S"]                      [Heads]                 ""          "other random tokens";
-    FilterHeads        "filter"           ["f"]                      [Heads]                 "filter"    "rank all heads, those of the layer, or the strong ones";
-    AblateHeads        "effects"          ["u"]                      [Heads]                 "effects"    "run the prompt without each head and MLP in turn: what the prediction loses";
-    ChooseToken        "choose-token"     ["t"]                      [Lens Attribution Weights Compare] "token"  "a token of your choice: followed through the layers, whose logit, or whose row";
-    FinalAnswer        "final-answer"     ["T"]                      [Lens Attribution]      ""          "what the network answers in the end, and no other token";
+    Open            "open"             ["enter"]                 ALL   ""         "open what is selected: the bottom line says as what"
+                    => app.screen.scene().open(app);
+    ZoomIn          "zoom-in"          ["z" "+"]                 OWN   "zoom"     "fewer values, larger; down to printed numbers"
+                    => stages::zoom(app, 1);
+    ZoomOut         "zoom-out"         ["Z" "-"]                 OWN   ""         "more values"
+                    => stages::zoom(app, -1);
+    ZoomReset       "zoom-reset"       ["="]                     OWN   ""         "the whole tensor"
+                    => (app.zoom, app.origin) = (0, (0, 0));
+    Pooling         "pooling"          ["p"]                     OWN   ""         "pool by largest |x| or by mean"
+                    => act::next_pooling(app);
+    Range           "range"            ["r"]                     OWN   "range"    "colour range: robust, full, or each row by itself"
+                    => act::next_range(app);
+    AttentionStage  "attention-stage"  ["s"]                     OWN   "stage"    "scores, scaled, masked, or pattern"
+                    => app.stage = act::next_of(&AttnStage::ALL, app.stage);
+    Jump            "walk-jump"        ["s"]                     OWN   "jump"     "go to a step by number or name"
+                    => walk::jump(app);
+    Play            "walk-play"        ["p"]                     OWN   "play"     "go from step to step by itself, or stop"
+                    => walk::play(app);
+    Slower          "walk-slower"      ["-"]                     OWN   ""         "play slower"
+                    => walk::pace(app, -1);
+    Faster          "walk-faster"      ["+"]                     OWN   ""         "play faster"
+                    => walk::pace(app, 1);
+    Versus          "versus"           ["v"]                     OWN   "versus"   "choose a token whose logit is taken off"
+                    => act::ask_token(app, Asked::Versus);
+    Parts           "parts"            ["a"]                     OWN   "parts"    "what wrote the logit of the selected candidate"
+                    => act::parts(app);
+    Follow          "follow"           ["f"]                     OWN   "follow"   "the selected candidate in the Lens: its rank and probability after each layer"
+                    => lens::follow(app, app.candidate());
+    WeightsMode     "weights-mode"     ["m"]                     OWN   "mode"     "next: wte, wpe, residual, OV, QK, neuron"
+                    => app.screen.scene().turn(app, 1);
+    Palettes        "colours"          ["c"]                     ALL   ""         "next pair of colour maps"
+                    => { app.theme.palette = act::next_of(&Palette::ALL, app.theme.palette); app.note(format!("colours: {}", app.theme.palette.name())) };
+    Background      "background"       ["b"]                     ALL   ""         "dark or light background"
+                    => app.theme.light = !app.theme.light;
 
-    Zero               "zero"             ["a"]                      [Tokens Embedding Stages Attention Heads] "zero" "what if this were 0: the head, neuron, tensor, block or position under the cursor";
-    Mean               "mean"             ["A"]                      [Tokens Embedding Stages Attention Heads] ""     "what if this were its mean over the prompt";
-    Scale              "scale"            ["*"]                      [Tokens Embedding Stages Attention Heads] ""     "what if this were multiplied";
-    Knockout           "knock-out"        ["K"]                      [Stages Attention]      "cut"       "what if this query did not read this key";
-    Direction          "direction"        ["d"]                      [Tokens Embedding Stages Attention] ""    "mark a row; on another, add the difference of the two";
-    PromptB            "prompt-b"         ["n"]                      [Compare]               "prompt B"  "edit the second prompt";
-    CompareMode        "compare-mode"     ["m"]                      [Compare]               "mode"      "a tensor, or a patch sweep: resid_pre, attn_out, mlp_out, heads";
-    CompareShown       "compare-shown"    ["s"]                      [Compare]               "A, B"      "the tensor of A, of B, or A − B";
-    Patch              "patch"            ["a"]                      [Compare]               "patch"     "what if B had this of A: B becomes the prompt, with the row or cell under the cursor taken from A";
-    Swap               "swap-prompts"     ["N"]                      [Compare]               ""          "B becomes the prompt, and the prompt B";
-    ShownSide          "difference"       ["D"]                      []                      ""          "on screen: changed, base, or changed − base";
+    NextNumber      "next-number"      ["m"]                     OWN   "number"   "the next number about heads, or that the lens shows"
+                    => app.screen.scene().turn(app, 1);
+    PreviousNumber  "previous-number"  ["M"]                     OWN   ""         "the number before"
+                    => app.screen.scene().turn(app, -1);
+    RandomTokens    "random-tokens"    ["s"]                     OWN   "random tokens" "measure heads on random tokens twice in a row, or on the prompt"
+                    => app.screens.heads.random = !app.screens.heads.random;
+    ReseedRandom    "reseed-random"    ["S"]                     OWN   ""         "other random tokens"
+                    => heads::reseed(app);
+    FilterHeads     "filter"           ["f"]                     OWN   "filter"   "rank all heads, those of the layer, or the strong ones"
+                    => heads::next_filter(app);
+    AblateHeads     "effects"          ["u"]                     OWN   "effects"  "run the prompt without each head and MLP in turn: what the prediction loses"
+                    => heads::ablate(app);
+    ChooseToken     "choose-token"     ["t"]                     OWN   "token"    "a token of your choice: followed through the layers, whose logit, or whose row"
+                    => act::ask_token(app, Asked::Token);
+    FinalAnswer     "final-answer"     ["T"]                     OWN   ""         "what the network answers in the end, and no other token"
+                    => app.screen.scene().take_token(app, Asked::Token, None);
 
-    Cooler             "temperature-down" ["t"]                      [Logits Walk]           "temp"      "temperature down by 0.1; 0 always takes the likeliest";
-    Warmer             "temperature-up"   ["T"]                      [Logits Walk]           "temp"      "temperature up by 0.1";
-    FewerK             "top-k-down"       ["<"]                      [Logits]                "top-k"     "sample from fewer tokens";
-    MoreK              "top-k-up"         [">"]                      [Logits]                "top-k"     "sample from more tokens, up to all";
-    LessP              "top-p-down"       ["("]                      [Logits]                "top-p"     "sample from less probability mass";
-    MoreP              "top-p-up"         [")"]                      [Logits]                "top-p"     "sample from more probability mass, up to all";
-    Reseed             "reseed"           ["S"]                      [Logits]                "seed"      "another seed for sampling";
+    Zero            "zero"             ["a"]                     OWN   "zero"     "what if this were 0: the head, neuron, tensor, block or position under the cursor"
+                    => what_if::change_place(app, Change::Zero);
+    Mean            "mean"             ["A"]                     OWN   ""         "what if this were its mean over the prompt"
+                    => what_if::change_place(app, Change::Mean);
+    Scale           "scale"            ["*"]                     OWN   ""         "what if this were multiplied"
+                    => what_if::scale(app);
+    Knockout        "knock-out"        ["K"]                     OWN   "cut"      "what if this query did not read this key"
+                    => what_if::knock_out(app);
+    Direction       "direction"        ["d"]                     OWN   ""         "mark a row; on another, add the difference of the two"
+                    => what_if::direction(app);
+    PromptB         "prompt-b"         ["n"]                     OWN   "prompt B" "edit the second prompt"
+                    => compare::edit(app);
+    CompareMode     "compare-mode"     ["m"]                     OWN   "mode"     "a tensor, or a patch sweep: resid_pre, attn_out, mlp_out, heads"
+                    => app.screen.scene().turn(app, 1);
+    CompareShown    "compare-shown"    ["s"]                     OWN   "A, B"     "the tensor of A, of B, or A − B"
+                    => compare::next_shown(app);
+    Patch           "patch"            ["a"]                     OWN   "patch"    "what if B had this of A: B becomes the prompt, with the row or cell under the cursor taken from A"
+                    => compare::patch(app);
+    Swap            "swap-prompts"     ["N"]                     OWN   ""         "B becomes the prompt, and the prompt B"
+                    => compare::swap(app);
+    ShownSide       "difference"       ["D"]                     ALL   ""         "on screen: changed, base, or changed − base"
+                    => what_if::next_side(app);
+
+    Cooler          "temperature-down" ["t"]                     OWN   "temp"     "temperature down by 0.1; 0 always takes the likeliest"
+                    => act::warm(app, -0.1);
+    Warmer          "temperature-up"   ["T"]                     OWN   "temp"     "temperature up by 0.1"
+                    => act::warm(app, 0.1);
+    FewerK          "top-k-down"       ["<"]                     OWN   "top-k"    "sample from fewer tokens"
+                    => app.sampling.top_k = Some(act::step_k(app.sampling.top_k, false).unwrap_or(1));
+    MoreK           "top-k-up"         [">"]                     OWN   "top-k"    "sample from more tokens, up to all"
+                    => app.sampling.top_k = act::step_k(app.sampling.top_k, true);
+    LessP           "top-p-down"       ["("]                     OWN   "top-p"    "sample from less probability mass"
+                    => app.sampling.top_p = Some((app.sampling.top_p.unwrap_or(1.0) - 0.05).max(0.05));
+    MoreP           "top-p-up"         [")"]                     OWN   "top-p"    "sample from more probability mass, up to all"
+                    => app.sampling.top_p = app.sampling.top_p.map(|p| p + 0.05).filter(|p| *p < 0.999);
+    Reseed          "reseed"           ["S"]                     OWN   "seed"     "another seed for sampling"
+                    => app.sampling.seed += 1;
 }
 
 impl Command {
     /// This command's row of the table.
+    ///
+    /// # Panics
+    /// Never: every command has one.
     pub fn entry(self) -> &'static Entry {
-        &COMMANDS[self as usize]
+        COMMANDS.iter().find(|entry| entry.command == self).expect("every command has a row")
     }
 }
 
 impl Entry {
     /// Whether the command does something on `screen`.
     pub fn works_on(&self, screen: Screen) -> bool {
-        self.screens.is_empty() || self.screens.contains(&screen)
+        self.everywhere || screen.scene().commands().contains(&self.command)
+    }
+
+    /// The screens where it does something; none if it does everywhere.
+    pub fn screens(&self) -> impl Iterator<Item = Screen> {
+        Screen::ALL.into_iter().filter(|screen| !self.everywhere && self.works_on(*screen))
     }
 }
 
@@ -149,11 +276,17 @@ mod tests {
     use std::collections::HashSet;
 
     #[test]
-    fn rows_are_in_the_order_of_the_commands_and_names_are_unique() {
+    fn names_are_unique_and_every_command_works_somewhere() {
         let mut names = HashSet::new();
-        for (i, entry) in COMMANDS.iter().enumerate() {
-            assert_eq!(entry.command as usize, i);
+        for entry in COMMANDS.iter() {
             assert!(names.insert(entry.name), "{} twice", entry.name);
+            assert_eq!(entry.command.entry().name, entry.name);
+            assert!(entry.everywhere || entry.screens().next().is_some(), "{} nowhere", entry.name);
+        }
+        for screen in Screen::ALL {
+            let own = screen.scene().commands();
+            assert!(own.iter().all(|command| !command.entry().everywhere), "{screen:?}");
+            assert_eq!(own.iter().collect::<HashSet<_>>().len(), own.len(), "{screen:?}");
         }
     }
 }

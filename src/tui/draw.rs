@@ -10,7 +10,6 @@ use super::command::{COMMANDS, Entry};
 use super::keymap::pretty;
 use super::layout::{Frame, SMALLEST};
 use super::overlays;
-use super::screens;
 use super::text::{self, bytes, fit, put, put_line, put_right, wrap};
 use super::what_if;
 use super::widgets::token_strip::{self, Strip};
@@ -44,8 +43,8 @@ pub fn draw(app: &App, buffer: &mut Buffer) {
             }
             match &app.run {
                 Some(run) => {
-                    screens::draw(app, run, frame.body, buffer);
-                    draw_inspector(app, frame.inspector, screens::inspect(app, run), buffer);
+                    app.screen.scene().draw(app, run, frame.body, buffer);
+                    draw_inspector(app, frame.inspector, app.screen.scene().inspect(app, run), buffer);
                 }
                 None => draw_waiting(app, frame.body, buffer),
             }
@@ -114,7 +113,7 @@ fn right_words<'a>(app: &App, room: usize) -> Vec<Span<'a>> {
             let more = if *left > 0 { format!(", {left} tokens to go") } else { String::new() };
             return busy(format!("block {layer} of {n_layer}{more}"));
         }
-        Some(Activity::Working { what, done, of, .. }) => return busy(format!("{what}, {done} of {of}")),
+        Some(Activity::Working(Steps { what, done, of })) => return busy(format!("{what}, {done} of {of}")),
         Some(Activity::Exporting(path)) => {
             return vec![Span::styled(format!("{spin} writing {}", text::path(path)), theme.focus())];
         }
@@ -214,7 +213,7 @@ pub fn strip(app: &App, area: Rect) -> Strip {
 fn draw_strip(app: &App, area: Rect, buffer: &mut Buffer) {
     let Some(run) = &app.run else { return };
     let strip = strip(app, area);
-    let shade = |position| screens::token_shade(app, position);
+    let shade = |position| app.screen.scene().token_shade(app, position);
     let text = |position| run.token_text(position);
     token_strip::draw(
         buffer,
@@ -295,11 +294,11 @@ fn draw_keys(app: &App, area: Rect, buffer: &mut Buffer) {
     let (own, general): (Vec<_>, Vec<_>) = COMMANDS
         .iter()
         .filter(|entry| !entry.hint.is_empty() && entry.works_on(app.screen))
-        .partition(|entry| !entry.screens.is_empty());
+        .partition(|entry| !entry.everywhere);
     let (help, rest) = general.split_first().expect("help comes first in the table");
     let (quit, rest) = rest.split_last().expect("the table ends its general part with quit");
     let of = |entry: &&Entry| (pretty(entry.keys[0]), entry.hint);
-    let arrows = screens::arrows(app).iter().map(|&(keys, hint)| (keys.to_owned(), hint));
+    let arrows = app.screen.scene().arrows(app).iter().map(|&(keys, hint)| (keys.to_owned(), hint));
     let mut hints: Vec<(String, &str)> = Vec::new();
     for (key, hint) in
         [of(help)].into_iter().chain(arrows).chain(own.iter().map(of)).chain(rest.iter().map(of))

@@ -98,7 +98,7 @@ pub fn command(key: Key, screen: Screen) -> Option<Command> {
     static MAP: OnceLock<HashMap<Key, Vec<Command>>> = OnceLock::new();
     let map = MAP.get_or_init(|| {
         let mut map: HashMap<Key, Vec<Command>> = HashMap::new();
-        for entry in COMMANDS {
+        for entry in COMMANDS.iter() {
             for key in entry.keys.iter().filter_map(|key| Key::parse(key)) {
                 map.entry(key).or_default().push(entry.command);
             }

@@ -3,10 +3,12 @@
 //! State is one plain struct ([`app::App`]); [`update::update`] is the only place that changes it,
 //! and says what the engine has to do; [`draw::draw`] only reads it. Both work without a terminal.
 
+mod actions;
 pub mod app;
 pub mod command;
 pub mod draw;
 pub mod headless;
+mod jobs;
 pub mod keymap;
 mod layout;
 mod overlays;

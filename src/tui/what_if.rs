@@ -4,16 +4,13 @@ use std::sync::Arc;
 
 use ratatui::text::Span;
 
-use super::app::{App, Focus, Screen};
-use super::command::Command;
+use super::actions::next_of;
+use super::app::App;
 use super::overlays::{Changes, Overlay};
-use super::screens;
 use super::theme::Theme;
-use super::update::start_run;
 use crate::analysis::answer::{Answer, DIFFERENCE};
 use crate::analysis::compare::{Comparison, Spot};
 use crate::engine::{Made, Request};
-use crate::hooks::{Axis, HookName, Site};
 use crate::interventions::{Change, Edge, Intervention, Place, Target};
 use crate::run::{Input, Run};
 use crate::text::num;
@@ -67,12 +64,7 @@ impl App {
 
     /// Whether what is on screen are differences.
     pub fn differs(&self) -> bool {
-        let shown = match self.screen {
-            Screen::Compare => false,
-            Screen::Weights => screens::weights::differs(self),
-            Screen::Walk => screens::walk::differs(self),
-            _ => true,
-        };
+        let shown = self.screen.scene().without_difference(self).is_none();
         self.what_if.side == Side::Difference && self.what_if.pair.is_some() && shown
     }
 
@@ -106,51 +98,45 @@ fn show(app: &mut App) {
     let Some(pair) = &app.what_if.pair else { return };
     let made = if app.what_if.side == Side::Base { &pair.base } else { &pair.changed };
     (app.run, app.summary) = (Some(Arc::clone(&made.run)), Some(Arc::clone(&made.summary)));
-    app.run_id += 1;
+    app.shown_id += 1;
 }
 
-/// Carries out one of the commands about changes.
-pub fn run(app: &mut App, command: Command) -> Vec<Request> {
-    match command {
-        Command::Changes => app.overlay = Some(Overlay::Changes(Changes::default())),
-        Command::ShownSide => {
-            let next = Side::ALL.iter().copied().cycle().skip_while(|side| *side != app.what_if.side).nth(1);
-            if app.what_if.pair.is_none() {
-                app.complain("nothing is changed: choose what to change, or press i");
-            } else {
-                app.what_if.side = next.unwrap_or_default();
-                show(app);
-                app.note(format!("on screen: {}", app.what_if.side.name()));
-            }
+/// Puts the next of the two runs and their difference on screen.
+pub fn next_side(app: &mut App) {
+    if app.what_if.pair.is_none() {
+        app.complain("nothing is changed: choose what to change, or press i");
+        return;
+    }
+    app.what_if.side = next_of(&Side::ALL, app.what_if.side);
+    show(app);
+    app.note(format!("on screen: {}", app.what_if.side.name()));
+}
+
+/// The place under the cursor; says why, where it cannot be changed.
+fn place(app: &mut App) -> Option<Place> {
+    app.screen.scene().place(app).map_err(|why| app.complain(why)).ok()
+}
+
+/// Changes what the cursor is on.
+pub fn change_place(app: &mut App, how: fn(Place) -> Change) -> Vec<Request> {
+    place(app).map_or_else(Vec::new, |place| change(app, how(place)))
+}
+
+/// Proposes to multiply what the cursor is on.
+pub fn scale(app: &mut App) {
+    if let Some(place) = place(app) {
+        app.overlay = Some(Overlay::Changes(Changes::adding(format!("scale {place}=2"))));
+    }
+}
+
+/// Cuts the edge under the cursor.
+pub fn knock_out(app: &mut App) -> Vec<Request> {
+    match app.screen.scene().edge(app) {
+        Err(why) => app.complain(why),
+        Ok(Edge { query, key, .. }) if key > query => {
+            app.complain(format!("query {query} never reads key {key}: it comes later"));
         }
-        Command::Zero | Command::Mean | Command::Scale => {
-            let Some(place) = place(app) else { return Vec::new() };
-            match command {
-                Command::Zero => return change(app, Change::Zero(place)),
-                Command::Mean => return change(app, Change::Mean(place)),
-                _ => app.overlay = Some(Overlay::Changes(Changes::adding(format!("scale {place}=2")))),
-            }
-        }
-        Command::Knockout => {
-            let s = &app.selection;
-            let layer = if app.screen == Screen::Stages { s.hook.layer } else { Some(s.layer) };
-            let maps = matches!(s.hook.site, Site::AttnScores | Site::Pattern) && app.focus == Focus::Map;
-            match layer {
-                _ if app.screen == Screen::Stages && !maps => {
-                    app.complain("an edge is cut in an attention map: go to one, and into it with Enter");
-                }
-                _ if s.key > s.position => {
-                    app.complain(format!("query {} never reads key {}: it comes later", s.position, s.key));
-                }
-                Some(layer) => {
-                    let edge = Edge { layer, head: s.head, query: s.position, key: s.key };
-                    return change(app, Change::Knockout(edge));
-                }
-                None => {}
-            }
-        }
-        Command::Direction => direction(app),
-        _ => {}
+        Ok(edge) => return change(app, Change::Knockout(edge)),
     }
     Vec::new()
 }
@@ -167,12 +153,12 @@ fn change(app: &mut App, change: Change) -> Vec<Request> {
         list.push(Intervention::from(change));
         app.note(said);
     }
-    start_run(app)
+    app.start_run()
 }
 
 /// The difference of two rows: the first is marked, the second proposes the change.
-fn direction(app: &mut App) {
-    let Some(target) = target(app) else { return };
+pub fn direction(app: &mut App) {
+    let Some(Place { target, .. }) = place(app) else { return };
     let row = app.selection.position;
     match app.what_if.mark.take() {
         Some((marked, first)) if marked == target && first != row => {
@@ -184,47 +170,6 @@ fn direction(app: &mut App) {
             app.note(format!("row {row} of {target} is marked: d on another row adds that row − this one"));
         }
     }
-}
-
-/// What the cursor is on, without a position; or says why that cannot be changed.
-fn target(app: &mut App) -> Option<Target> {
-    let s = app.selection;
-    match app.screen {
-        Screen::Attention | Screen::Heads => Some(Target::Head(Site::Z.at(s.layer), s.head)),
-        Screen::Stages => of_tensor(app),
-        _ => Some(Target::Tensor(Site::ResidPre.at(0))),
-    }
-}
-
-fn of_tensor(app: &mut App) -> Option<Target> {
-    let (s, focus) = (app.selection, app.focus);
-    let HookName { site, layer } = s.hook;
-    match (site, layer) {
-        (Site::AttnScores | Site::Pattern, Some(layer)) => Some(Target::Head(Site::Z.at(layer), s.head)),
-        (Site::MlpPost, Some(layer)) if focus == Focus::Map => {
-            Some(Target::Neuron { layer, neuron: s.column })
-        }
-        (Site::ResidPost, Some(layer)) if focus == Focus::Tree => Some(Target::Layer(layer)),
-        (Site::Probs, _) => {
-            app.complain("nothing comes after the probabilities: change something before them");
-            None
-        }
-        _ if s.hook.point().axes.contains(&Axis::Head) => Some(Target::Head(s.hook, s.head)),
-        _ => Some(Target::Tensor(s.hook)),
-    }
-}
-
-/// What the cursor is on: in a map its row or neuron, in the list of tensors all of one.
-fn place(app: &mut App) -> Option<Place> {
-    let target = target(app)?;
-    let row = match (app.screen, app.focus) {
-        (Screen::Tokens | Screen::Embedding, _) => true,
-        (Screen::Stages, Focus::Map) => {
-            !matches!(app.selection.hook.site, Site::MlpPost | Site::AttnScores | Site::Pattern)
-        }
-        _ => false,
-    };
-    Some(Place { target, position: row.then_some(app.selection.position) })
 }
 
 /// What the changes do to the prediction after the selected token, in one line; what is least
@@ -289,20 +234,10 @@ pub fn title(app: &App) -> Option<String> {
     let side = match app.what_if.side {
         _ if app.what_if.pair.is_none() => "what if",
         Side::Difference if app.differs() => Side::Difference.name(),
-        Side::Difference if app.screen == Screen::Walk => "changed, the tokens are the same",
-        Side::Difference => Side::Changed.name(),
+        Side::Difference => app.screen.scene().without_difference(app).unwrap_or(Side::Changed.name()),
         side => side.name(),
     };
     Some(format!("{side}: {}{more}", first.name.clone().unwrap_or_else(|| first.change.to_string())))
-}
-
-/// The run whose tensors are taken off those on screen.
-pub fn against(app: &App) -> Option<Arc<Run>> {
-    match app.screen {
-        Screen::Compare => screens::compare::against(app),
-        Screen::Heads if app.heads.random => screens::heads::against(app),
-        _ => base_shown(app),
-    }
 }
 
 /// The run without changes, where what is on screen is the difference from it.

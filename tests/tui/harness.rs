@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
-use actscope::engine::{Event, Looker, Request, Worker};
+use actscope::engine::{Errand, Event, Looker, Request, Said, Worker};
 use actscope::model::{Model, Source};
 use actscope::tui::app::App;
 use actscope::tui::draw::draw;
@@ -75,6 +75,9 @@ impl Explorer {
                         events.push(Event::Exported(Err("tests write to absolute paths".into())));
                     }
                     Request::Export(export) => events.push(export.write()),
+                    Request::Errand(Errand::Save(path, _)) if path.is_relative() => {
+                        events.push(Event::Exported(Err("tests write to absolute paths".into())));
+                    }
                     Request::Errand(errand) => events.push(errand.run()),
                     Request::Cancel(_) => {}
                 }
@@ -174,9 +177,9 @@ impl Explorer {
 /// A run takes another time each time; the tests' one takes none.
 fn timeless(event: Event) -> Event {
     match event {
-        Event::Ran { id, run, summary, left } => {
+        Event::Job { id, said: Said::Ran { run, summary, left } } => {
             let run = Arc::new(Run { took: Duration::ZERO, ..(*run).clone() });
-            Event::Ran { id, run, summary, left }
+            Event::Job { id, said: Said::Ran { run, summary, left } }
         }
         event => event,
     }

@@ -5,10 +5,9 @@ use std::sync::Arc;
 use actscope::analysis::heads::{Atlas, Exclude, Metric, repeated_random};
 use actscope::analysis::lens::{self, Lens};
 use actscope::analysis::logits::Next;
-use actscope::engine::{Event, Look, Request, Seen, Slot, Steps};
+use actscope::engine::{Event, Look, Request, Said, Seen, Slot, Steps};
 use actscope::hooks::{HookName, Site};
 use actscope::tui::app::Screen;
-use actscope::tui::screens;
 use actscope::tui::text::{num, short};
 use actscope::tui::theme::{Depth, Theme};
 use actscope::tui::update::{Message, update};
@@ -102,9 +101,9 @@ fn a_lens_that_is_being_read_can_be_stopped_and_goes_on() {
     assert_snapshot("lens_half_read", &e);
     e.keys("esc");
     assert!(e.shows("stopped; the next key goes on") && !e.shows("Esc cancel"));
-    assert!(!e.app.seen[&Slot::Lens].is_whole() && screens::chart(&e.app, e.run()).is_none());
+    assert!(!e.app.seen[&Slot::Lens].is_whole() && e.app.screen.scene().chart(&e.app, e.run()).is_none());
     e.keys("m");
-    assert!(e.app.seen[&Slot::Lens].is_whole() && screens::chart(&e.app, e.run()).is_some());
+    assert!(e.app.seen[&Slot::Lens].is_whole() && e.app.screen.scene().chart(&e.app, e.run()).is_some());
 }
 
 #[test]
@@ -112,7 +111,7 @@ fn a_candidate_is_followed_through_the_layers() {
     let mut e = explorer(PROMPT, (160, 48));
     e.keys("5 down down f");
     let next = Next::new(e.run(), e.app.selection.position, 3).unwrap();
-    assert_eq!((e.app.screen, e.app.lens.token), (Screen::Lens, Some(next.top[2].id)));
+    assert_eq!((e.app.screen, e.app.screens.lens.token), (Screen::Lens, Some(next.top[2].id)));
     let text = demo().tokenizer.show(next.top[2].id);
     assert!(e.shows(&format!("rank of {text}")) && e.shows(&format!("following {text}")));
     e.keys("m 5 f");
@@ -143,7 +142,7 @@ fn random_tokens_show_the_induction_heads() {
     e.keys("7 s m m");
     let run = Run::all(&demo(), repeated_random(&demo(), 50, 0, false).unwrap()).unwrap();
     let atlas = Atlas::new(&run, Exclude::default()).unwrap();
-    assert_eq!(**e.app.heads.repeated.as_ref().unwrap().atlas, atlas);
+    assert_eq!(**e.app.screens.heads.repeated.as_ref().unwrap().atlas, atlas);
     assert!(e.shows("50 random tokens, twice (seed 0)") && e.shows("at most .500"));
     let (_, y) = e.find("1.5    .");
     assert!(e.lines()[usize::from(y)].contains("  1  1.5 "), "1.5 is the first of the list");
@@ -153,7 +152,7 @@ fn random_tokens_show_the_induction_heads() {
     e.keys("S");
     let Some(Seen::Map(map)) = e.app.seen.get(&Slot::OnRandom).map(|seen| &**seen) else { panic!("a map") };
     assert_eq!(map.dims, (100, 100), "its attention is that on the random tokens");
-    assert!(e.shows("(seed 1)") && **e.app.heads.repeated.as_ref().unwrap().atlas != atlas);
+    assert!(e.shows("(seed 1)") && **e.app.screens.heads.repeated.as_ref().unwrap().atlas != atlas);
     e.keys("s");
     assert!(e.shows("on the prompt"));
 }
@@ -168,7 +167,7 @@ fn every_head_is_ablated_for_the_prediction_after_the_selected_token() {
     e.keys("1 end left left 7 u");
     let question = Question { position, token: None, mean: false };
     let effects = Effects::new(e.run(), question, |_, _| Ok(())).unwrap();
-    assert_eq!(***e.app.heads.effects.as_ref().map(|(_, known)| known).unwrap(), effects);
+    assert_eq!(***e.app.screens.heads.effects.as_ref().map(|(_, known)| known).unwrap(), effects);
     let of = |layer, head| effects.all.iter().find(|f| (f.layer, f.head) == (layer, Some(head))).unwrap();
     assert!(e.shows(&format!("effect {} nats", num(of(0, 0).delta_logprob as f32))));
     let heads = effects.all.iter().filter(|effect| effect.head.is_some());
@@ -189,17 +188,17 @@ fn esc_ends_measuring_and_the_prompt_is_shown_again() {
     let mut e = explorer(PROMPT, (80, 24));
     e.keys("7 u");
     let id = e.app.job_id;
-    e.app.activity = Some(Activity::Working { id, what: "ablating", done: 0, of: 28 });
-    e.send(Message::Engine(Event::Step { id, what: "ablating", done: 7, of: 28 }));
+    e.app.activity = Some(Activity::Working(Steps { what: "ablating", done: 0, of: 28 }));
+    e.send(Message::Engine(Event::Job { id, said: Said::Step(Steps { what: "ablating", done: 7, of: 28 }) }));
     assert!(e.shows("ablating, 7 of 28") && e.shows("Esc cancel"));
     e.keys("esc");
     assert!(e.app.activity.is_none() && e.app.job_id > id && e.shows("cancelled"));
     // Random tokens that cannot be had are not asked for again and again.
-    e.app.heads.random = true;
-    e.app.heads.seed = 5;
-    e.app.activity = Some(Activity::Running { id, layer: 0, n_layer: 4, left: 0 });
+    e.app.screens.heads.random = true;
+    e.app.screens.heads.seed = 5;
+    e.app.activity = Some(Activity::Running { layer: 0, n_layer: 4, left: 0 });
     e.keys("esc");
-    assert!(!e.app.heads.random && e.app.activity.is_none());
+    assert!(!e.app.screens.heads.random && e.app.activity.is_none());
 }
 
 #[test]
@@ -274,12 +273,12 @@ fn a_token_is_followed_until_the_final_answer_is_again() {
     e.keys("8 t").text("no such");
     assert!(e.shows("is not one token but"), "{}", e.lines().join("\n"));
     e.keys("enter");
-    assert!(e.app.overlay.is_some() && e.app.lens.token.is_none());
+    assert!(e.app.overlay.is_some() && e.app.screens.lens.token.is_none());
     e.keys("ctrl-u").text("99999");
     assert!(e.shows("0..=2047"));
     e.keys("ctrl-u").text(" sea").keys("enter");
     let sea = demo().token(" sea").unwrap();
-    assert_eq!(e.app.lens.token, Some(sea));
+    assert_eq!(e.app.screens.lens.token, Some(sea));
     assert!(e.shows("following ·sea") && e.shows("·sea (followed) rank"));
     e.keys("T");
     assert!(e.shows("following the final answer"));

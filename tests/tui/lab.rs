@@ -195,7 +195,7 @@ fn two_prompts_are_aligned_and_their_tensors_compared() {
         compare(LARGE, SECOND, "/ r e s i d _ p o s t . 2 enter down down down down down down down");
     assert!(explorer.shows("A − B of blocks.2.hook_resid_post"));
     assert!(explorer.shows("7 ·man|·woman"));
-    let second = explorer.app.compare.second.clone().unwrap();
+    let second = explorer.app.screens.compare.second.clone().unwrap();
     let value = |explorer: &Explorer| match &**explorer.app.seen.get(&Slot::BesideRow).unwrap() {
         Seen::Row(row) => row.values[3],
         other => panic!("{other:?}"),
@@ -220,7 +220,7 @@ fn a_longer_prompt_leaves_tokens_without_a_partner() {
     let mut explorer = compare(LARGE, "The sea was calm.", "m");
     assert!(explorer.shows("only the last position is patched"));
     explorer.keys("enter");
-    let swept = &explorer.app.compare.swept[&Sweep::ResidPre];
+    let swept = &explorer.app.screens.compare.swept[&Sweep::ResidPre];
     assert_eq!((swept.rows.len(), swept.columns.len()), (4, 1));
 }
 
@@ -229,8 +229,8 @@ fn a_sweep_is_made_on_request_and_leads_on() {
     let mut explorer = compare(LARGE, SECOND, "m");
     assert!(explorer.shows("Enter patches all 60 places"));
     explorer.keys("enter down right right");
-    let swept = std::sync::Arc::clone(&explorer.app.compare.swept[&Sweep::ResidPre]);
-    let second = explorer.app.compare.second.clone().unwrap();
+    let swept = std::sync::Arc::clone(&explorer.app.screens.compare.swept[&Sweep::ResidPre]);
+    let second = explorer.app.screens.compare.second.clone().unwrap();
     let patching = second.patching.as_ref().unwrap();
     let want = patching.recovered(Sweep::ResidPre.place(1, 2), false).unwrap();
     assert_eq!(swept.values[1][2], want);
@@ -248,7 +248,7 @@ fn a_place_of_a_sweep_is_patched_and_every_screen_shows_it() {
     let mut explorer = compare(LARGE, SECOND, "m a");
     assert!(explorer.shows("Enter patches all places first"));
     explorer.keys("enter down right right");
-    let second = explorer.app.compare.second.clone().unwrap();
+    let second = explorer.app.screens.compare.second.clone().unwrap();
     let patching = second.patching.as_ref().unwrap();
     let keep = HookFilter::all(second.a.config());
     let want = patching.patched(Sweep::ResidPre.place(1, 2), false, keep).unwrap();
@@ -287,13 +287,13 @@ fn the_row_under_the_cursor_is_patched_too() {
 #[test]
 fn prompts_and_tokens_can_be_changed_and_what_is_shown_follows() {
     let mut explorer = compare(LARGE, SECOND, "m enter");
-    assert!(!explorer.app.compare.swept.is_empty());
+    assert!(!explorer.app.screens.compare.swept.is_empty());
     explorer.keys("t").text(" the\n").keys("v").text(" a\n");
     assert!(explorer.shows("logit of ·the over ·a"));
-    assert!(explorer.app.compare.swept.is_empty(), "sweeps of other tokens are gone");
+    assert!(explorer.app.screens.compare.swept.is_empty(), "sweeps of other tokens are gone");
     explorer.keys("e backspace");
     explorer.keys("esc");
-    let second = explorer.app.compare.second.as_ref().unwrap();
+    let second = explorer.app.screens.compare.second.as_ref().unwrap();
     assert!(std::sync::Arc::ptr_eq(&second.a, explorer.app.run.as_ref().unwrap()));
     explorer.keys("n ctrl-u");
     assert!(explorer.app.quit.is_none());

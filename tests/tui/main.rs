@@ -294,18 +294,17 @@ fn every_command_of_the_palette_runs_on_every_screen() {
 
 #[test]
 fn esc_cancels_a_run_that_is_going_on() {
-    use actscope::engine::Event;
+    use actscope::engine::{Event, Said};
     use actscope::tui::update::Message;
     let mut e = explorer(SMALL);
-    e.app.activity =
-        Some(actscope::tui::app::Activity::Running { id: e.app.job_id, layer: 1, n_layer: 4, left: 0 });
+    e.app.activity = Some(actscope::tui::app::Activity::Running { layer: 1, n_layer: 4, left: 0 });
     e.send(Message::Tick);
     assert!(e.shows("block 1 of 4") && e.shows("Esc cancel"));
     let id = e.app.job_id;
     e.keys("esc");
     assert!(e.app.job_id > id && e.app.activity.is_none() && e.shows("cancelled"));
     // What the cancelled job still says is not heard.
-    e.send(Message::Engine(Event::Layer { id, layer: 3, n_layer: 4 }));
+    e.send(Message::Engine(Event::Job { id, said: Said::Layer { layer: 3, n_layer: 4 } }));
     assert!(e.app.activity.is_none());
 }
 
@@ -359,9 +358,9 @@ fn the_readme_lists_the_keys() {
     use actscope::tui::keymap::Keys;
     use std::fmt::Write;
     let mut table = String::from("| keys | command | screens | what it does |\n|---|---|---|---|\n");
-    for entry in COMMANDS {
+    for entry in COMMANDS.iter() {
         let keys: Vec<_> = Keys(entry.keys).to_string().split(' ').map(|key| format!("`{key}`")).collect();
-        let screens: Vec<_> = entry.screens.iter().map(|screen| screen.name()).collect();
+        let screens: Vec<_> = entry.screens().map(Screen::name).collect();
         let screens = if screens.is_empty() { "all".to_owned() } else { screens.join(", ") };
         let cells = [&keys.join(" "), entry.name, &screens, entry.doc].map(|cell| cell.replace('|', "\\|"));
         let _ = writeln!(table, "| {} |", cells.join(" | "));

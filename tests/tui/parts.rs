@@ -7,7 +7,6 @@ use actscope::analysis::find::Found;
 use actscope::analysis::weights::{Circuit, Spectrum};
 use actscope::model::{LoadOptions, Source};
 use actscope::tui::app::{Focus, Screen};
-use actscope::tui::screens;
 use actscope::tui::text::num;
 use actscope::tui::theme::{Depth, Theme};
 use actscope::{Input, Model};
@@ -52,7 +51,7 @@ fn the_sum_on_screen_is_that_of_the_run() {
     let found = Attribution::new(e.run(), 5, None, Some(0)).unwrap();
     assert!(e.shows(" minus that of ") && e.shows(&format!("{} = embed ", num(found.logit as f32))));
     e.keys("T");
-    assert!(!e.shows(" minus that of ") && e.app.attribution.versus.is_none());
+    assert!(!e.shows(" minus that of ") && e.app.screens.attribution.versus.is_none());
 }
 
 #[test]
@@ -62,7 +61,7 @@ fn a_candidate_is_taken_apart() {
     let chosen = e.app.next().unwrap().top[3].id;
     e.keys("a");
     let found = Attribution::new(e.run(), 2, Some(chosen), None).unwrap();
-    assert_eq!((e.app.screen, e.app.attribution.token), (Screen::Attribution, Some(chosen)));
+    assert_eq!((e.app.screen, e.app.screens.attribution.token), (Screen::Attribution, Some(chosen)));
     assert!(e.shows(&format!("{} = embed ", num(found.logit as f32))));
 }
 
@@ -105,9 +104,9 @@ fn rows_are_walked_and_their_neighbours_follow() {
     e.keys("w t").text(" sea").keys("enter");
     assert!(e.shows(&format!("{sea} ·sea")) && e.shows(" 0.553 ·water"), "{}", e.lines().join("\n"));
     e.keys("up");
-    assert_eq!(e.app.weights.token, Some(sea as usize - 1));
+    assert_eq!(e.app.screens.weights.token, Some(sea as usize - 1));
     e.keys("esc");
-    assert_eq!(e.app.weights.token, None);
+    assert_eq!(e.app.screens.weights.token, None);
 }
 
 #[test]
@@ -122,7 +121,7 @@ fn what_the_weights_say_is_exported_as_a_chart() {
         ("m", "neuron 0.0", 1e9),
     ] {
         e.keys(keys);
-        let (_, chart) = screens::chart(&e.app, e.run()).unwrap();
+        let (_, chart) = e.app.screen.scene().chart(&e.app, e.run()).unwrap();
         assert!(chart.title.starts_with(title), "{}", chart.title);
         assert!(chart.values.row(0)[0] <= first && chart.values.n_rows > 5);
     }

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use actscope::analysis::logits::Sampling;
 use actscope::analysis::walk::{At, Cell, Kind, Operand, Page, Step, steps};
-use actscope::engine::Event;
+use actscope::engine::{Event, Said};
 use actscope::hooks::{Edit, HookFilter, Site};
 use actscope::model::{LoadOptions, Source};
 use actscope::tui::app::Screen;
@@ -380,7 +380,7 @@ fn a_sum_that_does_not_hold_is_red_with_its_difference() {
         let run = Run::new(&model, Input::text(PROMPT), HookFilter::all(model.config()), edit).unwrap();
         let summary = Arc::clone(e.app.summary.as_ref().unwrap());
         let (id, run) = (e.app.job_id, Arc::new(run));
-        e.send(Message::Engine(Event::Ran { id, run, summary, left: 0 }));
+        e.send(Message::Engine(Event::Job { id, said: Said::Ran { run, summary, left: 0 } }));
         walk::go_to(&mut e.app, Step { kind: step, layer: Some(1) });
         e.keys(", end").app.selection.position = 4;
         walk::go_to(&mut e.app, Step { kind: step, layer: Some(1) });

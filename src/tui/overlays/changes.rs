@@ -12,7 +12,6 @@ use crate::engine::{Errand, Request};
 use crate::interventions::{Change, Intervention};
 use crate::tui::app::App;
 use crate::tui::text::{pad, put_line, wrap};
-use crate::tui::update::start_run;
 use crate::tui::what_if;
 
 #[derive(Debug, Clone, Default)]
@@ -98,11 +97,11 @@ fn pressed(app: &mut App, changes: &mut Changes, event: KeyEvent) -> Vec<Request
         (KeyCode::Char('o'), _) => open(Purpose::Load, "changes.json".into()),
         (KeyCode::Char(' ') | KeyCode::Enter, Some(one)) => {
             one.on = !one.on;
-            return start_run(app);
+            return app.start_run();
         }
         (KeyCode::Char('d') | KeyCode::Delete, Some(_)) => {
             list.remove(changes.selected);
-            return start_run(app);
+            return app.start_run();
         }
         (KeyCode::Char('n'), Some(one)) => open(Purpose::Name, one.name.clone().unwrap_or_default()),
         (KeyCode::Char('e'), Some(one)) => open(Purpose::Edit, one.change.to_string()),
@@ -168,7 +167,7 @@ fn entered(app: &mut App, changes: &mut Changes, mut entry: Entry) -> Vec<Reques
                     }
                 }
             }
-            start_run(app)
+            app.start_run()
         }
     }
 }

@@ -1,5 +1,6 @@
 //! Where to write what is on screen, or everything.
 
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use ratatui::buffer::Buffer;
@@ -8,21 +9,25 @@ use ratatui::layout::Rect;
 use ratatui::text::Span;
 
 use super::{centred, panel};
-use crate::analysis::answer::DIFFERENCE;
 use crate::analysis::chart::Chart;
+use crate::engine::Export;
+use crate::export::figure;
 use crate::hooks::HookName;
 use crate::run::Run;
 use crate::tui::app::App;
 use crate::tui::text::put_line;
 
 pub struct ExportForm {
+    run: Arc<Run>,
+    /// The run that is taken off, where differences are on screen.
+    base: Option<Arc<Run>>,
+    /// What that difference is called.
+    difference: &'static str,
     /// The tensor on screen.
     pub hook: HookName,
     pub head: Option<usize>,
     /// The chart on screen, in place of a tensor.
-    pub chart: Option<Chart>,
-    /// The run that is taken off, where differences are on screen.
-    pub minus: Option<Arc<Run>>,
+    chart: Option<Chart>,
     /// All that was captured, rather than that tensor.
     pub everything: bool,
     pub path: String,
@@ -31,35 +36,34 @@ pub struct ExportForm {
 }
 
 impl ExportForm {
-    pub fn new(hook: HookName, head: Option<usize>, minus: Option<Arc<Run>>) -> Self {
-        let name = head.map_or_else(|| hook.to_string(), |head| format!("{hook}.head{head}"));
-        Self::named(
-            &name,
-            Self {
-                hook,
-                head,
-                chart: None,
-                minus,
-                everything: false,
-                proposed: String::new(),
-                path: String::new(),
-            },
-        )
-    }
-
-    /// For a chart under a name of its own.
-    pub fn of_chart(name: &str, chart: Chart, hook: HookName, minus: Option<Arc<Run>>) -> Self {
-        Self::named(name, Self { chart: Some(chart), ..Self::new(hook, None, minus) })
-    }
-
-    fn named(name: &str, form: Self) -> Self {
+    /// For a tensor, or a chart under a name of its own, of a run or of what it has over another.
+    pub fn new(
+        (hook, head): (HookName, Option<usize>),
+        chart: Option<(String, Chart)>,
+        (run, base): (Arc<Run>, Option<Arc<Run>>),
+        difference: &'static str,
+    ) -> Self {
+        let (name, chart, head) = match chart {
+            Some((name, chart)) => (name, Some(chart), None),
+            None => (head.map_or_else(|| hook.to_string(), |head| format!("{hook}.head{head}")), None, head),
+        };
+        let (everything, empty) = (false, String::new);
+        let form =
+            Self { run, base, difference, hook, head, chart, everything, path: empty(), proposed: empty() };
         let path = format!("{name}{}.png", form.suffix());
         Self { proposed: path.clone(), path, ..form }
     }
 
+    /// What is to be written.
+    pub fn export(self, path: PathBuf, figure: figure::Options) -> Export {
+        let Self { run, base, difference, hook, head, chart, everything, .. } = self;
+        let (hook, chart) = if everything { (None, None) } else { (Some(hook), chart) };
+        Export { run, base, difference, hook, head, chart, path, figure }
+    }
+
     /// What the names of differences have more.
     fn suffix(&self) -> &'static str {
-        if self.minus.is_some() { ".difference" } else { "" }
+        if self.base.is_some() { ".difference" } else { "" }
     }
 
     /// Handles a key; `true` when it is to be written.
@@ -101,7 +105,7 @@ pub fn draw(form: &ExportForm, app: &App, area: Rect, buffer: &mut Buffer) {
     let dim = base.patch(theme.dim());
     let pick = |on: bool| if on { base.patch(theme.accent()) } else { dim };
     let head = form.head.map_or_else(String::new, |head| format!(" head {head}"));
-    let difference = if form.minus.is_some() { format!(", {DIFFERENCE}") } else { String::new() };
+    let difference = if form.base.is_some() { format!(", {}", form.difference) } else { String::new() };
     let tensor = || format!("{}{head}{difference}", form.hook);
     let name = form.chart.as_ref().map_or_else(tensor, |chart| chart.title.clone());
     let one = format!("{} {name}", if form.everything { '○' } else { '●' });

@@ -23,7 +23,7 @@ use crate::tui::text::{num, pad, put, put_line};
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Choice {
     Run(Command),
-    Go(HookName),
+    Find(HookName),
     Step(Step),
     /// A cell of a tensor.
     Cell {
@@ -70,15 +70,14 @@ impl Picker {
     /// Every command by name.
     pub fn commands(screen: Screen) -> Self {
         let mut entries: Vec<_> = COMMANDS.iter().collect();
-        let rank =
-            |entry: &crate::tui::command::Entry| match (entry.screens.is_empty(), entry.works_on(screen)) {
-                (false, true) => 0,
-                (true, _) => 1,
-                (false, false) => 2,
-            };
+        let rank = |entry: &crate::tui::command::Entry| match (entry.everywhere, entry.works_on(screen)) {
+            (false, true) => 0,
+            (true, _) => 1,
+            (false, false) => 2,
+        };
         entries.sort_by_key(|entry| rank(entry));
         let item = |entry: &&crate::tui::command::Entry| {
-            let screens: Vec<_> = entry.screens.iter().map(|s| s.name()).collect();
+            let screens: Vec<_> = entry.screens().map(Screen::name).collect();
             let on = if screens.is_empty() || screens.len() == Screen::ALL.len() {
                 String::new()
             } else {
@@ -95,7 +94,7 @@ impl Picker {
         let item = |hook: HookName| {
             let shape: Vec<_> = hook.shape(config, n_tokens).iter().map(ToString::to_string).collect();
             let columns = [hook.to_string(), format!("({})", shape.join(", ")), hook.point().doc.to_owned()];
-            Item { columns, alias: hook.short(), choice: Choice::Go(hook) }
+            Item { columns, alias: hook.short(), choice: Choice::Find(hook) }
         };
         let hooks = HookName::all(config).into_iter().filter(|hook| !hook.point().on_request);
         Self::new("Find a tensor", [32, 15], hooks.map(item).collect())

@@ -6,12 +6,15 @@ use ratatui::style::Color;
 use ratatui::text::Span;
 use unicode_width::UnicodeWidthStr;
 
-use super::{Hit, position_label};
+use super::{Scene, head_place, position_label};
 use crate::analysis::{AttnStage, Source, View};
-use crate::engine::{Look, Slot};
-use crate::hooks::{Axis, Quantity};
+use crate::engine::{Look, Request, Slot};
+use crate::hooks::{Axis, HookName, Quantity, Site};
+use crate::interventions::Place;
 use crate::run::Run;
-use crate::tui::app::{App, Selection};
+use crate::tui::actions::moved;
+use crate::tui::app::{App, Focus, Selection};
+use crate::tui::command::Command;
 use crate::tui::text::{fit, num, pad, put, put_line};
 use crate::tui::widgets::bar::bar;
 use crate::tui::widgets::heatmap::{self, Form, Plot, Zoom};
@@ -97,56 +100,169 @@ fn main_plot(app: &App, run: &Run, area: Rect) -> Plot {
     Plot::new(area, (run.n_tokens(), run.n_tokens()), Zoom::default(), Form::new(Axis::Key, app.theme))
 }
 
-pub fn wanted(app: &App, run: &Run, area: Rect) -> Vec<(Slot, Look)> {
-    let layout = layout(run, area);
-    let range = |view: View| app.range_for(view.quantity());
-    let mut looks = Vec::new();
-    for (head, &area) in layout.heads.iter().enumerate() {
-        let view = view(app, head);
-        looks.push((Slot::Head(head), head_plot(app, run, area).look(view, app.pooling, range(view))));
-    }
-    let view = view(app, app.selection.head);
-    looks.push((Slot::Main, main_plot(app, run, layout.plot).look(view, app.pooling, range(view))));
-    let pattern =
-        View { source: Source::Stage(app.selection.layer, AttnStage::Pattern), head: app.selection.head };
-    looks.push((Slot::Row, Look::Row { view: pattern, row: app.selection.position }));
-    let stage = Look::Row { view, row: app.selection.position };
-    looks.push((Slot::Strip(0), stage));
-    looks
-}
+/// It remembers nothing of its own.
+pub type State = ();
 
-pub fn draw(app: &App, run: &Run, area: Rect, buffer: &mut Buffer) {
-    let theme = app.theme;
-    let layout = layout(run, area);
-    let selection = &app.selection;
-    let title = [
-        Span::styled(format!("block {}", selection.layer), theme.strong()),
-        Span::styled(format!(" of {}, {{ }} others   ", run.config().n_layer), theme.dim()),
-        Span::styled(format!("head {}.{}", selection.layer, selection.head), theme.accent()),
-        Span::styled(format!(" of {}, [ ] others   ", run.config().n_head), theme.dim()),
-        Span::styled("down: query, the token that reads · across: key, the token that is read", theme.dim()),
-    ];
-    put_line(buffer, layout.title, &title);
-    for (head, &area) in layout.heads.iter().enumerate() {
-        let selected = head == selection.head;
-        let name = format!("{}{}.{head}", if selected { '▸' } else { ' ' }, selection.layer);
-        put(buffer, area.x, area.y, area.width, &name, if selected { theme.accent() } else { theme.dim() });
-        if let Some(map) = app.map(Slot::Head(head)) {
-            let cell = selected.then_some((selection.position, selection.key));
-            heatmap::draw(buffer, &head_plot(app, run, area), map, theme, cell);
+/// The screen itself.
+pub struct Body;
+
+impl Scene for Body {
+    fn commands(&self) -> &'static [Command] {
+        &[
+            Command::PreviousLayer,
+            Command::NextLayer,
+            Command::PreviousHead,
+            Command::NextHead,
+            Command::Pooling,
+            Command::Range,
+            Command::AttentionStage,
+            Command::Zero,
+            Command::Mean,
+            Command::Scale,
+            Command::Knockout,
+            Command::Direction,
+        ]
+    }
+
+    fn arrows(&self, _app: &App) -> &'static [(&'static str, &'static str)] {
+        &[("↑↓", "query"), ("←→", "key"), ("Enter", "in Stages")]
+    }
+
+    fn go(&self, app: &mut App, run: &Run, right: isize, down: isize) {
+        let (s, n) = (&mut app.selection, run.n_tokens());
+        s.position = moved(s.position, down, n);
+        s.key = moved(s.key, right, n);
+    }
+
+    fn open(&self, app: &mut App) -> Vec<Request> {
+        app.focus = Focus::Map;
+        app.open_in_stages(self.subject(app).0);
+        Vec::new()
+    }
+
+    fn subject(&self, app: &App) -> (HookName, Option<usize>) {
+        let site = if app.stage == AttnStage::Pattern { Site::Pattern } else { Site::AttnScores };
+        (site.at(app.selection.layer), Some(app.selection.head))
+    }
+
+    fn place(&self, app: &App) -> Result<Place, &'static str> {
+        Ok(head_place(app))
+    }
+
+    fn wanted(&self, app: &App, run: &Run, area: Rect) -> Vec<(Slot, Look)> {
+        let layout = layout(run, area);
+        let range = |view: View| app.range_for(view.quantity());
+        let mut looks = Vec::new();
+        for (head, &area) in layout.heads.iter().enumerate() {
+            let view = view(app, head);
+            looks.push((Slot::Head(head), head_plot(app, run, area).look(view, app.pooling, range(view))));
         }
+        let view = view(app, app.selection.head);
+        looks.push((Slot::Main, main_plot(app, run, layout.plot).look(view, app.pooling, range(view))));
+        let pattern =
+            View { source: Source::Stage(app.selection.layer, AttnStage::Pattern), head: app.selection.head };
+        looks.push((Slot::Row, Look::Row { view: pattern, row: app.selection.position }));
+        let stage = Look::Row { view, row: app.selection.position };
+        looks.push((Slot::Strip(0), stage));
+        looks
     }
-    draw_stages(app, layout.stages, buffer);
-    if let Some(map) = app.map(Slot::Main).filter(|map| map.view == view(app, selection.head)) {
-        let plot = main_plot(app, run, layout.plot);
-        heatmap::draw_axis(buffer, layout.axis, &plot, Axis::Key, selection.key, theme);
-        let label =
-            |row: usize| fit(&position_label(run, row), usize::from(layout.labels.width).saturating_sub(2));
-        heatmap::draw_labels(buffer, layout.labels, &plot, &label, selection.position, theme);
-        heatmap::draw(buffer, &plot, map, theme, Some((selection.position, selection.key)));
-        heatmap::draw_legend(buffer, layout.legend, &plot, map, theme);
+
+    fn draw(&self, app: &App, run: &Run, area: Rect, buffer: &mut Buffer) {
+        let theme = app.theme;
+        let layout = layout(run, area);
+        let selection = &app.selection;
+        let title = [
+            Span::styled(format!("block {}", selection.layer), theme.strong()),
+            Span::styled(format!(" of {}, {{ }} others   ", run.config().n_layer), theme.dim()),
+            Span::styled(format!("head {}.{}", selection.layer, selection.head), theme.accent()),
+            Span::styled(format!(" of {}, [ ] others   ", run.config().n_head), theme.dim()),
+            Span::styled(
+                "down: query, the token that reads · across: key, the token that is read",
+                theme.dim(),
+            ),
+        ];
+        put_line(buffer, layout.title, &title);
+        for (head, &area) in layout.heads.iter().enumerate() {
+            let selected = head == selection.head;
+            let name = format!("{}{}.{head}", if selected { '▸' } else { ' ' }, selection.layer);
+            put(
+                buffer,
+                area.x,
+                area.y,
+                area.width,
+                &name,
+                if selected { theme.accent() } else { theme.dim() },
+            );
+            if let Some(map) = app.map(Slot::Head(head)) {
+                let cell = selected.then_some((selection.position, selection.key));
+                heatmap::draw(buffer, &head_plot(app, run, area), map, theme, cell);
+            }
+        }
+        draw_stages(app, layout.stages, buffer);
+        if let Some(map) = app.map(Slot::Main).filter(|map| map.view == view(app, selection.head)) {
+            let plot = main_plot(app, run, layout.plot);
+            heatmap::draw_axis(buffer, layout.axis, &plot, Axis::Key, selection.key, theme);
+            let label = |row: usize| {
+                fit(&position_label(run, row), usize::from(layout.labels.width).saturating_sub(2))
+            };
+            heatmap::draw_labels(buffer, layout.labels, &plot, &label, selection.position, theme);
+            heatmap::draw(buffer, &plot, map, theme, Some((selection.position, selection.key)));
+            heatmap::draw_legend(buffer, layout.legend, &plot, map, theme);
+        }
+        draw_reads(app, run, layout.reads, buffer);
     }
-    draw_reads(app, run, layout.reads, buffer);
+
+    fn inspect<'a>(&self, app: &'a App, run: &'a Run) -> Vec<Vec<Span<'a>>> {
+        let theme = app.theme;
+        let Selection { position, key, layer, head, .. } = app.selection;
+        let value = |slot| app.row(slot).and_then(|row| row.values.get(key).copied());
+        let stage_name = app.stage.name();
+        let first = vec![
+            Span::styled(
+                format!("{} → {}", position_label(run, position).trim(), position_label(run, key).trim()),
+                theme.accent(),
+            ),
+            Span::styled(format!("   {stage_name} "), theme.dim()),
+            Span::styled(value(Slot::Strip(0)).map_or_else(|| "…".into(), num), theme.strong()),
+            Span::styled(if key > position { "   the future: masked, never read" } else { "" }, theme.dim()),
+        ];
+        let mut second = vec![Span::styled(
+            format!(
+                "blocks.{layer}.attn.hook_{}, head {head}",
+                if app.stage == AttnStage::Pattern { "pattern" } else { "attn_scores" }
+            ),
+            theme.dim(),
+        )];
+        if let Some(row) = app.row(Slot::Row).filter(|_| !app.differs()) {
+            let terms = row.values.iter().filter(|p| **p > 0.0).map(|p| -p * p.log2());
+            let entropy = terms.sum::<f32>().max(0.0) + 0.0; // −0 becomes 0
+            let sum: f32 = row.values.iter().sum();
+            second.push(Span::styled(
+                format!("   this query: entropy {entropy:.2} bits, sum {sum:.4}"),
+                theme.text(),
+            ));
+        }
+        vec![first, second]
+    }
+
+    fn hit(&self, app: &App, run: &Run, area: Rect, x: u16, y: u16) -> Option<Selection> {
+        let layout = layout(run, area);
+        if let Some(head) = layout.heads.iter().position(|area| area.contains((x, y).into())) {
+            return Some(Selection { head, ..app.selection });
+        }
+        let (position, key) = main_plot(app, run, layout.plot).hit(x, y)?;
+        Some(Selection { position, key, ..app.selection })
+    }
+
+    fn token_shade(&self, app: &App, position: usize) -> Option<Color> {
+        let share = *app.row(Slot::Row)?.values.get(position)?;
+        if app.differs() {
+            return Some(app.theme.shade(Quantity::Signed, share.clamp(-1.0, 1.0).midpoint(1.0)));
+        }
+        let limit = app.row(Slot::Row)?.stats.max;
+        let share = if limit > 0.0 { share / limit } else { 0.0 };
+        Some(app.theme.shade(Quantity::Probability, share))
+    }
 }
 
 fn draw_stages(app: &App, area: Rect, buffer: &mut Buffer) {
@@ -199,57 +315,4 @@ fn draw_reads(app: &App, run: &Run, area: Rect, buffer: &mut Buffer) {
         ];
         put_line(buffer, Rect { x, y, width, height: 1 }, &spans);
     }
-}
-
-pub fn inspect<'a>(app: &'a App, run: &'a Run) -> Vec<Vec<Span<'a>>> {
-    let theme = app.theme;
-    let Selection { position, key, layer, head, .. } = app.selection;
-    let value = |slot| app.row(slot).and_then(|row| row.values.get(key).copied());
-    let stage_name = app.stage.name();
-    let first = vec![
-        Span::styled(
-            format!("{} → {}", position_label(run, position).trim(), position_label(run, key).trim()),
-            theme.accent(),
-        ),
-        Span::styled(format!("   {stage_name} "), theme.dim()),
-        Span::styled(value(Slot::Strip(0)).map_or_else(|| "…".into(), num), theme.strong()),
-        Span::styled(if key > position { "   the future: masked, never read" } else { "" }, theme.dim()),
-    ];
-    let mut second = vec![Span::styled(
-        format!(
-            "blocks.{layer}.attn.hook_{}, head {head}",
-            if app.stage == AttnStage::Pattern { "pattern" } else { "attn_scores" }
-        ),
-        theme.dim(),
-    )];
-    if let Some(row) = app.row(Slot::Row).filter(|_| !app.differs()) {
-        let terms = row.values.iter().filter(|p| **p > 0.0).map(|p| -p * p.log2());
-        let entropy = terms.sum::<f32>().max(0.0) + 0.0; // −0 becomes 0
-        let sum: f32 = row.values.iter().sum();
-        second.push(Span::styled(
-            format!("   this query: entropy {entropy:.2} bits, sum {sum:.4}"),
-            theme.text(),
-        ));
-    }
-    vec![first, second]
-}
-
-/// How much the selected query reads of a token.
-pub fn token_shade(app: &App, position: usize) -> Option<Color> {
-    let share = *app.row(Slot::Row)?.values.get(position)?;
-    if app.differs() {
-        return Some(app.theme.shade(Quantity::Signed, share.clamp(-1.0, 1.0).midpoint(1.0)));
-    }
-    let limit = app.row(Slot::Row)?.stats.max;
-    let share = if limit > 0.0 { share / limit } else { 0.0 };
-    Some(app.theme.shade(Quantity::Probability, share))
-}
-
-pub fn hit(app: &App, run: &Run, area: Rect, x: u16, y: u16) -> Option<Hit> {
-    let layout = layout(run, area);
-    if let Some(head) = layout.heads.iter().position(|area| area.contains((x, y).into())) {
-        return Some(Hit { selection: Selection { head, ..app.selection }, map: false });
-    }
-    let (position, key) = main_plot(app, run, layout.plot).hit(x, y)?;
-    Some(Hit { selection: Selection { position, key, ..app.selection }, map: true })
 }

@@ -5,17 +5,19 @@ use ratatui::layout::Rect;
 use ratatui::style::Style;
 use ratatui::text::{Line, Span};
 
-use super::Hit;
+use super::Scene;
 use crate::analysis::answer::Answer;
 use crate::analysis::attribution::{Attribution, Component, Neuron, Part};
 use crate::analysis::chart::Chart;
 use crate::engine::{Look, Request, Seen, Slot};
 use crate::hooks::Quantity;
 use crate::run::Run;
+use crate::tui::actions::moved;
 use crate::tui::app::{App, Screen, Selection, Writer};
+use crate::tui::command::Command;
+use crate::tui::overlays::Asked;
 use crate::tui::text::{num, pad, put, put_line, put_right};
 use crate::tui::theme::{Depth, Theme};
-use crate::tui::update::moved;
 use crate::tui::what_if;
 use crate::tui::widgets::bar::bar;
 use crate::tui::widgets::chart;
@@ -102,18 +104,197 @@ fn component(app: &App) -> Component {
 
 /// The selected line of the list of neurons, if it is that of neurons.
 fn line(app: &App) -> Option<usize> {
-    app.attribution.neuron.filter(|_| app.selection.writer == Writer::Mlp)
+    app.screens.attribution.neuron.filter(|_| app.selection.writer == Writer::Mlp)
 }
 
-pub fn wanted(app: &App, _run: &Run, area: Rect) -> Vec<(Slot, Look)> {
-    let State { token, versus, .. } = app.attribution;
-    let position = app.selection.position;
-    let mut looks = vec![(Slot::Attribution, Look::Attribution { position, token, versus })];
-    if line(app).is_some() {
-        let (layer, k) = (app.selection.layer, layout(area).list.height.into());
-        looks.push((Slot::Neurons, Look::Neurons { position, token, versus, layer, k }));
+/// The screen itself.
+pub struct Body;
+
+impl Scene for Body {
+    fn commands(&self) -> &'static [Command] {
+        &[
+            Command::PreviousLayer,
+            Command::NextLayer,
+            Command::PreviousHead,
+            Command::NextHead,
+            Command::Range,
+            Command::Versus,
+            Command::ChooseToken,
+            Command::FinalAnswer,
+        ]
     }
-    looks
+
+    /// What the network itself answers is compared with nothing.
+    fn take_token(&self, app: &mut App, asked: Asked, token: Option<u32>) {
+        let state = &mut app.screens.attribution;
+        match (asked, token) {
+            (_, None) => (state.token, state.versus) = (None, None),
+            (Asked::Token, token) => state.token = token,
+            (Asked::Versus, versus) => state.versus = versus,
+        }
+    }
+
+    fn back(&self, app: &mut App) {
+        app.screens.attribution.neuron = None;
+    }
+
+    fn arrows(&self, app: &App) -> &'static [(&'static str, &'static str)] {
+        match (line(app), app.selection.writer) {
+            (Some(_), _) => &[("↑↓", "neuron"), ("Enter", "its tokens"), ("Esc", "all parts")],
+            (None, Writer::Head) => &[("↑↓", "block"), ("←→", "component"), ("Enter", "its map")],
+            (None, Writer::Mlp) => &[("↑↓", "block"), ("←→", "component"), ("Enter", "its neurons")],
+            (None, _) => &[("↑↓", "block"), ("←→", "component")],
+        }
+    }
+
+    fn wanted(&self, app: &App, _run: &Run, area: Rect) -> Vec<(Slot, Look)> {
+        let State { token, versus, .. } = app.screens.attribution;
+        let position = app.selection.position;
+        let mut looks = vec![(Slot::Attribution, Look::Attribution { position, token, versus })];
+        if line(app).is_some() {
+            let (layer, k) = (app.selection.layer, layout(area).list.height.into());
+            looks.push((Slot::Neurons, Look::Neurons { position, token, versus, layer, k }));
+        }
+        looks
+    }
+
+    fn draw(&self, app: &App, run: &Run, area: Rect, buffer: &mut Buffer) {
+        let theme = app.theme;
+        let layout = layout(area);
+        let Some(found) = attribution(app) else {
+            put(buffer, area.x, area.y, area.width, "…", theme.dim());
+            return;
+        };
+        let title = title(app, run, found);
+        put_line(buffer, layout.title, &title);
+        let used = title.iter().map(Span::width).sum::<usize>() as u16 + 3;
+        let rest = Rect { x: area.x + used, width: area.width.saturating_sub(used), ..layout.title };
+        let keys = [("t", " token  "), ("v", " versus")]
+            .into_iter()
+            .flat_map(|(key, word)| [Span::styled(key, theme.focus()), Span::styled(word, theme.dim())]);
+        put_right(buffer, rest, &keys.collect::<Line>());
+        let shown = found.shown(Attribution::clone);
+        put_line(buffer, layout.sum, &sum(app, &shown, area.width));
+        let chart = shown.chart(run);
+        let cells = cells(app, run, &chart, layout.chart);
+        chart::draw(buffer, &cells, &chart, cell(app, run), app.range, theme);
+        let below = cells.plot.covered().bottom() + 3;
+        let steps = Rect { y: below, height: area.bottom().saturating_sub(below), ..layout.chart };
+        draw_steps(app, &shown, steps, buffer);
+        for y in layout.list_title.top()..area.bottom() {
+            put(buffer, layout.rule, y, 1, "│", theme.faint());
+        }
+        match (line(app), neurons(app)) {
+            (Some(selected), Some(neurons)) => draw_neurons(app, neurons, selected, &layout, buffer),
+            _ => draw_parts(app, found, &layout, buffer),
+        }
+    }
+
+    fn inspect<'a>(&self, app: &'a App, run: &'a Run) -> Vec<Vec<Span<'a>>> {
+        let theme = app.theme;
+        let Some(found) = attribution(app) else { return Vec::new() };
+        if let (Some(at), Some(neurons)) = (line(app), neurons(app)) {
+            let Some(n) = neurons.get(at) else { return Vec::new() };
+            let mut first =
+                vec![Span::styled(format!("neuron {}.{}", app.selection.layer, n.neuron), theme.accent())];
+            first.extend(wrote(n, theme, |n| n.value));
+            first.push(Span::styled("at post = ", theme.text()));
+            first.extend(what_if::spans(n, theme, |n| n.post));
+            return vec![
+                first,
+                vec![Span::styled(
+                    "post · W_out[n], seen as the MLP is; Enter: its tokens; Esc: all parts",
+                    theme.dim(),
+                )],
+            ];
+        }
+        let component = component(app);
+        let ranked = found.shown(Attribution::clone).ranked();
+        let rank = ranked.iter().position(|part| part.component == component).map_or(0, |at| at + 1);
+        let mut first = vec![Span::styled(component.to_string(), theme.accent())];
+        first.extend(wrote(found, theme, |of| of.value(component).unwrap_or_default()));
+        let all = num(found.shown(|of| of.logit) as f32);
+        let said = format!("of {}{all}   rank {rank} of {}", app.delta(), ranked.len());
+        first.push(Span::styled(said, theme.text()));
+        let what = match component {
+            Component::Head(..) => "x = z · W_O of this head, without b_O; Enter: its map",
+            Component::Mlp(_) => "x = post · W_out, without b_out; Enter: its neurons",
+            Component::Change(_) => "x is what the interventions added to the stream here",
+            _ => "x is a bias of the checkpoint",
+        };
+        let token = run.model.tokenizer.show(found.token);
+        let less =
+            found.versus.map_or_else(String::new, |id| format!(" − W_U[{}]", run.model.tokenizer.show(id)));
+        let second = vec![
+            Span::styled(what, theme.text()),
+            Span::styled(
+                format!("   (x − its mean) / ln_f scale · ln_f weight · (W_U[{token}]{less}), raw weights"),
+                theme.dim(),
+            ),
+        ];
+        vec![first, second]
+    }
+
+    fn hit(&self, app: &App, run: &Run, area: Rect, x: u16, y: u16) -> Option<Selection> {
+        let found = attribution(app)?;
+        let layout = layout(area);
+        if layout.list.contains((x, y).into()) {
+            if line(app).is_some() {
+                return None;
+            }
+            let ranked = found.shown(Attribution::clone).ranked();
+            let at = ranked.iter().position(|part| part.component == component(app)).unwrap_or(0);
+            let mut lines = shown(Some(at), layout.list.height.into(), ranked.len());
+            let cell = match ranked.get(lines.nth(usize::from(y - layout.list.y))??)?.component {
+                Component::Head(layer, head) => (layer, head),
+                Component::AttnBias(layer) => (layer, run.config().n_head),
+                Component::Mlp(layer) => (layer, run.config().n_head + 1),
+                Component::MlpBias(layer) => (layer, run.config().n_head + 2),
+                Component::Change(layer) => (layer, run.config().n_head + 3),
+                _ => return None,
+            };
+            return Some(at_cell(app.selection, run, cell));
+        }
+        let chart = found.chart(run);
+        let cell = cells(app, run, &chart, layout.chart).hit(x, y)?;
+        Some(at_cell(app.selection, run, cell))
+    }
+
+    fn go(&self, app: &mut App, run: &Run, right: isize, down: isize) {
+        if let Some(at) = line(app) {
+            let n = neurons(app).map_or(1, <[_]>::len);
+            app.screens.attribution.neuron = Some(moved(at, down, n));
+            return;
+        }
+        let (layer, column) = cell(app, run);
+        let config = run.config();
+        let n_columns =
+            config.n_head + if attribution(app).is_some_and(|of| of.is_changed()) { 4 } else { 3 };
+        let cell = (moved(layer, down, config.n_layer), moved(column, right, n_columns));
+        app.selection = at_cell(app.selection, run, cell);
+    }
+
+    fn open(&self, app: &mut App) -> Vec<Request> {
+        match (app.selection.writer, line(app)) {
+            (Writer::Head, _) => app.screen = Screen::Attention,
+            (Writer::Mlp, None) => app.screens.attribution.neuron = Some(0),
+            (Writer::Mlp, Some(at)) => {
+                if let Some(neuron) = neurons(app).and_then(|neurons| neurons.get(at)).map(|n| n.neuron) {
+                    app.selection.column = neuron;
+                    super::weights::show_neuron(app);
+                }
+            }
+            (Writer::Change, _) => {}
+            (Writer::AttnBias | Writer::MlpBias, _) => {
+                app.note("a bias is the same at every position of every prompt: there is nothing behind it");
+            }
+        }
+        Vec::new()
+    }
+
+    fn chart(&self, app: &App, run: &Run) -> Option<(String, Chart)> {
+        Some(("attribution".into(), attribution(app)?.chart(run)))
+    }
 }
 
 /// The last answer, while it is of the selected position.
@@ -124,49 +305,12 @@ fn attribution(app: &App) -> Option<&Answer<Attribution>> {
     }
 }
 
-/// What is on the screen, and a name for its file.
-pub fn chart(app: &App, run: &Run) -> Option<(String, Chart)> {
-    Some(("attribution".into(), attribution(app)?.chart(run)))
-}
-
 /// The neurons that are listed, if they are.
 fn neurons(app: &App) -> Option<&[Answer<Neuron>]> {
     line(app)?;
     match &**app.seen.get(&Slot::Neurons)? {
         Seen::Neurons(Look::Neurons { layer, .. }, neurons) if *layer == app.selection.layer => Some(neurons),
         _ => None,
-    }
-}
-
-pub fn draw(app: &App, run: &Run, area: Rect, buffer: &mut Buffer) {
-    let theme = app.theme;
-    let layout = layout(area);
-    let Some(found) = attribution(app) else {
-        put(buffer, area.x, area.y, area.width, "…", theme.dim());
-        return;
-    };
-    let title = title(app, run, found);
-    put_line(buffer, layout.title, &title);
-    let used = title.iter().map(Span::width).sum::<usize>() as u16 + 3;
-    let rest = Rect { x: area.x + used, width: area.width.saturating_sub(used), ..layout.title };
-    let keys = [("t", " token  "), ("v", " versus")]
-        .into_iter()
-        .flat_map(|(key, word)| [Span::styled(key, theme.focus()), Span::styled(word, theme.dim())]);
-    put_right(buffer, rest, &keys.collect::<Line>());
-    let shown = found.shown(Attribution::clone);
-    put_line(buffer, layout.sum, &sum(app, &shown, area.width));
-    let chart = shown.chart(run);
-    let cells = cells(app, run, &chart, layout.chart);
-    chart::draw(buffer, &cells, &chart, cell(app, run), app.range, theme);
-    let below = cells.plot.covered().bottom() + 3;
-    let steps = Rect { y: below, height: area.bottom().saturating_sub(below), ..layout.chart };
-    draw_steps(app, &shown, steps, buffer);
-    for y in layout.list_title.top()..area.bottom() {
-        put(buffer, layout.rule, y, 1, "│", theme.faint());
-    }
-    match (line(app), neurons(app)) {
-        (Some(selected), Some(neurons)) => draw_neurons(app, neurons, selected, &layout, buffer),
-        _ => draw_parts(app, found, &layout, buffer),
     }
 }
 
@@ -186,7 +330,7 @@ fn title<'a>(app: &App, run: &Run, found: &Answer<Attribution>) -> Vec<Span<'a>>
         ),
         Span::styled(show(found.token), theme.accent()),
     ];
-    if app.attribution.token.is_none() {
+    if app.screens.attribution.token.is_none() {
         let where_ = if found.differs() { ", likeliest in base," } else { ", the likeliest," };
         title.push(Span::styled(where_, theme.dim()));
     }
@@ -372,51 +516,6 @@ fn draw_steps(app: &App, found: &Attribution, area: Rect, buffer: &mut Buffer) {
     }
 }
 
-pub fn inspect<'a>(app: &'a App, run: &'a Run) -> Vec<Vec<Span<'a>>> {
-    let theme = app.theme;
-    let Some(found) = attribution(app) else { return Vec::new() };
-    if let (Some(at), Some(neurons)) = (line(app), neurons(app)) {
-        let Some(n) = neurons.get(at) else { return Vec::new() };
-        let mut first =
-            vec![Span::styled(format!("neuron {}.{}", app.selection.layer, n.neuron), theme.accent())];
-        first.extend(wrote(n, theme, |n| n.value));
-        first.push(Span::styled("at post = ", theme.text()));
-        first.extend(what_if::spans(n, theme, |n| n.post));
-        return vec![
-            first,
-            vec![Span::styled(
-                "post · W_out[n], seen as the MLP is; Enter: its tokens; Esc: all parts",
-                theme.dim(),
-            )],
-        ];
-    }
-    let component = component(app);
-    let ranked = found.shown(Attribution::clone).ranked();
-    let rank = ranked.iter().position(|part| part.component == component).map_or(0, |at| at + 1);
-    let mut first = vec![Span::styled(component.to_string(), theme.accent())];
-    first.extend(wrote(found, theme, |of| of.value(component).unwrap_or_default()));
-    let all = num(found.shown(|of| of.logit) as f32);
-    let said = format!("of {}{all}   rank {rank} of {}", app.delta(), ranked.len());
-    first.push(Span::styled(said, theme.text()));
-    let what = match component {
-        Component::Head(..) => "x = z · W_O of this head, without b_O; Enter: its map",
-        Component::Mlp(_) => "x = post · W_out, without b_out; Enter: its neurons",
-        Component::Change(_) => "x is what the interventions added to the stream here",
-        _ => "x is a bias of the checkpoint",
-    };
-    let token = run.model.tokenizer.show(found.token);
-    let less =
-        found.versus.map_or_else(String::new, |id| format!(" − W_U[{}]", run.model.tokenizer.show(id)));
-    let second = vec![
-        Span::styled(what, theme.text()),
-        Span::styled(
-            format!("   (x − its mean) / ln_f scale · ln_f weight · (W_U[{token}]{less}), raw weights"),
-            theme.dim(),
-        ),
-    ];
-    vec![first, second]
-}
-
 /// What was written.
 fn wrote<'a, T>(of: &Answer<T>, theme: Theme, value: impl Fn(&T) -> f64) -> Vec<Span<'a>> {
     if of.differs() {
@@ -426,72 +525,4 @@ fn wrote<'a, T>(of: &Answer<T>, theme: Theme, value: impl Fn(&T) -> f64) -> Vec<
     }
     let wrote = Span::styled(format!(" wrote {}", num(value(&of.of) as f32)), theme.strong());
     vec![wrote, Span::styled(" ", theme.text())]
-}
-
-pub fn hit(app: &App, run: &Run, area: Rect, x: u16, y: u16) -> Option<Hit> {
-    let found = attribution(app)?;
-    let layout = layout(area);
-    if layout.list.contains((x, y).into()) {
-        if line(app).is_some() {
-            return None;
-        }
-        let ranked = found.shown(Attribution::clone).ranked();
-        let at = ranked.iter().position(|part| part.component == component(app)).unwrap_or(0);
-        let mut lines = shown(Some(at), layout.list.height.into(), ranked.len());
-        let cell = match ranked.get(lines.nth(usize::from(y - layout.list.y))??)?.component {
-            Component::Head(layer, head) => (layer, head),
-            Component::AttnBias(layer) => (layer, run.config().n_head),
-            Component::Mlp(layer) => (layer, run.config().n_head + 1),
-            Component::MlpBias(layer) => (layer, run.config().n_head + 2),
-            Component::Change(layer) => (layer, run.config().n_head + 3),
-            _ => return None,
-        };
-        return Some(Hit { selection: at_cell(app.selection, run, cell), map: false });
-    }
-    let chart = found.chart(run);
-    let cell = cells(app, run, &chart, layout.chart).hit(x, y)?;
-    Some(Hit { selection: at_cell(app.selection, run, cell), map: true })
-}
-
-/// The key line's words.
-pub fn arrows(app: &App) -> &'static [(&'static str, &'static str)] {
-    match (line(app), app.selection.writer) {
-        (Some(_), _) => &[("↑↓", "neuron"), ("Enter", "its tokens"), ("Esc", "all parts")],
-        (None, Writer::Head) => &[("↑↓", "block"), ("←→", "component"), ("Enter", "its map")],
-        (None, Writer::Mlp) => &[("↑↓", "block"), ("←→", "component"), ("Enter", "its neurons")],
-        (None, _) => &[("↑↓", "block"), ("←→", "component")],
-    }
-}
-
-/// The arrow keys.
-pub fn go(app: &mut App, run: &Run, right: isize, down: isize) {
-    if let Some(at) = line(app) {
-        let n = neurons(app).map_or(1, <[_]>::len);
-        app.attribution.neuron = Some(moved(at, down, n));
-        return;
-    }
-    let (layer, column) = cell(app, run);
-    let config = run.config();
-    let n_columns = config.n_head + if attribution(app).is_some_and(|of| of.is_changed()) { 4 } else { 3 };
-    let cell = (moved(layer, down, config.n_layer), moved(column, right, n_columns));
-    app.selection = at_cell(app.selection, run, cell);
-}
-
-/// Enter.
-pub fn open(app: &mut App) -> Vec<Request> {
-    match (app.selection.writer, line(app)) {
-        (Writer::Head, _) => app.screen = Screen::Attention,
-        (Writer::Mlp, None) => app.attribution.neuron = Some(0),
-        (Writer::Mlp, Some(at)) => {
-            if let Some(neuron) = neurons(app).and_then(|neurons| neurons.get(at)).map(|n| n.neuron) {
-                app.selection.column = neuron;
-                super::weights::show_neuron(app);
-            }
-        }
-        (Writer::Change, _) => {}
-        (Writer::AttnBias | Writer::MlpBias, _) => {
-            app.note("a bias is the same at every position of every prompt: there is nothing behind it");
-        }
-    }
-    Vec::new()
 }

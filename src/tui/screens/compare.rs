@@ -8,17 +8,20 @@ use ratatui::layout::Rect;
 use ratatui::text::Span;
 use unicode_width::UnicodeWidthStr;
 
-use super::{Hit, cell_text, shape};
+use super::{Scene, cell_text, shape};
 use crate::analysis::View;
 use crate::analysis::chart::{Chart, Labels};
 use crate::analysis::patch::{Patching, Sweep, Swept};
-use crate::engine::{Job, Look, Map, Request, RowLook, Second, Seen, Slot};
-use crate::hooks::Axis;
+use crate::engine::{Look, Map, Request, RowLook, Second, Seen, Slot, Steps, Work};
+use crate::hooks::{Axis, HookName};
 use crate::interventions::{Change, Donor, Intervention, Place, Target};
 use crate::run::{Input, Prompt, Run};
+use crate::tui::actions::{moved, next_of, turned};
 use crate::tui::app::{Activity, App, Screen, Selection};
+use crate::tui::command::Command;
+use crate::tui::overlays::{Asked, Overlay};
 use crate::tui::text::{fit, num, put, put_line, wrap};
-use crate::tui::update::{moved, next_of, open_in_stages, start_run};
+use crate::tui::what_if::Side;
 use crate::tui::widgets::chart;
 use crate::tui::widgets::heatmap::{self, Form, Plot, Zoom};
 
@@ -61,11 +64,11 @@ pub struct State {
     /// The sweeps of `second` that are done.
     pub swept: HashMap<Sweep, Arc<Swept>>,
     /// What was asked last, so that it is asked once.
-    asked: Option<Asked>,
+    asked: Option<Question>,
 }
 
 #[derive(Debug, Clone)]
-struct Asked {
+struct Question {
     a: Arc<Run>,
     prompt: Prompt,
     tokens: [Option<u32>; 2],
@@ -78,59 +81,293 @@ impl State {
     }
 }
 
-/// Asks for prompt B to be run, or compared anew, when the screen shows it and it is not there.
-pub fn refresh(app: &mut App) -> Option<Request> {
-    let a = app.run.clone().filter(|_| app.screen == Screen::Compare && app.activity.is_none())?;
-    // The changes of what if are still being compared with what is without them.
-    if app.what_if.pair.is_none() && !a.input.interventions.is_idle() {
-        return None;
+/// The screen itself.
+pub struct Body;
+
+impl Scene for Body {
+    fn commands(&self) -> &'static [Command] {
+        &[
+            Command::PreviousLayer,
+            Command::NextLayer,
+            Command::PreviousHead,
+            Command::NextHead,
+            Command::Pooling,
+            Command::Range,
+            Command::Versus,
+            Command::ChooseToken,
+            Command::PromptB,
+            Command::CompareMode,
+            Command::CompareShown,
+            Command::Patch,
+            Command::Swap,
+        ]
     }
-    let prompt = app.compare.prompt.clone()?;
-    if Input::new(prompt.clone()).is_empty() {
-        return None;
+
+    fn arrows(&self, _app: &App) -> &'static [(&'static str, &'static str)] {
+        &[("←↑↓→", "cell"), ("Enter", "sweep, or open")]
     }
-    let tokens = [app.compare.token, app.compare.versus];
-    let same = |asked: &Asked| Arc::ptr_eq(&asked.a, &a) && asked.prompt == prompt && asked.tokens == tokens;
-    if app.compare.asked.as_ref().is_some_and(same) {
-        return None;
+
+    fn find(&self, app: &mut App, hook: HookName) {
+        app.select_hook(hook);
+        app.screens.compare.sweep = None;
     }
-    app.compare.asked = Some(Asked { a: Arc::clone(&a), prompt: prompt.clone(), tokens });
-    app.job_id += 1;
-    let id = app.job_id;
-    let input = Input { prompt, ..a.input.clone() };
-    app.activity = Some(Activity::Running { id, layer: 0, n_layer: a.config().n_layer, left: 0 });
-    Some(Request::Job(Job::Second { id, a, input, tokens }))
+
+    fn take_token(&self, app: &mut App, asked: Asked, token: Option<u32>) {
+        let state = &mut app.screens.compare;
+        match asked {
+            Asked::Token => state.token = token,
+            Asked::Versus => state.versus = token,
+        }
+    }
+
+    /// The next thing to show: the tensor, then each sweep.
+    fn turn(&self, app: &mut App, by: isize) {
+        let modes: Vec<_> = std::iter::once(None).chain(Sweep::ALL.map(Some)).collect();
+        let state = &mut app.screens.compare;
+        state.sweep = turned(&modes, state.sweep, by);
+        state.cell = (0, 0);
+    }
+
+    fn difference(&self) -> &'static str {
+        Shown::Difference.name()
+    }
+
+    fn without_difference(&self, _app: &App) -> Option<&'static str> {
+        Some(Side::Changed.name())
+    }
+
+    fn subject(&self, app: &App) -> (HookName, Option<usize>) {
+        (app.selection.hook, view(app).has_heads().then_some(app.selection.head))
+    }
+
+    fn wanted(&self, app: &App, run: &Run, area: Rect) -> Vec<(Slot, Look)> {
+        let Some(second) = app.screens.compare.second(run).filter(|_| app.screens.compare.sweep.is_none())
+        else {
+            return Vec::new();
+        };
+        let range = app.range_for(view(app).quantity());
+        let plot = plot(app, run, second, layout(area).plot);
+        vec![
+            (Slot::Beside, plot.look(view(app), app.pooling, range)),
+            (Slot::BesideRow, Look::Row { view: view(app), row: row(app, second) }),
+        ]
+    }
+
+    fn draw(&self, app: &App, run: &Run, area: Rect, buffer: &mut Buffer) {
+        let theme = app.theme;
+        let Some(second) = app.screens.compare.second(run) else {
+            let said = match (&app.screens.compare.prompt, &app.activity) {
+                (Some(_), Some(_)) => "prompt B is on its way",
+                (Some(_), None) => "prompt B could not be run: press n and change it",
+                (None, _) => "press n and type a second prompt, B, to compare with this one, A",
+            };
+            put(buffer, area.x, area.y + 1, area.width, said, theme.strong());
+            let then = "then: any tensor of A, of B, or A − B; and activations of A patched into B, place by place, to see \
+                        which of them carry the difference";
+            for (line, y) in wrap(then, area.width.min(90).into()).iter().zip(area.y + 3..area.bottom()) {
+                put(buffer, area.x, y, area.width, line, theme.dim());
+            }
+            return;
+        };
+        let layout = layout(area);
+        draw_tokens(app, second, layout.tokens, buffer);
+        draw_modes(app, layout.title, buffer);
+        match app.screens.compare.sweep {
+            None => draw_map(app, run, second, &layout, buffer),
+            Some(sweep) => draw_sweep(app, second, sweep, &layout, buffer),
+        }
+    }
+
+    fn inspect<'a>(&self, app: &'a App, run: &'a Run) -> Vec<Vec<Span<'a>>> {
+        let theme = app.theme;
+        let Some(second) = app.screens.compare.second(run) else { return Vec::new() };
+        if let Some(sweep) = app.screens.compare.sweep {
+            let Some((swept, patching)) =
+                app.screens.compare.swept.get(&sweep).zip(second.patching.as_ref().ok())
+            else {
+                return Vec::new();
+            };
+            let (layer, column) = app.screens.compare.cell;
+            let Some(value) = swept.values.get(layer).and_then(|row| row.get(column)) else {
+                return Vec::new();
+            };
+            let at = if sweep == Sweep::Heads { column } else { swept.columns[column] };
+            let place = sweep.place(layer, at);
+            let token = match place.position {
+                Some(position) => format!(" {}", patching.corrupt.token_text(position)),
+                None => String::new(),
+            };
+            let first = vec![
+                Span::styled(format!("{place}{token} from A: "), theme.text()),
+                Span::styled(num(*value), theme.strong()),
+                Span::styled(" of the logit difference is back", theme.text()),
+            ];
+            let where_to = if sweep == Sweep::Heads { "its attention" } else { "this tensor in Stages" };
+            return vec![
+                first,
+                vec![Span::styled(format!("a: B with this from A · Enter shows {where_to}"), theme.dim())],
+            ];
+        }
+        let pairs = rows(app, second);
+        let (row, column) = (row(app, second), column(app, second));
+        let value = row_look(app).and_then(|look| look.values.get(column).copied());
+        let mut first = vec![
+            Span::styled(pair_label(second, pairs.get(row).copied()), theme.accent()),
+            Span::styled(format!("   {} ", app.screens.compare.shown.name()), theme.dim()),
+            Span::styled(cell_text(row, column, value), theme.strong()),
+        ];
+        if let Some(look) = row_look(app) {
+            let said =
+                format!("   row: ‖x‖ {} σ {}", num(look.stats.norm as f32), num(look.stats.std as f32));
+            first.push(Span::styled(said, theme.text()));
+        }
+        let at = pairs.get(row).and_then(|pair| pair.1);
+        let shift = at.and_then(|at| second.comparison.shifts.get(at).copied().flatten());
+        let mut second_line = Vec::new();
+        if let Some(shift) = shift {
+            let show = |id: u32| run.model.tokenizer.show(id);
+            let (id, delta) = shift.predicted;
+            let said =
+                format!("from A to B: log p of {} {:+.3} · KL {}", show(id), delta, num(shift.kl as f32));
+            second_line.push(Span::styled(said, theme.text()));
+        }
+        if let Some((_, at)) = second.comparison.first {
+            second_line
+                .push(Span::styled(format!(" · the prompts differ from position {at} of B on"), theme.dim()));
+        }
+        vec![first, second_line]
+    }
+
+    fn hit(&self, app: &App, run: &Run, area: Rect, x: u16, y: u16) -> Option<Selection> {
+        let second = app.screens.compare.second(run)?;
+        if app.screens.compare.sweep.is_some() {
+            return None;
+        }
+        let (row, column) = plot(app, run, second, layout(area).plot).hit(x, y)?;
+        let pairs = rows(app, second);
+        let position = pairs.get(row)?.0?;
+        let mut selection = Selection { position, ..app.selection };
+        match view(app).axes().1 {
+            Axis::Key => selection.key = pairs.get(column)?.0?,
+            Axis::One => {}
+            _ => selection.column = column,
+        }
+        Some(selection)
+    }
+
+    fn go(&self, app: &mut App, run: &Run, right: isize, down: isize) {
+        let Some(second) = app.screens.compare.second(run) else { return };
+        if let Some(swept) = app.screens.compare.sweep.and_then(|sweep| app.screens.compare.swept.get(&sweep))
+        {
+            let (n_rows, n_columns) = (swept.rows.len(), swept.columns.len());
+            let (row, column) = app.screens.compare.cell;
+            app.screens.compare.cell = (moved(row, down, n_rows), moved(column, right, n_columns));
+            return;
+        }
+        let pairs = rows(app, second);
+        let next = moved(row(app, second), down, pairs.len());
+        let across = column(app, second);
+        let n = match view(app).axes().1 {
+            Axis::Key => pairs.len(),
+            axis => axis.len(run.config(), run.n_tokens()),
+        };
+        let across = moved(across, right, n);
+        if let Some(position) = pairs.get(next).and_then(|pair| pair.0) {
+            app.selection.position = position;
+        }
+        match (view(app).axes().1, pairs.get(across)) {
+            (Axis::Key, Some((Some(key), _))) => app.selection.key = *key,
+            (Axis::Key | Axis::One, _) => {}
+            _ => app.selection.column = across,
+        }
+    }
+
+    fn open(&self, app: &mut App) -> Vec<Request> {
+        let Some(second) = app.run.clone().and_then(|run| app.screens.compare.second(&run).cloned()) else {
+            return Vec::new();
+        };
+        let (Some(sweep), Ok(patching)) = (app.screens.compare.sweep, second.patching) else {
+            app.open_in_stages(app.selection.hook);
+            return Vec::new();
+        };
+        let (layer, column) = app.screens.compare.cell;
+        match app.screens.compare.swept.get(&sweep) {
+            None => {
+                return vec![app.start(Work::Sweep { patching, sweep })];
+            }
+            Some(swept) => {
+                let place = sweep.place(layer, swept.columns.get(column).copied().unwrap_or(0));
+                go_to(app, place);
+            }
+        }
+        Vec::new()
+    }
+
+    fn shown(&self, app: &App) -> Option<Arc<Run>> {
+        let a = app.run.clone()?;
+        match (app.screens.compare.shown, app.screens.compare.second(&a)) {
+            (Shown::B, Some(second)) => Some(Arc::clone(&second.b)),
+            _ => Some(a),
+        }
+    }
+
+    fn base(&self, app: &App) -> Option<Arc<Run>> {
+        let second = app.screens.compare.second(app.run.as_ref()?)?;
+        (app.screens.compare.shown == Shown::Difference).then(|| Arc::clone(&second.b))
+    }
+
+    fn written(&self, app: &App) -> Option<(Arc<Run>, Option<Arc<Run>>)> {
+        Some((self.shown(app)?, self.base(app)))
+    }
+
+    fn chart(&self, app: &App, run: &Run) -> Option<(String, Chart)> {
+        let sweep = app.screens.compare.sweep?;
+        let patching = app.screens.compare.second(run)?.patching.as_ref().ok()?;
+        Some((format!("patch.{}", sweep.name()), app.screens.compare.swept.get(&sweep)?.chart(patching)))
+    }
+
+    fn refresh(&self, app: &mut App) -> Option<Request> {
+        let a = app.run.clone().filter(|_| app.screen == Screen::Compare && app.activity.is_none())?;
+        // The changes of what if are still being compared with what is without them.
+        if app.what_if.pair.is_none() && !a.input.interventions.is_idle() {
+            return None;
+        }
+        let prompt = app.screens.compare.prompt.clone()?;
+        if Input::new(prompt.clone()).is_empty() {
+            return None;
+        }
+        let tokens = [app.screens.compare.token, app.screens.compare.versus];
+        let same =
+            |asked: &Question| Arc::ptr_eq(&asked.a, &a) && asked.prompt == prompt && asked.tokens == tokens;
+        if app.screens.compare.asked.as_ref().is_some_and(same) {
+            return None;
+        }
+        app.screens.compare.asked = Some(Question { a: Arc::clone(&a), prompt: prompt.clone(), tokens });
+        let input = Input { prompt, ..a.input.clone() };
+        Some(app.start(Work::Second { a, input, tokens }))
+    }
+}
+
+/// Opens prompt B, at first as a copy of A.
+pub fn edit(app: &mut App) {
+    let prompt = app.screens.compare.prompt.as_ref().unwrap_or(&app.input.prompt);
+    app.overlay = app.editor(prompt).map(Overlay::Second);
+}
+
+/// Prompt B was edited.
+pub fn edited(app: &mut App) {
+    let Some(Overlay::Second(editor)) = &app.overlay else { return };
+    match editor.prompt() {
+        Ok(prompt) => app.screens.compare.prompt = Some(prompt),
+        Err(error) => app.complain(error.to_string()),
+    }
 }
 
 /// Prompt B was run.
 pub fn ran(app: &mut App, second: Second) {
-    app.activity = None;
-    app.tick = 0;
-    app.compare.second = Some(Arc::new(second));
-    app.compare.swept.clear();
-    app.run_id += 1;
-}
-
-/// A sweep is done.
-pub fn swept(app: &mut App, swept: Swept) {
-    app.activity = None;
-    app.tick = 0;
-    app.compare.swept.insert(swept.sweep, Arc::new(swept));
-}
-
-/// The run that the map is of: A, or B.
-pub fn shown(app: &App) -> Option<Arc<Run>> {
-    let a = app.run.clone()?;
-    match (app.compare.shown, app.compare.second(&a)) {
-        (Shown::B, Some(second)) => Some(Arc::clone(&second.b)),
-        _ => Some(a),
-    }
-}
-
-/// The run whose tensors are taken off those on screen.
-pub fn against(app: &App) -> Option<Arc<Run>> {
-    let second = app.compare.second(app.run.as_ref()?)?;
-    (app.compare.shown == Shown::Difference).then(|| Arc::clone(&second.b))
+    app.screens.compare.second = Some(Arc::new(second));
+    app.screens.compare.swept.clear();
+    app.shown_id += 1;
 }
 
 struct Layout {
@@ -174,7 +411,7 @@ fn view(app: &App) -> View {
 /// The pairs that are rows: all of one prompt, or those that both have.
 fn rows(app: &App, second: &Second) -> Vec<(Option<usize>, Option<usize>)> {
     let pairs = second.alignment.pairs.iter().copied();
-    match app.compare.shown {
+    match app.screens.compare.shown {
         Shown::A => pairs.filter(|pair| pair.0.is_some()).collect(),
         Shown::B => pairs.filter(|pair| pair.1.is_some()).collect(),
         Shown::Difference => pairs.filter(|pair| pair.0.is_some() && pair.1.is_some()).collect(),
@@ -198,18 +435,6 @@ fn plot(app: &App, run: &Run, second: &Second, area: Rect) -> Plot {
     Plot { numbers: false, ..plot }
 }
 
-pub fn wanted(app: &App, run: &Run, area: Rect) -> Vec<(Slot, Look)> {
-    let Some(second) = app.compare.second(run).filter(|_| app.compare.sweep.is_none()) else {
-        return Vec::new();
-    };
-    let range = app.range_for(view(app).quantity());
-    let plot = plot(app, run, second, layout(area).plot);
-    vec![
-        (Slot::Beside, plot.look(view(app), app.pooling, range)),
-        (Slot::BesideRow, Look::Row { view: view(app), row: row(app, second) }),
-    ]
-}
-
 fn map(app: &App) -> Option<&Map> {
     match &**app.seen.get(&Slot::Beside)? {
         Seen::Map(map) if map.view == view(app) => Some(map),
@@ -221,31 +446,6 @@ fn row_look(app: &App) -> Option<&RowLook> {
     match &**app.seen.get(&Slot::BesideRow)? {
         Seen::Row(row) if row.view == view(app) => Some(row),
         _ => None,
-    }
-}
-
-pub fn draw(app: &App, run: &Run, area: Rect, buffer: &mut Buffer) {
-    let theme = app.theme;
-    let Some(second) = app.compare.second(run) else {
-        let said = match (&app.compare.prompt, &app.activity) {
-            (Some(_), Some(_)) => "prompt B is on its way",
-            (Some(_), None) => "prompt B could not be run: press n and change it",
-            (None, _) => "press n and type a second prompt, B, to compare with this one, A",
-        };
-        put(buffer, area.x, area.y + 1, area.width, said, theme.strong());
-        let then = "then: any tensor of A, of B, or A − B; and activations of A patched into B, place by place, to see \
-                    which of them carry the difference";
-        for (line, y) in wrap(then, area.width.min(90).into()).iter().zip(area.y + 3..area.bottom()) {
-            put(buffer, area.x, y, area.width, line, theme.dim());
-        }
-        return;
-    };
-    let layout = layout(area);
-    draw_tokens(app, second, layout.tokens, buffer);
-    draw_modes(app, layout.title, buffer);
-    match app.compare.sweep {
-        None => draw_map(app, run, second, &layout, buffer),
-        Some(sweep) => draw_sweep(app, second, sweep, &layout, buffer),
     }
 }
 
@@ -296,9 +496,9 @@ fn draw_modes(app: &App, area: Rect, buffer: &mut Buffer) {
     let mut spans = Vec::new();
     let modes = std::iter::once(None).chain(Sweep::ALL.map(Some));
     for mode in modes {
-        let name =
-            mode.map_or_else(|| format!("tensor {}", app.compare.shown.name()), |s| s.name().to_owned());
-        let on = mode == app.compare.sweep;
+        let name = mode
+            .map_or_else(|| format!("tensor {}", app.screens.compare.shown.name()), |s| s.name().to_owned());
+        let on = mode == app.screens.compare.sweep;
         spans.push(Span::styled(
             if on { format!("[{name}]") } else { format!(" {name} ") },
             if on { theme.accent() } else { theme.dim() },
@@ -307,7 +507,8 @@ fn draw_modes(app: &App, area: Rect, buffer: &mut Buffer) {
             spans.push(Span::styled("  patching A into B:", theme.dim()));
         }
     }
-    let keys = if app.compare.sweep.is_none() { "   m: next · s: A, B, A − B" } else { "   m: next" };
+    let keys =
+        if app.screens.compare.sweep.is_none() { "   m: next · s: A, B, A − B" } else { "   m: next" };
     spans.push(Span::styled(keys, theme.dim()));
     put_line(buffer, area, &spans);
 }
@@ -316,14 +517,14 @@ fn draw_map(app: &App, run: &Run, second: &Second, layout: &Layout, buffer: &mut
     let theme = app.theme;
     let hook = app.selection.hook;
     let mut title = vec![
-        Span::styled(format!("{} of {hook}", app.compare.shown.name()), theme.strong()),
+        Span::styled(format!("{} of {hook}", app.screens.compare.shown.name()), theme.strong()),
         Span::styled(format!("  {}", shape(&hook.shape(run.config(), run.n_tokens()))), theme.dim()),
     ];
     if view(app).has_heads() {
         title.push(Span::styled(format!("  head {}", app.selection.head), theme.accent()));
     }
     let without = second.alignment.pairs.len() - second.alignment.both().count();
-    if app.compare.shown == Shown::Difference && without > 0 {
+    if app.screens.compare.shown == Shown::Difference && without > 0 {
         let said = format!("  {without} tokens without a partner left out");
         title.push(Span::styled(said, theme.dim()));
     }
@@ -380,17 +581,19 @@ fn draw_sweep(app: &App, second: &Second, sweep: Sweep, layout: &Layout, buffer:
         }
     };
     put_line(buffer, layout.said, &[Span::styled(about(patching), theme.text())]);
-    let Some(swept) = app.compare.swept.get(&sweep) else {
-        let n = places(patching, sweep);
+    let Some(swept) = app.screens.compare.swept.get(&sweep) else {
+        let n = patching.n_places(sweep);
         let said = match &app.activity {
-            Some(Activity::Working { done, of, .. }) => format!("patching: {done} of {of}, Esc stops it"),
+            Some(Activity::Working(Steps { done, of, .. })) => {
+                format!("patching: {done} of {of}, Esc stops it")
+            }
             _ => format!("Enter patches all {n} places, one at a time"),
         };
         put(buffer, layout.chart.x, layout.chart.y + 1, layout.chart.width, &said, theme.strong());
         return;
     };
     let (chart, place) = placed(app, patching, swept, layout.chart);
-    chart::draw(buffer, &place, &chart, app.compare.cell, app.range, theme);
+    chart::draw(buffer, &place, &chart, app.screens.compare.cell, app.range, theme);
 }
 
 fn placed(app: &App, patching: &Patching, swept: &Swept, area: Rect) -> (Chart, chart::Layout) {
@@ -398,36 +601,15 @@ fn placed(app: &App, patching: &Patching, swept: &Swept, area: Rect) -> (Chart, 
     let dims = (chart.values.n_rows, chart.values.n_columns);
     let label = chart::label_width(&Labels::numbered("layer"), dims.0);
     let wide = if area.width < 120 { (5, 9) } else { (7, 14) };
-    let layout = chart::Layout::new(area, dims, label, wide, app.compare.cell);
+    let layout = chart::Layout::new(area, dims, label, wide, app.screens.compare.cell);
     (chart, layout)
-}
-
-/// The sweep on screen, and a name for its file.
-pub fn chart(app: &App, run: &Run) -> Option<(String, Chart)> {
-    let sweep = app.compare.sweep?;
-    let patching = app.compare.second(run)?.patching.as_ref().ok()?;
-    Some((format!("patch.{}", sweep.name()), app.compare.swept.get(&sweep)?.chart(patching)))
-}
-
-fn places(patching: &Patching, sweep: Sweep) -> usize {
-    let config = patching.corrupt.config();
-    let across = match sweep {
-        Sweep::Heads => config.n_head,
-        _ if at_ends(patching) => 1,
-        _ => patching.corrupt.n_tokens(),
-    };
-    config.n_layer * across
-}
-
-/// Whether only the last positions can be patched.
-fn at_ends(patching: &Patching) -> bool {
-    patching.clean.n_tokens() != patching.corrupt.n_tokens()
 }
 
 /// What is measured.
 fn about(patching: &Patching) -> String {
     let show = |id: u32| patching.clean.model.tokenizer.show(id);
-    let ends = if at_ends(patching) { " · lengths differ: only the last position is patched" } else { "" };
+    let ends =
+        if patching.only_last() { " · lengths differ: only the last position is patched" } else { "" };
     format!(
         "recovered logit of {} over {} (t, v: others) · A {} = 1, B {} = 0{ends}",
         show(patching.token),
@@ -437,108 +619,10 @@ fn about(patching: &Patching) -> String {
     )
 }
 
-pub fn inspect<'a>(app: &'a App, run: &'a Run) -> Vec<Vec<Span<'a>>> {
-    let theme = app.theme;
-    let Some(second) = app.compare.second(run) else { return Vec::new() };
-    if let Some(sweep) = app.compare.sweep {
-        let Some((swept, patching)) = app.compare.swept.get(&sweep).zip(second.patching.as_ref().ok()) else {
-            return Vec::new();
-        };
-        let (layer, column) = app.compare.cell;
-        let Some(value) = swept.values.get(layer).and_then(|row| row.get(column)) else { return Vec::new() };
-        let at = if sweep == Sweep::Heads { column } else { swept.columns[column] };
-        let place = sweep.place(layer, at);
-        let token = match place.position {
-            Some(position) => format!(" {}", patching.corrupt.token_text(position)),
-            None => String::new(),
-        };
-        let first = vec![
-            Span::styled(format!("{place}{token} from A: "), theme.text()),
-            Span::styled(num(*value), theme.strong()),
-            Span::styled(" of the logit difference is back", theme.text()),
-        ];
-        let where_to = if sweep == Sweep::Heads { "its attention" } else { "this tensor in Stages" };
-        return vec![
-            first,
-            vec![Span::styled(format!("a: B with this from A · Enter shows {where_to}"), theme.dim())],
-        ];
-    }
-    let pairs = rows(app, second);
-    let (row, column) = (row(app, second), column(app, second));
-    let value = row_look(app).and_then(|look| look.values.get(column).copied());
-    let mut first = vec![
-        Span::styled(pair_label(second, pairs.get(row).copied()), theme.accent()),
-        Span::styled(format!("   {} ", app.compare.shown.name()), theme.dim()),
-        Span::styled(cell_text(row, column, value), theme.strong()),
-    ];
-    if let Some(look) = row_look(app) {
-        let said = format!("   row: ‖x‖ {} σ {}", num(look.stats.norm as f32), num(look.stats.std as f32));
-        first.push(Span::styled(said, theme.text()));
-    }
-    let at = pairs.get(row).and_then(|pair| pair.1);
-    let shift = at.and_then(|at| second.comparison.shifts.get(at).copied().flatten());
-    let mut second_line = Vec::new();
-    if let Some(shift) = shift {
-        let show = |id: u32| run.model.tokenizer.show(id);
-        let (id, delta) = shift.predicted;
-        let said = format!("from A to B: log p of {} {:+.3} · KL {}", show(id), delta, num(shift.kl as f32));
-        second_line.push(Span::styled(said, theme.text()));
-    }
-    if let Some((_, at)) = second.comparison.first {
-        second_line
-            .push(Span::styled(format!(" · the prompts differ from position {at} of B on"), theme.dim()));
-    }
-    vec![first, second_line]
-}
-
-pub fn hit(app: &App, run: &Run, area: Rect, x: u16, y: u16) -> Option<Hit> {
-    let second = app.compare.second(run)?;
-    if app.compare.sweep.is_some() {
-        return None;
-    }
-    let (row, column) = plot(app, run, second, layout(area).plot).hit(x, y)?;
-    let pairs = rows(app, second);
-    let position = pairs.get(row)?.0?;
-    let mut selection = Selection { position, ..app.selection };
-    match view(app).axes().1 {
-        Axis::Key => selection.key = pairs.get(column)?.0?,
-        Axis::One => {}
-        _ => selection.column = column,
-    }
-    Some(Hit { selection, map: true })
-}
-
-/// The arrow keys.
-pub fn go(app: &mut App, run: &Run, right: isize, down: isize) {
-    let Some(second) = app.compare.second(run) else { return };
-    if let Some(swept) = app.compare.sweep.and_then(|sweep| app.compare.swept.get(&sweep)) {
-        let (n_rows, n_columns) = (swept.rows.len(), swept.columns.len());
-        let (row, column) = app.compare.cell;
-        app.compare.cell = (moved(row, down, n_rows), moved(column, right, n_columns));
-        return;
-    }
-    let pairs = rows(app, second);
-    let next = moved(row(app, second), down, pairs.len());
-    let across = column(app, second);
-    let n = match view(app).axes().1 {
-        Axis::Key => pairs.len(),
-        axis => axis.len(run.config(), run.n_tokens()),
-    };
-    let across = moved(across, right, n);
-    if let Some(position) = pairs.get(next).and_then(|pair| pair.0) {
-        app.selection.position = position;
-    }
-    match (view(app).axes().1, pairs.get(across)) {
-        (Axis::Key, Some((Some(key), _))) => app.selection.key = *key,
-        (Axis::Key | Axis::One, _) => {}
-        _ => app.selection.column = across,
-    }
-}
-
 /// What the cursor is on in B, and where it is in A; or why there is nothing.
 fn patchable(app: &App, second: &Second) -> Result<(Place, Donor), String> {
     let from = |position| Donor { tokens: second.a.tokens.clone(), position };
-    let Some(sweep) = app.compare.sweep else {
+    let Some(sweep) = app.screens.compare.sweep else {
         let (view, hook) = (view(app), app.selection.hook);
         let target =
             if view.has_heads() { Target::Head(hook, app.selection.head) } else { Target::Tensor(hook) };
@@ -548,8 +632,8 @@ fn patchable(app: &App, second: &Second) -> Result<(Place, Donor), String> {
         };
         return Ok((target.at(b), from((a != b).then_some(a))));
     };
-    let swept = app.compare.swept.get(&sweep).ok_or("Enter patches all places first")?;
-    let (layer, column) = app.compare.cell;
+    let swept = app.screens.compare.swept.get(&sweep).ok_or("Enter patches all places first")?;
+    let (layer, column) = app.screens.compare.cell;
     let place = sweep.place(layer, swept.columns.get(column).copied().unwrap_or(0));
     // Where lengths differ, the last position of one is that of the other.
     let (a, b) = (second.a.n_tokens(), second.b.n_tokens());
@@ -558,7 +642,7 @@ fn patchable(app: &App, second: &Second) -> Result<(Place, Donor), String> {
 
 /// B becomes the prompt, with what the cursor is on taken from A.
 pub fn patch(app: &mut App) -> Vec<Request> {
-    let Some(second) = app.run.clone().and_then(|run| app.compare.second(&run).cloned()) else {
+    let Some(second) = app.run.clone().and_then(|run| app.screens.compare.second(&run).cloned()) else {
         app.complain("there is no prompt B yet: press n");
         return Vec::new();
     };
@@ -587,12 +671,12 @@ pub fn patch(app: &mut App) -> Vec<Request> {
 
 /// B becomes the prompt, and the prompt B.
 pub fn swap(app: &mut App) -> Vec<Request> {
-    let Some(b) = app.compare.prompt.clone() else {
+    let Some(b) = app.screens.compare.prompt.clone() else {
         app.complain("there is no prompt B yet: press n");
         return Vec::new();
     };
-    app.compare.prompt = Some(std::mem::replace(&mut app.input.prompt, b));
-    start_run(app)
+    app.screens.compare.prompt = Some(std::mem::replace(&mut app.input.prompt, b));
+    app.start_run()
 }
 
 /// Shows what a place stands for: a head's attention, or a tensor in Stages.
@@ -606,47 +690,14 @@ fn go_to(app: &mut App, place: Place) {
             (app.selection.layer, app.selection.head) = (hook.layer.unwrap_or(0), head);
             app.screen = Screen::Attention;
         }
-        Target::Tensor(hook) => open_in_stages(app, hook),
+        Target::Tensor(hook) => app.open_in_stages(hook),
         Target::Neuron { .. } | Target::Layer(_) => {}
     }
 }
 
-/// Enter: runs a sweep, or goes to what a cell stands for.
-pub fn open(app: &mut App) -> Vec<Request> {
-    let Some(second) = app.run.clone().and_then(|run| app.compare.second(&run).cloned()) else {
-        return Vec::new();
-    };
-    let (Some(sweep), Ok(patching)) = (app.compare.sweep, second.patching) else {
-        open_in_stages(app, app.selection.hook);
-        return Vec::new();
-    };
-    let (layer, column) = app.compare.cell;
-    match app.compare.swept.get(&sweep) {
-        None => {
-            app.job_id += 1;
-            let (id, of) = (app.job_id, places(&patching, sweep));
-            app.activity = Some(Activity::Working { id, what: "patching", done: 0, of });
-            let last = at_ends(&patching);
-            return vec![Request::Job(Job::Sweep { id, patching, sweep, last })];
-        }
-        Some(swept) => {
-            let place = sweep.place(layer, swept.columns.get(column).copied().unwrap_or(0));
-            go_to(app, place);
-        }
-    }
-    Vec::new()
-}
-
-/// The next thing to show: the tensor, then each sweep.
-pub fn next_mode(app: &mut App) {
-    let modes: Vec<_> = std::iter::once(None).chain(Sweep::ALL.map(Some)).collect();
-    app.compare.sweep = next_of(&modes, app.compare.sweep);
-    app.compare.cell = (0, 0);
-}
-
 /// A, B, or their difference.
 pub fn next_shown(app: &mut App) {
-    app.compare.sweep = None;
-    app.compare.shown = next_of(&Shown::ALL, app.compare.shown);
-    app.run_id += 1;
+    app.screens.compare.sweep = None;
+    app.screens.compare.shown = next_of(&Shown::ALL, app.screens.compare.shown);
+    app.shown_id += 1;
 }

@@ -4,14 +4,16 @@ use ratatui::buffer::Buffer;
 use ratatui::layout::Rect;
 use ratatui::text::Span;
 
-use super::{Hit, position_label, shape};
+use super::{Scene, position_label, shape};
 use crate::analysis::grid::Pooling;
 use crate::analysis::range::RangeMode;
 use crate::analysis::{Source, View};
-use crate::engine::{Look, RowLook, Slot};
-use crate::hooks::{Axis, Site};
+use crate::engine::{Look, Request, RowLook, Slot};
+use crate::hooks::{Axis, HookName, Site};
 use crate::run::Run;
-use crate::tui::app::{App, Selection};
+use crate::tui::actions::moved;
+use crate::tui::app::{App, Focus, Selection};
+use crate::tui::command::Command;
 use crate::tui::text::{fit, num, pad, put, put_line};
 use crate::tui::widgets::heatmap::{self, Form, Plot, Zoom};
 use crate::tui::widgets::row_strip;
@@ -27,8 +29,11 @@ const SUM: usize = 6;
 /// Width of what stands before a strip.
 const LABEL: u16 = 18;
 
+/// What enters block 0.
+const ENCODED: HookName = HookName { site: Site::ResidPre, layer: Some(0) };
+
 fn encoder() -> View {
-    View::hook(Site::ResidPre.at(0), 0)
+    View::hook(ENCODED, 0)
 }
 
 struct Layout {
@@ -104,78 +109,154 @@ fn neighbours(around: usize, n: usize) -> [Option<usize>; 3] {
     [around.checked_sub(1), Some(around), Some(around + 1).filter(|&i| i < n)]
 }
 
-pub fn wanted(app: &App, run: &Run, area: Rect) -> Vec<(Slot, Look)> {
-    let layout = layout(area);
-    let position = app.selection.position;
-    let range = app.range_for(encoder().quantity());
-    let id = run.tokens[position] as usize;
-    let mut looks = vec![
-        (Slot::Wte, mini_look(app, run, WTE, layout.tables[0].mini)),
-        (Slot::Wpe, mini_look(app, run, WPE, layout.tables[1].mini)),
-        (Slot::Main, plot(app, run, layout.plot).look(encoder(), app.pooling, range)),
-        (Slot::Strip(SUM), Look::Row { view: encoder(), row: position }),
-    ];
-    for (view, around, first) in [(WTE, id, WTE_ROWS), (WPE, position, WPE_ROWS)] {
-        for (i, row) in neighbours(around, view.dims(run).0).into_iter().enumerate() {
-            // Where there is no neighbour the row itself stands in, and is not drawn.
-            looks.push((Slot::Strip(first + i), Look::Row { view, row: row.unwrap_or(around) }));
+/// It remembers nothing of its own.
+pub type State = ();
+
+/// The screen itself.
+pub struct Body;
+
+impl Scene for Body {
+    fn commands(&self) -> &'static [Command] {
+        &[Command::Pooling, Command::Range, Command::Zero, Command::Mean, Command::Scale, Command::Direction]
+    }
+
+    fn arrows(&self, _app: &App) -> &'static [(&'static str, &'static str)] {
+        &[("←→", "token"), ("↑↓", "channel"), ("Enter", "in Stages")]
+    }
+
+    fn go(&self, app: &mut App, run: &Run, right: isize, down: isize) {
+        let (s, n_embd) = (&mut app.selection, run.config().n_embd);
+        s.position = moved(s.position, right, run.n_tokens());
+        s.column = moved(s.column.min(n_embd - 1), down, n_embd);
+    }
+
+    fn open(&self, app: &mut App) -> Vec<Request> {
+        app.focus = Focus::Map;
+        app.open_in_stages(ENCODED);
+        Vec::new()
+    }
+
+    fn subject(&self, _app: &App) -> (HookName, Option<usize>) {
+        (ENCODED, None)
+    }
+
+    fn wanted(&self, app: &App, run: &Run, area: Rect) -> Vec<(Slot, Look)> {
+        let layout = layout(area);
+        let position = app.selection.position;
+        let range = app.range_for(encoder().quantity());
+        let id = run.tokens[position] as usize;
+        let mut looks = vec![
+            (Slot::Wte, mini_look(app, run, WTE, layout.tables[0].mini)),
+            (Slot::Wpe, mini_look(app, run, WPE, layout.tables[1].mini)),
+            (Slot::Main, plot(app, run, layout.plot).look(encoder(), app.pooling, range)),
+            (Slot::Strip(SUM), Look::Row { view: encoder(), row: position }),
+        ];
+        for (view, around, first) in [(WTE, id, WTE_ROWS), (WPE, position, WPE_ROWS)] {
+            for (i, row) in neighbours(around, view.dims(run).0).into_iter().enumerate() {
+                // Where there is no neighbour the row itself stands in, and is not drawn.
+                looks.push((Slot::Strip(first + i), Look::Row { view, row: row.unwrap_or(around) }));
+            }
+        }
+        looks
+    }
+
+    fn draw(&self, app: &App, run: &Run, area: Rect, buffer: &mut Buffer) {
+        let layout = layout(area);
+        let theme = app.theme;
+        let position = app.selection.position;
+        let id = run.tokens[position];
+        let tokenizer = &run.model.tokenizer;
+        let name_token = |row: usize| format!("{row} {}", tokenizer.show(row as u32));
+        let c = run.config();
+        draw_table(
+            app,
+            run,
+            layout.tables[0],
+            (WTE, Slot::Wte, WTE_ROWS, id as usize),
+            &[
+                Span::styled("wte", theme.strong()),
+                Span::styled(format!(" {} row ", shape(&[c.vocab_size, c.n_embd])), theme.dim()),
+                Span::styled(name_token(id as usize), theme.accent()),
+                Span::styled("  of the token embedding", theme.dim()),
+            ],
+            &name_token,
+            buffer,
+        );
+        draw_table(
+            app,
+            run,
+            layout.tables[1],
+            (WPE, Slot::Wpe, WPE_ROWS, position),
+            &[
+                Span::styled("wpe", theme.strong()),
+                Span::styled(format!(" {} row ", shape(&[c.n_positions, c.n_embd])), theme.dim()),
+                Span::styled(position.to_string(), theme.accent()),
+                Span::styled("  of the positional embedding", theme.dim()),
+            ],
+            &|row| format!("position {row}"),
+            buffer,
+        );
+        draw_sum(app, run, layout.sum, buffer);
+        let what = [
+            Span::styled("x", theme.strong()),
+            Span::styled(
+                format!(" {} what enters block 0: all positions", shape(&[run.n_tokens(), c.n_embd])),
+                theme.dim(),
+            ),
+        ];
+        put_line(buffer, layout.map_title, &what);
+        if let Some(map) = app.map(Slot::Main).filter(|map| map.view == encoder()) {
+            let plot = plot(app, run, layout.plot);
+            heatmap::draw_axis(buffer, layout.axis, &plot, Axis::Model, app.selection.column, theme);
+            let label = |row: usize| fit(&position_label(run, row), usize::from(LABEL) - 3);
+            heatmap::draw_labels(buffer, layout.labels, &plot, &label, position, theme);
+            heatmap::draw(buffer, &plot, map, theme, Some((position, app.selection.column)));
+            heatmap::draw_legend(buffer, layout.legend, &plot, map, theme);
         }
     }
-    looks
-}
 
-pub fn draw(app: &App, run: &Run, area: Rect, buffer: &mut Buffer) {
-    let layout = layout(area);
-    let theme = app.theme;
-    let position = app.selection.position;
-    let id = run.tokens[position];
-    let tokenizer = &run.model.tokenizer;
-    let name_token = |row: usize| format!("{row} {}", tokenizer.show(row as u32));
-    let c = run.config();
-    draw_table(
-        app,
-        run,
-        layout.tables[0],
-        (WTE, Slot::Wte, WTE_ROWS, id as usize),
-        &[
-            Span::styled("wte", theme.strong()),
-            Span::styled(format!(" {} row ", shape(&[c.vocab_size, c.n_embd])), theme.dim()),
-            Span::styled(name_token(id as usize), theme.accent()),
-            Span::styled("  of the token embedding", theme.dim()),
-        ],
-        &name_token,
-        buffer,
-    );
-    draw_table(
-        app,
-        run,
-        layout.tables[1],
-        (WPE, Slot::Wpe, WPE_ROWS, position),
-        &[
-            Span::styled("wpe", theme.strong()),
-            Span::styled(format!(" {} row ", shape(&[c.n_positions, c.n_embd])), theme.dim()),
-            Span::styled(position.to_string(), theme.accent()),
-            Span::styled("  of the positional embedding", theme.dim()),
-        ],
-        &|row| format!("position {row}"),
-        buffer,
-    );
-    draw_sum(app, run, layout.sum, buffer);
-    let what = [
-        Span::styled("x", theme.strong()),
-        Span::styled(
-            format!(" {} what enters block 0: all positions", shape(&[run.n_tokens(), c.n_embd])),
-            theme.dim(),
-        ),
-    ];
-    put_line(buffer, layout.map_title, &what);
-    if let Some(map) = app.map(Slot::Main).filter(|map| map.view == encoder()) {
-        let plot = plot(app, run, layout.plot);
-        heatmap::draw_axis(buffer, layout.axis, &plot, Axis::Model, app.selection.column, theme);
-        let label = |row: usize| fit(&position_label(run, row), usize::from(LABEL) - 3);
-        heatmap::draw_labels(buffer, layout.labels, &plot, &label, position, theme);
-        heatmap::draw(buffer, &plot, map, theme, Some((position, app.selection.column)));
-        heatmap::draw_legend(buffer, layout.legend, &plot, map, theme);
+    fn inspect<'a>(&self, app: &'a App, run: &'a Run) -> Vec<Vec<Span<'a>>> {
+        let theme = app.theme;
+        let position = app.selection.position;
+        let id = run.tokens[position];
+        let bytes = run.model.tokenizer.bytes(id).unwrap_or_default();
+        let bytes: Vec<_> = bytes.iter().map(|b| format!("{b:02x}")).collect();
+        let first = vec![
+            Span::styled(run.token_text(position), theme.accent()),
+            Span::styled(format!("  id {id}, bytes {}, position {position}", bytes.join(" ")), theme.text()),
+            Span::styled("   x[t] = wte[id] + wpe[t]", theme.focus()),
+        ];
+        let mut second = Vec::new();
+        let rows = [WTE_ROWS + 1, WPE_ROWS + 1, SUM].map(|i| app.row(Slot::Strip(i)));
+        if let [Some(wte), Some(wpe), Some(x)] = rows {
+            let differs = wte
+                .values
+                .iter()
+                .zip(&wpe.values)
+                .zip(&x.values)
+                .map(|((a, b), x)| (a + b - x).abs())
+                .fold(0.0, f32::max);
+            let (mark, style) = if differs <= 1e-6 * largest(x).max(1.0) {
+                ("✓", theme.good())
+            } else {
+                ("✗", theme.bad())
+            };
+            second.push(Span::styled(format!("{mark} "), style));
+            second.push(Span::styled(
+                format!(
+                    "the sum holds: largest |wte + wpe − x| over {} channels is {}",
+                    x.values.len(),
+                    num(differs)
+                ),
+                theme.dim(),
+            ));
+        }
+        vec![first, second]
+    }
+
+    fn hit(&self, app: &App, run: &Run, area: Rect, x: u16, y: u16) -> Option<Selection> {
+        let (position, column) = plot(app, run, layout(area).plot).hit(x, y)?;
+        Some(Selection { position, column, ..app.selection })
     }
 }
 
@@ -284,45 +365,4 @@ fn draw_sum(app: &App, run: &Run, area: Rect, buffer: &mut Buffer) {
     } else if let Some(x) = at.checked_sub(text_width + 1) {
         put(buffer, x, y, text_width, &text, theme.accent());
     }
-}
-
-pub fn inspect<'a>(app: &'a App, run: &'a Run) -> Vec<Vec<Span<'a>>> {
-    let theme = app.theme;
-    let position = app.selection.position;
-    let id = run.tokens[position];
-    let bytes = run.model.tokenizer.bytes(id).unwrap_or_default();
-    let bytes: Vec<_> = bytes.iter().map(|b| format!("{b:02x}")).collect();
-    let first = vec![
-        Span::styled(run.token_text(position), theme.accent()),
-        Span::styled(format!("  id {id}, bytes {}, position {position}", bytes.join(" ")), theme.text()),
-        Span::styled("   x[t] = wte[id] + wpe[t]", theme.focus()),
-    ];
-    let mut second = Vec::new();
-    let rows = [WTE_ROWS + 1, WPE_ROWS + 1, SUM].map(|i| app.row(Slot::Strip(i)));
-    if let [Some(wte), Some(wpe), Some(x)] = rows {
-        let differs = wte
-            .values
-            .iter()
-            .zip(&wpe.values)
-            .zip(&x.values)
-            .map(|((a, b), x)| (a + b - x).abs())
-            .fold(0.0, f32::max);
-        let (mark, style) =
-            if differs <= 1e-6 * largest(x).max(1.0) { ("✓", theme.good()) } else { ("✗", theme.bad()) };
-        second.push(Span::styled(format!("{mark} "), style));
-        second.push(Span::styled(
-            format!(
-                "the sum holds: largest |wte + wpe − x| over {} channels is {}",
-                x.values.len(),
-                num(differs)
-            ),
-            theme.dim(),
-        ));
-    }
-    vec![first, second]
-}
-
-pub fn hit(app: &App, run: &Run, area: Rect, x: u16, y: u16) -> Option<Hit> {
-    let (position, column) = plot(app, run, layout(area).plot).hit(x, y)?;
-    Some(Hit { selection: Selection { position, column, ..app.selection }, map: true })
 }

@@ -7,20 +7,20 @@ use ratatui::layout::Rect;
 use ratatui::text::Span;
 use unicode_width::UnicodeWidthStr;
 
-use super::{Hit, attribution, position_label};
+use super::{Scene, attribution, head_place, position_label};
 use crate::analysis::View;
 use crate::analysis::answer::Answer;
 use crate::analysis::chart::{Chart, Labels};
 use crate::analysis::effects::{Effect, Effects, Question};
 use crate::analysis::heads::{Atlas, Metric};
-use crate::engine::{Job, Look, Request, Seen, Slot};
+use crate::engine::{Look, Request, Seen, Slot, Work};
 use crate::hooks::{Axis, Site};
-use crate::interventions::Interventions;
+use crate::interventions::{Interventions, Place};
 use crate::run::Run;
-use crate::tui::app::{Activity, App, Screen, Selection};
+use crate::tui::actions::{next_of, turned};
+use crate::tui::app::{App, Screen, Selection};
 use crate::tui::command::Command;
 use crate::tui::text::{fit, num, pad, put, put_line, short};
-use crate::tui::update::{move_head, move_layer, next_of};
 use crate::tui::what_if;
 use crate::tui::widgets::bar::bar;
 use crate::tui::widgets::chart as grid;
@@ -141,29 +141,232 @@ impl Filter {
 /// What is measured on random tokens now.
 fn repeat(app: &App, run: &Run) -> Repeat {
     let n = RANDOM.min(run.config().n_positions / 2);
-    Repeat { n, seed: app.heads.seed, interventions: run.input.interventions.clone(), differs: app.differs() }
+    Repeat {
+        n,
+        seed: app.screens.heads.seed,
+        interventions: run.input.interventions.clone(),
+        differs: app.differs(),
+    }
 }
 
 /// What was measured on random tokens, if that is still what is asked.
 fn repeated<'a>(app: &'a App, run: &Run) -> Option<&'a Repeated> {
-    app.heads.repeated.as_ref().filter(|known| known.of == repeat(app, run))
+    app.screens.heads.repeated.as_ref().filter(|known| known.of == repeat(app, run))
 }
 
-/// The run that the heads are measured on.
-pub fn measured_on(app: &App) -> Option<Arc<Run>> {
-    let run = app.run.as_ref()?;
-    let random = repeated(app, run).filter(|_| app.heads.random);
-    Some(Arc::clone(random.map_or(run, |known| &known.runs.of)))
-}
+/// The screen itself.
+pub struct Body;
 
-/// The run on random tokens whose patterns are taken off those on screen.
-pub fn against(app: &App) -> Option<Arc<Run>> {
-    repeated(app, app.run.as_ref()?)?.runs.minus.clone()
+impl Scene for Body {
+    fn commands(&self) -> &'static [Command] {
+        &[
+            Command::NextNumber,
+            Command::PreviousNumber,
+            Command::RandomTokens,
+            Command::ReseedRandom,
+            Command::FilterHeads,
+            Command::AblateHeads,
+            Command::Zero,
+            Command::Mean,
+            Command::Scale,
+        ]
+    }
+
+    fn arrows(&self, _app: &App) -> &'static [(&'static str, &'static str)] {
+        &[("←↑↓→", "head"), ("Enter", "its map")]
+    }
+
+    fn turn(&self, app: &mut App, by: isize) {
+        app.screens.heads.number = turned(&Number::all(), app.screens.heads.number, by);
+    }
+
+    fn place(&self, app: &App) -> Result<Place, &'static str> {
+        Ok(head_place(app))
+    }
+
+    fn wanted(&self, app: &App, run: &Run, area: Rect) -> Vec<(Slot, Look)> {
+        let mut looks = Vec::new();
+        if !app.screens.heads.random {
+            looks.push((Slot::Heads, Look::Heads));
+        }
+        let Some((slot, of)) = mapped(app, run) else { return looks };
+        if let Some(map) = layout(app, run, area).map {
+            let view = pattern(app);
+            let (_, plot) = map_plot(app, of, map);
+            looks.push((slot, plot.look(view, app.pooling, app.range_for(view.quantity()))));
+        }
+        looks
+    }
+
+    fn draw(&self, app: &App, run: &Run, area: Rect, buffer: &mut Buffer) {
+        let theme = app.theme;
+        let layout = layout(app, run, area);
+        let number = app.screens.heads.number;
+        let doc = match (number, effects(app)) {
+            (Number::Score(metric), _) => metric.doc().into(),
+            (Number::Effect, Some(effects)) => {
+                let (token, position) = (run.model.tokenizer.show(effects.token), effects.question.position);
+                let after = run.token_text(position);
+                format!("what log p of {token} after {after} ({position}) gains without the head, nats")
+            }
+            (Number::Effect, None) => "what the prediction gains without the head".into(),
+        };
+        let delta = app.delta();
+        let title = [
+            Span::styled(format!("{delta}{}   ", number.title()), theme.strong()),
+            Span::styled(doc, theme.text()),
+        ];
+        put_line(buffer, layout.title, &title);
+        draw_source(app, run, layout.on, buffer);
+        if let Some(area) = layout.map {
+            draw_map(app, run, area, buffer);
+        }
+        let Some((chart, ranked)) = shown(app, run) else {
+            let place = Rect { y: layout.chart.plot.area.y, height: 1, ..area };
+            let todo = if app.is_busy() { "measuring…" } else { "not measured yet" };
+            put_line(buffer, place, &[Span::styled(todo, theme.dim())]);
+            return;
+        };
+        let selected = (app.selection.layer, app.selection.head);
+        grid::draw(buffer, &layout.chart, &chart, selected, None, theme);
+        draw_list(app, ranked, layout.list, buffer);
+    }
+
+    fn inspect<'a>(&self, app: &'a App, run: &'a Run) -> Vec<Vec<Span<'a>>> {
+        let theme = app.theme;
+        let Some(atlas) = atlas(app, run) else { return Vec::new() };
+        let (layer, head) = (app.selection.layer, app.selection.head);
+        let number = app.screens.heads.number;
+        let of_metric = |metric: Metric| atlas.shown(|atlas| atlas.get(layer, head).get(metric));
+        let delta = if atlas.differs() { "Δ " } else { "" };
+        let part = |metric: Metric| {
+            let unit = if metric.unit().is_empty() { String::new() } else { format!(" {}", metric.unit()) };
+            let style = if Number::Score(metric) == number { theme.accent() } else { theme.text() };
+            [
+                Span::styled(format!("{delta}{} ", metric.word()), theme.dim()),
+                Span::styled(format!("{}{unit}  ", num(of_metric(metric))), style),
+            ]
+        };
+        let of_head = |effects: &Effects| {
+            let of_head = |effect: &&Effect| (effect.layer, effect.head) == (layer, Some(head));
+            effects.all.iter().find(of_head).map_or(f32::NAN, |effect| effect.delta_logprob as f32)
+        };
+        let mut first = vec![Span::styled(format!("head {layer}.{head}  "), theme.accent())];
+        let mut second = Vec::new();
+        // The chosen number in all three, where there are three; then the others.
+        let effects = effects(app);
+        let mut others: Vec<_> = Metric::ALL.to_vec();
+        match (number, effects) {
+            (Number::Score(metric), _) if atlas.differs() => {
+                others.retain(|other| *other != metric);
+                first.push(Span::styled(format!("{} ", metric.word()), theme.dim()));
+                first.extend(what_if::spans(atlas, theme, |atlas| atlas.get(layer, head).get(metric)));
+            }
+            (Number::Effect, Some(effects)) if effects.differs() => {
+                first.push(Span::styled("effect ", theme.dim()));
+                first.extend(what_if::spans(effects, theme, of_head));
+            }
+            _ => first.extend(others.drain(..4).flat_map(part)),
+        }
+        second.extend(others.into_iter().flat_map(part));
+        if let Some(effects) = effects.filter(|effects| !(effects.differs() && number == Number::Effect)) {
+            let style = if number == Number::Effect { theme.accent() } else { theme.text() };
+            let delta = if effects.differs() { "Δ " } else { "" };
+            second.push(Span::styled(format!("{delta}effect "), theme.dim()));
+            second.push(Span::styled(format!("{} nats  ", num(effects.shown(of_head))), style));
+        }
+        if let Some((_, ranked)) = shown(app, run) {
+            let rank = ranked.iter().find(|ranked| is_selected(app, ranked)).map_or(0, |ranked| ranked.rank);
+            let size = if atlas.differs() { format!("|Δ {}|", number.word()) } else { number.word().into() };
+            second.push(Span::styled(format!("{rank} of {} by {size}", ranked.len()), theme.text()));
+        }
+        let third = vec![
+            Span::styled(format!("= {}", number.formula()), theme.focus()),
+            Span::styled("   ", theme.dim()),
+            Span::styled("the first three as TransformerLens's detect_head", theme.dim()),
+        ];
+        let fourth = vec![Span::styled(
+            "all over every query of the raw weights' patterns, nothing folded · Enter: its attention map",
+            theme.dim(),
+        )];
+        vec![first, second, third, fourth]
+    }
+
+    fn hit(&self, app: &App, run: &Run, area: Rect, x: u16, y: u16) -> Option<Selection> {
+        let layout = layout(app, run, area);
+        if layout.list.contains((x, y).into()) && y > layout.list.y {
+            let list = listed(app, shown(app, run)?.1);
+            let first = first_line(app, &list, usize::from(layout.list.height - 1));
+            let ranked = list.get(first + usize::from(y - layout.list.y - 1))?;
+            let selection = Selection { layer: ranked.layer, head: ranked.head, ..app.selection };
+            return Some(selection);
+        }
+        let (layer, head) = layout.chart.hit(x, y)?;
+        Some(Selection { layer, head, ..app.selection })
+    }
+
+    fn go(&self, app: &mut App, run: &Run, right: isize, down: isize) {
+        app.go_head(right);
+        app.go_layer(run, down);
+    }
+
+    fn open(&self, app: &mut App) -> Vec<Request> {
+        app.screen = Screen::Attention;
+        Vec::new()
+    }
+
+    fn shown(&self, app: &App) -> Option<Arc<Run>> {
+        let run = app.run.as_ref()?;
+        let random = repeated(app, run).filter(|_| app.screens.heads.random);
+        Some(Arc::clone(random.map_or(run, |known| &known.runs.of)))
+    }
+
+    fn base(&self, app: &App) -> Option<Arc<Run>> {
+        if app.screens.heads.random {
+            repeated(app, app.run.as_ref()?)?.runs.minus.clone()
+        } else {
+            what_if::base_shown(app)
+        }
+    }
+
+    fn written(&self, app: &App) -> Option<(Arc<Run>, Option<Arc<Run>>)> {
+        match app.screens.heads.number {
+            Number::Score(_) => Some((self.shown(app)?, self.base(app))),
+            // They are of the prompt.
+            Number::Effect => Some((app.run.clone()?, what_if::base_shown(app))),
+        }
+    }
+
+    fn chart(&self, app: &App, run: &Run) -> Option<(String, Chart)> {
+        let name = match app.screens.heads.number {
+            Number::Score(metric) => metric.name(),
+            Number::Effect => "effect",
+        };
+        Some((format!("heads.{name}"), shown(app, run)?.0))
+    }
+
+    fn refresh(&self, app: &mut App) -> Option<Request> {
+        let run = app.run.clone().filter(|_| app.screens.heads.random && app.screen == Screen::Heads)?;
+        let repeat = repeat(app, &run);
+        // The base of a changed run comes first.
+        let base = repeat.interventions.is_idle() || app.what_if.pair.is_some();
+        if app.is_busy() || !base || repeated(app, &run).is_some() {
+            return None;
+        }
+        let Repeat { n, seed, interventions, differs } = repeat.clone();
+        app.screens.heads.asked = Some(repeat);
+        Some(app.start(Work::Repeat { n, seed, interventions, differs }))
+    }
+
+    fn give_up(&self, app: &mut App) {
+        let known = app.run.as_ref().is_some_and(|run| atlas(app, run).is_some());
+        app.screens.heads.random &= known;
+    }
 }
 
 /// The heads as they are measured now.
 fn atlas<'a>(app: &'a App, run: &Run) -> Option<&'a Answer<Atlas>> {
-    let atlas = if app.heads.random {
+    let atlas = if app.screens.heads.random {
         &repeated(app, run)?.atlas
     } else {
         match &**app.seen.get(&Slot::Heads)? {
@@ -176,7 +379,7 @@ fn atlas<'a>(app: &'a App, run: &Run) -> Option<&'a Answer<Atlas>> {
 }
 
 fn effects(app: &App) -> Option<&Answer<Effects>> {
-    let (of, effects) = app.heads.effects.as_ref()?;
+    let (of, effects) = app.screens.heads.effects.as_ref()?;
     (of.as_ptr() == Arc::as_ptr(app.run.as_ref()?)).then_some(effects)
 }
 
@@ -191,7 +394,7 @@ struct Ranked {
 /// The chosen number of every head: as a chart, and in order, what matters most first; of
 /// differences the largest in size.
 fn shown(app: &App, run: &Run) -> Option<(Chart, Vec<Ranked>)> {
-    let number = app.heads.number;
+    let number = app.screens.heads.number;
     let (chart, differs) = match number {
         Number::Score(metric) => {
             let atlas = atlas(app, run)?;
@@ -216,18 +419,9 @@ fn shown(app: &App, run: &Run) -> Option<(Chart, Vec<Ranked>)> {
     Some((chart, heads.into_iter().enumerate().map(ranked).collect()))
 }
 
-/// The grid, and a name for its file.
-pub fn chart(app: &App, run: &Run) -> Option<(String, Chart)> {
-    let name = match app.heads.number {
-        Number::Score(metric) => metric.name(),
-        Number::Effect => "effect",
-    };
-    Some((format!("heads.{name}"), shown(app, run)?.0))
-}
-
 fn listed(app: &App, ranked: Vec<Ranked>) -> Vec<Ranked> {
     let most = ranked.first().map_or(0.0, |first| first.value.abs());
-    let kept = |ranked: &Ranked| match app.heads.filter {
+    let kept = |ranked: &Ranked| match app.screens.heads.filter {
         Filter::All => true,
         Filter::Layer => ranked.layer == app.selection.layer,
         Filter::Strong => ranked.value.abs() >= most / 2.0,
@@ -299,59 +493,11 @@ fn map_plot(app: &App, run: &Run, area: Rect) -> (Rect, Plot) {
 
 /// The run of the map, and where it is.
 fn mapped<'a>(app: &'a App, run: &'a Run) -> Option<(Slot, &'a Run)> {
-    if app.heads.random {
+    if app.screens.heads.random {
         Some((Slot::OnRandom, &*repeated(app, run)?.runs.of))
     } else {
         Some((Slot::Main, run))
     }
-}
-
-pub fn wanted(app: &App, run: &Run, area: Rect) -> Vec<(Slot, Look)> {
-    let mut looks = Vec::new();
-    if !app.heads.random {
-        looks.push((Slot::Heads, Look::Heads));
-    }
-    let Some((slot, of)) = mapped(app, run) else { return looks };
-    if let Some(map) = layout(app, run, area).map {
-        let view = pattern(app);
-        let (_, plot) = map_plot(app, of, map);
-        looks.push((slot, plot.look(view, app.pooling, app.range_for(view.quantity()))));
-    }
-    looks
-}
-
-pub fn draw(app: &App, run: &Run, area: Rect, buffer: &mut Buffer) {
-    let theme = app.theme;
-    let layout = layout(app, run, area);
-    let number = app.heads.number;
-    let doc = match (number, effects(app)) {
-        (Number::Score(metric), _) => metric.doc().into(),
-        (Number::Effect, Some(effects)) => {
-            let (token, position) = (run.model.tokenizer.show(effects.token), effects.question.position);
-            let after = run.token_text(position);
-            format!("what log p of {token} after {after} ({position}) gains without the head, nats")
-        }
-        (Number::Effect, None) => "what the prediction gains without the head".into(),
-    };
-    let delta = app.delta();
-    let title = [
-        Span::styled(format!("{delta}{}   ", number.title()), theme.strong()),
-        Span::styled(doc, theme.text()),
-    ];
-    put_line(buffer, layout.title, &title);
-    draw_source(app, run, layout.on, buffer);
-    if let Some(area) = layout.map {
-        draw_map(app, run, area, buffer);
-    }
-    let Some((chart, ranked)) = shown(app, run) else {
-        let place = Rect { y: layout.chart.plot.area.y, height: 1, ..area };
-        let todo = if app.is_busy() { "measuring…" } else { "not measured yet" };
-        put_line(buffer, place, &[Span::styled(todo, theme.dim())]);
-        return;
-    };
-    let selected = (app.selection.layer, app.selection.head);
-    grid::draw(buffer, &layout.chart, &chart, selected, None, theme);
-    draw_list(app, ranked, layout.list, buffer);
 }
 
 /// What the selected head attends to.
@@ -370,7 +516,7 @@ fn draw_map(app: &App, run: &Run, area: Rect, buffer: &mut Buffer) {
     let width = usize::from(labels.width).saturating_sub(2);
     let label = |row: usize| fit(&position_label(run, row), width);
     // The selected token is one of the prompt's.
-    let selected = if app.heads.random { usize::MAX } else { app.selection.position };
+    let selected = if app.screens.heads.random { usize::MAX } else { app.selection.position };
     heatmap::draw_labels(buffer, labels, &plot, &label, selected, theme);
     heatmap::draw(buffer, &plot, map, theme, None);
 }
@@ -379,14 +525,14 @@ fn draw_map(app: &App, run: &Run, area: Rect, buffer: &mut Buffer) {
 fn draw_source(app: &App, run: &Run, area: Rect, buffer: &mut Buffer) {
     let theme = app.theme;
     let Repeat { n, seed, .. } = repeat(app, run);
-    let (on, keys) = match app.heads.number {
+    let (on, keys) = match app.screens.heads.number {
         Number::Effect => {
             let position = app.selection.position;
             let at = format!("{} ({position})", run.token_text(position));
             let n = run.config().n_layer * (run.config().n_head + 1);
             (format!("the prompt, {} tokens", run.n_tokens()), format!("  u: after {at}, {n} runs"))
         }
-        Number::Score(_) if app.heads.random => {
+        Number::Score(_) if app.screens.heads.random => {
             (format!("{n} random tokens, twice (seed {seed})"), "  s: the prompt  S: others".into())
         }
         Number::Score(_) => {
@@ -398,7 +544,7 @@ fn draw_source(app: &App, run: &Run, area: Rect, buffer: &mut Buffer) {
         Span::styled(on, theme.accent()),
         Span::styled(keys, theme.dim()),
     ];
-    let most = match app.heads.number {
+    let most = match app.screens.heads.number {
         Number::Score(metric) => {
             atlas(app, run).and_then(|atlas| Some(atlas).filter(|atlas| !atlas.differs())?.most(metric))
         }
@@ -427,7 +573,7 @@ fn draw_list(app: &App, ranked: Vec<Ranked>, area: Rect, buffer: &mut Buffer) {
         return;
     }
     let theme = app.theme;
-    let filter = app.heads.filter.words(app.selection.layer);
+    let filter = app.screens.heads.filter.words(app.selection.layer);
     let head = [
         Span::styled("rank  head", theme.dim()),
         Span::styled(format!("  {filter}"), theme.text()),
@@ -464,151 +610,29 @@ fn is_selected(app: &App, ranked: &Ranked) -> bool {
     (ranked.layer, ranked.head) == (app.selection.layer, app.selection.head)
 }
 
-pub fn inspect<'a>(app: &'a App, run: &'a Run) -> Vec<Vec<Span<'a>>> {
-    let theme = app.theme;
-    let Some(atlas) = atlas(app, run) else { return Vec::new() };
-    let (layer, head) = (app.selection.layer, app.selection.head);
-    let number = app.heads.number;
-    let of_metric = |metric: Metric| atlas.shown(|atlas| atlas.get(layer, head).get(metric));
-    let delta = if atlas.differs() { "Δ " } else { "" };
-    let part = |metric: Metric| {
-        let unit = if metric.unit().is_empty() { String::new() } else { format!(" {}", metric.unit()) };
-        let style = if Number::Score(metric) == number { theme.accent() } else { theme.text() };
-        [
-            Span::styled(format!("{delta}{} ", metric.word()), theme.dim()),
-            Span::styled(format!("{}{unit}  ", num(of_metric(metric))), style),
-        ]
-    };
-    let of_head = |effects: &Effects| {
-        let of_head = |effect: &&Effect| (effect.layer, effect.head) == (layer, Some(head));
-        effects.all.iter().find(of_head).map_or(f32::NAN, |effect| effect.delta_logprob as f32)
-    };
-    let mut first = vec![Span::styled(format!("head {layer}.{head}  "), theme.accent())];
-    let mut second = Vec::new();
-    // The chosen number in all three, where there are three; then the others.
-    let effects = effects(app);
-    let mut others: Vec<_> = Metric::ALL.to_vec();
-    match (number, effects) {
-        (Number::Score(metric), _) if atlas.differs() => {
-            others.retain(|other| *other != metric);
-            first.push(Span::styled(format!("{} ", metric.word()), theme.dim()));
-            first.extend(what_if::spans(atlas, theme, |atlas| atlas.get(layer, head).get(metric)));
-        }
-        (Number::Effect, Some(effects)) if effects.differs() => {
-            first.push(Span::styled("effect ", theme.dim()));
-            first.extend(what_if::spans(effects, theme, of_head));
-        }
-        _ => first.extend(others.drain(..4).flat_map(part)),
-    }
-    second.extend(others.into_iter().flat_map(part));
-    if let Some(effects) = effects.filter(|effects| !(effects.differs() && number == Number::Effect)) {
-        let style = if number == Number::Effect { theme.accent() } else { theme.text() };
-        let delta = if effects.differs() { "Δ " } else { "" };
-        second.push(Span::styled(format!("{delta}effect "), theme.dim()));
-        second.push(Span::styled(format!("{} nats  ", num(effects.shown(of_head))), style));
-    }
-    if let Some((_, ranked)) = shown(app, run) {
-        let rank = ranked.iter().find(|ranked| is_selected(app, ranked)).map_or(0, |ranked| ranked.rank);
-        let size = if atlas.differs() { format!("|Δ {}|", number.word()) } else { number.word().into() };
-        second.push(Span::styled(format!("{rank} of {} by {size}", ranked.len()), theme.text()));
-    }
-    let third = vec![
-        Span::styled(format!("= {}", number.formula()), theme.focus()),
-        Span::styled("   ", theme.dim()),
-        Span::styled("the first three as TransformerLens's detect_head", theme.dim()),
-    ];
-    let fourth = vec![Span::styled(
-        "all over every query of the raw weights' patterns, nothing folded · Enter: its attention map",
-        theme.dim(),
-    )];
-    vec![first, second, third, fourth]
+/// Lists other heads.
+pub fn next_filter(app: &mut App) {
+    app.screens.heads.filter = next_of(&Filter::ALL, app.screens.heads.filter);
 }
 
-pub fn hit(app: &App, run: &Run, area: Rect, x: u16, y: u16) -> Option<Hit> {
-    let layout = layout(app, run, area);
-    if layout.list.contains((x, y).into()) && y > layout.list.y {
-        let list = listed(app, shown(app, run)?.1);
-        let first = first_line(app, &list, usize::from(layout.list.height - 1));
-        let ranked = list.get(first + usize::from(y - layout.list.y - 1))?;
-        let selection = Selection { layer: ranked.layer, head: ranked.head, ..app.selection };
-        return Some(Hit { selection, map: false });
-    }
-    let (layer, head) = layout.chart.hit(x, y)?;
-    Some(Hit { selection: Selection { layer, head, ..app.selection }, map: true })
-}
-
-/// The arrow keys.
-pub fn go(app: &mut App, _run: &Run, right: isize, down: isize) {
-    move_head(app, right);
-    move_layer(app, down);
-}
-
-/// Enter.
-pub fn open(app: &mut App) -> Vec<Request> {
-    app.screen = Screen::Attention;
-    Vec::new()
-}
-
-/// The commands of this screen.
-pub fn command(app: &mut App, command: Command) -> Vec<Request> {
-    let mut numbers = Number::all();
-    match command {
-        Command::NextNumber => app.heads.number = next_of(&numbers, app.heads.number),
-        Command::PreviousNumber => {
-            numbers.reverse();
-            app.heads.number = next_of(&numbers, app.heads.number);
-        }
-        Command::FilterHeads => app.heads.filter = next_of(&Filter::ALL, app.heads.filter),
-        Command::RandomTokens => app.heads.random = !app.heads.random,
-        Command::ReseedRandom => {
-            app.heads.random = true;
-            app.heads.seed += 1;
-        }
-        Command::AblateHeads => return ablate(app),
-        _ => {}
-    }
-    Vec::new()
-}
-
-/// Asks for the heads on random tokens where they are to be shown and not known.
-pub fn measure(app: &mut App) -> Option<Request> {
-    let run = app.run.clone().filter(|_| app.heads.random && app.screen == Screen::Heads)?;
-    let repeat = repeat(app, &run);
-    // The base of a changed run comes first.
-    let base = repeat.interventions.is_idle() || app.what_if.pair.is_some();
-    if app.is_busy() || !base || repeated(app, &run).is_some() {
-        return None;
-    }
-    app.job_id += 1;
-    let id = app.job_id;
-    app.activity = Some(Activity::Running { id, layer: 0, n_layer: run.config().n_layer, left: 0 });
-    let Repeat { n, seed, interventions, differs } = repeat.clone();
-    app.heads.asked = Some(repeat);
-    Some(Request::Job(Job::Repeat { id, n, seed, interventions, differs }))
+/// Measures the heads on other random tokens.
+pub fn reseed(app: &mut App) {
+    app.screens.heads.random = true;
+    app.screens.heads.seed += 1;
 }
 
 /// The heads on random tokens were measured.
 pub fn measured(app: &mut App, atlas: Arc<Answer<Atlas>>, runs: Answer<Arc<Run>>) {
-    app.heads.repeated = app.heads.asked.take().map(|of| Repeated { of, atlas, runs });
-    // What was seen of other random tokens is of no matter.
-    app.run_id += 1;
-}
-
-/// They will not be: the prompt's are shown again.
-pub fn give_up(app: &mut App) {
-    let known = app.run.as_ref().is_some_and(|run| atlas(app, run).is_some());
-    app.heads.random &= known;
+    app.screens.heads.repeated = app.screens.heads.asked.take().map(|of| Repeated { of, atlas, runs });
+    // Discards what was seen of other random tokens.
+    app.shown_id += 1;
 }
 
 /// Asks what each head is worth for the prediction after the selected token.
-fn ablate(app: &mut App) -> Vec<Request> {
+pub fn ablate(app: &mut App) -> Vec<Request> {
     let Some(run) = app.run.clone() else { return Vec::new() };
-    app.heads.number = Number::Effect;
-    app.job_id += 1;
-    let id = app.job_id;
-    let minus = what_if::against(app);
-    let of = (1 + usize::from(minus.is_some())) * run.config().n_layer * (run.config().n_head + 1);
-    app.activity = Some(Activity::Working { id, what: "ablating", done: 0, of });
+    app.screens.heads.number = Number::Effect;
+    let base = what_if::base_shown(app);
     let question = Question { position: app.selection.position, token: None, mean: false };
-    vec![Request::Job(Job::Effects { id, run, minus, question })]
+    vec![app.start(Work::Effects { run, base, question })]
 }

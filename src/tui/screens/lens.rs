@@ -6,17 +6,18 @@ use ratatui::buffer::Buffer;
 use ratatui::layout::Rect;
 use ratatui::text::Span;
 
-use super::Hit;
+use super::Scene;
 use crate::analysis::answer::Answer;
 use crate::analysis::chart::Chart;
 use crate::analysis::lens::{self, Lens, Reading, Show};
 use crate::engine::{Look, Request, Seen, Slot};
 use crate::run::Run;
+use crate::tui::actions::{moved, turned};
 use crate::tui::app::{App, Screen, Selection};
 use crate::tui::command::Command;
+use crate::tui::overlays::Asked;
 use crate::tui::text::{num, pad, put, put_line, short};
 use crate::tui::theme::Theme;
-use crate::tui::update::{moved, next_of, open_in_stages};
 use crate::tui::what_if::{self, signed};
 use crate::tui::widgets::bar::bar;
 use crate::tui::widgets::chart as grid;
@@ -63,7 +64,7 @@ fn layout(app: &App, run: &Run, area: Rect) -> Layout {
     let list = if area.width >= WIDE { LIST } else { 0 };
     let body = Rect { y: area.y + 2, height: area.height.saturating_sub(2), ..area };
     let left = Rect { width: area.width - if list > 0 { list + 2 } else { 0 }, ..body };
-    let wide = if app.lens.show == Show::Top { (7, 14) } else { (6, 9) };
+    let wide = if app.screens.lens.show == Show::Top { (7, 14) } else { (6, 9) };
     let label = format!("{} post", run.config().n_layer - 1).len().max("embed".len()) + 2;
     let selected = (row(app, run), app.selection.position);
     let chart = grid::Layout::new(left, (n_rows(run), run.n_tokens()), label, wide, selected);
@@ -80,13 +81,186 @@ fn layout(app: &App, run: &Run, area: Rect) -> Layout {
     }
 }
 
-pub fn wanted(app: &App, run: &Run, area: Rect) -> Vec<(Slot, Look)> {
-    let window = layout(app, run, area).chart.plot.window;
-    if window.rows.is_empty() || window.columns.is_empty() {
-        return Vec::new();
+/// The screen itself.
+pub struct Body;
+
+impl Scene for Body {
+    fn commands(&self) -> &'static [Command] {
+        &[Command::NextNumber, Command::PreviousNumber, Command::ChooseToken, Command::FinalAnswer]
     }
-    let token = app.lens.token;
-    vec![(Slot::Lens, Look::Lens { rows: window.rows, positions: window.columns, token, k: LISTED })]
+
+    fn arrows(&self, _app: &App) -> &'static [(&'static str, &'static str)] {
+        &[("←→", "position"), ("↑↓", "layer"), ("Enter", "in Stages")]
+    }
+
+    fn take_token(&self, app: &mut App, _asked: Asked, token: Option<u32>) {
+        app.screens.lens.token = token;
+    }
+
+    fn turn(&self, app: &mut App, by: isize) {
+        app.screens.lens.show = turned(&Show::ALL, app.screens.lens.show, by);
+    }
+
+    fn wanted(&self, app: &App, run: &Run, area: Rect) -> Vec<(Slot, Look)> {
+        let window = layout(app, run, area).chart.plot.window;
+        if window.rows.is_empty() || window.columns.is_empty() {
+            return Vec::new();
+        }
+        let token = app.screens.lens.token;
+        vec![(Slot::Lens, Look::Lens { rows: window.rows, positions: window.columns, token, k: LISTED })]
+    }
+
+    fn draw(&self, app: &App, run: &Run, area: Rect, buffer: &mut Buffer) {
+        let theme = app.theme;
+        let layout = layout(app, run, area);
+        let token = app.screens.lens.token.map(|token| run.model.tokenizer.show(token));
+        let doc = match app.screens.lens.show {
+            Show::Top if app.differs() => {
+                "the likeliest token, → where base has another, and Δ of its p".into()
+            }
+            show => show.doc(token.as_deref()),
+        };
+        let title = [
+            Span::styled(format!("{}logit lens   ", app.delta()), theme.strong()),
+            Span::styled(doc, theme.text()),
+        ];
+        put_line(buffer, layout.title, &title);
+        draw_following(app, run, &layout, buffer);
+        let Some(lens) = seen(app, run) else { return };
+        let hooks = lens::hooks(run.config());
+        let Some(first) = lens.hooks.first().and_then(|first| hooks.iter().position(|hook| hook == first))
+        else {
+            return;
+        };
+        // What was read may be another part than the one that is asked for now: it stays until then.
+        let chart = lens.shown(|lens| lens.chart(run, app.screens.lens.show));
+        let local = |at: usize, from: usize| at.checked_sub(from).unwrap_or(usize::MAX);
+        let selected = (local(row(app, run), first), local(app.selection.position, lens.positions.start));
+        let mut part = layout.chart.clone();
+        let n_rows = lens.hooks.len().min(part.plot.window.rows.len());
+        let n_columns = lens.positions.len().min(part.plot.window.columns.len());
+        (part.plot.window.rows, part.plot.window.columns) = (0..n_rows, 0..n_columns);
+        grid::draw(buffer, &part, &chart, selected, None, theme);
+        draw_pending(lens, &part.plot, buffer, theme);
+        draw_list(app, run, layout.list, buffer);
+    }
+
+    fn inspect<'a>(&self, app: &'a App, run: &'a Run) -> Vec<Vec<Span<'a>>> {
+        let theme = app.theme;
+        let Some(reading) = reading(app, run) else { return Vec::new() };
+        let show = |id: u32| run.model.tokenizer.show(id);
+        let place = format!(
+            "{} at {} ({})   ",
+            lens::label(reading.hook),
+            run.token_text(reading.position),
+            reading.position
+        );
+        let mut first = vec![Span::styled(place, theme.accent())];
+        let rank = |reading: &Reading| reading.token.rank;
+        match &reading.minus {
+            // What is in the cell, in both.
+            Some(base) => {
+                let likeliest =
+                    |reading: &Reading| reading.top.first().map(|c| show(c.id)).unwrap_or_default();
+                let (before, now) = (likeliest(base), likeliest(&reading));
+                let said = if before == now { now } else { format!("{before} → {now}") };
+                first.push(Span::styled(format!("{said}   "), theme.text()));
+                if app.screens.lens.show == Show::Rank {
+                    let (before, now) = (rank(base), rank(&reading));
+                    let said =
+                        format!("rank: base {before}  changed {now}  Δ {:+}", now as isize - before as isize);
+                    first.push(Span::styled(said, theme.accent()));
+                } else {
+                    let name = app.screens.lens.show.name().replace('_', " ");
+                    first.push(Span::styled(format!("{name}: "), theme.dim()));
+                    first.extend(what_if::spans(&reading, theme, |reading| {
+                        reading.get(app.screens.lens.show)
+                    }));
+                }
+            }
+            None => {
+                for candidate in &reading.top {
+                    first.push(Span::styled(show(candidate.id), theme.text()));
+                    first.push(Span::styled(format!(" {}  ", short(candidate.prob, 4)), theme.dim()));
+                }
+            }
+        }
+        let role = match &reading.minus {
+            _ if app.screens.lens.token.is_some() => "followed",
+            Some(_) => "the final answer in base",
+            None => "the final answer",
+        };
+        let mut second = vec![
+            Span::styled(show(reading.token.id), theme.good()),
+            Span::styled(format!(" ({role}) "), theme.dim()),
+        ];
+        match &reading.minus {
+            Some(base) => {
+                second.push(Span::styled(
+                    format!("rank {} → {}  p: ", rank(base), rank(&reading)),
+                    theme.text(),
+                ));
+                second.extend(what_if::spans(&reading, theme, |reading| reading.token.prob));
+                let delta = |of: fn(&Reading) -> f32| signed(f64::from(reading.shown(|reading| of(reading))));
+                let said = format!(
+                    " Δ entropy {} bits   Δ D(final ‖ lens) {} nats",
+                    delta(|reading| reading.entropy_bits),
+                    delta(|reading| reading.kl)
+                );
+                second.push(Span::styled(said, theme.text()));
+            }
+            None => second.extend([
+                Span::styled(
+                    format!(
+                        "rank {}  p {}  logit {}",
+                        reading.token.rank,
+                        num(reading.token.prob),
+                        num(reading.token.logit)
+                    ),
+                    theme.text(),
+                ),
+                Span::styled("   entropy ", theme.dim()),
+                Span::styled(format!("{:.2} bits", reading.entropy_bits), theme.text()),
+                Span::styled("   D(final ‖ lens) ", theme.dim()),
+                Span::styled(format!("{} nats", num(reading.kl)), theme.text()),
+            ]),
+        }
+        let third = vec![
+            Span::styled(reading.hook.to_string(), theme.focus()),
+            Span::styled(format!("   {} · Enter: in Stages", reading.hook.point().doc), theme.dim()),
+        ];
+        vec![first, second, third]
+    }
+
+    fn hit(&self, app: &App, run: &Run, area: Rect, x: u16, y: u16) -> Option<Selection> {
+        let (row, position) = layout(app, run, area).chart.hit(x, y)?;
+        Some(select(app.selection, run, row, position))
+    }
+
+    fn go(&self, app: &mut App, run: &Run, right: isize, down: isize) {
+        let position = moved(app.selection.position, right, run.n_tokens());
+        let row = if down == 0 { None } else { Some(moved(row(app, run), down, n_rows(run))) };
+        app.selection = match row {
+            Some(row) => select(app.selection, run, row, position),
+            None => Selection { position, ..app.selection },
+        };
+    }
+
+    fn open(&self, app: &mut App) -> Vec<Request> {
+        if let Some(run) = app.run.clone() {
+            let hook = lens::hooks(run.config())[row(app, &run)];
+            app.open_in_stages(hook);
+        }
+        Vec::new()
+    }
+
+    fn chart(&self, app: &App, run: &Run) -> Option<(String, Chart)> {
+        let lens = seen(app, run).filter(|lens| lens.is_whole())?;
+        Some((
+            format!("lens.{}", app.screens.lens.show.name()),
+            lens.shown(|lens| lens.chart(run, app.screens.lens.show)),
+        ))
+    }
 }
 
 fn seen<'a>(app: &'a App, run: &Run) -> Option<&'a Answer<Lens>> {
@@ -96,49 +270,11 @@ fn seen<'a>(app: &'a App, run: &Run) -> Option<&'a Answer<Lens>> {
     }
 }
 
-/// What is on the screen, and a name for its file.
-pub fn chart(app: &App, run: &Run) -> Option<(String, Chart)> {
-    let lens = seen(app, run).filter(|lens| lens.is_whole())?;
-    Some((format!("lens.{}", app.lens.show.name()), lens.shown(|lens| lens.chart(run, app.lens.show))))
-}
-
 /// The reading under the cursor.
 fn reading<'a>(app: &'a App, run: &Run) -> Option<Answer<&'a Reading>> {
     let (lens, hook) = (seen(app, run)?, lens::hooks(run.config())[row(app, run)]);
     let of = |lens: &'a Lens| lens.get(hook, app.selection.position);
     Some(Answer { of: of(&lens.of)?, minus: lens.minus.as_ref().and_then(of) })
-}
-
-pub fn draw(app: &App, run: &Run, area: Rect, buffer: &mut Buffer) {
-    let theme = app.theme;
-    let layout = layout(app, run, area);
-    let token = app.lens.token.map(|token| run.model.tokenizer.show(token));
-    let doc = match app.lens.show {
-        Show::Top if app.differs() => "the likeliest token, → where base has another, and Δ of its p".into(),
-        show => show.doc(token.as_deref()),
-    };
-    let title = [
-        Span::styled(format!("{}logit lens   ", app.delta()), theme.strong()),
-        Span::styled(doc, theme.text()),
-    ];
-    put_line(buffer, layout.title, &title);
-    draw_following(app, run, &layout, buffer);
-    let Some(lens) = seen(app, run) else { return };
-    let hooks = lens::hooks(run.config());
-    let Some(first) = lens.hooks.first().and_then(|first| hooks.iter().position(|hook| hook == first)) else {
-        return;
-    };
-    // What was read may be another part than the one that is asked for now: it stays until then.
-    let chart = lens.shown(|lens| lens.chart(run, app.lens.show));
-    let local = |at: usize, from: usize| at.checked_sub(from).unwrap_or(usize::MAX);
-    let selected = (local(row(app, run), first), local(app.selection.position, lens.positions.start));
-    let mut part = layout.chart.clone();
-    let n_rows = lens.hooks.len().min(part.plot.window.rows.len());
-    let n_columns = lens.positions.len().min(part.plot.window.columns.len());
-    (part.plot.window.rows, part.plot.window.columns) = (0..n_rows, 0..n_columns);
-    grid::draw(buffer, &part, &chart, selected, None, theme);
-    draw_pending(lens, &part.plot, buffer, theme);
-    draw_list(app, run, layout.list, buffer);
 }
 
 /// Marks the cells that are still to be read.
@@ -158,7 +294,7 @@ fn draw_pending(lens: &Lens, plot: &Plot, buffer: &mut Buffer, theme: Theme) {
 fn draw_following(app: &App, run: &Run, layout: &Layout, buffer: &mut Buffer) {
     let theme = app.theme;
     let window = &layout.chart.plot.window;
-    let mut spans = match app.lens.token {
+    let mut spans = match app.screens.lens.token {
         Some(token) => vec![
             Span::styled("following ", theme.dim()),
             Span::styled(run.model.tokenizer.show(token), theme.accent()),
@@ -228,127 +364,10 @@ fn draw_both(run: &Run, (now, base): (&Reading, &Reading), area: Rect, theme: Th
     }
 }
 
-pub fn inspect<'a>(app: &'a App, run: &'a Run) -> Vec<Vec<Span<'a>>> {
-    let theme = app.theme;
-    let Some(reading) = reading(app, run) else { return Vec::new() };
-    let show = |id: u32| run.model.tokenizer.show(id);
-    let place = format!(
-        "{} at {} ({})   ",
-        lens::label(reading.hook),
-        run.token_text(reading.position),
-        reading.position
-    );
-    let mut first = vec![Span::styled(place, theme.accent())];
-    let rank = |reading: &Reading| reading.token.rank;
-    match &reading.minus {
-        // What is in the cell, in both.
-        Some(base) => {
-            let likeliest = |reading: &Reading| reading.top.first().map(|c| show(c.id)).unwrap_or_default();
-            let (before, now) = (likeliest(base), likeliest(&reading));
-            let said = if before == now { now } else { format!("{before} → {now}") };
-            first.push(Span::styled(format!("{said}   "), theme.text()));
-            if app.lens.show == Show::Rank {
-                let (before, now) = (rank(base), rank(&reading));
-                let said =
-                    format!("rank: base {before}  changed {now}  Δ {:+}", now as isize - before as isize);
-                first.push(Span::styled(said, theme.accent()));
-            } else {
-                let name = app.lens.show.name().replace('_', " ");
-                first.push(Span::styled(format!("{name}: "), theme.dim()));
-                first.extend(what_if::spans(&reading, theme, |reading| reading.get(app.lens.show)));
-            }
-        }
-        None => {
-            for candidate in &reading.top {
-                first.push(Span::styled(show(candidate.id), theme.text()));
-                first.push(Span::styled(format!(" {}  ", short(candidate.prob, 4)), theme.dim()));
-            }
-        }
-    }
-    let role = match &reading.minus {
-        _ if app.lens.token.is_some() => "followed",
-        Some(_) => "the final answer in base",
-        None => "the final answer",
-    };
-    let mut second = vec![
-        Span::styled(show(reading.token.id), theme.good()),
-        Span::styled(format!(" ({role}) "), theme.dim()),
-    ];
-    match &reading.minus {
-        Some(base) => {
-            second.push(Span::styled(format!("rank {} → {}  p: ", rank(base), rank(&reading)), theme.text()));
-            second.extend(what_if::spans(&reading, theme, |reading| reading.token.prob));
-            let delta = |of: fn(&Reading) -> f32| signed(f64::from(reading.shown(|reading| of(reading))));
-            let said = format!(
-                " Δ entropy {} bits   Δ D(final ‖ lens) {} nats",
-                delta(|reading| reading.entropy_bits),
-                delta(|reading| reading.kl)
-            );
-            second.push(Span::styled(said, theme.text()));
-        }
-        None => second.extend([
-            Span::styled(
-                format!(
-                    "rank {}  p {}  logit {}",
-                    reading.token.rank,
-                    num(reading.token.prob),
-                    num(reading.token.logit)
-                ),
-                theme.text(),
-            ),
-            Span::styled("   entropy ", theme.dim()),
-            Span::styled(format!("{:.2} bits", reading.entropy_bits), theme.text()),
-            Span::styled("   D(final ‖ lens) ", theme.dim()),
-            Span::styled(format!("{} nats", num(reading.kl)), theme.text()),
-        ]),
-    }
-    let third = vec![
-        Span::styled(reading.hook.to_string(), theme.focus()),
-        Span::styled(format!("   {} · Enter: in Stages", reading.hook.point().doc), theme.dim()),
-    ];
-    vec![first, second, third]
-}
-
-pub fn hit(app: &App, run: &Run, area: Rect, x: u16, y: u16) -> Option<Hit> {
-    let (row, position) = layout(app, run, area).chart.hit(x, y)?;
-    Some(Hit { selection: select(app.selection, run, row, position), map: true })
-}
-
-/// The arrow keys.
-pub fn go(app: &mut App, run: &Run, right: isize, down: isize) {
-    let position = moved(app.selection.position, right, run.n_tokens());
-    let row = if down == 0 { None } else { Some(moved(row(app, run), down, n_rows(run))) };
-    app.selection = match row {
-        Some(row) => select(app.selection, run, row, position),
-        None => Selection { position, ..app.selection },
-    };
-}
-
-/// Enter.
-pub fn open(app: &mut App) -> Vec<Request> {
-    if let Some(run) = app.run.clone() {
-        let hook = lens::hooks(run.config())[row(app, &run)];
-        open_in_stages(app, hook);
-    }
-    Vec::new()
-}
-
 /// Goes here with a token to follow, and shows its rank unless another number of it is shown.
 pub fn follow(app: &mut App, token: Option<u32>) {
-    (app.screen, app.lens.token) = (Screen::Lens, token);
-    if app.lens.show != Show::Prob {
-        app.lens.show = Show::Rank;
-    }
-}
-
-/// The commands of this screen.
-pub fn command(app: &mut App, command: Command) {
-    match command {
-        Command::NextNumber => app.lens.show = next_of(&Show::ALL, app.lens.show),
-        Command::PreviousNumber => {
-            let back: Vec<_> = Show::ALL.into_iter().rev().collect();
-            app.lens.show = next_of(&back, app.lens.show);
-        }
-        _ => {}
+    (app.screen, app.screens.lens.token) = (Screen::Lens, token);
+    if app.screens.lens.show != Show::Prob {
+        app.screens.lens.show = Show::Rank;
     }
 }

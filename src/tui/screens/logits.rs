@@ -5,13 +5,16 @@ use ratatui::layout::Rect;
 use ratatui::style::Style;
 use ratatui::text::{Line, Span};
 
-use super::{Hit, attribution};
+use super::{Scene, attribution};
 use crate::analysis::View;
 use crate::analysis::logits::{Candidate, Next};
-use crate::engine::{Look, Slot};
+use crate::engine::{Look, Request, Slot};
 use crate::hooks::{Axis, Site};
 use crate::run::Run;
+use crate::tui::actions::moved;
 use crate::tui::app::{App, Selection};
+use crate::tui::command::Command;
+use crate::tui::layout::Frame;
 use crate::tui::text::{num, pad, put_line, put_right};
 use crate::tui::what_if::{self, signed};
 use crate::tui::widgets::bar::bar;
@@ -65,7 +68,7 @@ fn probs() -> View {
 }
 
 /// How many tokens the list holds at most.
-pub fn list_len(area: Rect) -> usize {
+fn list_len(area: Rect) -> usize {
     layout(area).list.height.into()
 }
 
@@ -76,73 +79,167 @@ fn plot(app: &App, run: &Run, area: Rect) -> Plot {
     }
 }
 
-pub fn wanted(app: &App, run: &Run, area: Rect) -> Vec<(Slot, Look)> {
-    let range = app.range_for(probs().quantity());
-    vec![
-        (Slot::Next, Look::Next { position: app.selection.position, k: list_len(area) }),
-        (Slot::Main, plot(app, run, layout(area).plot).look(probs(), app.pooling, range)),
-    ]
-}
+/// It remembers nothing of its own.
+pub type State = ();
 
-pub fn draw(app: &App, run: &Run, area: Rect, buffer: &mut Buffer) {
-    let layout = layout(area);
-    let theme = app.theme;
-    let position = app.selection.position;
-    let mut title = vec![
-        Span::styled("after ", theme.dim()),
-        Span::styled(format!("{} ({position})", run.token_text(position)), theme.accent()),
-    ];
-    let next = app.next().filter(|next| next.position == position);
-    match next.map(|next| (next, next.actual)) {
-        Some((next, Some(actual))) => {
-            let token = run.model.tokenizer.show(actual.id);
-            if next.differs() {
-                title.push(Span::styled(format!("   next {token}  p: "), theme.text()));
-                title.extend(what_if::spans(next, theme, |next| next.actual.map_or(f32::NAN, |c| c.prob)));
-            } else {
-                let bits = -actual.prob.log2();
-                let (rank, p) = (actual.rank, actual.prob);
-                let said = format!("   next in the prompt: {token}, rank {rank}, p {p:.4}, {bits:.2} bits");
-                title.push(Span::styled(said, theme.text()));
+/// The screen itself.
+pub struct Body;
+
+impl Scene for Body {
+    fn commands(&self) -> &'static [Command] {
+        &[
+            Command::Pooling,
+            Command::Range,
+            Command::Parts,
+            Command::Follow,
+            Command::Cooler,
+            Command::Warmer,
+            Command::FewerK,
+            Command::MoreK,
+            Command::LessP,
+            Command::MoreP,
+            Command::Reseed,
+        ]
+    }
+
+    fn arrows(&self, _app: &App) -> &'static [(&'static str, &'static str)] {
+        &[("↑↓", "candidate"), ("←→", "position"), ("Enter", "append")]
+    }
+
+    fn go(&self, app: &mut App, run: &Run, right: isize, down: isize) {
+        let s = &mut app.selection;
+        s.position = moved(s.position, right, run.n_tokens());
+        let room = Frame::new(app.size).map_or(1, |frame| list_len(frame.body));
+        s.candidate = moved(s.candidate, down, room.min(run.config().vocab_size));
+    }
+
+    /// Appends the selected candidate.
+    fn open(&self, app: &mut App) -> Vec<Request> {
+        let at_end = app.run.as_ref().is_some_and(|run| app.selection.position + 1 == run.n_tokens());
+        let (Some(id), Some(run)) = (app.candidate(), app.made().cloned()) else { return Vec::new() };
+        if !at_end {
+            app.complain("a token can be appended only at the end: select the last token first");
+            return Vec::new();
+        }
+        app.input = run.input.followed_by(id, &run);
+        app.selection.candidate = 0;
+        app.start_run()
+    }
+
+    fn wanted(&self, app: &App, run: &Run, area: Rect) -> Vec<(Slot, Look)> {
+        let range = app.range_for(probs().quantity());
+        vec![
+            (Slot::Next, Look::Next { position: app.selection.position, k: list_len(area) }),
+            (Slot::Main, plot(app, run, layout(area).plot).look(probs(), app.pooling, range)),
+        ]
+    }
+
+    fn draw(&self, app: &App, run: &Run, area: Rect, buffer: &mut Buffer) {
+        let layout = layout(area);
+        let theme = app.theme;
+        let position = app.selection.position;
+        let mut title = vec![
+            Span::styled("after ", theme.dim()),
+            Span::styled(format!("{} ({position})", run.token_text(position)), theme.accent()),
+        ];
+        let next = app.next().filter(|next| next.position == position);
+        match next.map(|next| (next, next.actual)) {
+            Some((next, Some(actual))) => {
+                let token = run.model.tokenizer.show(actual.id);
+                if next.differs() {
+                    title.push(Span::styled(format!("   next {token}  p: "), theme.text()));
+                    title
+                        .extend(what_if::spans(next, theme, |next| next.actual.map_or(f32::NAN, |c| c.prob)));
+                } else {
+                    let bits = -actual.prob.log2();
+                    let (rank, p) = (actual.rank, actual.prob);
+                    let said =
+                        format!("   next in the prompt: {token}, rank {rank}, p {p:.4}, {bits:.2} bits");
+                    title.push(Span::styled(said, theme.text()));
+                }
             }
+            Some((_, None)) => {
+                title.push(Span::styled(
+                    "   the end of the prompt: the network goes on from here",
+                    theme.text(),
+                ));
+            }
+            None => {}
         }
-        Some((_, None)) => {
-            title.push(Span::styled("   the end of the prompt: the network goes on from here", theme.text()));
+        put_line(buffer, layout.title, &title);
+        if let Some(next) = next {
+            match &next.minus {
+                Some(base) => draw_moved(app, run, (next, base), &layout, buffer),
+                None => draw_likeliest(app, run, next, &layout, buffer),
+            }
+            let entropy = next.shown(|next| next.entropy_bits);
+            draw_settings(app, entropy, layout.settings, buffer);
         }
-        None => {}
+        let what = [
+            Span::styled(
+                if app.differs() {
+                    "every position × the vocabulary, changed − base"
+                } else {
+                    "every position × the vocabulary"
+                },
+                theme.strong(),
+            ),
+            Span::styled(
+                format!("  probabilities, ({}, {})", run.n_tokens(), run.config().vocab_size),
+                theme.dim(),
+            ),
+        ];
+        put_line(buffer, layout.map_title, &what);
+        if let Some(map) = app.map(Slot::Main).filter(|map| map.view == probs()) {
+            let plot = plot(app, run, layout.plot);
+            let chosen =
+                next.and_then(|next| next.top.get(app.selection.candidate)).map_or(0, |c| c.id as usize);
+            heatmap::draw_axis(buffer, layout.axis, &plot, Axis::Vocab, chosen, theme);
+            let label = |row: usize| crate::tui::text::fit(&super::position_label(run, row), 12);
+            heatmap::draw_labels(buffer, layout.labels, &plot, &label, position, theme);
+            heatmap::draw(buffer, &plot, map, theme, Some((position, chosen)));
+            heatmap::draw_legend(buffer, layout.legend, &plot, map, theme);
+        }
     }
-    put_line(buffer, layout.title, &title);
-    if let Some(next) = next {
-        match &next.minus {
-            Some(base) => draw_moved(app, run, (next, base), &layout, buffer),
-            None => draw_likeliest(app, run, next, &layout, buffer),
+
+    fn inspect<'a>(&self, app: &'a App, run: &'a Run) -> Vec<Vec<Span<'a>>> {
+        let theme = app.theme;
+        let Some(next) = app.next() else { return Vec::new() };
+        let Some(candidate) = next.top.get(app.selection.candidate) else { return Vec::new() };
+        let mut first = vec![Span::styled(run.model.tokenizer.show(candidate.id), theme.accent())];
+        if let Some(before) = next.minus.as_ref().and_then(|base| base.top.get(app.selection.candidate)) {
+            let at = app.selection.candidate;
+            first.push(Span::styled("  p: ", theme.dim()));
+            first.extend(what_if::spans(next, theme, |next| next.top[at].prob));
+            first.push(Span::styled(" Δ log p ", theme.dim()));
+            first.push(Span::styled(signed(log_ratio(candidate, before)), theme.accent()));
+            let ranks = format!("   rank {} → {}   id {}", before.rank, candidate.rank, candidate.id);
+            first.push(Span::styled(ranks, theme.text()));
+        } else {
+            first.push(Span::styled(
+                format!(
+                    "  id {}   rank {}   p {:.5}   logit {}   log p {:.4}",
+                    candidate.id,
+                    candidate.rank,
+                    candidate.prob,
+                    num(candidate.logit),
+                    candidate.prob.ln()
+                ),
+                theme.text(),
+            ));
         }
-        let entropy = next.shown(|next| next.entropy_bits);
-        draw_settings(app, entropy, layout.settings, buffer);
-    }
-    let what = [
-        Span::styled(
-            if app.differs() {
-                "every position × the vocabulary, changed − base"
-            } else {
-                "every position × the vocabulary"
-            },
-            theme.strong(),
-        ),
-        Span::styled(
-            format!("  probabilities, ({}, {})", run.n_tokens(), run.config().vocab_size),
+        let second = vec![Span::styled(
+            "probabilities are the network's own, at temperature 1; the settings act on what g and G append",
             theme.dim(),
-        ),
-    ];
-    put_line(buffer, layout.map_title, &what);
-    if let Some(map) = app.map(Slot::Main).filter(|map| map.view == probs()) {
-        let plot = plot(app, run, layout.plot);
-        let chosen = next.and_then(|next| next.top.get(app.selection.candidate)).map_or(0, |c| c.id as usize);
-        heatmap::draw_axis(buffer, layout.axis, &plot, Axis::Vocab, chosen, theme);
-        let label = |row: usize| crate::tui::text::fit(&super::position_label(run, row), 12);
-        heatmap::draw_labels(buffer, layout.labels, &plot, &label, position, theme);
-        heatmap::draw(buffer, &plot, map, theme, Some((position, chosen)));
-        heatmap::draw_legend(buffer, layout.legend, &plot, map, theme);
+        )];
+        vec![first, second]
+    }
+
+    fn hit(&self, app: &App, _run: &Run, area: Rect, x: u16, y: u16) -> Option<Selection> {
+        let list = layout(area).list;
+        let candidate = usize::from(y.checked_sub(list.y)?);
+        let inside = list.contains((x, y).into()) && candidate < app.next()?.top.len();
+        inside.then_some(Selection { candidate, ..app.selection })
     }
 }
 
@@ -241,44 +338,4 @@ fn draw_settings(app: &App, entropy: f64, area: Rect, buffer: &mut Buffer) {
         ];
         put_line(buffer, Rect { y, height: 1, ..area }, &spans);
     }
-}
-
-pub fn inspect<'a>(app: &'a App, run: &'a Run) -> Vec<Vec<Span<'a>>> {
-    let theme = app.theme;
-    let Some(next) = app.next() else { return Vec::new() };
-    let Some(candidate) = next.top.get(app.selection.candidate) else { return Vec::new() };
-    let mut first = vec![Span::styled(run.model.tokenizer.show(candidate.id), theme.accent())];
-    if let Some(before) = next.minus.as_ref().and_then(|base| base.top.get(app.selection.candidate)) {
-        let at = app.selection.candidate;
-        first.push(Span::styled("  p: ", theme.dim()));
-        first.extend(what_if::spans(next, theme, |next| next.top[at].prob));
-        first.push(Span::styled(" Δ log p ", theme.dim()));
-        first.push(Span::styled(signed(log_ratio(candidate, before)), theme.accent()));
-        let ranks = format!("   rank {} → {}   id {}", before.rank, candidate.rank, candidate.id);
-        first.push(Span::styled(ranks, theme.text()));
-    } else {
-        first.push(Span::styled(
-            format!(
-                "  id {}   rank {}   p {:.5}   logit {}   log p {:.4}",
-                candidate.id,
-                candidate.rank,
-                candidate.prob,
-                num(candidate.logit),
-                candidate.prob.ln()
-            ),
-            theme.text(),
-        ));
-    }
-    let second = vec![Span::styled(
-        "probabilities are the network's own, at temperature 1; the settings act on what g and G append",
-        theme.dim(),
-    )];
-    vec![first, second]
-}
-
-pub fn hit(app: &App, area: Rect, x: u16, y: u16) -> Option<Hit> {
-    let list = layout(area).list;
-    let candidate = usize::from(y.checked_sub(list.y)?);
-    let inside = list.contains((x, y).into()) && candidate < app.next()?.top.len();
-    inside.then_some(Hit { selection: Selection { candidate, ..app.selection }, map: false })
 }

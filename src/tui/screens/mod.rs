@@ -1,4 +1,4 @@
-//! The screens: for each one a layout, what it wants computed, how it is drawn, what a click means.
+//! The screens: *the* table of them, and what a screen is.
 
 mod attention;
 pub mod attribution;
@@ -7,7 +7,7 @@ mod embedding;
 pub mod heads;
 pub mod lens;
 mod logits;
-mod stages;
+pub mod stages;
 mod tokens;
 pub mod walk;
 pub mod weights;
@@ -19,18 +19,210 @@ use ratatui::layout::Rect;
 use ratatui::style::Color;
 use ratatui::text::Span;
 
-use super::app::{App, Focus, Screen, Selection};
+use super::app::{App, Focus, Selection};
+use super::command::{Command, Entry};
 use super::layout::Frame;
-use super::overlays::Overlay;
+use super::overlays::{Asked, Overlay};
 use super::text::num;
+use super::what_if;
 use crate::analysis::View;
+use crate::analysis::answer::DIFFERENCE;
 use crate::analysis::chart::Chart;
-use crate::engine::{Look, Slot};
-use crate::hooks::Quantity;
+use crate::engine::{Look, Request, Slot};
+use crate::hooks::{HookName, Quantity, Site};
+use crate::interventions::{Edge, Place, Target};
 use crate::run::Run;
 
-pub use logits::list_len as candidates;
-pub use stages::plot as stages_plot;
+macro_rules! screens {
+    ($( $screen:ident $module:ident $key:literal $doc:literal; )*) => {
+        /// The screens, in the order of the table.
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+        pub enum Screen { $( $screen, )* }
+
+        impl Screen {
+            pub const ALL: [Self; [$( $key, )*].len()] = [ $( Self::$screen, )* ];
+
+            pub fn name(self) -> &'static str {
+                match self { $( Self::$screen => stringify!($screen), )* }
+            }
+
+            /// What it is.
+            pub fn scene(self) -> &'static dyn Scene {
+                match self { $( Self::$screen => &$module::Body, )* }
+            }
+        }
+
+        /// The commands that go to them.
+        pub(super) const COMMANDS: [Entry; Screen::ALL.len()] = [ $( Entry {
+            command: Command::Show(Screen::$screen),
+            name: stringify!($module),
+            keys: &[$key],
+            everywhere: true,
+            hint: "",
+            doc: concat!("screen: ", $doc),
+            run: |app| { app.screen = Screen::$screen; Vec::new() },
+        }, )* ];
+
+        /// What the screens remember, each for itself.
+        #[derive(Debug, Clone, Default)]
+        pub struct States { $( pub $module: $module::State, )* }
+    };
+}
+
+screens! {
+    // screen     module       key  what is there
+    Tokens        tokens       "1"  "the prompt as tokens";
+    Embedding     embedding    "2"  "rows of wte and wpe, and their sum";
+    Stages        stages       "3"  "every tensor in data-flow order";
+    Attention     attention    "4"  "every head's attention map";
+    Logits        logits       "5"  "what may come next";
+    Walk          walk         "6"  "one token followed through the network, step by step";
+    Heads         heads        "7"  "every head by what it does";
+    Lens          lens         "8"  "what each layer would already answer";
+    Attribution   attribution  "9"  "which component wrote how much of a logit";
+    Compare       compare      "0"  "two prompts, their difference, and patching";
+    Weights       weights      "w"  "what the weights say by themselves";
+}
+
+impl Screen {
+    /// The command that goes there.
+    pub fn command(self) -> Command {
+        Command::Show(self)
+    }
+
+    /// The screen `step` after this one, round and round.
+    #[must_use]
+    pub fn step(self, step: isize) -> Self {
+        let n = Self::ALL.len() as isize;
+        Self::ALL[(self as isize + step).rem_euclid(n) as usize]
+    }
+}
+
+/// What a screen is: what it shows of the state, and what keys and clicks mean there. It has no
+/// state of its own: what it remembers is in [`States`].
+pub trait Scene: Sync {
+    /// The commands that do something here, beside those that do everywhere.
+    fn commands(&self) -> &'static [Command];
+
+    /// What the arrow keys and Enter do: keys and a word each.
+    fn arrows(&self, app: &App) -> &'static [(&'static str, &'static str)];
+
+    /// What it wants computed.
+    fn wanted(&self, _app: &App, _run: &Run, _area: Rect) -> Vec<(Slot, Look)> {
+        Vec::new()
+    }
+
+    /// The body.
+    fn draw(&self, app: &App, run: &Run, area: Rect, buffer: &mut Buffer);
+
+    /// The lines of the inspector.
+    fn inspect<'a>(&self, app: &'a App, run: &'a Run) -> Vec<Vec<Span<'a>>>;
+
+    /// The selection that a click makes.
+    fn hit(&self, app: &App, run: &Run, area: Rect, x: u16, y: u16) -> Option<Selection>;
+
+    /// A click.
+    fn click(&self, app: &mut App, run: &Run, area: Rect, x: u16, y: u16) {
+        if let Some(selection) = self.hit(app, run, area, x, y) {
+            app.selection = selection;
+        }
+    }
+
+    /// The wheel; whether it does something here, rather than moving up or down.
+    fn scroll(&self, _app: &mut App, _run: &Run, _area: Rect, _at: (u16, u16), _up: bool) -> bool {
+        false
+    }
+
+    /// The arrow keys.
+    fn go(&self, app: &mut App, run: &Run, right: isize, down: isize);
+
+    /// To another block.
+    fn go_layer(&self, app: &mut App, run: &Run, by: isize) {
+        app.go_layer(run, by);
+    }
+
+    /// Enter.
+    fn open(&self, app: &mut App) -> Vec<Request>;
+
+    /// Esc, where nothing is running.
+    fn back(&self, app: &mut App) {
+        app.focus = Focus::Tree;
+    }
+
+    /// A tensor was chosen by name.
+    fn find(&self, app: &mut App, hook: HookName) {
+        app.open_in_stages(hook);
+    }
+
+    /// A token was named; `None` for what the network itself answers.
+    fn take_token(&self, _app: &mut App, _asked: Asked, _token: Option<u32>) {}
+
+    /// Shows another number of those there are.
+    fn turn(&self, _app: &mut App, _by: isize) {}
+
+    /// Moves what is in sight to where the selection is.
+    fn settle(&self, _app: &mut App) {}
+
+    /// What it needs runs for, and has not got yet.
+    fn refresh(&self, _app: &mut App) -> Option<Request> {
+        None
+    }
+
+    /// Runs that were asked for will not be made; told to every screen.
+    fn give_up(&self, _app: &mut App) {}
+
+    /// The run that it shows.
+    fn shown(&self, app: &App) -> Option<Arc<Run>> {
+        app.run.clone()
+    }
+
+    /// The run that is taken off it, where differences are shown.
+    fn base(&self, app: &App) -> Option<Arc<Run>> {
+        what_if::base_shown(app)
+    }
+
+    /// The run that `x` writes of, and the one that is taken off it.
+    fn written(&self, app: &App) -> Option<(Arc<Run>, Option<Arc<Run>>)> {
+        Some((app.run.clone()?, what_if::base_shown(app)))
+    }
+
+    /// What the difference is called.
+    fn difference(&self) -> &'static str {
+        DIFFERENCE
+    }
+
+    /// What is on screen instead, where the difference from the base cannot be.
+    fn without_difference(&self, _app: &App) -> Option<&'static str> {
+        None
+    }
+
+    /// The tensor that it is about, and the head where there is one: what `x` writes, unless there
+    /// is a chart.
+    fn subject(&self, _app: &App) -> (HookName, Option<usize>) {
+        (Site::Probs.once(), None)
+    }
+
+    /// The chart that it shows, and a name for its file.
+    fn chart(&self, _app: &App, _run: &Run) -> Option<(String, Chart)> {
+        None
+    }
+
+    /// What is under the cursor, for it to be changed; or why that cannot be.
+    fn place(&self, app: &App) -> Result<Place, &'static str> {
+        Ok(Target::Tensor(Site::ResidPre.at(0)).at(app.selection.position))
+    }
+
+    /// The edge of an attention map that is under the cursor, or where to find one.
+    fn edge(&self, app: &App) -> Result<Edge, &'static str> {
+        let Selection { layer, head, position, key, .. } = app.selection;
+        Ok(Edge { layer, head, query: position, key })
+    }
+
+    /// The colour of a token in the token strip.
+    fn token_shade(&self, app: &App, position: usize) -> Option<Color> {
+        Some(surprise_shade(app, app.surprise(position)?))
+    }
+}
 
 /// What the current screen wants to show of the run; nothing without a run or room.
 pub fn wanted(app: &App) -> Vec<(Slot, Look)> {
@@ -38,126 +230,7 @@ pub fn wanted(app: &App) -> Vec<(Slot, Look)> {
     if matches!(app.overlay, Some(Overlay::Finding)) {
         return vec![(Slot::Found, Look::Found)];
     }
-    match app.screen {
-        Screen::Tokens => Vec::new(),
-        Screen::Embedding => embedding::wanted(app, run, frame.body),
-        Screen::Stages => stages::wanted(app, run, frame.body),
-        Screen::Attention => attention::wanted(app, run, frame.body),
-        Screen::Logits => logits::wanted(app, run, frame.body),
-        Screen::Walk => walk::wanted(app, run, frame.body),
-        Screen::Heads => heads::wanted(app, run, frame.body),
-        Screen::Lens => lens::wanted(app, run, frame.body),
-        Screen::Attribution => attribution::wanted(app, run, frame.body),
-        Screen::Compare => compare::wanted(app, run, frame.body),
-        Screen::Weights => weights::wanted(app, run, frame.body),
-    }
-}
-
-/// The run that it is of.
-pub fn shown(app: &App) -> Option<Arc<Run>> {
-    match app.screen {
-        Screen::Compare => compare::shown(app),
-        Screen::Heads => heads::measured_on(app),
-        _ => app.run.clone(),
-    }
-}
-
-/// Draws the body of the current screen.
-pub fn draw(app: &App, run: &Run, area: Rect, buffer: &mut Buffer) {
-    match app.screen {
-        Screen::Tokens => tokens::draw(app, run, area, buffer),
-        Screen::Embedding => embedding::draw(app, run, area, buffer),
-        Screen::Stages => stages::draw(app, run, area, buffer),
-        Screen::Attention => attention::draw(app, run, area, buffer),
-        Screen::Logits => logits::draw(app, run, area, buffer),
-        Screen::Walk => walk::draw(app, run, area, buffer),
-        Screen::Heads => heads::draw(app, run, area, buffer),
-        Screen::Lens => lens::draw(app, run, area, buffer),
-        Screen::Attribution => attribution::draw(app, run, area, buffer),
-        Screen::Compare => compare::draw(app, run, area, buffer),
-        Screen::Weights => weights::draw(app, run, area, buffer),
-    }
-}
-
-/// The lines of the inspector.
-pub fn inspect<'a>(app: &'a App, run: &'a Run) -> Vec<Vec<Span<'a>>> {
-    match app.screen {
-        Screen::Tokens => tokens::inspect(app, run),
-        Screen::Embedding => embedding::inspect(app, run),
-        Screen::Stages => stages::inspect(app, run),
-        Screen::Attention => attention::inspect(app, run),
-        Screen::Logits => logits::inspect(app, run),
-        Screen::Walk => walk::inspect(app, run),
-        Screen::Heads => heads::inspect(app, run),
-        Screen::Lens => lens::inspect(app, run),
-        Screen::Attribution => attribution::inspect(app, run),
-        Screen::Compare => compare::inspect(app, run),
-        Screen::Weights => weights::inspect(app, run),
-    }
-}
-
-/// What the arrow keys and Enter do here: keys and a word each.
-pub fn arrows(app: &App) -> &'static [(&'static str, &'static str)] {
-    match (app.screen, app.focus) {
-        (Screen::Tokens, _) => &[("↑↓", "token"), ("Enter", "its embedding")],
-        (Screen::Embedding, _) => &[("←→", "token"), ("↑↓", "channel"), ("Enter", "in Stages")],
-        (Screen::Stages, Focus::Tree) => &[("↑↓", "tensor"), ("←→", "token"), ("Enter", "into the map")],
-        (Screen::Stages, Focus::Map) => &[("←↑↓→", "cell"), ("Esc", "tensor list")],
-        (Screen::Attention, _) => &[("↑↓", "query"), ("←→", "key"), ("Enter", "in Stages")],
-        (Screen::Logits, _) => &[("↑↓", "candidate"), ("←→", "position"), ("Enter", "append")],
-        (Screen::Walk, _) => walk::arrows(app),
-        (Screen::Heads, _) => &[("←↑↓→", "head"), ("Enter", "its map")],
-        (Screen::Lens, _) => &[("←→", "position"), ("↑↓", "layer"), ("Enter", "in Stages")],
-        (Screen::Attribution, _) => attribution::arrows(app),
-        (Screen::Compare, _) => &[("←↑↓→", "cell"), ("Enter", "sweep, or open")],
-        (Screen::Weights, _) => weights::arrows(app),
-    }
-}
-
-/// The chart of the current screen, if it shows one, and a name for its file.
-pub fn chart(app: &App, run: &Run) -> Option<(String, Chart)> {
-    match app.screen {
-        Screen::Heads => heads::chart(app, run),
-        Screen::Lens => lens::chart(app, run),
-        Screen::Attribution => attribution::chart(app, run),
-        Screen::Compare => compare::chart(app, run),
-        Screen::Weights => weights::chart(app, run),
-        _ => None,
-    }
-}
-
-/// What a click selects.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Hit {
-    pub selection: Selection,
-    /// Whether the click was into a map that can be walked in.
-    pub map: bool,
-}
-
-pub fn hit(app: &App, run: &Run, area: Rect, x: u16, y: u16) -> Option<Hit> {
-    match app.screen {
-        Screen::Tokens => tokens::hit(app, run, area, x, y),
-        Screen::Embedding => embedding::hit(app, run, area, x, y),
-        Screen::Stages => stages::hit(app, run, area, x, y),
-        Screen::Attention => attention::hit(app, run, area, x, y),
-        Screen::Logits => logits::hit(app, area, x, y),
-        Screen::Walk => walk::hit(app, run, area, x, y),
-        Screen::Heads => heads::hit(app, run, area, x, y),
-        Screen::Lens => lens::hit(app, run, area, x, y),
-        Screen::Attribution => attribution::hit(app, run, area, x, y),
-        Screen::Compare => compare::hit(app, run, area, x, y),
-        Screen::Weights => weights::hit(app, run, area, x, y),
-    }
-}
-
-/// The colour of a token in the token strip: what the screen is about.
-pub fn token_shade(app: &App, position: usize) -> Option<Color> {
-    let share = match app.screen {
-        Screen::Attention => return attention::token_shade(app, position),
-        _ if app.differs() => return Some(surprise_shade(app, app.surprise(position)?)),
-        _ => app.surprise(position)? / SURPRISED,
-    };
-    Some(app.theme.shade(Quantity::Probability, share.clamp(0.0, 1.0)))
+    app.screen.scene().wanted(app, run, frame.body)
 }
 
 /// The colour of a surprise, or of its difference.
@@ -171,6 +244,12 @@ fn surprise_shade(app: &App, bits: f32) -> Color {
 
 /// Bits of surprise at which the colour ends: one in 65,536.
 pub const SURPRISED: f32 = 16.0;
+
+/// The selected head's z at every position.
+fn head_place(app: &App) -> Place {
+    let Selection { layer, head, .. } = app.selection;
+    Place { target: Target::Head(Site::Z.at(layer), head), position: None }
+}
 
 /// `7 ·lazy`, as rows that are positions are labelled.
 fn position_label(run: &Run, position: usize) -> String {

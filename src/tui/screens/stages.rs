@@ -1,14 +1,19 @@
 //! Every hook point in data-flow order, and the tensor of one of them as a heatmap.
 
+use std::ops::Range;
+
 use ratatui::buffer::Buffer;
 use ratatui::layout::Rect;
 use ratatui::text::Span;
 
-use super::{Hit, cell_text, position_label, row_label, shape};
-use crate::engine::{Look, Slot};
+use super::{Scene, cell_text, position_label, row_label, shape};
+use crate::engine::{Look, Request, Slot};
 use crate::hooks::{Axis, HookName, Site};
+use crate::interventions::{Edge, Place, Target};
 use crate::run::Run;
+use crate::tui::actions::moved;
 use crate::tui::app::{App, Focus, Selection};
+use crate::tui::command::Command;
 use crate::tui::layout::Frame;
 use crate::tui::text::{fit, num, pad, put, put_line};
 use crate::tui::widgets::bar::histogram;
@@ -57,7 +62,7 @@ fn label_len(run: &Run, position: usize) -> u16 {
 }
 
 /// How the tensor is laid out on the screen now.
-pub fn plot(app: &App, run: &Run) -> Option<Plot> {
+fn plot(app: &App, run: &Run) -> Option<Plot> {
     let frame = Frame::new(app.size)?;
     Some(plot_in(app, run, layout(app, run, frame.body).plot))
 }
@@ -72,13 +77,248 @@ fn plot_in(app: &App, run: &Run, area: Rect) -> Plot {
     )
 }
 
-pub fn wanted(app: &App, run: &Run, area: Rect) -> Vec<(Slot, Look)> {
+/// It remembers nothing of its own.
+pub type State = ();
+
+/// The screen itself.
+pub struct Body;
+
+impl Scene for Body {
+    fn commands(&self) -> &'static [Command] {
+        &[
+            Command::PreviousLayer,
+            Command::NextLayer,
+            Command::PreviousHead,
+            Command::NextHead,
+            Command::ZoomIn,
+            Command::ZoomOut,
+            Command::ZoomReset,
+            Command::Pooling,
+            Command::Range,
+            Command::Zero,
+            Command::Mean,
+            Command::Scale,
+            Command::Knockout,
+            Command::Direction,
+        ]
+    }
+
+    fn arrows(&self, app: &App) -> &'static [(&'static str, &'static str)] {
+        match app.focus {
+            Focus::Tree => &[("↑↓", "tensor"), ("←→", "token"), ("Enter", "into the map")],
+            Focus::Map => &[("←↑↓→", "cell"), ("Esc", "tensor list")],
+        }
+    }
+
+    /// A click into the map walks in it.
+    fn click(&self, app: &mut App, run: &Run, area: Rect, x: u16, y: u16) {
+        if let Some(selection) = self.hit(app, run, area, x, y) {
+            app.selection = selection;
+            let tree = layout(app, run, area).tree.contains((x, y).into());
+            app.focus = if tree { Focus::Tree } else { Focus::Map };
+        }
+    }
+
+    /// Over the map the wheel zooms.
+    fn scroll(&self, app: &mut App, run: &Run, area: Rect, (x, y): (u16, u16), up: bool) -> bool {
+        let Some(selection) = self.hit(app, run, area, x, y) else { return false };
+        if layout(app, run, area).tree.contains((x, y).into()) {
+            return false;
+        }
+        app.selection = selection;
+        zoom(app, if up { 1 } else { -1 });
+        self.settle(app);
+        true
+    }
+
+    fn go(&self, app: &mut App, run: &Run, right: isize, down: isize) {
+        match app.focus {
+            Focus::Tree => go_in_tree(app, run, right, down),
+            Focus::Map => go_in_map(app, run, right, down),
+        }
+    }
+
+    fn open(&self, app: &mut App) -> Vec<Request> {
+        app.focus = if app.focus == Focus::Tree { Focus::Map } else { Focus::Tree };
+        Vec::new()
+    }
+
+    /// Moves the window of the map so that the selection is in it, and no further than the edge.
+    fn settle(&self, app: &mut App) {
+        let Some(run) = app.run.clone() else { return };
+        let Some(plot) = plot(app, &run) else { return };
+        let view = app.stages_view();
+        let (n_rows, n_columns) = view.dims(&run);
+        let (row, column) = app.cell_in(view);
+        let (row, column) = (row.min(n_rows.saturating_sub(1)), column.min(n_columns.saturating_sub(1)));
+        let shift = |at: usize, window: &Range<usize>| {
+            if at < window.start {
+                at
+            } else if at >= window.end {
+                at + 1 - window.len().min(at + 1)
+            } else {
+                window.start
+            }
+        };
+        app.origin = (shift(row, &plot.window.rows), shift(column, &plot.window.columns));
+    }
+
+    fn subject(&self, app: &App) -> (HookName, Option<usize>) {
+        let s = &app.selection;
+        (s.hook, app.stages_view().has_heads().then_some(s.head))
+    }
+
+    /// In the map its row or neuron, in the list all of the tensor.
+    fn place(&self, app: &App) -> Result<Place, &'static str> {
+        let (s, in_map) = (app.selection, app.focus == Focus::Map);
+        let HookName { site, layer } = s.hook;
+        let target = match (site, layer) {
+            (Site::AttnScores | Site::Pattern, Some(layer)) => Target::Head(Site::Z.at(layer), s.head),
+            (Site::MlpPost, Some(layer)) if in_map => Target::Neuron { layer, neuron: s.column },
+            (Site::ResidPost, Some(layer)) if !in_map => Target::Layer(layer),
+            (Site::Probs, _) => {
+                return Err("nothing comes after the probabilities: change something before them");
+            }
+            _ if s.hook.point().axes.contains(&Axis::Head) => Target::Head(s.hook, s.head),
+            _ => Target::Tensor(s.hook),
+        };
+        let row = in_map && !matches!(site, Site::MlpPost | Site::AttnScores | Site::Pattern);
+        Ok(Place { target, position: row.then_some(s.position) })
+    }
+
+    fn edge(&self, app: &App) -> Result<Edge, &'static str> {
+        let Selection { hook, head, position, key, .. } = app.selection;
+        let map = matches!(hook.site, Site::AttnScores | Site::Pattern) && app.focus == Focus::Map;
+        let layer = hook.layer.filter(|_| map);
+        let layer = layer.ok_or("an edge is cut in an attention map: go to one, and into it with Enter")?;
+        Ok(Edge { layer, head, query: position, key })
+    }
+
+    fn wanted(&self, app: &App, run: &Run, area: Rect) -> Vec<(Slot, Look)> {
+        let view = app.stages_view();
+        let plot = plot_in(app, run, layout(app, run, area).plot);
+        vec![
+            (Slot::Main, plot.look(view, app.pooling, app.range_for(view.quantity()))),
+            (Slot::Row, Look::Row { view, row: app.selection.position }),
+        ]
+    }
+
+    fn draw(&self, app: &App, run: &Run, area: Rect, buffer: &mut Buffer) {
+        let layout = layout(app, run, area);
+        draw_tree(app, run, layout.tree, buffer);
+        for y in area.top()..area.bottom() {
+            put(buffer, layout.rule, y, 1, "│", app.theme.faint());
+        }
+        draw_map(app, run, &layout, buffer);
+    }
+
+    fn inspect<'a>(&self, app: &'a App, run: &'a Run) -> Vec<Vec<Span<'a>>> {
+        let theme = app.theme;
+        let view = app.stages_view();
+        let (row, column) = app.cell_in(view);
+        let Some(look) = app.row(Slot::Row).filter(|look| look.view == view) else { return Vec::new() };
+        let (row_axis, column_axis) = view.axes();
+        let where_column = match column_axis {
+            Axis::Key => position_label(run, column),
+            Axis::Vocab => format!("token {}", run.model.tokenizer.show(column as u32)),
+            Axis::One => "scale".into(),
+            axis => format!("{} {column}", axis.noun()),
+        };
+        let row_words = if row_axis == Axis::Pos { run.token_text(row) } else { row.to_string() };
+        let first = vec![
+            Span::styled(cell_text(row, column, look.values.get(column).copied()), theme.accent()),
+            Span::styled(format!("  {row_words} × {where_column}   "), theme.text()),
+            Span::styled("row ", theme.dim()),
+            Span::styled(stats_text(&look.stats), theme.text()),
+        ];
+        let top: Vec<_> = look.largest.iter().map(|(i, x)| format!("{i}:{}", num(*x))).collect();
+        let second = vec![
+            Span::styled(histogram(&look.histogram), theme.focus()),
+            Span::styled(" histogram of the row   ", theme.dim()),
+            Span::styled("largest ", theme.dim()),
+            Span::styled(top.join("  "), theme.text()),
+        ];
+        let mut lines = vec![first, second];
+        if let Some(map) = app.map(Slot::Main).filter(|map| map.view == view) {
+            lines.push(vec![
+                Span::styled("tensor ", theme.dim()),
+                Span::styled(stats_text(&map.stats), theme.text()),
+                Span::styled(
+                    format!(
+                        "  min {}  max {}  ({} × {})",
+                        num(map.stats.min),
+                        num(map.stats.max),
+                        map.dims.0,
+                        map.dims.1
+                    ),
+                    theme.text(),
+                ),
+            ]);
+        }
+        lines
+    }
+
+    fn hit(&self, app: &App, run: &Run, area: Rect, x: u16, y: u16) -> Option<Selection> {
+        let layout = layout(app, run, area);
+        if layout.tree.contains((x, y).into()) {
+            let items = tree(app, run);
+            let first = first_item(&items, app.selection.hook, layout.tree.height.into());
+            let hook = match items.get(first + usize::from(y - area.y))? {
+                Item::Hook(hook) => *hook,
+                Item::Before => Site::Embed.once(),
+                Item::Block(layer) => Site::ResidPre.at(*layer),
+                Item::After => Site::LnFinalScale.once(),
+            };
+            let layer = hook.layer.unwrap_or(app.selection.layer);
+            return Some(Selection { hook, layer, ..app.selection });
+        }
+        let (row, column) = plot_in(app, run, layout.plot).hit(x, y)?;
+        let mut selection = Selection { position: row, ..app.selection };
+        match app.stages_view().axes().1 {
+            Axis::Key => selection.key = column,
+            Axis::One => {}
+            _ => selection.column = column,
+        }
+        Some(selection)
+    }
+}
+
+/// Shows fewer values, or more.
+pub fn zoom(app: &mut App, by: i8) {
+    let Some(run) = app.run.clone() else { return };
+    let Some(before) = plot(app, &run) else { return };
     let view = app.stages_view();
-    let plot = plot_in(app, run, layout(app, run, area).plot);
-    vec![
-        (Slot::Main, plot.look(view, app.pooling, app.range_for(view.quantity()))),
-        (Slot::Row, Look::Row { view, row: app.selection.position }),
-    ]
+    let deepest = Plot::deepest(before.area, view.dims(&run));
+    app.zoom = app.zoom.min(deepest).saturating_add_signed(by).min(deepest);
+    // The selection goes to the middle of the new window.
+    if let Some(plot) = plot(app, &run) {
+        let (row, column) = app.cell_in(view);
+        let middle = |at: usize, len: usize| at.saturating_sub(len / 2);
+        app.origin = (middle(row, plot.window.rows.len()), middle(column, plot.window.columns.len()));
+    }
+}
+
+fn go_in_tree(app: &mut App, run: &Run, right: isize, down: isize) {
+    app.selection.position = moved(app.selection.position, right, run.n_tokens());
+    if down != 0 {
+        let mut hooks = HookName::all(run.config());
+        hooks.retain(|hook| !hook.point().on_request);
+        let at = hooks.iter().position(|hook| *hook == app.selection.hook).unwrap_or(0);
+        app.select_hook(hooks[moved(at, down, hooks.len())]);
+    }
+}
+
+fn go_in_map(app: &mut App, run: &Run, right: isize, down: isize) {
+    let view = app.stages_view();
+    let (_, column) = app.cell_in(view);
+    let column = moved(column, right, view.dims(run).1);
+    let s = &mut app.selection;
+    s.position = moved(s.position, down, run.n_tokens());
+    match view.axes().1 {
+        Axis::Key => s.key = column,
+        Axis::One => {}
+        _ => s.column = column,
+    }
 }
 
 /// A line of the tree.
@@ -114,15 +354,6 @@ fn tree(app: &App, run: &Run) -> Vec<Item> {
 fn first_item(items: &[Item], selected: HookName, height: usize) -> usize {
     let at = items.iter().position(|item| *item == Item::Hook(selected)).unwrap_or(0);
     at.saturating_sub(height / 2).min(items.len().saturating_sub(height))
-}
-
-pub fn draw(app: &App, run: &Run, area: Rect, buffer: &mut Buffer) {
-    let layout = layout(app, run, area);
-    draw_tree(app, run, layout.tree, buffer);
-    for y in area.top()..area.bottom() {
-        put(buffer, layout.rule, y, 1, "│", app.theme.faint());
-    }
-    draw_map(app, run, &layout, buffer);
 }
 
 fn draw_tree(app: &App, run: &Run, area: Rect, buffer: &mut Buffer) {
@@ -207,52 +438,6 @@ fn draw_map(app: &App, run: &Run, layout: &Layout, buffer: &mut Buffer) {
     }
 }
 
-pub fn inspect<'a>(app: &'a App, run: &'a Run) -> Vec<Vec<Span<'a>>> {
-    let theme = app.theme;
-    let view = app.stages_view();
-    let (row, column) = app.cell_in(view);
-    let Some(look) = app.row(Slot::Row).filter(|look| look.view == view) else { return Vec::new() };
-    let (row_axis, column_axis) = view.axes();
-    let where_column = match column_axis {
-        Axis::Key => position_label(run, column),
-        Axis::Vocab => format!("token {}", run.model.tokenizer.show(column as u32)),
-        Axis::One => "scale".into(),
-        axis => format!("{} {column}", axis.noun()),
-    };
-    let row_words = if row_axis == Axis::Pos { run.token_text(row) } else { row.to_string() };
-    let first = vec![
-        Span::styled(cell_text(row, column, look.values.get(column).copied()), theme.accent()),
-        Span::styled(format!("  {row_words} × {where_column}   "), theme.text()),
-        Span::styled("row ", theme.dim()),
-        Span::styled(stats_text(&look.stats), theme.text()),
-    ];
-    let top: Vec<_> = look.largest.iter().map(|(i, x)| format!("{i}:{}", num(*x))).collect();
-    let second = vec![
-        Span::styled(histogram(&look.histogram), theme.focus()),
-        Span::styled(" histogram of the row   ", theme.dim()),
-        Span::styled("largest ", theme.dim()),
-        Span::styled(top.join("  "), theme.text()),
-    ];
-    let mut lines = vec![first, second];
-    if let Some(map) = app.map(Slot::Main).filter(|map| map.view == view) {
-        lines.push(vec![
-            Span::styled("tensor ", theme.dim()),
-            Span::styled(stats_text(&map.stats), theme.text()),
-            Span::styled(
-                format!(
-                    "  min {}  max {}  ({} × {})",
-                    num(map.stats.min),
-                    num(map.stats.max),
-                    map.dims.0,
-                    map.dims.1
-                ),
-                theme.text(),
-            ),
-        ]);
-    }
-    lines
-}
-
 fn stats_text(stats: &crate::analysis::stats::Stats) -> String {
     let mut text = format!(
         "mean {}  σ {}  ‖x‖ {}",
@@ -267,28 +452,4 @@ fn stats_text(stats: &crate::analysis::stats::Stats) -> String {
         text.push_str(&format!("  {} NaN or inf", stats.broken));
     }
     text
-}
-
-pub fn hit(app: &App, run: &Run, area: Rect, x: u16, y: u16) -> Option<Hit> {
-    let layout = layout(app, run, area);
-    if layout.tree.contains((x, y).into()) {
-        let items = tree(app, run);
-        let first = first_item(&items, app.selection.hook, layout.tree.height.into());
-        let hook = match items.get(first + usize::from(y - area.y))? {
-            Item::Hook(hook) => *hook,
-            Item::Before => Site::Embed.once(),
-            Item::Block(layer) => Site::ResidPre.at(*layer),
-            Item::After => Site::LnFinalScale.once(),
-        };
-        let layer = hook.layer.unwrap_or(app.selection.layer);
-        return Some(Hit { selection: Selection { hook, layer, ..app.selection }, map: false });
-    }
-    let (row, column) = plot_in(app, run, layout.plot).hit(x, y)?;
-    let mut selection = Selection { position: row, ..app.selection };
-    match app.stages_view().axes().1 {
-        Axis::Key => selection.key = column,
-        Axis::One => {}
-        _ => selection.column = column,
-    }
-    Some(Hit { selection, map: true })
 }

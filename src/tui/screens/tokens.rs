@@ -6,9 +6,12 @@ use ratatui::style::Style;
 use ratatui::text::Span;
 use unicode_width::UnicodeWidthStr;
 
-use super::{Hit, SURPRISED, surprise_shade};
+use super::{SURPRISED, Scene, Screen, surprise_shade};
+use crate::engine::Request;
 use crate::run::Run;
+use crate::tui::actions::moved;
 use crate::tui::app::{App, Selection};
+use crate::tui::command::Command;
 use crate::tui::text::{fit, num, pad, put, put_line};
 use crate::tui::theme::{Depth, Theme};
 use crate::tui::widgets::bar::bar;
@@ -33,53 +36,119 @@ fn layout(app: &App, run: &Run, area: Rect) -> Layout {
     Layout { table, first, text }
 }
 
-pub fn draw(app: &App, run: &Run, area: Rect, buffer: &mut Buffer) {
-    let layout = layout(app, run, area);
-    let theme = app.theme;
-    let head = format!(
-        " {:>4}  {}{:>6}  {}{}",
-        "pos",
-        pad("token", 18),
-        "id",
-        pad("bytes", 18),
-        if app.differs() { "Δ surprise in bits, rank now" } else { "surprise, bits and rank" }
-    );
-    put(buffer, area.x, area.y, layout.table.width, &head, theme.dim());
-    for line in 1..layout.table.height {
-        let position = layout.first + usize::from(line) - 1;
-        let Some(&id) = run.tokens.get(position) else { break };
-        let selected = position == app.selection.position;
-        let row = Rect { y: area.y + line, height: 1, ..layout.table };
-        let (plain, dim) =
-            if selected { (theme.selected(), theme.selected()) } else { (theme.text(), theme.dim()) };
-        if selected {
-            buffer.set_style(row, theme.selected());
-        }
-        let bytes = run.model.tokenizer.bytes(id).unwrap_or_default();
-        let bytes: Vec<_> = bytes.iter().map(|b| format!("{b:02x}")).collect();
-        let mut spans = vec![
-            Span::styled(format!("{}{position:>4}  ", if selected { '▸' } else { ' ' }), dim),
-            Span::styled(pad(&run.token_text(position), 18), plain),
-            Span::styled(format!("{id:>6}  "), dim),
-            Span::styled(pad(&bytes.join(" "), 18), dim),
-        ];
-        match app.summary.as_ref().and_then(|s| *s.surprises.get(position)?) {
-            Some(surprise) => {
-                let bits = app.surprise(position).unwrap_or(f32::NAN);
-                spans.push(Span::styled(
-                    pad(&bar(bits.abs() / SURPRISED, 10), 11),
-                    bar_style(app, bits, selected),
-                ));
-                let bits = if app.differs() { format!("{bits:>+5.1}") } else { format!("{bits:>5.1}") };
-                spans.push(Span::styled(bits, plain));
-                spans.push(Span::styled(format!(" #{}", surprise.rank), dim));
-            }
-            None => spans.push(Span::styled("nothing before it", dim)),
-        }
-        put_line(buffer, row, &spans);
+/// It remembers nothing of its own.
+pub type State = ();
+
+/// The screen itself.
+pub struct Body;
+
+impl Scene for Body {
+    fn commands(&self) -> &'static [Command] {
+        &[Command::Zero, Command::Mean, Command::Scale, Command::Direction]
     }
-    if let Some(area) = layout.text {
-        draw_text(app, run, area, buffer);
+
+    fn arrows(&self, _app: &App) -> &'static [(&'static str, &'static str)] {
+        &[("↑↓", "token"), ("Enter", "its embedding")]
+    }
+
+    fn go(&self, app: &mut App, run: &Run, right: isize, down: isize) {
+        app.selection.position = moved(app.selection.position, right.saturating_add(down), run.n_tokens());
+    }
+
+    fn open(&self, app: &mut App) -> Vec<Request> {
+        app.screen = Screen::Embedding;
+        Vec::new()
+    }
+
+    fn draw(&self, app: &App, run: &Run, area: Rect, buffer: &mut Buffer) {
+        let layout = layout(app, run, area);
+        let theme = app.theme;
+        let head = format!(
+            " {:>4}  {}{:>6}  {}{}",
+            "pos",
+            pad("token", 18),
+            "id",
+            pad("bytes", 18),
+            if app.differs() { "Δ surprise in bits, rank now" } else { "surprise, bits and rank" }
+        );
+        put(buffer, area.x, area.y, layout.table.width, &head, theme.dim());
+        for line in 1..layout.table.height {
+            let position = layout.first + usize::from(line) - 1;
+            let Some(&id) = run.tokens.get(position) else { break };
+            let selected = position == app.selection.position;
+            let row = Rect { y: area.y + line, height: 1, ..layout.table };
+            let (plain, dim) =
+                if selected { (theme.selected(), theme.selected()) } else { (theme.text(), theme.dim()) };
+            if selected {
+                buffer.set_style(row, theme.selected());
+            }
+            let bytes = run.model.tokenizer.bytes(id).unwrap_or_default();
+            let bytes: Vec<_> = bytes.iter().map(|b| format!("{b:02x}")).collect();
+            let mut spans = vec![
+                Span::styled(format!("{}{position:>4}  ", if selected { '▸' } else { ' ' }), dim),
+                Span::styled(pad(&run.token_text(position), 18), plain),
+                Span::styled(format!("{id:>6}  "), dim),
+                Span::styled(pad(&bytes.join(" "), 18), dim),
+            ];
+            match app.summary.as_ref().and_then(|s| *s.surprises.get(position)?) {
+                Some(surprise) => {
+                    let bits = app.surprise(position).unwrap_or(f32::NAN);
+                    spans.push(Span::styled(
+                        pad(&bar(bits.abs() / SURPRISED, 10), 11),
+                        bar_style(app, bits, selected),
+                    ));
+                    let bits = if app.differs() { format!("{bits:>+5.1}") } else { format!("{bits:>5.1}") };
+                    spans.push(Span::styled(bits, plain));
+                    spans.push(Span::styled(format!(" #{}", surprise.rank), dim));
+                }
+                None => spans.push(Span::styled("nothing before it", dim)),
+            }
+            put_line(buffer, row, &spans);
+        }
+        if let Some(area) = layout.text {
+            draw_text(app, run, area, buffer);
+        }
+    }
+
+    fn inspect<'a>(&self, app: &'a App, run: &'a Run) -> Vec<Vec<Span<'a>>> {
+        let theme = app.theme;
+        let position = app.selection.position;
+        let mut first = vec![
+            Span::styled(run.token_text(position), theme.accent()),
+            Span::styled(format!("  position {position}, id {}", run.tokens[position]), theme.text()),
+        ];
+        if let Some(surprise) = app.summary.as_ref().and_then(|s| *s.surprises.get(position)?) {
+            let said = format!(
+                "  the network gave it p = {}, rank {} of {}: {:.2} bits of surprise",
+                num((-surprise.bits).exp2()),
+                surprise.rank,
+                run.config().vocab_size,
+                surprise.bits
+            );
+            first.push(Span::styled(said, theme.text()));
+            if let Some(difference) = app.surprise(position).filter(|_| app.differs()) {
+                first.push(Span::styled(format!(", {difference:+.2} from the base"), theme.accent()));
+            }
+        }
+        let known: Vec<f32> = (0..run.n_tokens()).filter_map(|p| app.surprise(p)).collect();
+        let mean = known.iter().sum::<f32>() / known.len().max(1) as f32;
+        let second = vec![Span::styled(
+            format!(
+                "{} tokens of at most {} · mean {}surprise {mean:.2} bits per token · colours end at {SURPRISED} bits",
+                run.n_tokens(),
+                run.config().n_positions,
+                if app.differs() { "change of " } else { "" }
+            ),
+            theme.dim(),
+        )];
+        vec![first, second]
+    }
+
+    fn hit(&self, app: &App, run: &Run, area: Rect, x: u16, y: u16) -> Option<Selection> {
+        let layout = layout(app, run, area);
+        let inside = layout.table.contains((x, y).into()) && y > area.y;
+        let position = layout.first + usize::from(y.checked_sub(area.y + 1)?);
+        (inside && position < run.n_tokens()).then_some(Selection { position, ..app.selection })
     }
 }
 
@@ -132,7 +201,7 @@ fn draw_text(app: &App, run: &Run, area: Rect, buffer: &mut Buffer) {
             put(buffer, area.right() - 1, area.bottom() - 1, 1, "…", theme.dim());
             break;
         }
-        let style = match super::token_shade(app, position) {
+        let style = match Body.token_shade(app, position) {
             _ if position == app.selection.position => theme.selected(),
             Some(color) if theme.depth != Depth::Mono => Style::new().bg(color).fg(Theme::on(color)),
             _ => theme.text(),
@@ -142,46 +211,4 @@ fn draw_text(app: &App, run: &Run, area: Rect, buffer: &mut Buffer) {
             (x, y) = (area.x, y + 1);
         }
     }
-}
-
-pub fn inspect<'a>(app: &'a App, run: &'a Run) -> Vec<Vec<Span<'a>>> {
-    let theme = app.theme;
-    let position = app.selection.position;
-    let mut first = vec![
-        Span::styled(run.token_text(position), theme.accent()),
-        Span::styled(format!("  position {position}, id {}", run.tokens[position]), theme.text()),
-    ];
-    if let Some(surprise) = app.summary.as_ref().and_then(|s| *s.surprises.get(position)?) {
-        let said = format!(
-            "  the network gave it p = {}, rank {} of {}: {:.2} bits of surprise",
-            num((-surprise.bits).exp2()),
-            surprise.rank,
-            run.config().vocab_size,
-            surprise.bits
-        );
-        first.push(Span::styled(said, theme.text()));
-        if let Some(difference) = app.surprise(position).filter(|_| app.differs()) {
-            first.push(Span::styled(format!(", {difference:+.2} from the base"), theme.accent()));
-        }
-    }
-    let known: Vec<f32> = (0..run.n_tokens()).filter_map(|p| app.surprise(p)).collect();
-    let mean = known.iter().sum::<f32>() / known.len().max(1) as f32;
-    let second = vec![Span::styled(
-        format!(
-            "{} tokens of at most {} · mean {}surprise {mean:.2} bits per token · colours end at {SURPRISED} bits",
-            run.n_tokens(),
-            run.config().n_positions,
-            if app.differs() { "change of " } else { "" }
-        ),
-        theme.dim(),
-    )];
-    vec![first, second]
-}
-
-pub fn hit(app: &App, run: &Run, area: Rect, x: u16, y: u16) -> Option<Hit> {
-    let layout = layout(app, run, area);
-    let inside = layout.table.contains((x, y).into()) && y > area.y;
-    let position = layout.first + usize::from(y.checked_sub(area.y + 1)?);
-    (inside && position < run.n_tokens())
-        .then_some(Hit { selection: Selection { position, ..app.selection }, map: false })
 }

@@ -6,7 +6,7 @@ use ratatui::layout::Rect;
 use ratatui::text::Span;
 
 use super::attribution::ink as signed_ink;
-use super::{Hit, cell_text, position_label, shape};
+use super::{Scene, cell_text, position_label, shape};
 use crate::analysis::chart::Chart;
 use crate::analysis::grid::Window;
 use crate::analysis::weights::{
@@ -16,9 +16,12 @@ use crate::analysis::{Source, View};
 use crate::engine::{Look, Request, Seen, Slot};
 use crate::hooks::{Axis, HookName, Site};
 use crate::run::Run;
+use crate::tui::actions::{moved, turned};
 use crate::tui::app::{App, Focus, Screen, Selection};
+use crate::tui::command::Command;
+use crate::tui::overlays::Asked;
 use crate::tui::text::{fit, num, pad, put, put_line};
-use crate::tui::update::{moved, next_of, open_in_stages};
+use crate::tui::what_if::Side;
 use crate::tui::widgets::bar::{bar, histogram};
 use crate::tui::widgets::heatmap::{self, Plot};
 
@@ -70,11 +73,6 @@ pub struct State {
     pub direction: usize,
 }
 
-/// Whether what is shown is of the run: weights are the same in every one.
-pub fn differs(app: &App) -> bool {
-    matches!(app.weights.mode, Mode::Residual | Mode::Neuron)
-}
-
 /// Columns of a list of tokens.
 const LIST: u16 = 28;
 
@@ -112,13 +110,13 @@ fn layout(mode: Mode, area: Rect) -> Layout {
 /// The matrix that is walked in, and the selected row of it.
 fn matrix(app: &App, run: &Run) -> Option<(View, usize)> {
     let position = app.selection.position;
-    Some(match app.weights.mode {
+    Some(match app.screens.weights.mode {
         Mode::Wte => {
-            let row = app.weights.token.unwrap_or(run.tokens[position] as usize);
+            let row = app.screens.weights.token.unwrap_or(run.tokens[position] as usize);
             (View { source: Source::Wte, head: 0 }, row.min(run.config().vocab_size - 1))
         }
         Mode::Wpe => {
-            let row = app.weights.position.unwrap_or(position);
+            let row = app.screens.weights.position.unwrap_or(position);
             (View { source: Source::Wpe, head: 0 }, row.min(run.config().n_positions - 1))
         }
         Mode::Residual => (View::hook(residual(app), 0), position),
@@ -165,49 +163,243 @@ fn walk(run: &Run, view: View, row: usize, area: Rect) -> Walk {
     Walk { axis: area.y, labels: Rect { x: area.x, width: label, ..room }, plot, legend: area }
 }
 
-pub fn wanted(app: &App, run: &Run, area: Rect) -> Vec<(Slot, Look)> {
-    let layout = layout(app.weights.mode, area);
-    let Selection { layer, head, column, .. } = app.selection;
-    if let Some((view, row)) = matrix(app, run) {
-        let plot = walk(run, view, row, layout.left).plot;
-        let range = app.range_for(view.quantity());
-        let k = usize::from(layout.right.height.saturating_sub(1));
-        return vec![
-            (Slot::Main, plot.look(view, app.pooling, range)),
-            (Slot::Row, Look::Row { view, row }),
-            (Slot::Neighbours, Look::Neighbours { view, row, k }),
-        ];
-    }
-    let k = lists(layout.right)[0].height.saturating_sub(1).into();
-    let look = match app.weights.mode.circuit() {
-        Some(circuit) => Look::Circuit { circuit, layer, head, direction: app.weights.direction, k },
-        None => Look::Neuron { layer, neuron: column.min(run.config().d_mlp() - 1), k },
-    };
-    vec![(Slot::Weights, look)]
-}
+/// The screen itself.
+pub struct Body;
 
-pub fn draw(app: &App, run: &Run, area: Rect, buffer: &mut Buffer) {
-    let layout = layout(app.weights.mode, area);
-    draw_modes(app, layout.modes, buffer);
-    for y in layout.right.top()..layout.right.bottom() {
-        put(buffer, layout.rule, y, 1, "│", app.theme.faint());
+impl Scene for Body {
+    fn commands(&self) -> &'static [Command] {
+        &[
+            Command::PreviousLayer,
+            Command::NextLayer,
+            Command::PreviousHead,
+            Command::NextHead,
+            Command::Pooling,
+            Command::Range,
+            Command::WeightsMode,
+            Command::ChooseToken,
+        ]
     }
-    if let Some((view, row)) = matrix(app, run) {
-        draw_matrix(app, run, view, row, &layout, buffer);
-        return;
+
+    fn take_token(&self, app: &mut App, _asked: Asked, token: Option<u32>) {
+        app.screens.weights.mode = Mode::Wte;
+        app.screens.weights.token = token.map(|id| id as usize);
     }
-    match app.seen.get(&Slot::Weights).map(|seen| &**seen) {
-        Some(Seen::Circuit(look, spectrum, ends)) if fits(app, look) => {
-            draw_circuit(app, run, spectrum, ends, &layout, buffer);
+
+    fn turn(&self, app: &mut App, by: isize) {
+        app.screens.weights.mode = turned(&Mode::ALL, app.screens.weights.mode, by);
+    }
+
+    /// Weights are the same in every run.
+    fn without_difference(&self, app: &App) -> Option<&'static str> {
+        let of_run = matches!(app.screens.weights.mode, Mode::Residual | Mode::Neuron);
+        (!of_run).then_some(Side::Changed.name())
+    }
+
+    fn arrows(&self, app: &App) -> &'static [(&'static str, &'static str)] {
+        match app.screens.weights.mode {
+            Mode::Wte | Mode::Wpe => {
+                &[("↑↓", "row"), ("←→", "channel"), ("Enter", "Embedding"), ("Esc", "own row")]
+            }
+            Mode::Residual => &[("↑↓", "token"), ("←→", "channel"), ("Enter", "in Stages")],
+            Mode::Ov | Mode::Qk => &[("↑↓", "direction"), ("←→", "head"), ("Enter", "its map")],
+            Mode::Neuron => &[("↑↓", "neuron"), ("←→", "token"), ("Enter", "in Stages")],
         }
-        Some(Seen::Neuron(look, neuron, posts)) if fits(app, look) => {
-            draw_neuron(app, run, neuron, posts, &layout, buffer);
+    }
+
+    fn wanted(&self, app: &App, run: &Run, area: Rect) -> Vec<(Slot, Look)> {
+        let layout = layout(app.screens.weights.mode, area);
+        let Selection { layer, head, column, .. } = app.selection;
+        if let Some((view, row)) = matrix(app, run) {
+            let plot = walk(run, view, row, layout.left).plot;
+            let range = app.range_for(view.quantity());
+            let k = usize::from(layout.right.height.saturating_sub(1));
+            return vec![
+                (Slot::Main, plot.look(view, app.pooling, range)),
+                (Slot::Row, Look::Row { view, row }),
+                (Slot::Neighbours, Look::Neighbours { view, row, k }),
+            ];
         }
-        Some(Seen::Nothing(look, why)) if fits(app, look) => {
-            put(buffer, layout.title.x, layout.title.y, layout.title.width, why, app.theme.bad());
+        let k = lists(layout.right)[0].height.saturating_sub(1).into();
+        let look = match app.screens.weights.mode.circuit() {
+            Some(circuit) => {
+                Look::Circuit { circuit, layer, head, direction: app.screens.weights.direction, k }
+            }
+            None => Look::Neuron { layer, neuron: column.min(run.config().d_mlp() - 1), k },
+        };
+        vec![(Slot::Weights, look)]
+    }
+
+    fn draw(&self, app: &App, run: &Run, area: Rect, buffer: &mut Buffer) {
+        let layout = layout(app.screens.weights.mode, area);
+        draw_modes(app, layout.modes, buffer);
+        for y in layout.right.top()..layout.right.bottom() {
+            put(buffer, layout.rule, y, 1, "│", app.theme.faint());
         }
-        _ => {
-            put(buffer, layout.title.x, layout.title.y, layout.title.width, "…", app.theme.dim());
+        if let Some((view, row)) = matrix(app, run) {
+            draw_matrix(app, run, view, row, &layout, buffer);
+            return;
+        }
+        match app.seen.get(&Slot::Weights).map(|seen| &**seen) {
+            Some(Seen::Circuit(look, spectrum, ends)) if fits(app, look) => {
+                draw_circuit(app, run, spectrum, ends, &layout, buffer);
+            }
+            Some(Seen::Neuron(look, neuron, posts)) if fits(app, look) => {
+                draw_neuron(app, run, neuron, posts, &layout, buffer);
+            }
+            Some(Seen::Nothing(look, why)) if fits(app, look) => {
+                put(buffer, layout.title.x, layout.title.y, layout.title.width, why, app.theme.bad());
+            }
+            _ => {
+                put(buffer, layout.title.x, layout.title.y, layout.title.width, "…", app.theme.dim());
+            }
+        }
+    }
+
+    fn inspect<'a>(&self, app: &'a App, run: &'a Run) -> Vec<Vec<Span<'a>>> {
+        let theme = app.theme;
+        if let Some((view, row)) = matrix(app, run) {
+            let Some(look) = app.row(Slot::Row).filter(|look| look.view == view && look.row == row) else {
+                return Vec::new();
+            };
+            let column = app.selection.column.min(look.values.len() - 1);
+            let first = vec![
+                Span::styled(cell_text(row, column, look.values.get(column).copied()), theme.accent()),
+                Span::styled(
+                    format!("  {} × channel {column}", row_name(run, view, row).trim()),
+                    theme.text(),
+                ),
+                Span::styled(format!("   ‖row‖ {}", num(look.stats.norm as f32)), theme.text()),
+            ];
+            let against = if view.source == Source::Wpe { "wpe" } else { "wte" };
+            let top: Vec<_> = look.largest.iter().map(|(i, x)| format!("{i}:{}", num(*x))).collect();
+            let second = vec![
+                Span::styled(format!("cosine = row · {against}[i] / (‖row‖ ‖{against}[i]‖)   "), theme.dim()),
+                Span::styled(histogram(&look.histogram), theme.focus()),
+                Span::styled("  largest ", theme.dim()),
+                Span::styled(top.join("  "), theme.text()),
+            ];
+            return vec![first, second];
+        }
+        match app.seen.get(&Slot::Weights).map(|seen| &**seen) {
+            Some(Seen::Circuit(look, spectrum, _)) if fits(app, look) => {
+                let direction = app.screens.weights.direction.min(spectrum.values.len() - 1);
+                let first = vec![
+                    Span::styled(format!("direction {direction}"), theme.accent()),
+                    Span::styled(
+                        format!(
+                            ": singular value {}, {:.1} % of Σ s²",
+                            num(spectrum.values[direction] as f32),
+                            100.0 * spectrum.share(direction)
+                        ),
+                        theme.text(),
+                    ),
+                ];
+                let how = match spectrum.circuit {
+                    Circuit::Ov => "reads by wte · u, writes by v · W_U",
+                    Circuit::Qk => "queries by wte · u, keys by wte · v, scores before the scale",
+                };
+                let second = vec![
+                    Span::styled(how, theme.text()),
+                    Span::styled("   no LayerNorm, no bias; + and − ends go together", theme.dim()),
+                ];
+                vec![first, second]
+            }
+            Some(Seen::Neuron(look, neuron, posts)) if fits(app, look) => {
+                let post = posts.get(app.selection.position).copied().unwrap_or(f32::NAN);
+                let token = run.token_text(app.selection.position);
+                let first = vec![
+                    Span::styled(format!("neuron {}.{}", neuron.layer, neuron.neuron), theme.accent()),
+                    Span::styled(
+                        format!(": post {} at {token} ({})", num(post), app.selection.position),
+                        theme.text(),
+                    ),
+                ];
+                let second = vec![
+                    Span::styled("moved by wte · W_in[:, n], moves W_out[n] · W_U", theme.text()),
+                    Span::styled("   no LayerNorm", theme.dim()),
+                ];
+                vec![first, second]
+            }
+            _ => Vec::new(),
+        }
+    }
+
+    fn hit(&self, app: &App, run: &Run, area: Rect, x: u16, y: u16) -> Option<Selection> {
+        let layout = layout(app.screens.weights.mode, area);
+        let (view, row) = matrix(app, run)?;
+        let (row, column) = walk(run, view, row, layout.left).plot.hit(x, y)?;
+        let position = if app.screens.weights.mode == Mode::Residual { row } else { app.selection.position };
+        Some(Selection { position, column, ..app.selection })
+    }
+
+    fn go(&self, app: &mut App, run: &Run, right: isize, down: isize) {
+        let config = run.config();
+        if let Some((view, row)) = matrix(app, run) {
+            let (n_rows, n_columns) = view.dims(run);
+            app.selection.column = moved(app.selection.column.min(n_columns - 1), right, n_columns);
+            let row = moved(row, down, n_rows);
+            match app.screens.weights.mode {
+                Mode::Wte if down != 0 => app.screens.weights.token = Some(row),
+                Mode::Wpe if down != 0 => app.screens.weights.position = Some(row),
+                Mode::Residual => app.selection.position = row,
+                _ => {}
+            }
+            return;
+        }
+        if app.screens.weights.mode == Mode::Neuron {
+            let n = config.d_mlp();
+            app.selection.column = moved(app.selection.column.min(n - 1), down, n);
+            app.selection.position = moved(app.selection.position, right, run.n_tokens());
+        } else {
+            app.screens.weights.direction =
+                moved(app.screens.weights.direction.min(config.d_head() - 1), down, config.d_head());
+            app.selection.head = moved(app.selection.head, right, config.n_head);
+        }
+    }
+
+    fn open(&self, app: &mut App) -> Vec<Request> {
+        match app.screens.weights.mode {
+            Mode::Wte | Mode::Wpe => app.screen = Screen::Embedding,
+            Mode::Residual => {
+                app.focus = Focus::Map;
+                app.open_in_stages(residual(app));
+            }
+            Mode::Ov | Mode::Qk => app.screen = Screen::Attention,
+            Mode::Neuron => {
+                app.focus = Focus::Map;
+                app.open_in_stages(Site::MlpPost.at(app.selection.layer));
+            }
+        }
+        Vec::new()
+    }
+
+    fn back(&self, app: &mut App) {
+        (app.screens.weights.token, app.screens.weights.position) = (None, None);
+    }
+
+    fn chart(&self, app: &App, run: &Run) -> Option<(String, Chart)> {
+        let show = |id: u32| run.model.tokenizer.show(id);
+        if let Some((view, row)) = matrix(app, run) {
+            let found = neighbours(app, view, row)?;
+            let name = row_name(run, view, row).trim().to_owned();
+            let chart = match view.source {
+                Source::Wpe => neighbours_chart(&name, "position", found, |row| row.to_string()),
+                _ => neighbours_chart(&name, "token", found, |row| show(row as u32)),
+            };
+            return Some((format!("neighbours.{row}"), chart));
+        }
+        match &**app.seen.get(&Slot::Weights)? {
+            Seen::Circuit(look, spectrum, ends) if fits(app, look) => {
+                let Spectrum { circuit, layer, head, values, .. } = spectrum;
+                let direction = app.screens.weights.direction.min(values.len() - 1);
+                let title = format!("{} of head {layer}.{head}, direction {direction}", circuit.name());
+                let chart = ends_chart((title, circuit.formula()), circuit_lists(*circuit, ends), show);
+                Some((format!("{}.{layer}.{head}.{direction}", circuit.name().to_lowercase()), chart))
+            }
+            Seen::Neuron(look, neuron, _) if fits(app, look) => {
+                Some((format!("neuron.{}.{}", neuron.layer, neuron.neuron), neuron.chart(show)))
+            }
+            _ => None,
         }
     }
 }
@@ -217,9 +409,9 @@ fn fits(app: &App, look: &Look) -> bool {
     let s = &app.selection;
     match look {
         Look::Circuit { circuit, layer, head, .. } => {
-            (app.weights.mode.circuit(), s.layer, s.head) == (Some(*circuit), *layer, *head)
+            (app.screens.weights.mode.circuit(), s.layer, s.head) == (Some(*circuit), *layer, *head)
         }
-        Look::Neuron { layer, .. } => app.weights.mode == Mode::Neuron && *layer == s.layer,
+        Look::Neuron { layer, .. } => app.screens.weights.mode == Mode::Neuron && *layer == s.layer,
         _ => false,
     }
 }
@@ -228,7 +420,7 @@ fn draw_modes(app: &App, area: Rect, buffer: &mut Buffer) {
     let theme = app.theme;
     let mut spans = Vec::new();
     for mode in Mode::ALL {
-        let (text, style) = if mode == app.weights.mode {
+        let (text, style) = if mode == app.screens.weights.mode {
             (format!("[{}] ", mode.name()), theme.accent())
         } else {
             (format!(" {}  ", mode.name()), theme.dim())
@@ -312,33 +504,6 @@ fn neighbours(app: &App, view: View, row: usize) -> Option<&[Neighbour]> {
     }
 }
 
-/// What is on screen as a chart, and a name for its file.
-pub fn chart(app: &App, run: &Run) -> Option<(String, Chart)> {
-    let show = |id: u32| run.model.tokenizer.show(id);
-    if let Some((view, row)) = matrix(app, run) {
-        let found = neighbours(app, view, row)?;
-        let name = row_name(run, view, row).trim().to_owned();
-        let chart = match view.source {
-            Source::Wpe => neighbours_chart(&name, "position", found, |row| row.to_string()),
-            _ => neighbours_chart(&name, "token", found, |row| show(row as u32)),
-        };
-        return Some((format!("neighbours.{row}"), chart));
-    }
-    match &**app.seen.get(&Slot::Weights)? {
-        Seen::Circuit(look, spectrum, ends) if fits(app, look) => {
-            let Spectrum { circuit, layer, head, values, .. } = spectrum;
-            let direction = app.weights.direction.min(values.len() - 1);
-            let title = format!("{} of head {layer}.{head}, direction {direction}", circuit.name());
-            let chart = ends_chart((title, circuit.formula()), circuit_lists(*circuit, ends), show);
-            Some((format!("{}.{layer}.{head}.{direction}", circuit.name().to_lowercase()), chart))
-        }
-        Seen::Neuron(look, neuron, _) if fits(app, look) => {
-            Some((format!("neuron.{}.{}", neuron.layer, neuron.neuron), neuron.chart(show)))
-        }
-        _ => None,
-    }
-}
-
 /// The tokens at both ends of both sides.
 fn circuit_lists(circuit: Circuit, [from, to]: &[Ends; 2]) -> [(&'static str, &[Scored]); 4] {
     let [a, b] = match circuit {
@@ -387,7 +552,7 @@ fn draw_circuit(
 ) {
     let theme = app.theme;
     let Spectrum { circuit, layer, head, values, .. } = spectrum;
-    let direction = app.weights.direction.min(values.len() - 1);
+    let direction = app.screens.weights.direction.min(values.len() - 1);
     let title = [
         Span::styled(format!("{} of head {layer}.{head}", circuit.name()), theme.accent()),
         Span::styled(format!(" = {}", circuit.formula()), theme.focus()),
@@ -472,152 +637,8 @@ fn draw_neuron(
     }
 }
 
-pub fn inspect<'a>(app: &'a App, run: &'a Run) -> Vec<Vec<Span<'a>>> {
-    let theme = app.theme;
-    if let Some((view, row)) = matrix(app, run) {
-        let Some(look) = app.row(Slot::Row).filter(|look| look.view == view && look.row == row) else {
-            return Vec::new();
-        };
-        let column = app.selection.column.min(look.values.len() - 1);
-        let first = vec![
-            Span::styled(cell_text(row, column, look.values.get(column).copied()), theme.accent()),
-            Span::styled(format!("  {} × channel {column}", row_name(run, view, row).trim()), theme.text()),
-            Span::styled(format!("   ‖row‖ {}", num(look.stats.norm as f32)), theme.text()),
-        ];
-        let against = if view.source == Source::Wpe { "wpe" } else { "wte" };
-        let top: Vec<_> = look.largest.iter().map(|(i, x)| format!("{i}:{}", num(*x))).collect();
-        let second = vec![
-            Span::styled(format!("cosine = row · {against}[i] / (‖row‖ ‖{against}[i]‖)   "), theme.dim()),
-            Span::styled(histogram(&look.histogram), theme.focus()),
-            Span::styled("  largest ", theme.dim()),
-            Span::styled(top.join("  "), theme.text()),
-        ];
-        return vec![first, second];
-    }
-    match app.seen.get(&Slot::Weights).map(|seen| &**seen) {
-        Some(Seen::Circuit(look, spectrum, _)) if fits(app, look) => {
-            let direction = app.weights.direction.min(spectrum.values.len() - 1);
-            let first = vec![
-                Span::styled(format!("direction {direction}"), theme.accent()),
-                Span::styled(
-                    format!(
-                        ": singular value {}, {:.1} % of Σ s²",
-                        num(spectrum.values[direction] as f32),
-                        100.0 * spectrum.share(direction)
-                    ),
-                    theme.text(),
-                ),
-            ];
-            let how = match spectrum.circuit {
-                Circuit::Ov => "reads by wte · u, writes by v · W_U",
-                Circuit::Qk => "queries by wte · u, keys by wte · v, scores before the scale",
-            };
-            let second = vec![
-                Span::styled(how, theme.text()),
-                Span::styled("   no LayerNorm, no bias; + and − ends go together", theme.dim()),
-            ];
-            vec![first, second]
-        }
-        Some(Seen::Neuron(look, neuron, posts)) if fits(app, look) => {
-            let post = posts.get(app.selection.position).copied().unwrap_or(f32::NAN);
-            let token = run.token_text(app.selection.position);
-            let first = vec![
-                Span::styled(format!("neuron {}.{}", neuron.layer, neuron.neuron), theme.accent()),
-                Span::styled(
-                    format!(": post {} at {token} ({})", num(post), app.selection.position),
-                    theme.text(),
-                ),
-            ];
-            let second = vec![
-                Span::styled("moved by wte · W_in[:, n], moves W_out[n] · W_U", theme.text()),
-                Span::styled("   no LayerNorm", theme.dim()),
-            ];
-            vec![first, second]
-        }
-        _ => Vec::new(),
-    }
-}
-
-pub fn hit(app: &App, run: &Run, area: Rect, x: u16, y: u16) -> Option<Hit> {
-    let layout = layout(app.weights.mode, area);
-    let (view, row) = matrix(app, run)?;
-    let (row, column) = walk(run, view, row, layout.left).plot.hit(x, y)?;
-    let position = if app.weights.mode == Mode::Residual { row } else { app.selection.position };
-    Some(Hit { selection: Selection { position, column, ..app.selection }, map: true })
-}
-
-/// The key line's words.
-pub fn arrows(app: &App) -> &'static [(&'static str, &'static str)] {
-    match app.weights.mode {
-        Mode::Wte | Mode::Wpe => {
-            &[("↑↓", "row"), ("←→", "channel"), ("Enter", "Embedding"), ("Esc", "own row")]
-        }
-        Mode::Residual => &[("↑↓", "token"), ("←→", "channel"), ("Enter", "in Stages")],
-        Mode::Ov | Mode::Qk => &[("↑↓", "direction"), ("←→", "head"), ("Enter", "its map")],
-        Mode::Neuron => &[("↑↓", "neuron"), ("←→", "token"), ("Enter", "in Stages")],
-    }
-}
-
-/// The arrow keys.
-pub fn go(app: &mut App, run: &Run, right: isize, down: isize) {
-    let config = run.config();
-    if let Some((view, row)) = matrix(app, run) {
-        let (n_rows, n_columns) = view.dims(run);
-        app.selection.column = moved(app.selection.column.min(n_columns - 1), right, n_columns);
-        let row = moved(row, down, n_rows);
-        match app.weights.mode {
-            Mode::Wte if down != 0 => app.weights.token = Some(row),
-            Mode::Wpe if down != 0 => app.weights.position = Some(row),
-            Mode::Residual => app.selection.position = row,
-            _ => {}
-        }
-        return;
-    }
-    if app.weights.mode == Mode::Neuron {
-        let n = config.d_mlp();
-        app.selection.column = moved(app.selection.column.min(n - 1), down, n);
-        app.selection.position = moved(app.selection.position, right, run.n_tokens());
-    } else {
-        app.weights.direction = moved(app.weights.direction.min(config.d_head() - 1), down, config.d_head());
-        app.selection.head = moved(app.selection.head, right, config.n_head);
-    }
-}
-
-/// Another thing to look at.
-pub fn next_mode(app: &mut App) {
-    app.weights.mode = next_of(&Mode::ALL, app.weights.mode);
-}
-
 /// Shows the neuron that is selected.
 pub fn show_neuron(app: &mut App) {
     app.screen = Screen::Weights;
-    app.weights.mode = Mode::Neuron;
-}
-
-/// Shows a token's row of wte.
-pub fn show_token(app: &mut App, id: u32) {
-    app.weights.mode = Mode::Wte;
-    app.weights.token = Some(id as usize);
-}
-
-/// Enter: what this is in the run.
-pub fn open(app: &mut App) -> Vec<Request> {
-    match app.weights.mode {
-        Mode::Wte | Mode::Wpe => app.screen = Screen::Embedding,
-        Mode::Residual => {
-            app.focus = Focus::Map;
-            open_in_stages(app, residual(app));
-        }
-        Mode::Ov | Mode::Qk => app.screen = Screen::Attention,
-        Mode::Neuron => {
-            app.focus = Focus::Map;
-            open_in_stages(app, Site::MlpPost.at(app.selection.layer));
-        }
-    }
-    Vec::new()
-}
-
-/// Esc: back to the rows of the selected token.
-pub fn back(app: &mut App) {
-    (app.weights.token, app.weights.position) = (None, None);
+    app.screens.weights.mode = Mode::Neuron;
 }

@@ -1,0 +1,119 @@
+//! Writing and reading files for the explorer, each in a thread of its own.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use super::Event;
+use crate::analysis::View;
+use crate::analysis::chart::Chart;
+use crate::error::{Error, Result};
+use crate::export::{self, Destination, Format, figure};
+use crate::files;
+use crate::hooks::HookName;
+use crate::interventions::Interventions;
+use crate::run::Run;
+use crate::text;
+
+/// What to write where.
+#[derive(Debug, Clone)]
+pub struct Export {
+    pub run: Arc<Run>,
+    /// The run whose tensors are taken off.
+    pub base: Option<Arc<Run>>,
+    /// What that difference is called.
+    pub difference: &'static str,
+    /// The tensor to write; `None` for all that were kept.
+    pub hook: Option<HookName>,
+    /// The head to draw, for figures of tensors that have heads.
+    pub head: Option<usize>,
+    /// The chart to draw in its place.
+    pub chart: Option<Chart>,
+    /// Its ending decides the format.
+    pub path: PathBuf,
+    /// How figures are drawn.
+    pub figure: figure::Options,
+}
+
+impl Export {
+    pub fn write(&self) -> Event {
+        let written = match self.path.extension().and_then(|ending| ending.to_str()) {
+            Some(ending @ ("png" | "svg")) => self.write_figure(ending == "png"),
+            _ => self.write_tensors(),
+        };
+        Event::Exported(written.map_err(|error| error.to_string()))
+    }
+
+    fn write_figure(&self, png: bool) -> Result<String> {
+        let (what, drawn) = match (&self.chart, self.hook) {
+            (Some(chart), _) => {
+                let options = figure::Options { range: None, ..self.figure };
+                (chart.title.clone(), figure::Figure::of_chart(&self.run, chart, options)?)
+            }
+            (None, Some(hook)) => {
+                let source = View::hook(hook, 0).source;
+                let base = self.base.as_deref();
+                let drawn = figure::Figure::beside(&self.run, base, source, self.head, self.figure)?;
+                (hook.to_string(), drawn)
+            }
+            (None, None) => {
+                return Err(Error::usage(
+                    "a figure shows one tensor: choose it with Tab, or write .safetensors",
+                ));
+            }
+        };
+        let to = Destination::new(&self.path).prepare()?;
+        let bytes = if png { drawn.to_png()? } else { drawn.to_svg().into_bytes() };
+        let written = to.write(|out| out.write_all(&bytes))?;
+        Ok(format!("wrote {} ({written} bytes): {what}", text::path(&self.path)))
+    }
+
+    fn write_tensors(&self) -> Result<String> {
+        let format = Format::of_path(&self.path)?;
+        if self.chart.is_some() {
+            return Err(Error::usage("a chart is a picture: let the name end in .png or .svg"));
+        }
+        let n = self.run.n_tokens();
+        if let Some(base) = self.base.as_ref().filter(|base| base.n_tokens() != n) {
+            return Err(Error::usage(format!(
+                "{} of {n} and {} tokens has no tensor file: write a .png or .svg, or one run",
+                self.difference,
+                base.n_tokens()
+            )));
+        }
+        let to = Destination::new(&self.path).prepare()?;
+        let run = self.hook.map_or_else(|| (*self.run).clone(), |hook| self.run.only(hook));
+        let mut export = export::Export::new(&run, None, format)?.minus(self.base.as_deref());
+        export.manifest.difference = self.base.as_ref().map(|_| self.difference.to_owned());
+        let written = export.write(to)?;
+        let tensors = if written.tensors == 1 { "tensor" } else { "tensors" };
+        let (path, n, bytes) = (text::path(&self.path), written.tensors, written.bytes);
+        Ok(format!("wrote {path} ({bytes} bytes): {n} {tensors} with their manifest"))
+    }
+}
+
+/// A list of changes to write or to read.
+#[derive(Debug, Clone)]
+pub enum Errand {
+    Save(PathBuf, Interventions),
+    Load(PathBuf),
+}
+
+impl Errand {
+    pub fn run(self) -> Event {
+        match self {
+            Self::Save(path, list) => {
+                let written = Destination::new(&path)
+                    .prepare()
+                    .and_then(|to| to.write(|out| out.write_all(list.to_json().as_bytes())));
+                let said = written.map(|_| format!("wrote {}: {} changes", text::path(&path), list.0.len()));
+                Event::Exported(said.map_err(|error| error.to_string()))
+            }
+            Self::Load(path) => {
+                let list = files::read_text(&path, files::INTERVENTIONS).and_then(|text| {
+                    Interventions::from_json(&text).map_err(|problem| Error::file(&path, problem))
+                });
+                Event::Listed(list.map_err(|error| error.to_string()))
+            }
+        }
+    }
+}

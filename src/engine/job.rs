@@ -9,7 +9,6 @@ use candle_core::Tensor;
 use super::{Seen, Sink, Slot, Steps, Wanted};
 use crate::analysis::View;
 use crate::analysis::answer::Answer;
-use crate::analysis::chart::Chart;
 use crate::analysis::compare::{Alignment, Comparison};
 use crate::analysis::effects::{Effects, Question};
 use crate::analysis::heads::{Atlas, Exclude, repeated_random};
@@ -21,6 +20,7 @@ use crate::files;
 use crate::hooks::{HookFilter, HookName, Hooks};
 use crate::interventions::Interventions;
 use crate::model::{LoadOptions, Model, Progress, Source};
+use crate::picture::chart::Chart;
 use crate::run::{Input, Run};
 use crate::text;
 

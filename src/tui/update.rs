@@ -17,13 +17,13 @@ use super::screens;
 use super::widgets::heatmap::Plot;
 use super::{draw, overlays, theme, what_if};
 use crate::analysis::AttnStage;
-use crate::analysis::grid::Pooling;
-use crate::analysis::range::RangeMode;
-use crate::colormap::Palette;
 use crate::engine::{Event, Export, Job, Look, Request, Seen, Slot, Summary, Wanted};
 use crate::error::Error;
 use crate::export::figure;
 use crate::hooks::{HookName, Site};
+use crate::picture::colormap::Palette;
+use crate::picture::grid::Pooling;
+use crate::picture::range::RangeMode;
 use crate::run::{Prompt, Run};
 use crate::signals::Signal;
 

@@ -4,14 +4,15 @@ use std::fmt::Write;
 
 use unicode_width::UnicodeWidthStr;
 
-use super::tile::{LEVELS, Paint, Tile, range_of, ranges};
+use super::tile::{level, place, range_of, ranges, strip};
 use super::{Block, Walk, cell, heading, is_words, listed, operand_name, shape, verdict, whereabouts};
-use crate::analysis::range::Range;
 use crate::analysis::walk::{Cell, Page, Part, Table, TableRow, label, phrase};
-use crate::colormap::{BROKEN, Depth, MASKED, Palette, Rgb, glyph};
 use crate::error::Result;
 use crate::export::figure::Pen;
 use crate::hooks::Quantity;
+use crate::picture::Paint;
+use crate::picture::colormap::{Depth, Palette, Rgb};
+use crate::picture::range::Range;
 use crate::text::{fit, num, pad, plain, wrap};
 
 /// Sentences are no wider than this, so that the eye finds the next line.
@@ -180,25 +181,21 @@ impl Terminal<'_> {
 
     /// A row as cells of colour, or of glyphs; returns how many.
     fn strip(&mut self, values: &[f32], range: Range, width: usize, after: Option<usize>) -> Result<usize> {
-        let tile = Tile::row(values, range, values.len().div_ceil(width), after)?;
-        let map = Palette::default().map(tile.range.quantity, false);
-        let signed = tile.range.signed();
+        let picture = strip(values, range, values.len().div_ceil(width), after)?;
+        let map = Palette::default().map(picture.range.quantity, false);
         let mut pen = Pen::new(&mut self.out, self.colors);
-        for paint in &tile.paints {
-            match *paint {
-                Paint::Masked => pen.put(None, None, MASKED),
-                Paint::Broken => pen.put(Some([0; 3]), Some(BROKEN), "?"),
-                Paint::Level(level) => {
-                    let x = f32::from(level) / f32::from(LEVELS - 1);
-                    match self.colors {
-                        Depth::Mono => pen.put(None, None, glyph(x, signed)),
-                        _ => pen.put(None, Some(map.at(x)), " "),
-                    }
-                }
-            }
+        for paint in picture.paints() {
+            // The colours of the figures, no more.
+            let paint = if let Paint::Level(x) = paint { Paint::Level(place(level(x))) } else { paint };
+            let ink = (paint == Paint::Broken).then_some([0; 3]);
+            let text = match paint {
+                Paint::Level(_) if self.colors != Depth::Mono => " ",
+                _ => paint.glyph(picture.range.signed()),
+            };
+            pen.put(ink, map.color(paint), text);
         }
         pen.reset();
-        Ok(tile.paints.len())
+        Ok(picture.grid.n_columns)
     }
 
     fn table(&mut self, table: &Table) {

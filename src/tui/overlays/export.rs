@@ -9,8 +9,8 @@ use ratatui::text::Span;
 
 use super::{centred, panel};
 use crate::analysis::answer::DIFFERENCE;
-use crate::analysis::chart::Chart;
 use crate::hooks::HookName;
+use crate::picture::chart::Chart;
 use crate::run::Run;
 use crate::tui::app::App;
 use crate::tui::text::put_line;

@@ -144,7 +144,7 @@ pub fn draw(app: &App, run: &Run, area: Rect, buffer: &mut Buffer) {
             |row: usize| fit(&position_label(run, row), usize::from(layout.labels.width).saturating_sub(2));
         heatmap::draw_labels(buffer, layout.labels, &plot, &label, selection.position, theme);
         heatmap::draw(buffer, &plot, map, theme, Some((selection.position, selection.key)));
-        heatmap::draw_legend(buffer, layout.legend, &plot, map, theme);
+        heatmap::draw_legend(buffer, layout.legend, &plot, map, map.stats.broken, theme);
     }
     draw_reads(app, run, layout.reads, buffer);
 }

@@ -10,11 +10,11 @@ use unicode_width::UnicodeWidthStr;
 
 use super::{Hit, cell_text, shape};
 use crate::analysis::View;
-use crate::analysis::chart::{Chart, Labels};
 use crate::analysis::patch::{Patching, Sweep, Swept};
 use crate::engine::{Job, Look, Map, Request, RowLook, Second, Seen, Slot};
 use crate::hooks::Axis;
 use crate::interventions::{Change, Donor, Intervention, Place, Target};
+use crate::picture::chart::{Chart, Labels};
 use crate::run::{Input, Prompt, Run};
 use crate::tui::app::{Activity, App, Screen, Selection};
 use crate::tui::text::{fit, num, put, put_line, wrap};
@@ -341,7 +341,7 @@ fn draw_map(app: &App, run: &Run, second: &Second, layout: &Layout, buffer: &mut
     let label = |row: usize| fit(&pair_label(second, pairs.get(row).copied()), width);
     heatmap::draw_labels(buffer, layout.labels, &plot, &label, selected.0, theme);
     heatmap::draw(buffer, &plot, map, theme, Some(selected));
-    heatmap::draw_legend(buffer, layout.legend, &plot, map, theme);
+    heatmap::draw_legend(buffer, layout.legend, &plot, map, map.stats.broken, theme);
 }
 
 /// `7 ·old`, or `7 ·old|·young` where the prompts differ.

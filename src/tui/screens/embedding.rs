@@ -5,11 +5,11 @@ use ratatui::layout::Rect;
 use ratatui::text::Span;
 
 use super::{Hit, position_label, shape};
-use crate::analysis::grid::Pooling;
-use crate::analysis::range::RangeMode;
 use crate::analysis::{Source, View};
 use crate::engine::{Look, RowLook, Slot};
 use crate::hooks::{Axis, Site};
+use crate::picture::grid::Pooling;
+use crate::picture::range::RangeMode;
 use crate::run::Run;
 use crate::tui::app::{App, Selection};
 use crate::tui::text::{fit, num, pad, put, put_line};
@@ -175,7 +175,7 @@ pub fn draw(app: &App, run: &Run, area: Rect, buffer: &mut Buffer) {
         let label = |row: usize| fit(&position_label(run, row), usize::from(LABEL) - 3);
         heatmap::draw_labels(buffer, layout.labels, &plot, &label, position, theme);
         heatmap::draw(buffer, &plot, map, theme, Some((position, app.selection.column)));
-        heatmap::draw_legend(buffer, layout.legend, &plot, map, theme);
+        heatmap::draw_legend(buffer, layout.legend, &plot, map, map.stats.broken, theme);
     }
 }
 

@@ -24,9 +24,9 @@ use super::layout::Frame;
 use super::overlays::Overlay;
 use super::text::num;
 use crate::analysis::View;
-use crate::analysis::chart::Chart;
 use crate::engine::{Look, Slot};
 use crate::hooks::Quantity;
+use crate::picture::chart::Chart;
 use crate::run::Run;
 
 pub use logits::list_len as candidates;

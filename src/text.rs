@@ -1,6 +1,8 @@
 //! Text that is safe to show, and text that fits: nothing in it that a terminal would obey, cut with
-//! a mark, wrapped, numbers of a few digits: [`num`] in columns, [`short`] in narrow cells, [`significant`]
-//! and [`to_scale`] in figures, [`printed`] in the walk's.
+//! a mark, wrapped.
+//!
+//! A number has a few digits: by [`num`] in columns and sentences, by [`short`] in narrow cells, by
+//! [`significant`] and [`to_scale`] in the words and cells of a figure, by [`printed`] in the walk's.
 
 use std::borrow::Cow;
 use std::fmt::Write as _;
@@ -178,30 +180,20 @@ pub fn short(x: f32, width: usize) -> String {
 
 /// A number in the words of a figure: three significant digits, a proper minus.
 pub fn significant(x: f32) -> String {
-    let size = x.abs();
-    let text = match size {
-        _ if !x.is_finite() => {
-            return if x.is_nan() {
-                "NaN"
-            } else if x < 0.0 {
-                "−inf"
-            } else {
-                "inf"
-            }
-            .into();
+    let digits = match x.abs() {
+        a if !a.is_finite() => num(a),
+        0.0 => "0".into(),
+        a if !(0.001..99_999.5).contains(&a) => {
+            let text = format!("{a:.2e}");
+            let (digits, exponent) = text.split_once('e').unwrap_or((&text, "0"));
+            format!("{}e{}", trimmed(digits), exponent.replace('-', "−"))
         }
-        0.0 => return "0".into(),
-        _ if !(0.001..99_999.5).contains(&size) => format!("{size:.2e}"),
-        _ => {
-            let before = size.log10().floor() as i32 + 1;
-            format!("{size:.*}", usize::try_from(3 - before).unwrap_or(0))
+        a => {
+            let before = a.log10().floor() as i32 + 1;
+            trimmed(&format!("{a:.*}", usize::try_from(3 - before).unwrap_or(0))).to_owned()
         }
     };
-    let text = match text.split_once('e') {
-        Some((digits, exponent)) => format!("{}e{}", trimmed(digits), exponent.replace('-', "−")),
-        None => trimmed(&text).to_owned(),
-    };
-    if x < 0.0 { format!("−{text}") } else { text }
+    if x < 0.0 { format!("−{digits}") } else { digits }
 }
 
 /// A number among others up to `limit`, with as many decimals as suit them all.
@@ -311,6 +303,13 @@ mod tests {
         ] {
             assert_eq!(significant(x), text);
         }
+    }
+
+    #[test]
+    fn numbers_in_figures_have_a_proper_minus() {
+        assert_eq!([-1.234, -0.001, 12.0].map(|x| to_scale(x, 12.0)), ["−1.2", "0.0", "12.0"]);
+        assert_eq!([to_scale(-0.5, 1e-9), to_scale(f32::NAN, 1.0)], ["−0.5", "NaN"]);
+        assert_eq!([-0.000_1, f32::NEG_INFINITY].map(printed), ["−1.0e−4", "−∞"]);
     }
 
     proptest! {

@@ -4,7 +4,7 @@ use std::fmt::Write;
 
 use unicode_width::UnicodeWidthStr;
 
-use super::tile::{level, place, range_of, ranges, strip};
+use super::tile::{level, of_row, place, range_of, ranges, strip};
 use super::{Block, Walk, cell, heading, is_words, listed, operand_name, shape, verdict, whereabouts};
 use crate::analysis::walk::{Cell, Page, Part, Table, TableRow, label, phrase};
 use crate::error::Result;
@@ -139,17 +139,14 @@ impl Terminal<'_> {
                     if magnified.is_some_and(|magnified| std::ptr::eq(magnified, operand)) {
                         continue;
                     }
-                    let causal = operand.view.is_some_and(|view| view.source.is_causal());
-                    let after = operand.row.filter(|_| causal);
-                    let weight = operand.view.is_some_and(|view| view.source.is_weight());
-                    let range = if weight { range_of(&operand.values, Quantity::Signed)? } else { range };
+                    let (range, first_query) = of_row(operand, &range)?;
                     lines.push((
                         sign,
                         operand_name(operand),
                         shape(&operand.shape),
                         &operand.values,
                         range,
-                        after,
+                        first_query,
                     ));
                     sign = "";
                 }
@@ -161,11 +158,11 @@ impl Terminal<'_> {
         let before = 3 + name_width + 2 + shape_width + 2;
         let room = self.width.saturating_sub(before);
         let strip_width = STRIP.min(room.saturating_sub(16) / 2);
-        for (sign, name, shape, values, range, after) in &lines {
+        for (sign, name, shape, values, range, first_query) in &lines {
             self.ink(ACCENT, &pad(&format!(" {sign}"), 3));
             let _ = write!(self.out, "{}  {}  ", pad(name, name_width), pad(shape, shape_width));
             if values.len() > 1 && strip_width >= 8 {
-                let used = self.strip(values, range.clone(), strip_width, *after)?;
+                let used = self.strip(values, range.clone(), strip_width, *first_query)?;
                 let _ = write!(self.out, "{:n$}", "", n = strip_width - used + 2);
             } else if strip_width >= 8 {
                 let _ = write!(self.out, "{:n$}", "", n = strip_width + 2);
@@ -180,12 +177,18 @@ impl Terminal<'_> {
     }
 
     /// A row as cells of colour, or of glyphs; returns how many.
-    fn strip(&mut self, values: &[f32], range: Range, width: usize, after: Option<usize>) -> Result<usize> {
-        let picture = strip(values, range, values.len().div_ceil(width), after)?;
+    fn strip(
+        &mut self,
+        values: &[f32],
+        range: Range,
+        width: usize,
+        first_query: Option<usize>,
+    ) -> Result<usize> {
+        let picture = strip(values, range, values.len().div_ceil(width), first_query)?;
         let map = Palette::default().map(picture.range.quantity, false);
         let mut pen = Pen::new(&mut self.out, self.colors);
         for paint in picture.paints() {
-            // The colours of the figures, no more.
+            // No more colours than the figures have.
             let paint = if let Paint::Level(x) = paint { Paint::Level(place(level(x))) } else { paint };
             let ink = (paint == Paint::Broken).then_some([0; 3]);
             let text = match paint {

@@ -1,8 +1,7 @@
 //! The matrices and rows of a walk as pictures, in a few colours.
 
-use crate::analysis::Source;
-use crate::analysis::View;
-use crate::analysis::walk::{Page, Part};
+use crate::analysis::walk::{Operand, Page, Part};
+use crate::analysis::{Source, View};
 use crate::error::Result;
 use crate::hooks::Quantity;
 use crate::picture::grid::{Grid, Pooling, Window};
@@ -34,6 +33,14 @@ pub(super) fn tile(run: &Run, view: View, range: &Range, per_cell: (usize, usize
     let range = if weight { Range::shown(&grid, view.quantity()) } else { range.clone() };
     let first_query = view.source.is_causal().then_some(0);
     Ok(Picture { first_query, ..Picture::new(&matrix, grid, range) })
+}
+
+/// How the row or vector of an operand is drawn: its range, of weights their own, and its query where
+/// keys after it cannot be read.
+pub(super) fn of_row(operand: &Operand, range: &Range) -> Result<(Range, Option<usize>)> {
+    let is = |what: fn(Source) -> bool| operand.view.is_some_and(|view| what(view.source));
+    let own = is(Source::is_weight).then(|| range_of(&operand.values, Quantity::Signed)).transpose()?;
+    Ok((own.unwrap_or_else(|| range.clone()), operand.row.filter(|_| is(Source::is_causal))))
 }
 
 /// Values in a row, `per_cell` to a cell; where keys after their query cannot be read, `first_query`

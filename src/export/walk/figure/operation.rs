@@ -6,7 +6,7 @@ use crate::analysis::walk::{Line, Operand, Part, label};
 use crate::error::Result;
 use crate::export::walk::canvas::{Anchor, Face};
 use crate::export::walk::shape;
-use crate::export::walk::tile::{range_of, ranges, strip, tile};
+use crate::export::walk::tile::{of_row, range_of, ranges, strip, tile};
 use crate::hooks::{Axis, Quantity};
 use crate::picture::Picture;
 use crate::picture::grid::Pooling;
@@ -79,12 +79,10 @@ impl<'a> Drawing<'a> {
             None => None,
         };
         let cells = matrix.as_ref().map_or(cells, |(_, size)| size.0);
-        let strip_range = if weight { range_of(&operand.values, Quantity::Signed)? } else { range.clone() };
         let (per_cell, _) = fit_cells(operand.values.len(), cells, least, f32::INFINITY);
-        let causal = operand.view.is_some_and(|view| view.source.is_causal());
-        let after = operand.row.filter(|_| causal);
+        let (range, first_query) = of_row(operand, range)?;
         let strip = (zoomed && !operand.shape.is_empty())
-            .then(|| strip(&operand.values, strip_range, per_cell, after))
+            .then(|| strip(&operand.values, range, per_cell, first_query))
             .transpose()?;
         let shape = shape(&operand.shape);
         let words = Face::NAME.width(&operand.name).max(Face::DIM.width(&shape));

@@ -36,17 +36,17 @@
 //! | [`export`] | one file per format; figures |
 //! | [`engine`] | the worker threads of the explorer |
 //! | [`analysis`] | pure functions from a run to small results |
+//! | [`picture`] | values to what is drawn: matrix, grid, range, statistics, chart, colour maps, and what each cell shows |
 //! | [`run`] | a run: tokens, tensors, provenance |
 //! | [`interventions`] | changes to a forward pass as plain data |
 //! | [`model`] | configuration, sources, weights, tokenizer, the forward pass |
-//! | [`colormap`], [`text`] | values to colours and to a few digits, names to what no terminal obeys, for all that is shown |
 //! | [`hooks`] | the table of hook points, the `Hooks` trait, the cache |
+//! | [`text`] | names to what no terminal obeys, numbers to a few digits: all words that are shown |
 //! | [`signals`], [`temporary`], [`threads`] | what the system asks and gives: an end in order, no file left behind, a sentence where there is no thread |
 //! | [`files`], [`guard`] | small files that people bring, with a cap; panics of the crates that read what they bring |
 
 pub mod analysis;
 pub mod cli;
-pub mod colormap;
 pub mod engine;
 pub mod error;
 pub mod export;
@@ -55,6 +55,7 @@ pub mod guard;
 pub mod hooks;
 pub mod interventions;
 pub mod model;
+pub mod picture;
 pub mod run;
 pub mod signals;
 pub mod temporary;

@@ -1,5 +1,8 @@
 //! Text that is safe to show, and text that fits: nothing in it that a terminal would obey, cut with
-//! a mark, wrapped, numbers of a few digits.
+//! a mark, wrapped.
+//!
+//! A number has a few digits: by [`num`] in columns and sentences, by [`short`] in narrow cells, by
+//! [`significant`] and [`to_scale`] in the words and cells of a figure, by [`printed`] in the walk's.
 
 use std::borrow::Cow;
 use std::fmt::Write as _;
@@ -175,6 +178,46 @@ pub fn short(x: f32, width: usize) -> String {
     (0..=3).rev().map(digits).find(|text| text.len() <= width).unwrap_or_else(|| fit("…", width))
 }
 
+/// A number in the words of a figure: three significant digits, a proper minus.
+pub fn significant(x: f32) -> String {
+    let digits = match x.abs() {
+        a if !a.is_finite() => num(a),
+        0.0 => "0".into(),
+        a if !(0.001..99_999.5).contains(&a) => {
+            let text = format!("{a:.2e}");
+            let (digits, exponent) = text.split_once('e').unwrap_or((&text, "0"));
+            format!("{}e{}", trimmed(digits), exponent.replace('-', "−"))
+        }
+        a => {
+            let before = a.log10().floor() as i32 + 1;
+            trimmed(&format!("{a:.*}", usize::try_from(3 - before).unwrap_or(0))).to_owned()
+        }
+    };
+    if x < 0.0 { format!("−{digits}") } else { digits }
+}
+
+/// A number among others up to `limit`, with as many decimals as suit them all.
+pub fn to_scale(x: f32, limit: f32) -> String {
+    if !x.is_finite() || !(0.001..99_999.5).contains(&limit) {
+        return significant(x);
+    }
+    let decimals = usize::try_from(2 - limit.log10().floor() as i32).unwrap_or(0);
+    let text = format!("{:.decimals$}", x.abs());
+    // What is rounded to zero has no sign.
+    let sign = if x < 0.0 && text.contains(|c| ('1'..='9').contains(&c)) { "−" } else { "" };
+    format!("{sign}{text}")
+}
+
+/// [`num`] as it is set in print: a proper minus, ∞.
+pub fn printed(x: f32) -> String {
+    num(x).replace('-', "−").replace("inf", "∞")
+}
+
+/// Without zeros at the end of a fraction.
+fn trimmed(digits: &str) -> &str {
+    if digits.contains('.') { digits.trim_end_matches('0').trim_end_matches('.') } else { digits }
+}
+
 /// A count of bytes for people.
 pub fn bytes(n: u64) -> String {
     match n as f64 {
@@ -239,6 +282,34 @@ mod tests {
             ["0", ".97", "-1", "1.0", "3.2", "12", "123", "…"]
         );
         assert_eq!([short(-0.25, 5), short(0.999_9, 3), short(f32::NAN, 3)], ["-.250", "1.0", "NaN"]);
+    }
+
+    #[test]
+    fn significant_digits_are_three() {
+        for (x, text) in [
+            (0.0, "0"),
+            (-0.0, "0"),
+            (1.0, "1"),
+            (-4.127, "−4.13"),
+            (0.061_23, "0.0612"),
+            (12.0, "12"),
+            (99.96, "100"),
+            (3071.4, "3071"),
+            (0.000_12, "1.2e−4"),
+            (-1e30, "−1e30"),
+            (f32::NAN, "NaN"),
+            (f32::NEG_INFINITY, "−inf"),
+            (f32::MIN_POSITIVE, "1.18e−38"),
+        ] {
+            assert_eq!(significant(x), text);
+        }
+    }
+
+    #[test]
+    fn numbers_in_figures_have_a_proper_minus() {
+        assert_eq!([-1.234, -0.001, 12.0].map(|x| to_scale(x, 12.0)), ["−1.2", "0.0", "12.0"]);
+        assert_eq!([to_scale(-0.5, 1e-9), to_scale(f32::NAN, 1.0)], ["−0.5", "NaN"]);
+        assert_eq!([-0.000_1, f32::NEG_INFINITY].map(printed), ["−1.0e−4", "−∞"]);
     }
 
     proptest! {

@@ -5,12 +5,12 @@ mod walk;
 
 use std::sync::{Arc, OnceLock};
 
-use actscope::analysis::range::{Range, RangeMode};
 use actscope::analysis::{AttnStage, Source, View};
-use actscope::colormap::Depth;
-use actscope::colormap::Palette;
 use actscope::export::figure::{Figure, Options};
 use actscope::hooks::{Edit, HookFilter, HookName, Quantity, Site};
+use actscope::picture::colormap::Depth;
+use actscope::picture::colormap::Palette;
+use actscope::picture::range::{Range, RangeMode};
 use actscope::{Input, Model, Run};
 use candle_core::Tensor;
 use proptest::prelude::*;

@@ -2,10 +2,10 @@
 
 use std::ops::Deref;
 
-use super::Matrix;
-use super::chart::Chart;
 use crate::error::Result;
 use crate::hooks::Quantity;
+use crate::picture::Matrix;
+use crate::picture::chart::Chart;
 use crate::run::Run;
 
 /// What a difference is called.
@@ -121,7 +121,7 @@ impl<T> Deref for Answer<T> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::analysis::chart::Labels;
+    use crate::picture::chart::Labels;
     use proptest::prelude::*;
 
     fn chart(quantity: Quantity, values: Vec<f32>, texts: Vec<String>) -> Chart {

@@ -11,13 +11,14 @@ use std::fmt;
 
 use rayon::prelude::*;
 
+use super::View;
 use super::answer::{Answer, DIFFERENCE, Minus};
-use super::chart::{Chart, Labels};
 use super::logits::Next;
-use super::matrix::dot;
-use super::{Matrix, View};
 use crate::error::{Error, Result};
 use crate::hooks::{Quantity, Site};
+use crate::picture::Matrix;
+use crate::picture::chart::{Chart, Labels};
+use crate::picture::matrix::dot;
 use crate::run::Run;
 use crate::text::num;
 

@@ -2,11 +2,12 @@
 
 use rayon::prelude::*;
 
+use super::View;
 use super::answer::Minus;
 use super::logits::Softmax;
-use super::{Matrix, View};
 use crate::error::{Error, Result};
 use crate::hooks::{Axis, HookName, Site};
+use crate::picture::Matrix;
 use crate::run::Run;
 
 /// Which position of one prompt belongs to which of another.

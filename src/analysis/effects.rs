@@ -1,13 +1,13 @@
 //! What each head and each MLP is worth: the prediction without it.
 
-use super::Matrix;
 use super::answer::Answer;
-use super::chart::{Chart, Labels};
 use super::compare::{Shift, logits_at};
 use super::logits::Softmax;
 use crate::error::{Error, Result};
 use crate::hooks::{HookFilter, Quantity, Site};
 use crate::interventions::{Change, Place, Target};
+use crate::picture::Matrix;
+use crate::picture::chart::{Chart, Labels};
 use crate::run::Run;
 
 /// What is asked of every component.

@@ -4,12 +4,13 @@ use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 use rayon::prelude::*;
 
+use super::View;
 use super::answer::Answer;
-use super::chart::{Chart, Labels};
-use super::{Matrix, View};
 use crate::error::{Error, Result};
 use crate::hooks::{Quantity, Site};
 use crate::model::Model;
+use crate::picture::Matrix;
+use crate::picture::chart::{Chart, Labels};
 use crate::run::{Input, Run};
 
 /// A number about a head.

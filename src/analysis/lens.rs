@@ -9,13 +9,14 @@ use std::ops::Range;
 use candle_core::{DType, Device, Tensor};
 use rayon::prelude::*;
 
+use super::View;
 use super::answer::Answer;
-use super::chart::{Chart, Labels};
 use super::logits::{Candidate, Softmax, rank, top};
-use super::{Matrix, View};
 use crate::error::{Error, Result};
 use crate::hooks::{HookName, Part, Quantity, Site};
 use crate::model::Config;
+use crate::picture::Matrix;
+use crate::picture::chart::{Chart, Labels};
 use crate::run::Run;
 
 /// Logits that are held at a time.

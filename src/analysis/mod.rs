@@ -2,20 +2,15 @@
 
 pub mod answer;
 pub mod attribution;
-pub mod chart;
 pub mod compare;
 pub mod effects;
 pub mod find;
-pub mod grid;
 pub mod heads;
 pub mod lens;
 pub mod logits;
-mod matrix;
 pub mod patch;
-pub mod picture;
-pub mod range;
-pub mod stats;
+mod view;
 pub mod walk;
 pub mod weights;
 
-pub use matrix::{AttnStage, Matrix, Source, View, Weight};
+pub use view::{AttnStage, Source, View, Weight};

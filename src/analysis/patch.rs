@@ -10,13 +10,13 @@ use std::sync::Arc;
 
 use candle_core::Tensor;
 
-use super::Matrix;
-use super::chart::{Chart, Labels};
 use super::compare::logits_at;
 use super::logits::{Next, Softmax};
 use crate::error::{Error, Result};
 use crate::hooks::{HookFilter, HookName, Hooks, Quantity, Site};
 use crate::interventions::{Place, Target};
+use crate::picture::Matrix;
+use crate::picture::chart::{Chart, Labels};
 use crate::run::Run;
 
 /// What is patched, place by place.

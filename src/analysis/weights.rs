@@ -6,12 +6,12 @@ use candle_core::{DType, Device, Tensor};
 use nalgebra::{DMatrix, SVD};
 use rayon::prelude::*;
 
-use super::Matrix;
-use super::chart::{Chart, Labels};
-use super::matrix::dot;
 use crate::error::{Error, Result};
 use crate::hooks::Quantity;
 use crate::model::{Block, Gpt2};
+use crate::picture::Matrix;
+use crate::picture::chart::{Chart, Labels};
+use crate::picture::matrix::dot;
 use crate::text::num;
 
 /// A row of a table, and how near it points to what it is compared with.

@@ -7,11 +7,11 @@ use std::sync::Arc;
 use super::progress::Bars;
 use super::what_if::WhatIfArgs;
 use crate::analysis::answer::Answer;
-use crate::colormap::Depth;
 use crate::error::{Error, Result};
 use crate::files;
 use crate::interventions::Interventions;
 use crate::model::{DeviceSpec, DtypeSpec, LoadOptions, Model, Source};
+use crate::picture::colormap::Depth;
 use crate::run::{Input, Prompt, Run};
 use crate::text;
 

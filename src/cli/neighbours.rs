@@ -6,11 +6,12 @@ use serde::Serialize;
 
 use super::args::{InputArgs, ModelArgs};
 use super::output::{self, Column, Table, print_json, text_of};
+use crate::analysis::View;
 use crate::analysis::weights::{Neighbour, nearest};
-use crate::analysis::{Matrix, View};
 use crate::error::{Error, Result};
 use crate::hooks::{Axis, HookFilter, HookName};
 use crate::model::Model;
+use crate::picture::Matrix;
 use crate::run::{Input, Run};
 
 /// Show the nearest neighbours of a row, by cosine

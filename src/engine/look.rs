@@ -9,18 +9,19 @@ use crate::analysis::answer::Answer;
 use crate::analysis::attribution::{Attribution, Neuron};
 use crate::analysis::compare::{Alignment, difference};
 use crate::analysis::find::Found;
-use crate::analysis::grid::{Grid, Pooling, Window};
 use crate::analysis::heads::{Atlas, Exclude};
 use crate::analysis::lens::{self, Lens, Reader, Reading};
 use crate::analysis::logits::Next;
-use crate::analysis::picture::Picture;
-use crate::analysis::range::{Range, RangeMode};
-use crate::analysis::stats::{Stats, histogram, largest};
 use crate::analysis::walk::{At, Page};
 use crate::analysis::weights::{Circuit, Ends, Neighbour, NeuronTokens, Spectrum, nearest};
-use crate::analysis::{Matrix, Source, View};
+use crate::analysis::{Source, View};
 use crate::error::{Error, Result};
 use crate::hooks::{Quantity, Site};
+use crate::picture::Matrix;
+use crate::picture::Picture;
+use crate::picture::grid::{Pooling, Window};
+use crate::picture::range::{Range, RangeMode};
+use crate::picture::stats::{Stats, histogram, largest};
 use crate::run::Run;
 
 /// A place on a screen that shows something computed.
@@ -178,6 +179,8 @@ pub struct Map {
     pub look: Look,
     pub view: View,
     pub picture: Picture,
+    /// Statistics of the whole matrix.
+    pub stats: Stats,
 }
 
 impl Deref for Map {
@@ -288,21 +291,17 @@ impl Looker {
                     Some(minus) => apart(*view, run, minus)?,
                     None => view.stored(run)?,
                 };
-                let grid = if view.stored_transposed() {
-                    view.grid(run, window, *per_cell, *pooling)?
-                } else {
-                    Grid::new(&matrix, window, *per_cell, *pooling)
-                };
+                let grid = view.grid(&matrix, window, *per_cell, *pooling);
                 let quantity = if minus.is_some() { Quantity::Signed } else { view.quantity() };
                 let known = self
                     .known
                     .entry((*view, *range))
                     .or_insert_with(|| (Range::new(&matrix, quantity, *range), Stats::of_matrix(&matrix)));
-                let (range, stats) = known.clone();
-                let picture = Picture::of_view(*view, &matrix, grid, (*pooling, range, stats))?;
-                let dims = if minus.is_some() { picture.dims } else { view.dims(run) };
-                let picture = Picture { quantity, dims, ..picture };
-                Seen::Map(Map { look: look.clone(), view: *view, picture })
+                let (whole, stats) = known.clone();
+                let range = if *range == RangeMode::Shown { Range::shown(&grid, quantity) } else { whole };
+                let first_query = view.source.is_causal().then_some(0);
+                let picture = Picture { first_query, ..Picture::new(&matrix, grid, range) };
+                Seen::Map(Map { look: look.clone(), view: *view, picture, stats })
             }
             Look::Row { view, row } => {
                 let (row, values) = if let Some(minus) = against.filter(|_| !view.source.is_same()) {

@@ -5,12 +5,12 @@ use std::sync::Arc;
 
 use super::Event;
 use crate::analysis::View;
-use crate::analysis::chart::Chart;
 use crate::error::{Error, Result};
 use crate::export::{self, Destination, Format, figure};
 use crate::files;
 use crate::hooks::HookName;
 use crate::interventions::Interventions;
+use crate::picture::chart::Chart;
 use crate::run::Run;
 use crate::text;
 

@@ -3,9 +3,9 @@
 use super::app::{Activity, App};
 use super::overlays::{Asked, ExportForm, Overlay, Picker, TokenForm};
 use super::screens::{Screen, walk};
-use crate::analysis::grid::Pooling;
-use crate::analysis::range::RangeMode;
 use crate::engine::{Request, Slot};
+use crate::picture::grid::Pooling;
+use crate::picture::range::RangeMode;
 
 /// More steps than anything has.
 pub const MOST: isize = 1 << 40;

@@ -10,15 +10,15 @@ use super::screens::{States, walk};
 use super::theme::Theme;
 use super::what_if;
 use crate::analysis::answer::Answer;
-use crate::analysis::grid::Pooling;
 use crate::analysis::logits::Next;
 use crate::analysis::logits::Sampling;
-use crate::analysis::range::RangeMode;
 use crate::analysis::{AttnStage, View};
 use crate::engine::{Look, Map, Request, RowLook, Seen, Slot, Steps, Summary, Wanted};
 use crate::error::Error;
 use crate::hooks::{HookName, Quantity, Site};
 use crate::model::{Model, Progress};
+use crate::picture::grid::Pooling;
+use crate::picture::range::RangeMode;
 use crate::run::{Input, Prompt, Run};
 use crate::signals::Signal;
 

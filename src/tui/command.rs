@@ -8,9 +8,9 @@ use super::overlays::{Asked, Changes, Overlay, Picker};
 use super::screens::{self, Screen, compare, heads, lens, stages, walk};
 use super::what_if;
 use crate::analysis::AttnStage;
-use crate::colormap::Palette;
 use crate::engine::Request;
 use crate::interventions::Change;
+use crate::picture::colormap::Palette;
 use crate::signals::Signal;
 
 /// One row of the table.

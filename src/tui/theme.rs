@@ -3,9 +3,9 @@
 use ratatui::buffer::Buffer;
 use ratatui::style::{Color, Modifier, Style};
 
-pub use crate::colormap::Depth;
-use crate::colormap::{Palette, Rgb, nearest_of_256};
 use crate::hooks::Quantity;
+pub use crate::picture::colormap::Depth;
+use crate::picture::colormap::{Palette, Rgb, nearest_of_256};
 
 /// The colours of the explorer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]

@@ -6,14 +6,14 @@ use std::path::Path;
 use std::sync::Arc;
 
 use actscope::analysis::View;
-use actscope::analysis::range::{Range, RangeMode};
 use actscope::analysis::walk::Kind;
-use actscope::colormap::Depth;
 use actscope::export::walk::{MARKDOWN, Place, Walk};
 use actscope::hooks::{HookName, Quantity, Site};
 use actscope::interventions::Interventions;
 use actscope::model::source::OnProgress;
 use actscope::model::{LoadOptions, Source};
+use actscope::picture::colormap::Depth;
+use actscope::picture::range::{Range, RangeMode};
 use actscope::text::num;
 use actscope::{Input, Model, Run};
 use resvg::tiny_skia::{Pixmap, Transform};

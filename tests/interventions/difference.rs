@@ -5,7 +5,6 @@ use std::sync::Arc;
 use actscope::analysis::View;
 use actscope::analysis::answer::{Answer, DIFFERENCE, Minus};
 use actscope::analysis::attribution::{Attribution, Neuron};
-use actscope::analysis::chart::Chart;
 use actscope::analysis::compare::{Alignment, difference};
 use actscope::analysis::heads::{Atlas, Exclude, Metric};
 use actscope::analysis::lens::{Lens, Show, hooks};
@@ -13,6 +12,7 @@ use actscope::analysis::logits::{Next, Sampling};
 use actscope::analysis::walk::{At, Cell, Page, Part, steps};
 use actscope::hooks::HookName;
 use actscope::interventions::Intervention;
+use actscope::picture::chart::Chart;
 use actscope::{Input, Interventions, Model, Run};
 use proptest::prelude::*;
 

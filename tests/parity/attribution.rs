@@ -2,10 +2,11 @@
 
 use std::sync::Arc;
 
+use actscope::analysis::View;
 use actscope::analysis::attribution::{Attribution, Component};
 use actscope::analysis::weights::{Circuit, Ends, NeuronTokens, Scored, Spectrum, nearest};
-use actscope::analysis::{Matrix, View};
 use actscope::hooks::Site;
+use actscope::picture::Matrix;
 use actscope::{Input, Model, Run};
 use proptest::prelude::*;
 use serde_json::Value;

@@ -151,7 +151,7 @@ fn random_tokens_show_the_induction_heads() {
     assert!(e.shows("50 random tokens, twice (seed 0)"));
     e.keys("S");
     let Some(Seen::Map(map)) = e.app.seen.get(&Slot::OnRandom).map(|seen| &**seen) else { panic!("a map") };
-    assert_eq!(map.dims, (100, 100), "its attention is that on the random tokens");
+    assert_eq!(map.grid.dims, (100, 100), "its attention is that on the random tokens");
     assert!(e.shows("(seed 1)") && **e.app.screens.heads.repeated.as_ref().unwrap().atlas != atlas);
     e.keys("s");
     assert!(e.shows("on the prompt"));

@@ -5,11 +5,12 @@ use candle_core::{DType, Device, Tensor};
 use super::words::{Condition, Values, curve, entry};
 use super::{At, Cell, Check, Curve, Fact, Kind, Line, Operand, Page, Part, Table, TableRow, label, steps};
 use crate::analysis::logits::Next;
-use crate::analysis::stats::{Stats, largest};
-use crate::analysis::{AttnStage, Matrix, Source, View, Weight};
+use crate::analysis::{AttnStage, Source, View, Weight};
 use crate::error::{Error, Result};
 use crate::hooks::Site;
 use crate::model::{Activation, Config, Conv1D, LayerNorm};
+use crate::picture::Matrix;
+use crate::picture::stats::{Stats, largest};
 use crate::run::{Prompt, Run};
 use crate::text::num;
 

@@ -4,8 +4,9 @@ use std::fmt::Write;
 
 use unicode_width::UnicodeWidthStr;
 
-use super::{Figure, Labels, Paint, Painted, is_light};
-use crate::colormap::{BROKEN, Depth, MASKED, Rgb, glyph, nearest_of_256};
+use super::{Figure, is_light, labelled};
+use crate::picture::colormap::{Depth, MASKED, Rgb, glyph, nearest_of_256};
+use crate::picture::{Paint, Picture};
 use crate::text::{fit, pad};
 
 /// Up to so many rows each get a line, and with it a label; more go two to a line.
@@ -37,7 +38,7 @@ pub(super) fn draw(figure: &Figure, width: usize, colors: Depth) -> String {
             let _ = writeln!(out, "head {i}");
         }
         layout.column_labels(&mut out, figure, matrix.n_columns);
-        layout.heatmap(&mut out, figure, &figure.painted(i, layout.per_cell), colors);
+        layout.heatmap(&mut out, figure, &figure.picture(i, layout.per_cell), colors);
     }
     out.push('\n');
     color_bar(&mut out, figure, width, colors);
@@ -68,9 +69,9 @@ struct Layout {
 impl Layout {
     fn new(figure: &Figure, width: usize, colors: Depth) -> Self {
         let (n_rows, n_columns) = (figure.panels[0].n_rows, figure.panels[0].n_columns);
-        let index_alone = figure.rows.tokens.is_none() || figure.rows.indexed;
+        let index_alone = !figure.rows.is_named() || figure.rows.indexed;
         let digits = if index_alone { (n_rows - 1).to_string().len() } else { 0 };
-        let longest = figure.rows.tokens.iter().flatten().map(|token| token.width()).max().unwrap_or(0);
+        let longest = figure.rows.names.iter().map(|name| name.width()).max().unwrap_or(0);
         // At least what the name of the axis takes.
         let least = (figure.rows.noun.width() + 1).saturating_sub(digits);
         let label = longest.min(LABEL_COLUMNS).max(least).min(width / 3);
@@ -105,7 +106,7 @@ impl Layout {
         let margin = self.margin();
         let pitch = self.cell as f64 / self.per_cell.1 as f64;
         let fits = if self.cell >= 4 { 1 } else { (8.0 / pitch).ceil() as usize };
-        let (_, shown) = Labels::shown(n, fits);
+        let (_, shown) = labelled(n, fits);
         let at = |i: usize| margin + i / self.per_cell.1 * self.cell;
 
         let name = format!("{columns} →");
@@ -116,34 +117,30 @@ impl Layout {
         }
         let mut line = String::new();
         for i in shown {
-            let named = figure.columns.tokens.as_ref().filter(|_| self.cell >= NUMBER_COLUMNS);
-            let centred = |token: &String| format!("{:^n$}", fit(token, self.cell - 1), n = self.cell);
-            let label = named.map_or_else(|| i.to_string(), |tokens| centred(&tokens[i]));
+            let named = figure.columns.names.get(i).filter(|_| self.cell >= NUMBER_COLUMNS);
+            let centred = |name: &String| format!("{:^n$}", fit(name, self.cell - 1), n = self.cell);
+            let label = named.map_or_else(|| i.to_string(), centred);
             let gap = at(i).saturating_sub(line.width());
             let _ = write!(line, "{:gap$}{label}", "");
         }
         let _ = writeln!(out, "{}", line.trim_end());
     }
 
-    fn heatmap(&self, out: &mut String, figure: &Figure, painted: &Painted, colors: Depth) {
-        let Painted { grid, paints, limits } = painted;
-        let n = grid.n_columns;
-        let row = |r: usize| (r < grid.n_rows).then(|| &paints[r * n..][..n]);
-        for r in (0..grid.n_rows).step_by(if self.two_rows { 2 } else { 1 }) {
-            let first = r * self.per_cell.0;
-            let token = figure.rows.tokens.as_ref().map_or("", |tokens| &tokens[first]);
+    fn heatmap(&self, out: &mut String, figure: &Figure, picture: &Picture, colors: Depth) {
+        for row in (0..picture.grid.n_rows).step_by(if self.two_rows { 2 } else { 1 }) {
+            let first = row * self.per_cell.0;
+            let name = figure.rows.names.get(first).map_or("", String::as_str);
             let digits = self.digits;
             let index = if digits > 0 { format!("{first:>digits$}") } else { String::new() };
-            let _ = write!(out, "{index} {} ", pad(token, self.label));
+            let _ = write!(out, "{index} {} ", pad(name, self.label));
             let mut pen = Pen::new(out, colors);
-            for column in 0..n {
-                let upper = paints[r * n + column];
-                let lower = row(r + 1).map(|row| row[column]);
-                let value = grid.cells[r * n + column];
+            for column in 0..picture.grid.n_columns {
                 if self.two_rows {
+                    let [upper, lower] =
+                        [row, row + 1].map(|row| figure.colormap().color(picture.paint(row, column)));
                     (0..self.cell).for_each(|_| pen.halves(upper, lower));
                 } else {
-                    self.cell(&mut pen, figure, upper, (r * n + column, value), limits[r]);
+                    self.cell(&mut pen, figure, picture, (row, column));
                 }
             }
             pen.end();
@@ -151,19 +148,17 @@ impl Layout {
     }
 
     /// A cell that has its line for itself.
-    fn cell(&self, pen: &mut Pen<'_>, figure: &Figure, paint: Paint, of: (usize, f32), limit: f32) {
-        let (index, value) = of;
-        let (ink, paper) = match paint {
-            Paint::Color(rgb) => (if is_light(rgb) { [0; 3] } else { [255; 3] }, Some(rgb)),
-            Paint::Broken => ([0; 3], Some(BROKEN)),
-            Paint::Masked => (GREY, None),
-        };
+    fn cell(&self, pen: &mut Pen<'_>, figure: &Figure, picture: &Picture, (row, column): (usize, usize)) {
+        let paint = picture.paint(row, column);
+        let paper = figure.colormap().color(paint);
+        let ink = paper.map_or(GREY, |paper| match paint {
+            Paint::Level(_) if !is_light(paper) => [255; 3],
+            _ => [0; 3],
+        });
         let text = match paint {
-            Paint::Masked => MASKED.to_string().repeat(self.cell),
-            _ if self.printed => fit(&figure.cell_text(index, value), self.cell),
-            _ if pen.colors == Depth::Mono => {
-                glyph_of(figure, paint, value, limit).to_string().repeat(self.cell)
-            }
+            Paint::Masked => MASKED.repeat(self.cell),
+            _ if self.printed => fit(&figure.cell_text(picture, row, column), self.cell),
+            _ if pen.colors == Depth::Mono => paint.glyph(figure.range.signed()).repeat(self.cell),
             _ => String::new(),
         };
         let before = self.cell.saturating_sub(text.width()) / 2;
@@ -191,15 +186,6 @@ fn color_bar(out: &mut String, figure: &Figure, width: usize, colors: Depth) {
     if !middle.is_empty() && length >= 12 {
         let at = low.width() + 1 + length / 2;
         let _ = writeln!(out, "{middle:>at$}");
-    }
-}
-
-/// A cell as a glyph, where there are no colours: the explorer's.
-fn glyph_of(figure: &Figure, paint: Paint, value: f32, limit: f32) -> &'static str {
-    match paint {
-        Paint::Masked => MASKED,
-        Paint::Broken => "?",
-        Paint::Color(_) => glyph(figure.range.at(value, limit), figure.range.signed()),
     }
 }
 
@@ -237,17 +223,11 @@ impl<'a> Pen<'a> {
     }
 
     /// Two cells in one character; where one is masked, only the other has a colour.
-    fn halves(&mut self, upper: Paint, lower: Option<Paint>) {
-        let color = |paint| match paint {
-            Paint::Color(rgb) => Some(rgb),
-            Paint::Broken => Some(BROKEN),
-            Paint::Masked => None,
-        };
-        match (color(upper), lower.map(color)) {
-            (Some(upper), Some(lower)) => self.put(Some(upper), lower, "▀"),
-            (Some(upper), None) => self.put(Some(upper), None, "▀"),
-            (None, Some(Some(lower))) => self.put(Some(lower), None, "▄"),
-            (None, _) => self.put(Some(GREY), None, MASKED),
+    fn halves(&mut self, upper: Option<Rgb>, lower: Option<Rgb>) {
+        match (upper, lower) {
+            (Some(_), _) => self.put(upper, lower, "▀"),
+            (None, Some(_)) => self.put(lower, None, "▄"),
+            (None, None) => self.put(Some(GREY), None, MASKED),
         }
     }
 

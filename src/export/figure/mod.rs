@@ -5,7 +5,7 @@
 //! ```
 //! # use std::sync::Arc;
 //! use actscope::analysis::Source;
-//! use actscope::colormap::Depth;
+//! use actscope::picture::colormap::Depth;
 //! use actscope::export::figure::{Figure, Options};
 //! use actscope::hooks::HookName;
 //! use actscope::{Input, Model, Run};
@@ -27,17 +27,18 @@ pub(super) use png::text_widths;
 pub(super) use svg::escaped;
 
 use crate::analysis::answer::{Answer, DIFFERENCE};
-use crate::analysis::chart::{self, Chart};
-use crate::analysis::grid::{Grid, Pooling, Window};
-use crate::analysis::range::{Range, RangeMode};
-use crate::analysis::stats::Stats;
-use crate::analysis::{AttnStage, Matrix, Source, View};
-use crate::colormap::{Colormap, Depth, Palette, Rgb};
+use crate::analysis::{AttnStage, Source, View};
 use crate::error::{Error, Result};
 use crate::hooks::{Axis, Quantity, Site};
 use crate::model::Model;
+use crate::picture::chart::{Chart, Labels};
+use crate::picture::colormap::{Colormap, Depth, Palette, Rgb};
+use crate::picture::grid::{Grid, Pooling, Window};
+use crate::picture::range::{Range, RangeMode};
+use crate::picture::stats::Stats;
+use crate::picture::{Matrix, Picture};
 use crate::run::{Input, Run};
-use crate::text::{brief, plain};
+use crate::text::{brief, plain, significant, to_scale};
 
 /// How a figure is drawn.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -71,40 +72,10 @@ pub struct Figure {
     causal: bool,
     /// Words for the cells of the only panel, row by row; empty where their numbers are printed.
     texts: Vec<String>,
-    quantity: Quantity,
     /// The same for all panels.
     range: Range,
     stats: Stats,
     options: Options,
-}
-
-/// What stands along an axis.
-#[derive(Debug)]
-struct Labels {
-    /// What it counts.
-    noun: &'static str,
-    /// A label for each index, where the index alone would say little.
-    tokens: Option<Vec<String>>,
-    /// Whether the index stands beside the label.
-    indexed: bool,
-}
-
-/// The cells of a panel, and how each is drawn.
-struct Painted {
-    grid: Grid,
-    paints: Vec<Paint>,
-    /// What the end of the range stands for in each row.
-    limits: Vec<f32>,
-}
-
-/// How one cell is drawn.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Paint {
-    Color(Rgb),
-    /// −inf, or a key after its query: hatched.
-    Masked,
-    /// NaN or +inf: in [`BROKEN`].
-    Broken,
 }
 
 impl Figure {
@@ -168,12 +139,11 @@ impl Figure {
             formula,
             footer: footer(&run.model, Some(&run.input), &model)?,
             panels,
-            rows: Labels::new(run, source, axes, axes.0),
-            columns: Labels::new(run, source, axes, axes.1),
+            rows: labels(run, source, axes, axes.0),
+            columns: labels(run, source, axes, axes.1),
             square: axes.1 == Axis::Key,
             causal: source.is_causal(),
             texts: Vec::new(),
-            quantity,
             range: Range::new(&all, quantity, mode),
             stats: Stats::of_matrix(&all),
             options,
@@ -205,12 +175,11 @@ impl Figure {
             formula: chart.formula.clone(),
             footer: footer(model, input, &name)?,
             panels: vec![chart.values.clone()],
-            rows: Labels::of_chart(&chart.rows),
-            columns: Labels::of_chart(&chart.columns),
+            rows: chart.rows.clone(),
+            columns: chart.columns.clone(),
             square: false,
             causal: false,
             texts: chart.texts.clone(),
-            quantity: chart.quantity,
             range: chart.range(options.range),
             stats: Stats::of_matrix(&chart.values),
             options,
@@ -240,30 +209,20 @@ impl Figure {
     }
 
     fn colormap(&self) -> &'static Colormap {
-        self.options.palette.map(self.quantity, !self.options.dark)
+        self.options.palette.map(self.range.quantity, !self.options.dark)
     }
 
     /// A panel with so many rows and columns to a cell.
-    fn painted(&self, panel: usize, per_cell: (usize, usize)) -> Painted {
+    fn picture(&self, panel: usize, per_cell: (usize, usize)) -> Picture {
         let matrix = &self.panels[panel];
         let whole = Window::whole(matrix.n_rows, matrix.n_columns);
         let grid = Grid::new(matrix, &whole, per_cell, self.options.pooling);
-        let limits = match self.range.mode {
-            RangeMode::Row => row_limits(matrix, per_cell.0),
-            _ => vec![self.range.limit; grid.n_rows],
-        };
-        let paint = |i: usize| {
-            let (row, column) = (i / grid.n_columns, i % grid.n_columns);
-            let last_query = ((row + 1) * per_cell.0).min(matrix.n_rows) - 1;
-            match grid.cells[i] {
-                _ if self.causal && column * per_cell.1 > last_query => Paint::Masked,
-                f32::NEG_INFINITY => Paint::Masked,
-                x if x.is_finite() => Paint::Color(self.colormap().at(self.range.at(x, limits[row]))),
-                _ => Paint::Broken,
-            }
-        };
-        let paints = (0..grid.cells.len()).map(paint).collect();
-        Painted { grid, paints, limits }
+        Picture {
+            first_query: self.causal.then_some(0),
+            // Cells of several values have no words.
+            texts: if per_cell == (1, 1) { self.texts.clone() } else { Vec::new() },
+            ..Picture::new(matrix, grid, self.range.clone())
+        }
     }
 
     /// What hatching means, if there is any.
@@ -277,15 +236,17 @@ impl Figure {
 
     /// What the ends (and the middle) of the colour bar say.
     fn bar_labels(&self) -> [String; 3] {
-        let [low, high] = self.range.ends().map(number);
-        match (self.range.mode, self.quantity) {
+        let [low, high] = self.range.ends().map(significant);
+        match (self.range.mode, self.range.quantity) {
             (RangeMode::Row, Quantity::Signed) => {
                 ["−row’s largest".into(), "0".into(), "row’s largest".into()]
             }
             (RangeMode::Row, _) => ["0".into(), String::new(), "row’s largest".into()],
             (_, Quantity::Signed) => [low, "0".into(), high],
             (_, Quantity::Rank) => [low, String::new(), high],
-            (_, Quantity::Positive | Quantity::Probability) => [low, number(self.range.limit / 2.0), high],
+            (_, Quantity::Positive | Quantity::Probability) => {
+                [low, significant(self.range.limit / 2.0), high]
+            }
         }
     }
 
@@ -304,14 +265,14 @@ impl Figure {
             (rows, columns) => format!("1 cell = {rows} × {columns}, {}", self.options.pooling.name()),
         });
         let every = |step: usize| format!("every {}", ordinal(step));
-        let step = |labels: &Labels, step: usize| if labels.tokens.is_some() { step } else { 1 };
+        let step = |labels: &Labels, step: usize| if labels.is_named() { step } else { 1 };
         match (step(&self.rows, label_steps.0), step(&self.columns, label_steps.1)) {
             (1, 1) => {}
             (rows, columns) if rows == columns || columns == 1 => {
-                notes.push(format!("{} {} named", every(rows), self.rows.word()));
+                notes.push(format!("{} {} named", every(rows), word(&self.rows)));
             }
             (rows, columns) => {
-                let word = self.rows.word();
+                let word = word(&self.rows);
                 notes.push(format!("{} {word} named down, {} across", every(rows), every(columns)));
             }
         }
@@ -319,31 +280,19 @@ impl Figure {
     }
 
     /// What is printed into a cell of a panel that holds one value.
-    fn cell_text(&self, index: usize, value: f32) -> String {
-        self.texts.get(index).cloned().unwrap_or_else(|| self.in_cell(value))
-    }
-
-    /// A value as it is printed into a cell, with as many decimals as suit the range.
-    fn in_cell(&self, value: f32) -> String {
-        let limit = self.range.limit;
-        if !value.is_finite() || !(0.001..99_999.5).contains(&limit) {
-            return number(value);
-        }
-        let decimals = usize::try_from(2 - limit.log10().floor() as i32).unwrap_or(0);
-        let text = format!("{:.decimals$}", value.abs());
-        // What is rounded to zero has no sign.
-        let sign = if value < 0.0 && text.contains(|c| ('1'..='9').contains(&c)) { "−" } else { "" };
-        format!("{sign}{text}")
+    fn cell_text(&self, picture: &Picture, row: usize, column: usize) -> String {
+        let value = || picture.grid.cell(row, column).map(|x| to_scale(x, self.range.limit));
+        picture.text(row, column).map(str::to_owned).or_else(value).unwrap_or_default()
     }
 
     /// The statistics as words.
     fn summary(&self) -> Vec<String> {
         let s = &self.stats;
         let mut words = vec![
-            format!("min {}", number(s.min)),
-            format!("max {}", number(s.max)),
-            format!("mean {}", number(s.mean as f32)),
-            format!("σ {}", number(s.std as f32)),
+            format!("min {}", significant(s.min)),
+            format!("max {}", significant(s.max)),
+            format!("mean {}", significant(s.mean as f32)),
+            format!("σ {}", significant(s.std as f32)),
         ];
         if s.broken > 0 {
             words.push(format!("{} NaN or inf", s.broken));
@@ -352,32 +301,26 @@ impl Figure {
     }
 }
 
-impl Labels {
-    fn new(run: &Run, source: Source, (rows, columns): (Axis, Axis), axis: Axis) -> Self {
-        let attention = columns == Axis::Key && rows == Axis::Pos;
-        let of_prompt = matches!(axis, Axis::Pos | Axis::Key) && source != Source::Wpe;
-        Self {
-            noun: if attention && axis == Axis::Pos { "query" } else { axis.noun() },
-            tokens: of_prompt.then(|| (0..run.n_tokens()).map(|position| run.token_text(position)).collect()),
-            indexed: of_prompt,
-        }
+/// What stands along an axis of a tensor.
+fn labels(run: &Run, source: Source, (rows, columns): (Axis, Axis), axis: Axis) -> Labels {
+    let attention = columns == Axis::Key && rows == Axis::Pos;
+    let noun = if attention && axis == Axis::Pos { "query" } else { axis.noun() };
+    if matches!(axis, Axis::Pos | Axis::Key) && source != Source::Wpe {
+        Labels::tokens(noun, (0..run.n_tokens()).map(|position| run.token_text(position)).collect())
+    } else {
+        Labels::numbered(noun)
     }
+}
 
-    fn of_chart(labels: &chart::Labels) -> Self {
-        let tokens = (!labels.names.is_empty()).then(|| labels.names.clone());
-        Self { noun: labels.noun, tokens, indexed: false }
-    }
+/// What a label names.
+fn word(labels: &Labels) -> &'static str {
+    if labels.indexed { "token" } else { labels.noun }
+}
 
-    /// What a label names.
-    fn word(&self) -> &'static str {
-        if self.indexed { "token" } else { self.noun }
-    }
-
-    /// Which of `n` indices are labelled, at least `gap` indices apart and at round numbers.
-    fn shown(n: usize, gap: usize) -> (usize, impl Iterator<Item = usize>) {
-        let step = round_up(gap);
-        (step, (0..n).step_by(step))
-    }
+/// Which of `n` indices are labelled, at least `gap` indices apart and at round numbers.
+fn labelled(n: usize, gap: usize) -> (usize, impl Iterator<Item = usize>) {
+    let step = round_up(gap);
+    (step, (0..n).step_by(step))
 }
 
 /// 1, 2, 5, 10, 20, 50, …: the first that is not below `n`.
@@ -398,16 +341,6 @@ fn ordinal(n: usize) -> String {
         _ => "th",
     };
     format!("{n}{ending}")
-}
-
-/// The largest finite |x| in every `n` rows.
-fn row_limits(matrix: &Matrix, n: usize) -> Vec<f32> {
-    matrix.read(|rows| {
-        let of_row =
-            |row: usize| rows.get(row).iter().map(|x| x.abs()).filter(|x| x.is_finite()).fold(0.0, f32::max);
-        let firsts = (0..matrix.n_rows).step_by(n);
-        firsts.map(|first| (first..(first + n).min(matrix.n_rows)).map(of_row).fold(0.0, f32::max)).collect()
-    })
 }
 
 /// Name, description and formula of what is shown.
@@ -487,39 +420,6 @@ fn is_light([r, g, b]: Rgb) -> bool {
     0.299 * f32::from(r) + 0.587 * f32::from(g) + 0.114 * f32::from(b) > 140.0
 }
 
-/// Three significant digits, with a proper minus.
-fn number(x: f32) -> String {
-    let size = x.abs();
-    let text = match size {
-        _ if !x.is_finite() => {
-            return if x.is_nan() {
-                "NaN"
-            } else if x < 0.0 {
-                "−inf"
-            } else {
-                "inf"
-            }
-            .into();
-        }
-        0.0 => return "0".into(),
-        _ if !(0.001..99_999.5).contains(&size) => format!("{size:.2e}"),
-        _ => {
-            let before = size.log10().floor() as i32 + 1;
-            format!("{size:.*}", usize::try_from(3 - before).unwrap_or(0))
-        }
-    };
-    let text = match text.split_once('e') {
-        Some((digits, exponent)) => format!("{}e{}", trimmed(digits), exponent.replace('-', "−")),
-        None => trimmed(&text).to_owned(),
-    };
-    if x < 0.0 { format!("−{text}") } else { text }
-}
-
-/// Without zeros at the end of a fraction.
-fn trimmed(digits: &str) -> &str {
-    if digits.contains('.') { digits.trim_end_matches('0').trim_end_matches('.') } else { digits }
-}
-
 /// At most `n` characters, the last one `…` if some were cut.
 fn shorten(text: &str, n: usize) -> String {
     if text.chars().count() <= n {
@@ -531,27 +431,6 @@ fn shorten(text: &str, n: usize) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn numbers_have_three_digits() {
-        for (x, text) in [
-            (0.0, "0"),
-            (-0.0, "0"),
-            (1.0, "1"),
-            (-4.127, "−4.13"),
-            (0.061_23, "0.0612"),
-            (12.0, "12"),
-            (99.96, "100"),
-            (3071.4, "3071"),
-            (0.000_12, "1.2e−4"),
-            (-1e30, "−1e30"),
-            (f32::NAN, "NaN"),
-            (f32::NEG_INFINITY, "−inf"),
-            (f32::MIN_POSITIVE, "1.18e−38"),
-        ] {
-            assert_eq!(number(x), text);
-        }
-    }
 
     #[test]
     fn ordinals_are_english() {

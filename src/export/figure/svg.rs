@@ -6,9 +6,10 @@ use base64::prelude::{BASE64_STANDARD, Engine};
 use unicode_width::UnicodeWidthStr;
 
 use super::png::{encode, text_widths};
-use super::{Figure, Labels, Paint, Painted, is_light, shorten};
-use crate::analysis::Matrix;
-use crate::colormap::BROKEN;
+use super::{Figure, is_light, labelled, shorten};
+use crate::picture::chart::Labels;
+use crate::picture::colormap::BROKEN;
+use crate::picture::{Matrix, Paint, Picture};
 use crate::text::{fit, plain};
 
 const MARGIN: f32 = 24.0;
@@ -82,11 +83,8 @@ struct Ticks {
 impl Ticks {
     /// Labels for `n` indices that are `pitch` units apart, with `room` units for each label.
     fn new(labels: &Labels, n: usize, pitch: f32, room: f32) -> Self {
-        let (step, shown) = Labels::shown(n, (room / pitch - 0.01).ceil() as usize);
-        let text = |i: usize| match &labels.tokens {
-            Some(tokens) => shorten(&tokens[i], LABEL_CHARS),
-            None => i.to_string(),
-        };
+        let (step, shown) = labelled(n, (room / pitch - 0.01).ceil() as usize);
+        let text = |i: usize| shorten(&labels.get(i), LABEL_CHARS);
         let labels: Vec<_> = shown.map(|i| (i, text(i))).collect();
         let widths = text_widths(labels.iter().map(|(_, text)| (text.as_str(), LABEL, false)));
         Self { step, labels, widest: widths.into_iter().fold(0.0, f32::max) }
@@ -104,7 +102,7 @@ struct Drawing<'a> {
     cells: Cells,
     /// Panels side by side.
     across: usize,
-    panels: Vec<Painted>,
+    panels: Vec<Picture>,
     rows: Ticks,
     columns: Ticks,
     /// Column labels are written upwards, for lack of space.
@@ -130,7 +128,7 @@ impl<'a> Drawing<'a> {
         let pitch = (cells.height / cells.per_cell.0 as f32, cells.width / cells.per_cell.1 as f32);
 
         let rows = Ticks::new(&figure.rows, matrix.n_rows, pitch.0, LABEL_LINE);
-        let tokens_across = figure.columns.tokens.is_some();
+        let tokens_across = figure.columns.is_named();
         let mut columns = Ticks::new(
             &figure.columns,
             matrix.n_columns,
@@ -146,7 +144,7 @@ impl<'a> Drawing<'a> {
             ink: if figure.options.dark { &DARK } else { &LIGHT },
             cells,
             across,
-            panels: (0..n).map(|panel| figure.painted(panel, cells.per_cell)).collect(),
+            panels: (0..n).map(|panel| figure.picture(panel, cells.per_cell)).collect(),
             rows,
             columns,
             upright,
@@ -286,7 +284,7 @@ impl<'a> Drawing<'a> {
 
     fn row_labels(&mut self, right: f32, top: f32) {
         let ink = self.ink;
-        let named = self.figure.rows.tokens.is_some();
+        let named = self.figure.rows.is_named();
         let index_right = right - self.rows.widest - 8.0;
         for (i, label) in &self.rows.labels.clone() {
             let y = top + ((i / self.cells.per_cell.0) as f32 + 0.5) * self.cells.height + LABEL * 0.36;
@@ -299,7 +297,7 @@ impl<'a> Drawing<'a> {
 
     fn column_labels(&mut self, left: f32, bottom: f32) {
         let ink = self.ink;
-        let color = if self.figure.columns.tokens.is_some() { ink.text } else { ink.dim };
+        let color = if self.figure.columns.is_named() { ink.text } else { ink.dim };
         for (i, label) in &self.columns.labels.clone() {
             let x = left + ((i / self.cells.per_cell.1) as f32 + 0.5) * self.cells.width;
             let place = if self.upright {
@@ -315,20 +313,17 @@ impl<'a> Drawing<'a> {
 
     fn heatmap(&mut self, index: usize, x: f32, y: f32, (width, height): (f32, f32)) {
         let ink = self.ink;
-        let Painted { grid, paints, .. } = &self.panels[index];
-        if paints.contains(&Paint::Masked) {
+        let picture = &self.panels[index];
+        if picture.paints().any(|paint| paint == Paint::Masked) {
             let _ = writeln!(
                 self.svg,
                 r#"<rect x="{x}" y="{y}" width="{width}" height="{height}" fill="url(#hatch)"/>"#
             );
         }
-        let pixel = |paint: &Paint| match *paint {
-            Paint::Color([r, g, b]) => [r, g, b, 255],
-            Paint::Masked => [0; 4],
-            Paint::Broken => [BROKEN[0], BROKEN[1], BROKEN[2], 255],
-        };
-        let rgba: Vec<u8> = paints.iter().flat_map(pixel).collect();
-        let n = (grid.n_columns, grid.n_rows);
+        let map = self.figure.colormap();
+        let pixel = |paint| map.color(paint).map_or([0; 4], |[r, g, b]| [r, g, b, 255]);
+        let rgba: Vec<u8> = picture.paints().flat_map(pixel).collect();
+        let n = (picture.grid.n_columns, picture.grid.n_rows);
         self.image(&rgba, n, (x, y), (width, height));
         let _ = writeln!(
             self.svg,
@@ -341,25 +336,28 @@ impl<'a> Drawing<'a> {
     }
 
     /// What is printed into a cell; words are cut to its width.
-    fn cell_text(&self, index: usize, value: f32) -> String {
-        let text = self.figure.cell_text(index, value);
+    fn cell_text(&self, picture: &Picture, row: usize, column: usize) -> String {
+        let text = self.figure.cell_text(picture, row, column);
         let room = ((self.cells.width - 4.0) / TEXT_CHAR) as usize;
         if self.figure.texts.is_empty() { text } else { fit(&text, room.max(1)) }
     }
 
     /// The values themselves, if all of them find room in their cells.
     fn numbers(&mut self, index: usize, (left, top): (f32, f32)) {
-        let Painted { grid, paints, .. } = &self.panels[index];
-        let texts: Vec<_> = (0..paints.len())
-            .filter(|&i| paints[i] != Paint::Masked)
-            .map(|i| (i / grid.n_columns, i % grid.n_columns, paints[i], self.cell_text(i, grid.cells[i])))
+        let picture = &self.panels[index];
+        let n = picture.grid.n_columns;
+        let texts: Vec<_> = picture
+            .paints()
+            .enumerate()
+            .filter(|(_, paint)| *paint != Paint::Masked)
+            .map(|(i, paint)| (i / n, i % n, paint, self.cell_text(picture, i / n, i % n)))
             .collect();
         let widths = text_widths(texts.iter().map(|(_, _, _, text)| (text.as_str(), 9.0, false)));
         if widths.into_iter().any(|width| width + 3.0 > self.cells.width) {
             return;
         }
         for (row, column, paint, text) in texts {
-            let dark = matches!(paint, Paint::Color(rgb) if !is_light(rgb));
+            let dark = matches!(paint, Paint::Level(x) if !is_light(self.figure.colormap().at(x)));
             let x = left + (column as f32 + 0.5) * self.cells.width;
             let y = top + (row as f32 + 0.5) * self.cells.height + 3.2;
             let color = if dark { "#ffffff" } else { "#000000" };

@@ -1,15 +1,16 @@
 //! Shapes and words of an SVG. Colours are classes, so that one drawing is light and dark.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::fmt::Write;
 use std::sync::{LazyLock, Mutex, PoisonError};
 
 use unicode_width::UnicodeWidthStr;
 
-use super::tile::{LEVELS, Paint, Tile};
-use crate::colormap::{BROKEN, Palette, Rgb};
+use super::tile::{LEVELS, level, place};
 use crate::export::figure::{escaped, text_widths};
 use crate::hooks::Quantity;
+use crate::picture::colormap::{BROKEN, Palette, Rgb};
+use crate::picture::{Paint, Picture};
 use crate::text::fit;
 
 /// What colours an SVG may have, besides those of the colour maps.
@@ -143,12 +144,12 @@ impl Canvas {
         let _ = writeln!(self.svg, r#"<path d="{d}" class="{class}" stroke-width="5"/>"#);
     }
 
-    /// The cells of a tile, as large as `size` together, with a line around them.
-    pub fn tile(&mut self, tile: &Tile, at: (f32, f32), size: (f32, f32), hatch: &str) {
-        let n = (tile.grid.n_columns, tile.grid.n_rows);
-        let letter = letter(tile.range.quantity);
-        let whole = |paint: Paint| !tile.paints.contains(&paint);
-        let (masked, zero) = (!whole(Paint::Masked), zero(tile.range.quantity));
+    /// The cells of a picture, as large as `size` together, with a line around them.
+    pub fn picture(&mut self, picture: &Picture, at: (f32, f32), size: (f32, f32), hatch: &str) {
+        let n = (picture.grid.n_columns, picture.grid.n_rows);
+        let (letter, zero) = (letter(picture.range.quantity), zero(picture.range.quantity));
+        let classes: Vec<_> = picture.paints().map(class).collect();
+        let masked = classes.contains(&None);
         if masked {
             self.rect(at, size, "", &format!(r#"fill="url(#{hatch})""#));
         } else {
@@ -160,17 +161,10 @@ impl Canvas {
             self.svg,
             r#"<g transform="translate({x} {y}) scale({width} {height})" shape-rendering="crispEdges" fill="none">"#
         );
-        let mut kinds = tile.paints.clone();
-        kinds.sort_unstable();
-        kinds.dedup();
-        for paint in kinds {
-            let class = match paint {
-                Paint::Masked => continue,
-                Paint::Level(level) if level == zero && !masked => continue,
-                Paint::Level(level) => format!("{letter}{level}"),
-                Paint::Broken => "x".into(),
-            };
-            let _ = write!(self.svg, r#"<path class="{class}" d="{}"/>"#, runs(&tile.paints, paint, n.0));
+        let kinds: BTreeSet<u8> = classes.iter().flatten().copied().collect();
+        for kind in kinds.into_iter().filter(|&kind| masked || kind != zero) {
+            let name = if kind == BROKEN_CLASS { "x".into() } else { format!("{letter}{kind}") };
+            let _ = write!(self.svg, r#"<path class="{name}" d="{}"/>"#, runs(&classes, kind, n.0));
         }
         self.svg.push_str("</g>\n");
         self.rect(at, size, "l", r#"stroke-width=".75""#);
@@ -187,13 +181,25 @@ impl Canvas {
     }
 }
 
-/// Cells painted alike, as horizontal lines in units of cells.
-fn runs(paints: &[Paint], paint: Paint, n_columns: usize) -> String {
+/// Number of the class of broken cells, after those of the levels.
+const BROKEN_CLASS: u8 = LEVELS;
+
+/// Number of the class of a cell; masked ones have none.
+fn class(paint: Paint) -> Option<u8> {
+    match paint {
+        Paint::Level(x) => Some(level(x)),
+        Paint::Broken => Some(BROKEN_CLASS),
+        Paint::Masked | Paint::Outside => None,
+    }
+}
+
+/// Cells of one class, as horizontal lines in units of cells.
+fn runs(classes: &[Option<u8>], kind: u8, n_columns: usize) -> String {
     let mut d = String::new();
-    for (row, paints) in paints.chunks(n_columns).enumerate() {
+    for (row, classes) in classes.chunks(n_columns).enumerate() {
         let mut column = 0;
-        while column < paints.len() {
-            let n = paints[column..].iter().take_while(|&&p| p == paint).count();
+        while column < classes.len() {
+            let n = classes[column..].iter().take_while(|&&class| class == Some(kind)).count();
             if n > 0 {
                 let _ = write!(d, "M{column} {row}.5h{n}");
             }
@@ -234,7 +240,7 @@ fn colours(dark: bool) -> impl Iterator<Item = (String, String)> {
     let levels = [Quantity::Signed, Quantity::Probability].into_iter().flat_map(move |quantity| {
         let map = Palette::default().map(quantity, !dark);
         (0..LEVELS).map(move |level| {
-            let colour = map.at(f32::from(level) / f32::from(LEVELS - 1));
+            let colour = map.at(place(level));
             (format!("{}{level}", letter(quantity)), hex(colour))
         })
     });

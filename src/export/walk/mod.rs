@@ -29,12 +29,12 @@ use figure::Figure;
 use super::Manifest;
 use crate::analysis::View;
 use crate::analysis::logits::Sampling;
-use crate::analysis::stats::largest;
 use crate::analysis::walk::{At, Cell, Check, Kind, Operand, Page, Part, Table, label, phrase, steps};
-use crate::colormap::Depth;
 use crate::error::{Error, Result};
 use crate::hooks::{HookFilter, Site};
 use crate::model::Model;
+use crate::picture::colormap::Depth;
+use crate::picture::stats::largest;
 use crate::run::{Input, Run};
 use crate::text::{acts, json, num};
 
@@ -370,15 +370,6 @@ fn verdict(check: &Check) -> String {
         d => phrase("difference", &[("d", &num(d))]),
     };
     format!("{mark} {}: {found}", check.claim)
-}
-
-/// A number in a figure.
-fn number(x: f32) -> String {
-    num(x).replace('-', "−").replace("inf", "∞")
-}
-
-fn numbers(values: &[f32]) -> Vec<String> {
-    values.iter().map(|x| number(*x)).collect()
 }
 
 #[cfg(test)]

@@ -4,14 +4,15 @@ use std::fmt::Write;
 
 use unicode_width::UnicodeWidthStr;
 
-use super::tile::{LEVELS, Paint, Tile, range_of, ranges};
+use super::tile::{level, of_row, place, range_of, ranges, strip};
 use super::{Block, Walk, cell, heading, is_words, listed, operand_name, shape, verdict, whereabouts};
-use crate::analysis::range::Range;
 use crate::analysis::walk::{Cell, Page, Part, Table, TableRow, label, phrase};
-use crate::colormap::{BROKEN, Depth, MASKED, Palette, Rgb, glyph};
 use crate::error::Result;
 use crate::export::figure::Pen;
 use crate::hooks::Quantity;
+use crate::picture::Paint;
+use crate::picture::colormap::{Depth, Palette, Rgb};
+use crate::picture::range::Range;
 use crate::text::{fit, num, pad, plain, wrap};
 
 /// Sentences are no wider than this, so that the eye finds the next line.
@@ -138,17 +139,14 @@ impl Terminal<'_> {
                     if magnified.is_some_and(|magnified| std::ptr::eq(magnified, operand)) {
                         continue;
                     }
-                    let causal = operand.view.is_some_and(|view| view.source.is_causal());
-                    let after = operand.row.filter(|_| causal);
-                    let weight = operand.view.is_some_and(|view| view.source.is_weight());
-                    let range = if weight { range_of(&operand.values, Quantity::Signed)? } else { range };
+                    let (range, first_query) = of_row(operand, &range)?;
                     lines.push((
                         sign,
                         operand_name(operand),
                         shape(&operand.shape),
                         &operand.values,
                         range,
-                        after,
+                        first_query,
                     ));
                     sign = "";
                 }
@@ -160,11 +158,11 @@ impl Terminal<'_> {
         let before = 3 + name_width + 2 + shape_width + 2;
         let room = self.width.saturating_sub(before);
         let strip_width = STRIP.min(room.saturating_sub(16) / 2);
-        for (sign, name, shape, values, range, after) in &lines {
+        for (sign, name, shape, values, range, first_query) in &lines {
             self.ink(ACCENT, &pad(&format!(" {sign}"), 3));
             let _ = write!(self.out, "{}  {}  ", pad(name, name_width), pad(shape, shape_width));
             if values.len() > 1 && strip_width >= 8 {
-                let used = self.strip(values, range.clone(), strip_width, *after)?;
+                let used = self.strip(values, range.clone(), strip_width, *first_query)?;
                 let _ = write!(self.out, "{:n$}", "", n = strip_width - used + 2);
             } else if strip_width >= 8 {
                 let _ = write!(self.out, "{:n$}", "", n = strip_width + 2);
@@ -179,26 +177,28 @@ impl Terminal<'_> {
     }
 
     /// A row as cells of colour, or of glyphs; returns how many.
-    fn strip(&mut self, values: &[f32], range: Range, width: usize, after: Option<usize>) -> Result<usize> {
-        let tile = Tile::row(values, range, values.len().div_ceil(width), after)?;
-        let map = Palette::default().map(tile.range.quantity, false);
-        let signed = tile.range.signed();
+    fn strip(
+        &mut self,
+        values: &[f32],
+        range: Range,
+        width: usize,
+        first_query: Option<usize>,
+    ) -> Result<usize> {
+        let picture = strip(values, range, values.len().div_ceil(width), first_query)?;
+        let map = Palette::default().map(picture.range.quantity, false);
         let mut pen = Pen::new(&mut self.out, self.colors);
-        for paint in &tile.paints {
-            match *paint {
-                Paint::Masked => pen.put(None, None, MASKED),
-                Paint::Broken => pen.put(Some([0; 3]), Some(BROKEN), "?"),
-                Paint::Level(level) => {
-                    let x = f32::from(level) / f32::from(LEVELS - 1);
-                    match self.colors {
-                        Depth::Mono => pen.put(None, None, glyph(x, signed)),
-                        _ => pen.put(None, Some(map.at(x)), " "),
-                    }
-                }
-            }
+        for paint in picture.paints() {
+            // No more colours than the figures have.
+            let paint = if let Paint::Level(x) = paint { Paint::Level(place(level(x))) } else { paint };
+            let ink = (paint == Paint::Broken).then_some([0; 3]);
+            let text = match paint {
+                Paint::Level(_) if self.colors != Depth::Mono => " ",
+                _ => paint.glyph(picture.range.signed()),
+            };
+            pen.put(ink, map.color(paint), text);
         }
         pen.reset();
-        Ok(tile.paints.len())
+        Ok(picture.grid.n_columns)
     }
 
     fn table(&mut self, table: &Table) {

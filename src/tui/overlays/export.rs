@@ -9,10 +9,10 @@ use ratatui::layout::Rect;
 use ratatui::text::Span;
 
 use super::{centred, panel};
-use crate::analysis::chart::Chart;
 use crate::engine::Export;
 use crate::export::figure;
 use crate::hooks::HookName;
+use crate::picture::chart::Chart;
 use crate::run::Run;
 use crate::tui::app::App;
 use crate::tui::text::put_line;

@@ -207,7 +207,7 @@ impl Scene for Body {
             };
             heatmap::draw_labels(buffer, layout.labels, &plot, &label, selection.position, theme);
             heatmap::draw(buffer, &plot, map, theme, Some((selection.position, selection.key)));
-            heatmap::draw_legend(buffer, layout.legend, &plot, map, theme);
+            heatmap::draw_legend(buffer, layout.legend, &plot, map, map.stats.broken, theme);
         }
         draw_reads(app, run, layout.reads, buffer);
     }

@@ -10,11 +10,11 @@ use unicode_width::UnicodeWidthStr;
 
 use super::{Scene, cell_text, shape};
 use crate::analysis::View;
-use crate::analysis::chart::{Chart, Labels};
 use crate::analysis::patch::{Patching, Sweep, Swept};
 use crate::engine::{Look, Map, Request, RowLook, Second, Seen, Slot, Steps, Work};
 use crate::hooks::{Axis, HookName};
 use crate::interventions::{Change, Donor, Intervention, Place, Target};
+use crate::picture::chart::{Chart, Labels};
 use crate::run::{Input, Prompt, Run};
 use crate::tui::actions::{moved, next_of, turned};
 use crate::tui::app::{Activity, App, Screen, Selection};
@@ -542,7 +542,7 @@ fn draw_map(app: &App, run: &Run, second: &Second, layout: &Layout, buffer: &mut
     let label = |row: usize| fit(&pair_label(second, pairs.get(row).copied()), width);
     heatmap::draw_labels(buffer, layout.labels, &plot, &label, selected.0, theme);
     heatmap::draw(buffer, &plot, map, theme, Some(selected));
-    heatmap::draw_legend(buffer, layout.legend, &plot, map, theme);
+    heatmap::draw_legend(buffer, layout.legend, &plot, map, map.stats.broken, theme);
 }
 
 /// `7 ·old`, or `7 ·old|·young` where the prompts differ.

@@ -5,11 +5,11 @@ use ratatui::layout::Rect;
 use ratatui::text::Span;
 
 use super::{Scene, position_label, shape};
-use crate::analysis::grid::Pooling;
-use crate::analysis::range::RangeMode;
 use crate::analysis::{Source, View};
 use crate::engine::{Look, Request, RowLook, Slot};
 use crate::hooks::{Axis, HookName, Site};
+use crate::picture::grid::Pooling;
+use crate::picture::range::RangeMode;
 use crate::run::Run;
 use crate::tui::actions::moved;
 use crate::tui::app::{App, Focus, Selection};
@@ -211,7 +211,7 @@ impl Scene for Body {
             let label = |row: usize| fit(&position_label(run, row), usize::from(LABEL) - 3);
             heatmap::draw_labels(buffer, layout.labels, &plot, &label, position, theme);
             heatmap::draw(buffer, &plot, map, theme, Some((position, app.selection.column)));
-            heatmap::draw_legend(buffer, layout.legend, &plot, map, theme);
+            heatmap::draw_legend(buffer, layout.legend, &plot, map, map.stats.broken, theme);
         }
     }
 

@@ -8,9 +8,9 @@ use ratatui::text::Span;
 
 use super::Scene;
 use crate::analysis::answer::Answer;
-use crate::analysis::chart::Chart;
 use crate::analysis::lens::{self, Lens, Reading, Show};
 use crate::engine::{Look, Request, Seen, Slot};
+use crate::picture::chart::Chart;
 use crate::run::Run;
 use crate::tui::actions::{moved, turned};
 use crate::tui::app::{App, Screen, Selection};

@@ -198,7 +198,7 @@ impl Scene for Body {
             let label = |row: usize| crate::tui::text::fit(&super::position_label(run, row), 12);
             heatmap::draw_labels(buffer, layout.labels, &plot, &label, position, theme);
             heatmap::draw(buffer, &plot, map, theme, Some((position, chosen)));
-            heatmap::draw_legend(buffer, layout.legend, &plot, map, theme);
+            heatmap::draw_legend(buffer, layout.legend, &plot, map, map.stats.broken, theme);
         }
     }
 

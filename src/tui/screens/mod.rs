@@ -27,10 +27,10 @@ use super::text::num;
 use super::what_if;
 use crate::analysis::View;
 use crate::analysis::answer::DIFFERENCE;
-use crate::analysis::chart::Chart;
 use crate::engine::{Look, Request, Slot};
 use crate::hooks::{HookName, Quantity, Site};
 use crate::interventions::{Edge, Place, Target};
+use crate::picture::chart::Chart;
 use crate::run::Run;
 
 macro_rules! screens {

@@ -248,8 +248,8 @@ impl Scene for Body {
                         "  min {}  max {}  ({} × {})",
                         num(map.stats.min),
                         num(map.stats.max),
-                        map.dims.0,
-                        map.dims.1
+                        map.grid.dims.0,
+                        map.grid.dims.1
                     ),
                     theme.text(),
                 ),
@@ -430,7 +430,7 @@ fn draw_map(app: &App, run: &Run, layout: &Layout, buffer: &mut Buffer) {
                     Rect { x, y: y + plot.cell.0.saturating_sub(2) / 4, width: plot.cell.1, height: 1 };
                 buffer.set_style(cell.intersection(buffer.area), theme.selected());
             }
-            heatmap::draw_legend(buffer, layout.legend, &plot, map, theme);
+            heatmap::draw_legend(buffer, layout.legend, &plot, map, map.stats.broken, theme);
         }
         _ => {
             put(buffer, layout.plot.x, layout.plot.y, layout.plot.width, "…", theme.dim());
@@ -438,7 +438,7 @@ fn draw_map(app: &App, run: &Run, layout: &Layout, buffer: &mut Buffer) {
     }
 }
 
-fn stats_text(stats: &crate::analysis::stats::Stats) -> String {
+fn stats_text(stats: &crate::picture::stats::Stats) -> String {
     let mut text = format!(
         "mean {}  σ {}  ‖x‖ {}",
         num(stats.mean as f32),

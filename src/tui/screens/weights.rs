@@ -7,14 +7,14 @@ use ratatui::text::Span;
 
 use super::attribution::ink as signed_ink;
 use super::{Scene, cell_text, position_label, shape};
-use crate::analysis::chart::Chart;
-use crate::analysis::grid::Window;
 use crate::analysis::weights::{
     Circuit, Ends, Neighbour, NeuronTokens, Scored, Spectrum, ends_chart, neighbours_chart,
 };
 use crate::analysis::{Source, View};
 use crate::engine::{Look, Request, Seen, Slot};
 use crate::hooks::{Axis, HookName, Site};
+use crate::picture::chart::Chart;
+use crate::picture::grid::Window;
 use crate::run::Run;
 use crate::tui::actions::{moved, turned};
 use crate::tui::app::{App, Focus, Screen, Selection};
@@ -468,7 +468,7 @@ fn draw_matrix(app: &App, run: &Run, view: View, row: usize, layout: &Layout, bu
         let label = |row: usize| fit(&row_name(run, view, row), width);
         heatmap::draw_labels(buffer, walk.labels, &walk.plot, &label, row, theme);
         heatmap::draw(buffer, &walk.plot, map, theme, Some((row, column)));
-        heatmap::draw_legend(buffer, walk.legend, &walk.plot, map, theme);
+        heatmap::draw_legend(buffer, walk.legend, &walk.plot, map, map.stats.broken, theme);
     }
     let against = if view.source == Source::Wpe { "positions" } else { "tokens" };
     let heading = format!("nearest {against} by cosine");

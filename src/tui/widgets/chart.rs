@@ -5,9 +5,10 @@ use ratatui::layout::Rect;
 use unicode_width::UnicodeWidthStr;
 
 use super::heatmap::{self, Plot};
-use crate::analysis::chart::{Chart, Labels};
-use crate::analysis::picture::Picture;
-use crate::analysis::range::RangeMode;
+use crate::picture::Picture;
+use crate::picture::chart::{Chart, Labels};
+use crate::picture::range::RangeMode;
+use crate::picture::stats::Stats;
 use crate::tui::text::{fit, num, put, short};
 use crate::tui::theme::Theme;
 
@@ -86,7 +87,8 @@ pub fn draw(
         let cell = Rect { x, y, width: plot.cell.1, height: (plot.cell.0 / 2).max(1) };
         buffer.set_style(cell.intersection(buffer.area), theme.selected());
     }
-    heatmap::draw_legend(buffer, layout.legend, plot, &picture, theme);
+    let broken = Stats::of_matrix(&chart.values).broken;
+    heatmap::draw_legend(buffer, layout.legend, plot, &picture, broken, theme);
 }
 
 /// The names of the columns, as many as have room, that of the selected one marked.

@@ -9,12 +9,12 @@ use ratatui::text::Span;
 use unicode_width::UnicodeWidthStr;
 
 use crate::analysis::View;
-use crate::analysis::grid::{Pooling, Window};
-use crate::analysis::picture::Picture;
-use crate::analysis::range::RangeMode;
-use crate::colormap::{BROKEN, MASKED, glyph};
 use crate::engine::Look;
 use crate::hooks::{Axis, Quantity};
+use crate::picture::colormap::{BROKEN, MASKED, glyph};
+use crate::picture::grid::{Pooling, Window};
+use crate::picture::range::RangeMode;
+use crate::picture::{Paint, Picture};
 use crate::tui::text::{fit, num, put, put_line, write_num};
 use crate::tui::theme::{Depth, Theme};
 
@@ -178,22 +178,20 @@ fn place(index: usize, window: &Range<usize>, per_cell: usize) -> Option<usize> 
 pub fn draw(buffer: &mut Buffer, plot: &Plot, map: &Picture, theme: Theme, selected: Option<(usize, usize)>) {
     let covered = plot.covered().intersection(buffer.area);
     let (high, wide) = plot.cell;
-    let quantity = map.quantity;
-    let grid_column = |x: u16| usize::from((x - covered.x) / wide);
+    let color = |paint| color(paint, map.range.quantity, theme);
     for y in covered.top()..covered.bottom() {
         let half = (y - covered.y) * 2;
         let (upper, lower) = (usize::from(half / high), usize::from((half + 1) / high));
         for x in covered.left()..covered.right() {
-            let column = grid_column(x);
-            let [above, below] = [upper, lower].map(|row| Shade::of(map, row, column));
+            let column = usize::from((x - covered.x) / wide);
+            let [above, below] = [upper, lower].map(|row| map.paint(row, column));
             let cell = &mut buffer[(x, y)];
             if theme.depth == Depth::Mono {
                 cell.set_symbol(above.glyph(map.range.signed())).set_style(theme.text());
                 continue;
             }
-            let color = |shade: &Shade| shade.color(theme, quantity);
-            match (&above, &below) {
-                (Shade::Masked, Shade::Masked) => cell.set_symbol(MASKED).set_style(theme.faint()),
+            match (above, below) {
+                (Paint::Masked, Paint::Masked) => cell.set_symbol(MASKED).set_style(theme.faint()),
                 (a, b) if a == b => cell.set_symbol(" ").set_bg(color(a)),
                 (a, b) => cell.set_symbol("▀").set_fg(color(a)).set_bg(color(b)),
             };
@@ -225,11 +223,10 @@ fn draw_numbers(buffer: &mut Buffer, plot: &Plot, map: &Picture, theme: Theme) {
             let y = y + plot.cell.0.saturating_sub(2) / 4;
             let Some((r, c)) = map.grid.place(row, column) else { continue };
             let Some(value) = map.grid.cell(r, c) else { continue };
-            let shade = Shade::of(map, r, c);
-            let ink = match (&shade, theme.depth) {
-                (Shade::Masked, _) => theme.dim(),
+            let ink = match (map.paint(r, c), theme.depth) {
+                (Paint::Masked, _) => theme.dim(),
                 (_, Depth::Mono) => theme.text(),
-                _ => Style::new().fg(Theme::on(shade.color(theme, map.quantity))),
+                (paint, _) => Style::new().fg(Theme::on(color(paint, map.range.quantity, theme))),
             };
             let wide = plot.cell.1;
             match map.text(r, c) {
@@ -250,41 +247,13 @@ fn draw_numbers(buffer: &mut Buffer, plot: &Plot, map: &Picture, theme: Theme) {
     }
 }
 
-/// What a cell shows.
-#[derive(Debug, PartialEq)]
-enum Shade {
-    Value(f32),
-    Masked,
-    Broken,
-    Outside,
-}
-
-impl Shade {
-    fn of(map: &Picture, row: usize, column: usize) -> Self {
-        match map.grid.cell(row, column) {
-            None => Self::Outside,
-            Some(_) if map.is_future(row, column) => Self::Masked,
-            Some(f32::NEG_INFINITY) => Self::Masked,
-            Some(_) => map.shade(row, column).map_or(Self::Broken, Self::Value),
-        }
-    }
-
-    fn color(&self, theme: Theme, quantity: Quantity) -> Color {
-        match self {
-            Self::Value(x) => theme.shade(quantity, *x),
-            Self::Masked => theme.faint().fg.unwrap_or_default(),
-            Self::Broken => Color::from(BROKEN),
-            Self::Outside => Color::Reset,
-        }
-    }
-
-    fn glyph(&self, signed: bool) -> &'static str {
-        match self {
-            Self::Outside => " ",
-            Self::Masked => MASKED,
-            Self::Broken => "?",
-            Self::Value(x) => glyph(*x, signed),
-        }
+/// The colour of what a cell shows.
+fn color(paint: Paint, quantity: Quantity, theme: Theme) -> Color {
+    match paint {
+        Paint::Level(x) => theme.shade(quantity, x),
+        Paint::Masked => theme.faint().fg.unwrap_or_default(),
+        Paint::Broken => Color::from(BROKEN),
+        Paint::Outside => Color::Reset,
     }
 }
 
@@ -294,17 +263,17 @@ pub fn legend_lines(width: u16) -> u16 {
 }
 
 /// The colour bar right under a map: ends, what the range is, what a cell stands for. `area` is
-/// the room that the map and its legend have, labels included.
-pub fn draw_legend(buffer: &mut Buffer, area: Rect, plot: &Plot, map: &Picture, theme: Theme) {
+/// the room that the map and its legend have, labels included; `broken` of all values are NaN or +inf.
+pub fn draw_legend(buffer: &mut Buffer, area: Rect, plot: &Plot, map: &Picture, broken: usize, theme: Theme) {
     let y = plot.covered().bottom().min(area.bottom().saturating_sub(legend_lines(area.width)));
     let area = Rect { y, height: area.bottom().saturating_sub(y), ..area };
     if map.grid.cells.is_empty() {
         return;
     }
-    let quantity = map.quantity;
+    let quantity = map.range.quantity;
     let bar_width = if area.width >= 100 { 16 } else { 8 };
     let (low, high) = if map.row_limits.is_empty() {
-        let end = |x| if map.quantity == Quantity::Rank { format!("{x:.0}") } else { num(x) };
+        let end = |x| if quantity == Quantity::Rank { format!("{x:.0}") } else { num(x) };
         map.range.ends().map(end).into()
     } else {
         (if map.range.signed() { "-max" } else { "0" }.into(), "max of row".into())
@@ -313,7 +282,7 @@ pub fn draw_legend(buffer: &mut Buffer, area: Rect, plot: &Plot, map: &Picture, 
     for i in 0..bar_width {
         let x = i as f32 / (bar_width - 1) as f32;
         spans.push(if theme.depth == Depth::Mono {
-            Span::styled(Shade::Value(x).glyph(map.range.signed()), theme.text())
+            Span::styled(glyph(x, map.range.signed()), theme.text())
         } else {
             Span::styled(" ", Style::new().bg(theme.shade(quantity, x)))
         });
@@ -324,9 +293,10 @@ pub fn draw_legend(buffer: &mut Buffer, area: Rect, plot: &Plot, map: &Picture, 
     }
     let (rows, columns) = map.grid.per_cell;
     if (rows, columns) != (1, 1) {
-        said.push(format!("1 cell = {rows} × {columns}, {}", map.pooling.name()));
+        said.push(format!("1 cell = {rows} × {columns}, {}", map.grid.pooling.name()));
     }
-    if map.grid.window != Window::whole(map.dims.0, map.dims.1) {
+    let (n_rows, n_columns) = map.grid.dims;
+    if map.grid.window != Window::whole(n_rows, n_columns) {
         let Window { rows, columns } = &map.grid.window;
         said.push(format!(
             "rows {}–{}, columns {}–{}",
@@ -339,8 +309,8 @@ pub fn draw_legend(buffer: &mut Buffer, area: Rect, plot: &Plot, map: &Picture, 
     if map.grid.n_columns > 0 && map.is_future(0, map.grid.n_columns - 1) {
         said.push("╱ masked: the future".into());
     }
-    if map.stats.broken > 0 {
-        said.push(format!("{} NaN or inf", map.stats.broken));
+    if broken > 0 {
+        said.push(format!("{broken} NaN or inf"));
     }
     spans.push(Span::styled(format!(" {high}  "), theme.dim()));
     let words = said.join(" · ");

@@ -4,8 +4,8 @@ use ratatui::buffer::Buffer;
 use ratatui::layout::Rect;
 use ratatui::style::Style;
 
-use crate::analysis::grid::Pooling;
 use crate::hooks::Quantity;
+use crate::picture::grid::Pooling;
 use crate::tui::theme::{Depth, Theme};
 
 /// How a strip of `n` values is laid over `width` columns: values per cell, columns per cell.

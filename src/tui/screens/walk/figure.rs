@@ -8,10 +8,10 @@ use unicode_width::UnicodeWidthStr;
 
 use super::cell;
 use super::operation::{self, Drawn, Frame};
-use crate::analysis::grid::Pooling;
 use crate::analysis::walk::{Cell, Curve, Kind, Line, Page, Table};
 use crate::engine::Slot;
 use crate::hooks::Axis;
+use crate::picture::grid::Pooling;
 use crate::run::Run;
 use crate::tui::app::{App, Selection};
 use crate::tui::text::{fit, num, pad, put, put_line};

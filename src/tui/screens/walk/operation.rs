@@ -6,10 +6,10 @@ use ratatui::text::Span;
 use unicode_width::UnicodeWidthStr;
 
 use crate::analysis::View;
-use crate::analysis::grid::Pooling;
-use crate::analysis::range::RangeMode;
 use crate::analysis::walk::{Kind, Operand, Page, Part};
 use crate::engine::{Look, Map, Slot};
+use crate::picture::grid::Pooling;
+use crate::picture::range::RangeMode;
 use crate::run::Run;
 use crate::tui::app::App;
 use crate::tui::screens::shape;
@@ -205,7 +205,7 @@ fn caption(map: &Map, width: usize) -> String {
     let limit = format!("{}{}", if map.range.signed() { "±" } else { "0…" }, num(map.range.limit));
     let (rows, columns) = map.grid.per_cell;
     let pooled = ((rows, columns) != (1, 1)).then(|| {
-        let how = if map.pooling == Pooling::Mean { "mean" } else { "max" };
+        let how = if map.grid.pooling == Pooling::Mean { "mean" } else { "max" };
         (format!(" · {rows}×{columns} {how}"), format!(" {rows}×{columns}"))
     });
     let (long, short) = pooled.unwrap_or_default();

@@ -1,6 +1,7 @@
 //! Which values the ends of a colour map stand for.
 
 use super::Matrix;
+use super::grid::Grid;
 use crate::hooks::Quantity;
 
 /// How the range is chosen.
@@ -58,6 +59,11 @@ impl Range {
         Self { mode: RangeMode::Full, quantity, limit, beyond }
     }
 
+    /// The range of the cells of a grid.
+    pub fn shown(grid: &Grid, quantity: Quantity) -> Self {
+        Self { mode: RangeMode::Shown, quantity, limit: limit_of(&grid.cells), beyond: 0 }
+    }
+
     /// The range of `matrix`; in [`RangeMode::Row`] the limit is that of all rows.
     pub fn new(matrix: &Matrix, quantity: Quantity, mode: RangeMode) -> Self {
         const QUANTILE: f64 = 0.995;
@@ -112,6 +118,11 @@ impl Range {
             Quantity::Positive | Quantity::Probability => [0.0, self.limit],
         }
     }
+}
+
+/// The largest finite |x|; 0 where there is none.
+pub(super) fn limit_of(values: &[f32]) -> f32 {
+    values.iter().map(|x| x.abs()).filter(|x| x.is_finite()).fold(0.0, f32::max)
 }
 
 /// Sizes in bins of 1/128 of their own: the upper 16 bits of a positive float keep its order.

@@ -4,6 +4,7 @@ use std::sync::OnceLock;
 
 use colorgrad::Gradient;
 
+use super::Paint;
 use crate::hooks::Quantity;
 
 /// Red, green, blue.
@@ -101,6 +102,15 @@ impl Colormap {
     /// The colour at 0..=1.
     pub fn at(&self, x: f32) -> Rgb {
         self.table[(x.clamp(0.0, 1.0) * 255.0).round() as usize]
+    }
+
+    /// The colour of a cell; of masked ones, none.
+    pub fn color(&self, paint: Paint) -> Option<Rgb> {
+        match paint {
+            Paint::Level(x) => Some(self.at(x)),
+            Paint::Broken => Some(BROKEN),
+            Paint::Masked | Paint::Outside => None,
+        }
     }
 }
 

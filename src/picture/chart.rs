@@ -23,22 +23,33 @@ pub struct Chart {
     pub texts: Vec<String>,
 }
 
-/// What stands along an axis of a chart.
+/// What stands along an axis.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Labels {
     /// What it counts.
     pub noun: &'static str,
     /// A name for each index; empty where the index itself is the name.
     pub names: Vec<String>,
+    /// Whether figures write the index beside its name.
+    pub indexed: bool,
 }
 
 impl Labels {
     pub fn numbered(noun: &'static str) -> Self {
-        Self { noun, names: Vec::new() }
+        Self::named(noun, Vec::new())
     }
 
     pub fn named(noun: &'static str, names: Vec<String>) -> Self {
-        Self { noun, names }
+        Self { noun, names, indexed: false }
+    }
+
+    /// Tokens by their positions.
+    pub fn tokens(noun: &'static str, names: Vec<String>) -> Self {
+        Self { noun, names, indexed: true }
+    }
+
+    pub fn is_named(&self) -> bool {
+        !self.names.is_empty()
     }
 
     pub fn get(&self, index: usize) -> String {

@@ -1,12 +1,12 @@
-//! Any tensor of a run, or of its model, as a matrix of float32 to look at.
+//! Any tensor of a run, or of its model, as a matrix to look at.
 
-use candle_core::{CpuStorage, DType, Device, Storage, Tensor};
-use rayon::prelude::*;
+use candle_core::{DType, Device, Tensor};
 
-use super::grid::{Grid, Pooling, Window};
 use crate::error::{Error, Result};
 use crate::hooks::{Axis, HookName, Part, Quantity, Site};
 use crate::model::causal_mask;
+use crate::picture::Matrix;
+use crate::picture::grid::{Grid, Pooling, Window};
 use crate::run::Run;
 
 /// The steps from queries and keys to an attention pattern.
@@ -177,28 +177,16 @@ impl View {
         if !self.stored_transposed() {
             return self.matrix(run);
         }
-        let tensor = on_cpu(&run.model.net.unembed.t()?)?; // (V, C)
-        let (n_columns, n_rows) = self.dims(run);
-        Ok(Matrix { tensor, n_rows, n_columns })
+        Matrix::of(&run.model.net.unembed.t()?) // (V, C)
     }
 
-    /// A window of the matrix, pooled.
-    ///
-    /// # Errors
-    /// As [`View::matrix`].
-    pub fn grid(
-        &self,
-        run: &Run,
-        window: &Window,
-        per_cell: (usize, usize),
-        pooling: Pooling,
-    ) -> Result<Grid> {
-        let matrix = self.stored(run)?;
+    /// A window of the matrix, pooled; `stored` is [what is stored](Self::stored) of it.
+    pub fn grid(&self, stored: &Matrix, window: &Window, per_cell: (usize, usize), pooling: Pooling) -> Grid {
         if !self.stored_transposed() {
-            return Ok(Grid::new(&matrix, window, per_cell, pooling));
+            return Grid::new(stored, window, per_cell, pooling);
         }
         let turned = Window { rows: window.columns.clone(), columns: window.rows.clone() };
-        Ok(Grid::new(&matrix, &turned, (per_cell.1, per_cell.0), pooling).transposed())
+        Grid::new(stored, &turned, (per_cell.1, per_cell.0), pooling).transposed()
     }
 
     /// The matrix itself.
@@ -230,7 +218,7 @@ impl View {
         let head = self.has_heads().then_some(self.head);
         let all_keys = Part { rows: None, head };
         let part = Part { rows: (n_rows < all).then(|| rows.clone()), head };
-        let of = |whole: &Tensor| on_cpu(&whole.narrow(0, rows.start, n_rows)?);
+        let of = |whole: &Tensor| whole.narrow(0, rows.start, n_rows);
         let tensor = match self.source {
             Source::Hook(hook) | Source::Merged(hook) => run.part(hook, &part)?,
             Source::Wte => of(&run.model.net.wte)?,
@@ -260,95 +248,6 @@ impl View {
                 (scores * scale)?
             }
         };
-        Ok(Matrix { tensor: tensor.reshape((n_rows, n_columns))?, n_rows, n_columns })
-    }
-}
-
-fn on_cpu(tensor: &Tensor) -> Result<Tensor> {
-    Ok(tensor.to_device(&Device::Cpu)?.to_dtype(DType::F32)?.contiguous()?)
-}
-
-/// A contiguous float32 tensor on the CPU as a matrix.
-#[derive(Debug, Clone)]
-pub struct Matrix {
-    tensor: Tensor,
-    pub n_rows: usize,
-    pub n_columns: usize,
-}
-
-impl Matrix {
-    /// A matrix of its own, row by row.
-    ///
-    /// # Errors
-    /// When `values` are not `n_rows · n_columns`.
-    pub fn new(values: Vec<f32>, n_rows: usize, n_columns: usize) -> Result<Self> {
-        let tensor = Tensor::from_vec(values, (n_rows, n_columns), &Device::Cpu)?;
-        Ok(Self { tensor, n_rows, n_columns })
-    }
-
-    /// The last axis of a tensor as columns, all others one after the other as rows.
-    ///
-    /// # Errors
-    /// When it cannot be brought to the CPU.
-    pub fn of(tensor: &Tensor) -> Result<Self> {
-        let tensor = on_cpu(tensor)?;
-        let n_columns = tensor.dims().last().copied().unwrap_or(1);
-        let n_rows = tensor.elem_count() / n_columns.max(1);
-        Ok(Self { tensor, n_rows, n_columns })
-    }
-
-    /// Each row's dot product with `direction`, added up in float64.
-    pub fn times(&self, direction: &[f64]) -> Vec<f64> {
-        self.map_rows(|row| dot(row, direction))
-    }
-
-    /// What `f` makes of each row, on all cores.
-    pub fn map_rows<T: Send>(&self, f: impl Fn(&[f32]) -> T + Sync) -> Vec<T> {
-        self.read(|rows| (0..self.n_rows).into_par_iter().with_min_len(64).map(|r| f(rows.get(r))).collect())
-    }
-
-    /// Gives `f` the rows.
-    pub fn read<T>(&self, f: impl FnOnce(&Rows<'_>) -> T) -> T {
-        let (storage, layout) = self.tensor.storage_and_layout();
-        let Storage::Cpu(CpuStorage::F32(values)) = &*storage else {
-            unreachable!("a matrix is made of float32 on the CPU");
-        };
-        f(&Rows { values: &values[layout.start_offset()..], n_columns: self.n_columns })
-    }
-
-    /// The values of one row.
-    ///
-    /// # Panics
-    /// When there is no such row.
-    pub fn row(&self, index: usize) -> Vec<f32> {
-        self.read(|rows| rows.get(index).to_vec())
-    }
-}
-
-/// x · d, added up in float64: in eight lanes, which the compiler makes one instruction of.
-pub(super) fn dot(x: &[f32], d: &[f64]) -> f64 {
-    const LANES: usize = 8;
-    let mut sums = [0.0; LANES];
-    let (xs, ds) = (x.chunks_exact(LANES), d.chunks_exact(LANES));
-    let rest: f64 = xs.remainder().iter().zip(ds.remainder()).map(|(x, d)| f64::from(*x) * d).sum();
-    for (x, d) in xs.zip(ds) {
-        for i in 0..LANES {
-            sums[i] += f64::from(x[i]) * d[i];
-        }
-    }
-    rest + sums.iter().sum::<f64>()
-}
-
-/// The rows of a matrix while it is being read.
-pub struct Rows<'a> {
-    values: &'a [f32],
-    n_columns: usize,
-}
-
-impl Rows<'_> {
-    /// # Panics
-    /// When there is no such row.
-    pub fn get(&self, index: usize) -> &[f32] {
-        &self.values[index * self.n_columns..][..self.n_columns]
+        Matrix::of(&tensor.reshape((n_rows, n_columns))?)
     }
 }

@@ -1,9 +1,8 @@
-//! A window of a matrix, pooled to what fits on the screen.
+//! A window of a matrix, pooled to what fits where it is drawn.
 
 use std::ops::Range;
 
 use super::Matrix;
-use crate::error::Result;
 
 /// How several values become one cell.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
@@ -82,8 +81,11 @@ impl Window {
 /// last row and column may hold fewer.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Grid {
+    /// Rows and columns of the whole matrix.
+    pub dims: (usize, usize),
     pub window: Window,
     pub per_cell: (usize, usize),
+    pub pooling: Pooling,
     pub n_rows: usize,
     pub n_columns: usize,
     pub cells: Vec<f32>,
@@ -118,7 +120,8 @@ impl Grid {
             }
             cells
         });
-        Self { window, per_cell, n_rows, n_columns, cells }
+        let dims = (matrix.n_rows, matrix.n_columns);
+        Self { dims, window, per_cell, pooling, n_rows, n_columns, cells }
     }
 
     /// Rows become columns.
@@ -129,20 +132,14 @@ impl Grid {
             .map(|i| self.cells[i])
             .collect();
         Self {
+            dims: (self.dims.1, self.dims.0),
             window: Window { rows: self.window.columns, columns: self.window.rows },
             per_cell: (self.per_cell.1, self.per_cell.0),
+            pooling: self.pooling,
             n_rows: self.n_columns,
             n_columns: self.n_rows,
             cells,
         }
-    }
-
-    /// The cells as a matrix of their own.
-    ///
-    /// # Errors
-    /// Never in practice: the cells are as many as the grid says.
-    pub fn as_matrix(&self) -> Result<Matrix> {
-        Matrix::new(self.cells.clone(), self.n_rows, self.n_columns)
     }
 
     /// The cell at a row and column of the grid.

@@ -14,8 +14,9 @@
 //! A layer below: any [`hooks::Hooks`] can watch the pass of a [`model::Gpt2`], or change it.
 //!
 //! ```
-//! use actscope::hooks::{ActivationCache, Edit, Site};
 //! use actscope::Model;
+//! use actscope::hooks::{Edit, Site};
+//! use actscope::model::ActivationCache;
 //!
 //! let model = Model::demo();
 //! let mut cache = ActivationCache::matching(&["resid_post.*"], &model.net)?;
@@ -38,15 +39,17 @@
 //! | [`analysis`] | pure functions from a run to small results |
 //! | [`run`] | a run: tokens, tensors, provenance |
 //! | [`interventions`] | changes to a forward pass as plain data |
-//! | [`model`] | configuration, sources, weights, tokenizer, the forward pass |
+//! | [`model`] | sources, weights, tokenizer, the forward pass, the cache of a run |
 //! | [`colormap`], [`text`] | values to colours and to a few digits, names to what no terminal obeys, for all that is shown |
-//! | [`hooks`] | the table of hook points, the `Hooks` trait, the cache |
+//! | [`hooks`] | the table of hook points, the `Hooks` trait, filters; knows no model |
+//! | [`config`] | the sizes and switches of a GPT-2 |
 //! | [`signals`], [`temporary`], [`threads`] | what the system asks and gives: an end in order, no file left behind, a sentence where there is no thread |
 //! | [`files`], [`guard`] | small files that people bring, with a cap; panics of the crates that read what they bring |
 
 pub mod analysis;
 pub mod cli;
 pub mod colormap;
+pub mod config;
 pub mod engine;
 pub mod error;
 pub mod export;

@@ -13,9 +13,9 @@ use super::answer::Answer;
 use super::chart::{Chart, Labels};
 use super::logits::{Candidate, Softmax, rank, top};
 use super::{Matrix, View};
+use crate::config::Config;
 use crate::error::{Error, Result};
 use crate::hooks::{HookName, Part, Quantity, Site};
-use crate::model::Config;
 use crate::run::Run;
 
 /// Logits that are held at a time.

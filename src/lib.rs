@@ -14,8 +14,9 @@
 //! A layer below: any [`hooks::Hooks`] can watch the pass of a [`model::Gpt2`], or change it.
 //!
 //! ```
-//! use actscope::hooks::{ActivationCache, Edit, Site};
 //! use actscope::Model;
+//! use actscope::hooks::{Edit, Site};
+//! use actscope::model::ActivationCache;
 //!
 //! let model = Model::demo();
 //! let mut cache = ActivationCache::matching(&["resid_post.*"], &model.net)?;
@@ -39,14 +40,16 @@
 //! | [`picture`] | values to what is drawn: matrix, grid, range, statistics, chart, colour maps, and what each cell shows |
 //! | [`run`] | a run: tokens, tensors, provenance |
 //! | [`interventions`] | changes to a forward pass as plain data |
-//! | [`model`] | configuration, sources, weights, tokenizer, the forward pass |
-//! | [`hooks`] | the table of hook points, the `Hooks` trait, the cache |
+//! | [`model`] | sources, weights, tokenizer, the forward pass, the cache of a run |
+//! | [`hooks`] | the table of hook points, the `Hooks` trait, filters; knows no model |
+//! | [`config`] | the sizes and switches of a GPT-2 |
 //! | [`text`] | names to what no terminal obeys, numbers to a few digits: all words that are shown |
 //! | [`signals`], [`temporary`], [`threads`] | what the system asks and gives: an end in order, no file left behind, a sentence where there is no thread |
 //! | [`files`], [`guard`] | small files that people bring, with a cap; panics of the crates that read what they bring |
 
 pub mod analysis;
 pub mod cli;
+pub mod config;
 pub mod engine;
 pub mod error;
 pub mod export;

@@ -5,10 +5,11 @@ use std::time::{Duration, Instant};
 
 use candle_core::Tensor;
 
+use crate::config::Config;
 use crate::error::{Error, Result};
-use crate::hooks::{ActivationCache, HookFilter, HookName, Hooks, Kept, Part, Site};
+use crate::hooks::{HookFilter, HookName, Hooks, Part, Site};
 use crate::interventions::{Donors, Interventions};
-use crate::model::{Config, Model, Tokenizer};
+use crate::model::{ActivationCache, Kept, Model, Tokenizer};
 
 /// What is to be run: text or token ids, whether BOS goes before them, and what is changed on the
 /// way.
@@ -191,7 +192,7 @@ impl Run {
         changed: Option<HookName>,
         chain: &(H, ActivationCache),
     ) -> Option<Kept<'_>> {
-        let net = &self.model.net;
+        let config = self.config();
         let rows = self.tokens.iter().zip(tokens).take_while(|(a, b)| a == b).count();
         // Where all tokens are the same, so is what the same interventions make of them.
         let own = &self.input.interventions;
@@ -201,7 +202,7 @@ impl Run {
             own.first().into_iter().chain(interventions.first()).min()
         };
         let first = first.into_iter().chain(self.changed).chain(changed).min();
-        let blocks = first.map_or(self.config().n_layer + 1, |name| net.stage(name));
+        let blocks = first.map_or(config.n_layer + 1, |name| name.stage(config));
         let whole = rows == tokens.len();
         let usable = |name: HookName| match name.site {
             Site::ResidPost if name.layer.is_some_and(|l| l + 1 == blocks) => self.cache.has(name),
@@ -210,7 +211,7 @@ impl Run {
             // What follows from other tensors has no rows to go on from.
             _ => !chain.wants(name) || self.cache.holds(name),
         };
-        let mut below = HookName::all(self.config()).into_iter().filter(|&name| net.stage(name) < blocks);
+        let mut below = HookName::all(config).into_iter().filter(|name| name.stage(config) < blocks);
         let all = rows > 0 && blocks > 0 && below.all(usable);
         all.then_some(Kept { cache: &self.cache, rows, blocks })
     }

@@ -5,9 +5,9 @@ use std::sync::Arc;
 
 use actscope::analysis::heads::{Atlas, Exclude, Metric};
 use actscope::analysis::lens::{self, Lens};
-use actscope::hooks::{ActivationCache, Edit, HookFilter, HookName, Hooks, Part, Site};
+use actscope::hooks::{Edit, HookFilter, HookName, Hooks, Part, Site};
 use actscope::interventions::Change;
-use actscope::model::{Activation, LoadOptions, Ops, Source};
+use actscope::model::{Activation, ActivationCache, LoadOptions, Ops, Source};
 use actscope::{Input, Model, Run};
 use candle_core::{Device, Tensor};
 use proptest::prelude::*;

@@ -5,8 +5,8 @@ use std::collections::HashSet;
 use globset::GlobBuilder;
 
 use super::HookName;
+use crate::config::Config;
 use crate::error::{Error, Result};
-use crate::model::Config;
 
 /// The hooks of a model that a set of patterns names.
 #[derive(Debug, Clone)]

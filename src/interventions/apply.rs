@@ -7,8 +7,8 @@ use candle_core::{DType, Tensor};
 
 use super::{Change, Direction, Edge, Interventions, Place, Target};
 use crate::error::{Error, Result};
-use crate::hooks::{ActivationCache, Axis, HookFilter, HookName, Hooks};
-use crate::model::Gpt2;
+use crate::hooks::{Axis, HookFilter, HookName, Hooks};
+use crate::model::{ActivationCache, Gpt2};
 
 /// Makes the changes of a list that are on.
 #[derive(Debug)]

@@ -40,9 +40,9 @@ pub use apply::Donors;
 
 use serde::{Deserialize, Serialize};
 
+use crate::config::Config;
 use crate::error::{Error, Result};
 use crate::hooks::{Axis, HookName, Site};
-use crate::model::Config;
 use crate::text::json;
 
 /// What is changed of a forward pass.

@@ -283,7 +283,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::model::Config;
+    use crate::config::Config;
 
     fn target() -> impl Strategy<Value = Target> {
         let hook = proptest::sample::select(HookName::all(&Config::gpt2()));

@@ -1,15 +1,17 @@
 //! GPT-2, with a name on everything it computes.
 
+use std::ops::Range;
 use std::sync::Arc;
 
 use candle_core::{DType, Device, Tensor};
 use rayon::prelude::*;
 
-use super::config::Config;
 use super::ops::{Conv1D, LayerNorm, Ops};
+use super::reuse::{Kept, Tap};
 use super::weights::Weights;
+use crate::config::Config;
 use crate::error::{Error, Result};
-use crate::hooks::{HookName, Hooks, Kept, Part, Site};
+use crate::hooks::{HookName, Hooks, Site};
 
 /// The network: its configuration and weights on one device, in one number format.
 #[derive(Debug, Clone)]
@@ -133,7 +135,7 @@ impl Gpt2 {
     /// vocabulary; whatever `hooks` returns.
     pub fn run(&self, tokens: &[u32], hooks: &mut dyn Hooks) -> Result<Tensor> {
         self.check(tokens)?;
-        let tap = &mut Tap { hooks, kept: None };
+        let tap = &mut Tap::new(hooks);
         let x = self.body(tokens, tap)?; // (T, C)
         self.head(&x, tap) // (T, V)
     }
@@ -145,45 +147,47 @@ impl Gpt2 {
     /// As [`Self::run`].
     pub fn watch(&self, tokens: &[u32], hooks: &mut dyn Hooks, kept: Option<Kept>) -> Result<()> {
         self.check(tokens)?;
-        let tap = &mut Tap { hooks, kept };
-        let x = self.body(tokens, tap)?;
+        let tap = &mut Tap::new(hooks);
+        let x = match kept {
+            Some(kept) => self.body_after(kept, tokens, tap)?, // (S, C)
+            None => self.body(tokens, tap)?,                   // (T, C)
+        };
         if tap.hooks.wants(Site::Logits.once()) || tap.hooks.wants(Site::Probs.once()) {
             self.head(&x, tap)?;
         }
         Ok(())
     }
 
-    /// What the unembedding reads, for the S rows that are not kept: (S, C).
+    /// What the unembedding reads: T tokens → (T, C).
     fn body(&self, tokens: &[u32], tap: &mut Tap) -> Result<Tensor> {
-        let (n, first) = (tokens.len(), tap.first());
-        let mut resid = if first < n {
-            let ids = Tensor::new(&tokens[first..], self.device())?;
-            let embed = self.wte.index_select(&ids, 0)?; // (S, C)
-            let embed = tap.once(Site::Embed, embed)?;
-            let pos_embed = self.wpe.narrow(0, first, n - first)?; // (S, C)
-            let pos_embed = tap.once(Site::PosEmbed, pos_embed)?;
-            Some(self.ops.add(&embed, &pos_embed)?) // (S, C)
-        } else {
-            None
-        };
+        let x = self.embed(tokens, 0, tap)?; // (T, C)
+        let x = self.through(0..self.config.n_layer, x, tap)?; // (T, C)
+        self.norm(&x, tap) // (T, C)
+    }
 
-        for (l, block) in self.blocks.iter().enumerate() {
-            if tap.keeps_only_below(l) {
-                // Not resid_pre of this block, which may have been replaced.
-                resid = Some(tap.join(Site::ResidPost.at(l - 1), resid)?); // (T, C)
-            }
-            if let Some(x) = resid {
-                tap.hooks.before_block(l)?;
-                resid = Some(self.block(l, block, x, tap)?); // (S, C)
-            }
-        }
-        if tap.keeps_only_below(self.config.n_layer) {
-            resid = Some(tap.join(Site::ResidPost.at(self.config.n_layer - 1), resid)?); // (T, C)
-        }
+    // S rows are computed: all T, or those after the ones that are kept from another run.
 
-        let Some(resid) = resid else { unreachable!("a run that is kept as a whole is not made again") };
-        let last = [Site::LnFinalScale, Site::LnFinalNormalized, Site::LnFinalOut].map(Site::once);
-        self.layer_norm(&self.ln_f, &resid, last, tap) // (S, C)
+    /// Token and position, added, for tokens of which the first is at position `first`: (S, C).
+    pub(super) fn embed(&self, tokens: &[u32], first: usize, tap: &mut Tap) -> Result<Tensor> {
+        let ids = Tensor::new(tokens, self.device())?; // (S)
+        let embed = tap.once(Site::Embed, self.wte.index_select(&ids, 0)?)?; // (S, C)
+        let pos_embed = tap.once(Site::PosEmbed, self.wpe.narrow(0, first, tokens.len())?)?; // (S, C)
+        self.ops.add(&embed, &pos_embed) // (S, C)
+    }
+
+    /// The residual stream through some of the blocks, (S, C) → (S, C).
+    pub(super) fn through(&self, blocks: Range<usize>, mut x: Tensor, tap: &mut Tap) -> Result<Tensor> {
+        for l in blocks {
+            tap.hooks.before_block(l)?;
+            x = self.block(l, &self.blocks[l], x, tap)?; // (S, C)
+        }
+        Ok(x)
+    }
+
+    /// ln_f, (S, C) → (S, C).
+    pub(super) fn norm(&self, x: &Tensor, tap: &mut Tap) -> Result<Tensor> {
+        let names = [Site::LnFinalScale, Site::LnFinalNormalized, Site::LnFinalOut].map(Site::once);
+        self.layer_norm(&self.ln_f, x, names, tap) // (S, C)
     }
 
     /// Logits, (S, C) → (S, V), and probabilities where they are wanted.
@@ -266,97 +270,11 @@ impl Gpt2 {
     }
 
     /// What each head writes to the residual stream: (S, H, d_head) → (S, H, C).
-    fn results(&self, w: &Block, z: &Tensor) -> Result<Tensor> {
+    pub(super) fn results(&self, w: &Block, z: &Tensor) -> Result<Tensor> {
         let (_, n_head, d_head) = z.dims3()?;
         let w_o = w.attn_proj.weight()?.reshape((n_head, d_head, self.config.n_embd))?; // (H, d_head, C)
         let by_head = z.transpose(0, 1)?.contiguous()?.matmul(&w_o)?; // (H, S, C)
         Ok(by_head.transpose(0, 1)?.contiguous()?) // (S, H, C)
-    }
-
-    /// The block that a tensor belongs to: what comes before the blocks is part of the first, what
-    /// comes after them is `n_layer`.
-    pub fn stage(&self, name: HookName) -> usize {
-        match name.layer {
-            Some(layer) => layer,
-            None if name.site < Site::ResidPre => 0,
-            None => self.config.n_layer,
-        }
-    }
-
-    /// The tensors of the same run that a tensor follows from; none for those that only a forward
-    /// pass gives, or that what hooks replace may go around.
-    pub fn sources(&self, name: HookName) -> Vec<HookName> {
-        let last = self.config.n_layer - 1;
-        let at = |site: Site| site.near(name.layer.unwrap_or(last));
-        match (name.site, name.layer) {
-            (Site::ResidPre, Some(0)) => vec![Site::Embed.once(), Site::PosEmbed.once()],
-            (Site::ResidPre, Some(l)) => vec![Site::ResidPost.at(l - 1)],
-            (Site::Ln1Scale, _) => vec![at(Site::ResidPre)],
-            (Site::Ln1Normalized, _) => vec![at(Site::ResidPre), at(Site::Ln1Scale)],
-            (Site::Ln1Out, _) => vec![at(Site::Ln1Normalized)],
-            (Site::AttnScores, _) => vec![at(Site::Q), at(Site::K)],
-            (Site::Pattern, _) => vec![at(Site::AttnScores)],
-            (Site::Result, _) => vec![at(Site::Z)],
-            (Site::ResidMid, _) => vec![at(Site::ResidPre), at(Site::AttnOut)],
-            (Site::Ln2Scale, _) => vec![at(Site::ResidMid)],
-            (Site::Ln2Normalized, _) => vec![at(Site::ResidMid), at(Site::Ln2Scale)],
-            (Site::Ln2Out, _) => vec![at(Site::Ln2Normalized)],
-            (Site::MlpPre, _) => vec![at(Site::Ln2Out)],
-            (Site::MlpPost, _) => vec![at(Site::MlpPre)],
-            (Site::MlpOut, _) => vec![at(Site::MlpPost)],
-            (Site::LnFinalScale, _) => vec![at(Site::ResidPost)],
-            (Site::LnFinalNormalized, _) => vec![at(Site::ResidPost), at(Site::LnFinalScale)],
-            (Site::LnFinalOut, _) => vec![at(Site::LnFinalNormalized)],
-            (Site::Logits, _) => vec![at(Site::LnFinalOut)],
-            (Site::Probs, _) => vec![at(Site::Logits)],
-            _ => Vec::new(),
-        }
-    }
-
-    /// A part of a tensor that has [sources](Self::sources), made anew; `get` gives a part of a
-    /// source, on this network's device and in its format.
-    ///
-    /// # Errors
-    /// Those of `get`.
-    pub fn derive(
-        &self,
-        name: HookName,
-        part: &Part,
-        get: &dyn Fn(HookName, &Part) -> Result<Tensor>,
-    ) -> Result<Tensor> {
-        let sources = self.sources(name);
-        let source = |i: usize| get(sources[i], part);
-        let block = name.layer.map(|l| &self.blocks[l]);
-        let ln = match (name.site, block) {
-            (Site::Ln1Scale | Site::Ln1Normalized | Site::Ln1Out, Some(block)) => &block.ln_1,
-            (_, Some(block)) => &block.ln_2,
-            (_, None) => &self.ln_f,
-        };
-        Ok(match (name.site, block) {
-            (Site::Ln1Scale | Site::Ln2Scale | Site::LnFinalScale, _) => self.ops.center(&source(0)?, ln)?.1,
-            (Site::Ln1Normalized | Site::Ln2Normalized | Site::LnFinalNormalized, _) => {
-                self.ops.center(&source(0)?, ln)?.0.broadcast_div(&source(1)?)?
-            }
-            (Site::Ln1Out | Site::Ln2Out | Site::LnFinalOut, _) => ln.affine(&source(0)?)?,
-            (Site::AttnScores, _) => {
-                let all_keys = Part { rows: None, ..part.clone() };
-                let first = part.rows.as_ref().map_or(0, |rows| rows.start);
-                let scale = self.config.attn_scale(name.layer.unwrap_or(0));
-                self.ops.scores(&source(0)?, &get(sources[1], &all_keys)?, first, scale)?
-            }
-            (Site::Pattern | Site::Probs, _) => self.ops.softmax(&source(0)?)?,
-            (Site::Result, Some(block)) => {
-                let whole_heads = Part { head: None, ..part.clone() };
-                let result = self.results(block, &get(sources[0], &whole_heads)?)?; // (S, H, C)
-                part.head.map_or(Ok(result.clone()), |head| result.narrow(1, head, 1))?
-            }
-            (Site::MlpPre, Some(block)) => self.ops.linear(&source(0)?, &block.c_fc)?,
-            (Site::MlpOut, Some(block)) => self.ops.linear(&source(0)?, &block.mlp_proj)?,
-            (Site::MlpPost, _) => self.ops.activation(self.config.activation_function, &source(0)?)?,
-            (Site::Logits, _) => self.ops.product(&source(0)?, &self.unembed)?,
-            (_, _) if sources.len() == 2 => self.ops.add(&source(0)?, &source(1)?)?,
-            (_, _) => source(0)?,
-        })
     }
 
     fn check(&self, tokens: &[u32]) -> Result<()> {
@@ -385,77 +303,6 @@ impl Gpt2 {
                 v - 1
             ))),
             None => Ok(()),
-        }
-    }
-}
-
-/// Hands tensors to the hooks and takes back what they become. Where rows are kept from another
-/// run, what is computed are the rows after them, and hooks see both.
-struct Tap<'a> {
-    hooks: &'a mut dyn Hooks,
-    kept: Option<Kept<'a>>,
-}
-
-impl Tap<'_> {
-    /// The first row that is computed.
-    fn first(&self) -> usize {
-        self.kept.as_ref().map_or(0, |kept| kept.rows)
-    }
-
-    /// Whether block `l` is the first of which nothing is kept.
-    fn keeps_only_below(&self, l: usize) -> bool {
-        self.kept.as_ref().is_some_and(|kept| kept.blocks == l)
-    }
-
-    /// All rows of a tensor; from here on nothing is kept.
-    fn join(&mut self, name: HookName, new: Option<Tensor>) -> Result<Tensor> {
-        match (self.kept.take(), new) {
-            (Some(kept), Some(new)) => kept.before(name, &new),
-            (Some(kept), None) => kept.get(name),
-            (None, _) => unreachable!("rows are joined where some are kept"),
-        }
-    }
-
-    fn once(&mut self, site: Site, x: Tensor) -> Result<Tensor> {
-        self.see(site.once(), x)
-    }
-
-    fn at(&mut self, layer: usize, site: Site, x: Tensor) -> Result<Tensor> {
-        self.see(site.at(layer), x)
-    }
-
-    /// All rows of a tensor.
-    fn whole(&mut self, layer: usize, site: Site, new: Tensor) -> Result<Tensor> {
-        let name = site.at(layer);
-        let Some(kept) = &self.kept else { return self.see(name, new) };
-        let x = kept.before(name, &new)?;
-        if self.hooks.wants(name) {
-            self.hooks.hook(name, &x)?;
-        }
-        Ok(x)
-    }
-
-    /// The tensor to go on with.
-    fn see(&mut self, name: HookName, x: Tensor) -> Result<Tensor> {
-        if !self.hooks.wants(name) {
-            return Ok(x);
-        }
-        Ok(self.replaced(name, &x)?.unwrap_or(x))
-    }
-
-    /// The tensor that takes the place of `x`, if there is one.
-    fn replaced(&mut self, name: HookName, x: &Tensor) -> Result<Option<Tensor>> {
-        if let Some(kept) = &self.kept {
-            self.hooks.hook(name, &kept.before(name, x)?)?;
-            return Ok(None); // nothing is kept where something may be replaced
-        }
-        match self.hooks.hook(name, x)? {
-            Some(new) if new.dims() != x.dims() => Err(Error::usage(format!(
-                "the hook on {name} returned shape {:?} in place of {:?}",
-                new.dims(),
-                x.dims()
-            ))),
-            new => Ok(new),
         }
     }
 }

@@ -1,24 +1,30 @@
-//! A GPT-2: where it comes from, its weights and tokenizer, and the forward pass.
+//! A GPT-2: where it comes from, its weights and tokenizer, the forward pass, and the tensors that
+//! it leaves.
 
 mod archive;
-mod config;
+mod cache;
+mod derive;
 mod device;
 mod gpt2;
 mod kernels;
 mod ops;
 mod pickle;
+mod reuse;
 pub mod source;
 mod tokenizer;
 mod weights;
 
-pub use config::{Activation, Config};
+pub use cache::ActivationCache;
 pub use device::{DeviceSpec, DtypeSpec};
 pub use gpt2::{Block, Gpt2};
 pub(crate) use ops::causal_mask;
 pub use ops::{Conv1D, LayerNorm, Ops};
+pub use reuse::Kept;
 pub use source::{LoadOptions, Progress, Source};
 pub use tokenizer::{Tokenizer, visible};
 pub use weights::Weights;
+
+pub use crate::config::{Activation, Config};
 
 use std::path::PathBuf;
 use std::sync::OnceLock;

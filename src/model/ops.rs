@@ -8,8 +8,8 @@ use candle_core::{CpuStorage, D, DType, Device, Layout, Shape, Storage, Tensor};
 use candle_nn::ops::softmax_last_dim;
 use pulp::Arch;
 
-use super::config::Activation;
 use super::kernels::{self, Heads, Mat, Packed};
+use crate::config::Activation;
 use crate::error::Result;
 
 /// A weight (in, out) and bias (out), stored [in, out] as GPT-2's `Conv1D` does.

@@ -4,8 +4,9 @@ use std::path::Path;
 
 use candle_core::{DType, Device};
 
+use crate::config::Config;
 use crate::error::Result;
-use crate::model::{Config, Tokenizer, Weights};
+use crate::model::{Tokenizer, Weights};
 
 pub const WEIGHTS: &[u8] = include_bytes!("../../../assets/demo/model.safetensors");
 const CONFIG: &[u8] = include_bytes!("../../../assets/demo/config.json");

@@ -1,14 +1,14 @@
 //! The tensors of a run, by name.
 
 use std::collections::{BTreeMap, HashSet};
-use std::ops::Range;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use candle_core::{DType, Device, Tensor};
 
-use super::{Axis, HookFilter, HookName, Hooks, Site};
+use super::gpt2::Gpt2;
+use super::reuse::Kept;
 use crate::error::{Error, Result};
-use crate::model::Gpt2;
+use crate::hooks::{HookFilter, HookName, Hooks, Part, Site};
 
 /// The tensors of a run: float32, contiguous, on the CPU, whatever the model runs on, so that what
 /// is shown, compared and exported is one thing.
@@ -18,7 +18,7 @@ use crate::model::Gpt2;
 /// times as much for a long prompt) follows from that by [`Gpt2::derive`] when it is asked for.
 #[derive(Debug, Clone)]
 pub struct ActivationCache {
-    net: Gpt2,
+    pub(super) net: Gpt2,
     filter: HookFilter,
     /// What the filter names, and what that follows from.
     needed: HashSet<HookName>,
@@ -26,38 +26,6 @@ pub struct ActivationCache {
     roomy: bool,
     kept: BTreeMap<HookName, Tensor>,
     recent: Arc<Mutex<Recent>>,
-}
-
-/// Which part of a tensor; `Part::default()` is all of it.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub struct Part {
-    /// Rows: positions, of an attention map queries.
-    pub rows: Option<Range<usize>>,
-    /// One head, of tensors that have heads; the head axis stays, with length 1.
-    pub head: Option<usize>,
-}
-
-impl Part {
-    pub fn rows(rows: Range<usize>) -> Self {
-        Self { rows: Some(rows), head: None }
-    }
-
-    pub fn head(head: usize) -> Self {
-        Self { rows: None, head: Some(head) }
-    }
-
-    /// This part of a whole tensor; nothing is copied.
-    fn of(&self, name: HookName, whole: &Tensor) -> Result<Tensor> {
-        let mut x = whole.clone();
-        for (i, axis) in name.point().axes.iter().enumerate() {
-            x = match (axis, &self.rows, self.head) {
-                (Axis::Pos, Some(rows), _) => x.narrow(i, rows.start, rows.len())?,
-                (Axis::Head, _, Some(head)) => x.narrow(i, head, 1)?,
-                _ => x,
-            };
-        }
-        Ok(x)
-    }
 }
 
 impl ActivationCache {
@@ -86,7 +54,7 @@ impl ActivationCache {
         let mut names = filter.names(&net.config);
         while let Some(name) = names.pop() {
             if needed.insert(name) {
-                names.extend(net.sources(name));
+                names.extend(name.sources(&net.config));
             }
         }
         Self { net: net.clone(), filter, needed, roomy: true, kept: BTreeMap::new(), recent: Arc::default() }
@@ -162,17 +130,17 @@ impl ActivationCache {
 
     /// Whether a tensor is in memory or follows from what is.
     pub(crate) fn has(&self, name: HookName) -> bool {
-        let sources = || self.net.sources(name);
+        let sources = || name.sources(&self.net.config);
         self.kept.contains_key(&name)
             || (!sources().is_empty() && sources().into_iter().all(|source| self.has(source)))
     }
 
-    fn fetch(&self, name: HookName, part: &Part) -> Result<Tensor> {
+    pub(super) fn fetch(&self, name: HookName, part: &Part) -> Result<Tensor> {
         let known = self.kept.get(&name).cloned().or_else(|| self.recent().get(name));
         if let Some(x) = known {
             return part.of(name, &x);
         }
-        if self.net.sources(name).is_empty() {
+        if name.sources(&self.net.config).is_empty() {
             return Err(Error::usage(format!("{name} was not captured in this run")));
         }
         if name.site == Site::Probs && part.rows.is_none() {
@@ -204,7 +172,7 @@ impl ActivationCache {
     pub(crate) fn adopt(&mut self, kept: Kept) -> Result<()> {
         for name in HookName::all(&self.net.config) {
             let replaced = self.needed.contains(&name) && kept.cache.kept.contains_key(&name);
-            if self.net.stage(name) < kept.blocks && (self.wants(name) || replaced) {
+            if name.stage(&self.net.config) < kept.blocks && (self.wants(name) || replaced) {
                 self.keep(name, &kept.cache.fetch(name, &Part::rows(0..kept.rows))?)?;
             }
         }
@@ -232,7 +200,7 @@ fn bytes(x: &Tensor) -> u64 {
 impl Hooks for ActivationCache {
     fn wants(&self, name: HookName) -> bool {
         let costly = matches!(name.site, Site::MlpPre | Site::MlpOut);
-        let kept = self.net.sources(name).is_empty() || (costly && self.roomy);
+        let kept = name.sources(&self.net.config).is_empty() || (costly && self.roomy);
         kept && self.needed.contains(&name)
     }
 
@@ -275,30 +243,6 @@ impl Recent {
 
     fn bytes(&self) -> u64 {
         self.tensors.iter().map(|(_, x)| bytes(x)).sum()
-    }
-}
-
-/// What a run need not compute, because another one has it: of the blocks below `blocks` the first
-/// `rows` rows of every tensor. `blocks` is `n_layer` if those of all blocks are kept but not what
-/// comes after the blocks, and more if that is kept too.
-#[derive(Debug, Clone, Copy)]
-pub struct Kept<'a> {
-    pub(crate) cache: &'a ActivationCache,
-    pub(crate) rows: usize,
-    pub(crate) blocks: usize,
-}
-
-impl Kept<'_> {
-    /// The kept rows of a tensor, on the network's device and in its format.
-    pub(crate) fn get(&self, name: HookName) -> Result<Tensor> {
-        let net = &self.cache.net;
-        let x = self.cache.fetch(name, &Part::rows(0..self.rows))?;
-        Ok(x.to_device(net.device())?.to_dtype(net.dtype())?)
-    }
-
-    /// The kept rows with new ones after them.
-    pub(crate) fn before(&self, name: HookName, new: &Tensor) -> Result<Tensor> {
-        Ok(Tensor::cat(&[&self.get(name)?, new], 0)?)
     }
 }
 

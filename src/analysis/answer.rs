@@ -76,6 +76,11 @@ pub struct Answer<T> {
 }
 
 impl<T> Answer<T> {
+    /// What is taken off, and what that difference is called.
+    pub fn base(&self) -> Option<(&T, &'static str)> {
+        self.minus.as_ref().map(|base| (base, DIFFERENCE))
+    }
+
     /// Of one run.
     pub fn one(of: T) -> Self {
         Self { of, minus: None }

@@ -63,7 +63,7 @@ pub fn run(args: Args) -> Result<()> {
     };
     let runs = inputs.runs(|input| Run::new(&model, input, keep.clone(), ()))?;
     let positions = args.positions.map(|positions| positions.of(runs.n_tokens()));
-    let written = Export::new(&runs, positions, format)?.minus(runs.minus.as_ref()).write(to)?;
+    let written = Export::new(&runs, positions, format)?.minus(runs.base()).write(to)?;
     if args.output.as_os_str() != "-" {
         let (tensors, bytes) = (written.tensors, BinaryBytes(written.bytes));
         say(&format!("{tensors} tensors, {bytes}, in {}", text::path(&args.output)));

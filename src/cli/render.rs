@@ -293,7 +293,7 @@ fn plan(args: &Args) -> Result<Draw<'_>> {
         let hook = HookName::find(&args.what, model.config())?;
         let keep = HookFilter::new(&[hook.to_string()], model.config())?;
         let runs = inputs.runs(|input| Run::new(model, input, keep.clone(), ()))?;
-        Figure::beside(&runs.of, runs.minus.as_ref(), Source::Hook(hook), args.head, options)
+        Figure::beside(&runs.of, runs.base(), Source::Hook(hook), args.head, options)
     }))
 }
 

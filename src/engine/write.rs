@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use super::Event;
 use crate::analysis::View;
+use crate::analysis::compare::Alignment;
 use crate::error::{Error, Result};
 use crate::export::{self, Destination, Format, figure};
 use crate::files;
@@ -36,11 +37,30 @@ pub struct Export {
 
 impl Export {
     pub fn write(&self) -> Event {
-        let written = match self.path.extension().and_then(|ending| ending.to_str()) {
-            Some(ending @ ("png" | "svg")) => self.write_figure(ending == "png"),
-            _ => self.write_tensors(),
-        };
+        let written =
+            self.check().and_then(|()| match self.path.extension().and_then(|ending| ending.to_str()) {
+                Some(ending @ ("png" | "svg")) => self.write_figure(ending == "png"),
+                _ => self.write_tensors(),
+            });
         Event::Exported(written.map_err(|error| error.to_string()))
+    }
+
+    /// A difference is written row by row: of token and token, as they stand on the screen.
+    fn check(&self) -> Result<()> {
+        let alignment = self.base.as_ref().map(|base| Alignment::new(&self.run.tokens, &base.tokens));
+        let alike = |(i, pair): (usize, &(Option<usize>, Option<usize>))| *pair == (Some(i), Some(i));
+        if self.chart.is_some() || alignment.is_none_or(|a| a.pairs.iter().enumerate().all(alike)) {
+            return Ok(());
+        }
+        Err(Error::usage(format!(
+            "{} cannot be written: not every token has its partner at the same position; write one of the runs",
+            self.difference
+        )))
+    }
+
+    /// The run that is taken off, and what the difference is called.
+    fn base(&self) -> Option<(&Run, &str)> {
+        self.base.as_deref().map(|base| (base, self.difference))
     }
 
     fn write_figure(&self, png: bool) -> Result<String> {
@@ -51,8 +71,7 @@ impl Export {
             }
             (None, Some(hook)) => {
                 let source = View::hook(hook, 0).source;
-                let base = self.base.as_deref();
-                let drawn = figure::Figure::beside(&self.run, base, source, self.head, self.figure)?;
+                let drawn = figure::Figure::beside(&self.run, self.base(), source, self.head, self.figure)?;
                 (hook.to_string(), drawn)
             }
             (None, None) => {
@@ -72,19 +91,9 @@ impl Export {
         if self.chart.is_some() {
             return Err(Error::usage("a chart is a picture: let the name end in .png or .svg"));
         }
-        let n = self.run.n_tokens();
-        if let Some(base) = self.base.as_ref().filter(|base| base.n_tokens() != n) {
-            return Err(Error::usage(format!(
-                "{} of {n} and {} tokens has no tensor file: write a .png or .svg, or one run",
-                self.difference,
-                base.n_tokens()
-            )));
-        }
         let to = Destination::new(&self.path).prepare()?;
         let run = self.hook.map_or_else(|| (*self.run).clone(), |hook| self.run.only(hook));
-        let mut export = export::Export::new(&run, None, format)?.minus(self.base.as_deref());
-        export.manifest.difference = self.base.as_ref().map(|_| self.difference.to_owned());
-        let written = export.write(to)?;
+        let written = export::Export::new(&run, None, format)?.minus(self.base()).write(to)?;
         let tensors = if written.tensors == 1 { "tensor" } else { "tensors" };
         let (path, n, bytes) = (text::path(&self.path), written.tensors, written.bytes);
         Ok(format!("wrote {path} ({bytes} bytes): {n} {tensors} with their manifest"))

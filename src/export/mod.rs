@@ -47,7 +47,7 @@ use std::str::FromStr;
 
 use candle_core::Tensor;
 
-use crate::analysis::answer::{DIFFERENCE, Minus as _};
+use crate::analysis::answer::Minus as _;
 use crate::error::{Error, Result};
 use crate::hooks::{HookName, Part};
 use crate::run::Run;
@@ -177,12 +177,12 @@ impl Export {
         Ok(Self { manifest, format, positions: range, hooks, run: run.clone(), minus: None })
     }
 
-    /// The same without the tensors of another run of the same tokens, which kept as many; the
-    /// manifest says so.
+    /// The same without the tensors of another run of as many tokens, which kept as many; the manifest
+    /// says what that difference is called.
     #[must_use]
-    pub fn minus(mut self, base: Option<&Run>) -> Self {
-        self.manifest.difference = base.map(|_| DIFFERENCE.to_owned());
-        Self { minus: base.cloned(), ..self }
+    pub fn minus(mut self, base: Option<(&Run, &str)>) -> Self {
+        self.manifest.difference = base.map(|(_, name)| name.to_owned());
+        Self { minus: base.map(|(base, _)| base.clone()), ..self }
     }
 
     /// Writes it to where `to` was made ready.

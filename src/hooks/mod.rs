@@ -43,7 +43,7 @@ pub trait Hooks {
         Some(Site::Embed.once())
     }
 
-    /// Called before each block that is computed; an error (say [`Error::Cancelled`]) ends the run.
+    /// Called before each block that is computed; an error (say [`Error::Cancelled`](crate::Error::Cancelled)) ends the run.
     fn before_block(&mut self, _layer: usize) -> Result<()> {
         Ok(())
     }

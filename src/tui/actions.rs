@@ -15,11 +15,6 @@ pub fn moved(index: usize, by: isize, n: usize) -> usize {
     index.saturating_add_signed(by).min(n.saturating_sub(1))
 }
 
-/// What comes after `now`, round and round.
-pub fn next_of<T: Copy + PartialEq>(all: &[T], now: T) -> T {
-    all.iter().copied().cycle().skip_while(|x| *x != now).nth(1).unwrap_or(now)
-}
-
 /// What is `by` after `now`, round and round.
 pub fn turned<T: Copy + PartialEq>(all: &[T], now: T, by: isize) -> T {
     let at = all.iter().position(|x| *x == now).unwrap_or(0) as isize;

@@ -51,46 +51,43 @@ impl Asks for Vec<Request> {
 const ALL: bool = true;
 const OWN: bool = false;
 
+/// To another block or head.
+pub const BLOCKS: &[Command] =
+    &[Command::PreviousLayer, Command::NextLayer, Command::PreviousHead, Command::NextHead];
+/// How maps are coloured.
+pub const COLOURS: &[Command] = &[Command::Pooling, Command::Range];
+/// What if.
+pub const CHANGES: &[Command] = &[Command::Zero, Command::Mean, Command::Scale];
+
 macro_rules! commands {
-    (|$app:ident|
-     $( $first:ident $first_name:literal [$($first_key:literal)*] $first_on:ident $first_hint:literal $first_doc:literal => $first_run:expr; )*
-     -- screens --
-     $( $command:ident $name:literal [$($key:literal)*] $on:ident $hint:literal $doc:literal => $run:expr; )*
-    ) => {
+    (|$app:ident| $( $command:ident $name:literal [$($key:literal)*] $on:ident $hint:literal $doc:literal => $run:expr; )*) => {
         /// Everything a key, the palette or the mouse can ask for.
         #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
         pub enum Command {
-            $( $first, )*
+            $( $command, )*
             /// Go to a screen.
             Show(Screen),
-            $( $command, )*
         }
 
-        /// The table of commands, in the order of the help.
-        pub static COMMANDS: LazyLock<Vec<Entry>> = LazyLock::new(|| {
-            let mut all = vec![ $( Entry {
-                command: Command::$first,
-                name: $first_name,
-                keys: &[ $( $first_key, )* ],
-                everywhere: $first_on,
-                hint: $first_hint,
-                doc: $first_doc,
-                run: |$app| Asks::asks($first_run),
-            }, )* ];
-            all.extend(screens::COMMANDS);
-            all.extend([ $( Entry {
-                command: Command::$command,
-                name: $name,
-                keys: &[ $( $key, )* ],
-                everywhere: $on,
-                hint: $hint,
-                doc: $doc,
-                run: |$app| Asks::asks($run),
-            }, )* ]);
-            all
-        });
+        const ROWS: &[Entry] = &[ $( Entry {
+            command: Command::$command,
+            name: $name,
+            keys: &[ $( $key, )* ],
+            everywhere: $on,
+            hint: $hint,
+            doc: $doc,
+            run: |$app| Asks::asks($run),
+        }, )* ];
     };
 }
+
+/// The table of commands, in the order of the help: the screens follow the keys that leaf through
+/// them.
+pub static COMMANDS: LazyLock<Vec<Entry>> = LazyLock::new(|| {
+    let leafed = ROWS.iter().position(|entry| entry.command == Command::PreviousScreen);
+    let (before, after) = ROWS.split_at(leafed.map_or(0, |at| at + 1));
+    [before, &screens::COMMANDS, after].concat()
+});
 
 commands! { |app|
     // command      name               keys                      on    hint       doc, and what it does
@@ -125,8 +122,6 @@ commands! { |app|
                     => app.screen = app.screen.step(1);
     PreviousScreen  "previous-screen"  ["shift-tab"]             ALL   ""         "go to the previous screen"
                     => app.screen = app.screen.step(-1);
-
-    -- screens --
 
     Left            "left"             ["left" "h"]              ALL   ""         "move left: token, column, or key"
                     => act::go(app, -1, 0);
@@ -170,7 +165,7 @@ commands! { |app|
     Range           "range"            ["r"]                     OWN   "range"    "colour range: robust, full, or each row by itself"
                     => act::next_range(app);
     AttentionStage  "attention-stage"  ["s"]                     OWN   "stage"    "scores, scaled, masked, or pattern"
-                    => app.stage = act::next_of(&AttnStage::ALL, app.stage);
+                    => app.stage = act::turned(&AttnStage::ALL, app.stage, 1);
     Jump            "walk-jump"        ["s"]                     OWN   "jump"     "go to a step by number or name"
                     => walk::jump(app);
     Play            "walk-play"        ["p"]                     OWN   "play"     "go from step to step by itself, or stop"
@@ -188,7 +183,7 @@ commands! { |app|
     WeightsMode     "weights-mode"     ["m"]                     OWN   "mode"     "next: wte, wpe, residual, OV, QK, neuron"
                     => app.screen.scene().turn(app, 1);
     Palettes        "colours"          ["c"]                     ALL   ""         "next pair of colour maps"
-                    => { app.theme.palette = act::next_of(&Palette::ALL, app.theme.palette); app.note(format!("colours: {}", app.theme.palette.name())) };
+                    => { app.theme.palette = act::turned(&Palette::ALL, app.theme.palette, 1); app.note(format!("colours: {}", app.theme.palette.name())) };
     Background      "background"       ["b"]                     ALL   ""         "dark or light background"
                     => app.theme.light = !app.theme.light;
 
@@ -261,7 +256,7 @@ impl Command {
 impl Entry {
     /// Whether the command does something on `screen`.
     pub fn works_on(&self, screen: Screen) -> bool {
-        self.everywhere || screen.scene().commands().contains(&self.command)
+        self.everywhere || screen.scene().commands().iter().any(|some| some.contains(&self.command))
     }
 
     /// The screens where it does something; none if it does everywhere.
@@ -284,7 +279,7 @@ mod tests {
             assert!(entry.everywhere || entry.screens().next().is_some(), "{} nowhere", entry.name);
         }
         for screen in Screen::ALL {
-            let own = screen.scene().commands();
+            let own = screen.scene().commands().concat();
             assert!(own.iter().all(|command| !command.entry().everywhere), "{screen:?}");
             assert_eq!(own.iter().collect::<HashSet<_>>().len(), own.len(), "{screen:?}");
         }

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use ratatui::text::Span;
 
-use super::actions::next_of;
+use super::actions::turned;
 use super::app::App;
 use super::overlays::{Changes, Overlay};
 use super::theme::Theme;
@@ -107,7 +107,7 @@ pub fn next_side(app: &mut App) {
         app.complain("nothing is changed: choose what to change, or press i");
         return;
     }
-    app.what_if.side = next_of(&Side::ALL, app.what_if.side);
+    app.what_if.side = turned(&Side::ALL, app.what_if.side, 1);
     show(app);
     app.note(format!("on screen: {}", app.what_if.side.name()));
 }

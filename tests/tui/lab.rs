@@ -213,6 +213,51 @@ fn two_prompts_are_aligned_and_their_tensors_compared() {
     assert_eq!(explorer.app.screen, Screen::Compare, "choosing a tensor stays here");
 }
 
+/// The numbers of nested arrays, in order.
+fn flat(value: &serde_json::Value, into: &mut Vec<f32>) {
+    match value {
+        serde_json::Value::Array(all) => all.iter().for_each(|value| flat(value, into)),
+        number => into.push(number.as_f64().unwrap() as f32),
+    }
+}
+
+/// The tensor that a file holds, and what its manifest says of a difference.
+fn written(path: &std::path::Path) -> (Vec<f32>, Option<String>) {
+    let json: serde_json::Value = serde_json::from_slice(&std::fs::read(path).unwrap()).unwrap();
+    let tensors = json["tensors"].as_object().unwrap();
+    assert_eq!(tensors.keys().collect::<Vec<_>>(), ["blocks.2.hook_resid_post"]);
+    let mut values = Vec::new();
+    flat(&tensors["blocks.2.hook_resid_post"], &mut values);
+    (values, json["manifest"]["difference"].as_str().map(str::to_owned))
+}
+
+#[test]
+fn what_is_compared_is_what_is_written() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("x.json");
+    let mut explorer = compare(LARGE, SECOND, "/ r e s i d _ p o s t . 2 enter");
+    let second = explorer.app.screens.compare.second.clone().unwrap();
+    let of = |run: &actscope::Run| {
+        let x = run.tensor(Site::ResidPost.at(2)).unwrap();
+        x.flatten_all().unwrap().to_vec1::<f32>().unwrap()
+    };
+    let (a, b) = (of(&second.a), of(&second.b));
+    let apart: Vec<_> = a.iter().zip(&b).map(|(a, b)| a - b).collect();
+    for (key, want, said) in [("", apart, Some("A − B")), ("s", a, None), ("s", b, None)] {
+        explorer.keys(key).keys("x");
+        assert!(explorer.shows("● blocks.2.hook_resid_post"), "{}", explorer.lines().join("\n"));
+        explorer.keys("ctrl-u").text(path.to_str().unwrap()).keys("enter");
+        assert_eq!(written(&path), (want, said.map(str::to_owned)));
+    }
+    explorer.keys("s x ctrl-u").text(dir.path().join("x.svg").to_str().unwrap()).keys("enter");
+    let svg = std::fs::read_to_string(dir.path().join("x.svg")).unwrap();
+    assert!(svg.contains("blocks.2.hook_resid_post, A − B"));
+    // Prompts of other lengths have no rows to be taken off each other.
+    let mut explorer = compare(LARGE, "The sea was calm.", "/ r e s i d _ p o s t . 2 enter x ctrl-u");
+    explorer.text(path.to_str().unwrap()).keys("enter");
+    assert!(explorer.shows("A − B cannot be written"), "{}", explorer.lines().join("\n"));
+}
+
 #[test]
 fn a_longer_prompt_leaves_tokens_without_a_partner() {
     let explorer = compare(LARGE, "The old man said to the very young man that the sea was calm.", "");

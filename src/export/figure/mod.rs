@@ -26,7 +26,7 @@ pub(super) use ansi::Pen;
 pub(super) use png::text_widths;
 pub(super) use svg::escaped;
 
-use crate::analysis::answer::{Answer, DIFFERENCE};
+use crate::analysis::answer::Answer;
 use crate::analysis::{AttnStage, Source, View};
 use crate::error::{Error, Result};
 use crate::hooks::{Axis, Quantity, Site};
@@ -88,18 +88,19 @@ impl Figure {
         Self::beside(run, None, source, head, options)
     }
 
-    /// The same without that of another run of the same tokens, if there is one, in signed colours.
+    /// The same without that of another run of as many tokens, if there is one, in signed colours;
+    /// with it stands what that difference is called.
     ///
     /// # Errors
     /// As [`Self::new`], for either run.
     pub fn beside(
         run: &Run,
-        minus: Option<&Run>,
+        base: Option<(&Run, &str)>,
         source: Source,
         head: Option<usize>,
         options: Options,
     ) -> Result<Self> {
-        let minus = minus.filter(|_| !source.is_same());
+        let base = base.filter(|_| !source.is_same());
         let view = View { source, head: head.unwrap_or(0) };
         let (name, doc, formula) = words(source);
         if head.is_some() && !view.has_heads() {
@@ -112,14 +113,14 @@ impl Figure {
         };
         let panel = |head| {
             let matrix = |run: &Run, _: Option<&Matrix>| View { source, head }.matrix(run);
-            Ok(Answer::ask(run, minus, matrix)?.shown(Matrix::clone))
+            Ok(Answer::ask(run, base.map(|(run, _)| run), matrix)?.shown(Matrix::clone))
         };
         let panels: Vec<_> = heads.map(panel).collect::<Result<_>>()?;
         let all = match &panels[..] {
             [one] => one.clone(),
             many => stacked(many)?,
         };
-        let quantity = if minus.is_some() { Quantity::Signed } else { view.quantity() };
+        let quantity = if base.is_some() { Quantity::Signed } else { view.quantity() };
         let mode = options.range.unwrap_or_else(|| RangeMode::suited(quantity));
         let (n_rows, n_columns) = view.dims(run);
         let axes = view.axes();
@@ -128,7 +129,7 @@ impl Figure {
             _ => format!("({n_rows}, {n_columns})"),
         };
         let model = model_name(&run.model);
-        let difference = minus.map_or_else(String::new, |_| format!(", {DIFFERENCE}"));
+        let difference = base.map_or_else(String::new, |(_, name)| format!(", {name}"));
         Ok(Self {
             title: format!(
                 "{}{difference}",

@@ -78,11 +78,7 @@ impl Picker {
         entries.sort_by_key(|entry| rank(entry));
         let item = |entry: &&crate::tui::command::Entry| {
             let screens: Vec<_> = entry.screens().map(Screen::name).collect();
-            let on = if screens.is_empty() || screens.len() == Screen::ALL.len() {
-                String::new()
-            } else {
-                format!(" ({})", screens.join(", "))
-            };
+            let on = if screens.is_empty() { String::new() } else { format!(" ({})", screens.join(", ")) };
             let columns = [entry.name.to_owned(), Keys(entry.keys).to_string(), format!("{}{on}", entry.doc)];
             Item { columns, alias: entry.name.replace('-', " "), choice: Choice::Run(entry.command) }
         };

@@ -14,7 +14,7 @@ use crate::interventions::Place;
 use crate::run::Run;
 use crate::tui::actions::moved;
 use crate::tui::app::{App, Focus, Selection};
-use crate::tui::command::Command;
+use crate::tui::command::{BLOCKS, CHANGES, COLOURS, Command};
 use crate::tui::text::{fit, num, pad, put, put_line};
 use crate::tui::widgets::bar::bar;
 use crate::tui::widgets::heatmap::{self, Form, Plot, Zoom};
@@ -107,21 +107,8 @@ pub type State = ();
 pub struct Body;
 
 impl Scene for Body {
-    fn commands(&self) -> &'static [Command] {
-        &[
-            Command::PreviousLayer,
-            Command::NextLayer,
-            Command::PreviousHead,
-            Command::NextHead,
-            Command::Pooling,
-            Command::Range,
-            Command::AttentionStage,
-            Command::Zero,
-            Command::Mean,
-            Command::Scale,
-            Command::Knockout,
-            Command::Direction,
-        ]
+    fn commands(&self) -> &'static [&'static [Command]] {
+        &[BLOCKS, COLOURS, CHANGES, &[Command::AttentionStage, Command::Knockout, Command::Direction]]
     }
 
     fn arrows(&self, _app: &App) -> &'static [(&'static str, &'static str)] {

@@ -14,7 +14,7 @@ use crate::picture::chart::Chart;
 use crate::run::Run;
 use crate::tui::actions::moved;
 use crate::tui::app::{App, Screen, Selection, Writer};
-use crate::tui::command::Command;
+use crate::tui::command::{BLOCKS, Command};
 use crate::tui::overlays::Asked;
 use crate::tui::text::{num, pad, put, put_line, put_right};
 use crate::tui::theme::{Depth, Theme};
@@ -111,17 +111,8 @@ fn line(app: &App) -> Option<usize> {
 pub struct Body;
 
 impl Scene for Body {
-    fn commands(&self) -> &'static [Command] {
-        &[
-            Command::PreviousLayer,
-            Command::NextLayer,
-            Command::PreviousHead,
-            Command::NextHead,
-            Command::Range,
-            Command::Versus,
-            Command::ChooseToken,
-            Command::FinalAnswer,
-        ]
+    fn commands(&self) -> &'static [&'static [Command]] {
+        &[BLOCKS, &[Command::Range, Command::Versus, Command::ChooseToken, Command::FinalAnswer]]
     }
 
     /// What the network itself answers is compared with nothing.

@@ -16,9 +16,9 @@ use crate::hooks::{Axis, HookName};
 use crate::interventions::{Change, Donor, Intervention, Place, Target};
 use crate::picture::chart::{Chart, Labels};
 use crate::run::{Input, Prompt, Run};
-use crate::tui::actions::{moved, next_of, turned};
+use crate::tui::actions::{moved, turned};
 use crate::tui::app::{Activity, App, Screen, Selection};
-use crate::tui::command::Command;
+use crate::tui::command::{BLOCKS, COLOURS, Command};
 use crate::tui::overlays::{Asked, Overlay};
 use crate::tui::text::{fit, num, put, put_line, wrap};
 use crate::tui::what_if::Side;
@@ -85,21 +85,19 @@ impl State {
 pub struct Body;
 
 impl Scene for Body {
-    fn commands(&self) -> &'static [Command] {
+    fn commands(&self) -> &'static [&'static [Command]] {
         &[
-            Command::PreviousLayer,
-            Command::NextLayer,
-            Command::PreviousHead,
-            Command::NextHead,
-            Command::Pooling,
-            Command::Range,
-            Command::Versus,
-            Command::ChooseToken,
-            Command::PromptB,
-            Command::CompareMode,
-            Command::CompareShown,
-            Command::Patch,
-            Command::Swap,
+            BLOCKS,
+            COLOURS,
+            &[
+                Command::Versus,
+                Command::ChooseToken,
+                Command::PromptB,
+                Command::CompareMode,
+                Command::CompareShown,
+                Command::Patch,
+                Command::Swap,
+            ],
         ]
     }
 
@@ -203,10 +201,8 @@ impl Scene for Body {
                 Span::styled(" of the logit difference is back", theme.text()),
             ];
             let where_to = if sweep == Sweep::Heads { "its attention" } else { "this tensor in Stages" };
-            return vec![
-                first,
-                vec![Span::styled(format!("a: B with this from A · Enter shows {where_to}"), theme.dim())],
-            ];
+            let keys = format!("a: B with this from A · Enter shows {where_to}");
+            return vec![first, vec![Span::styled(keys, theme.dim())]];
         }
         let pairs = rows(app, second);
         let (row, column) = (row(app, second), column(app, second));
@@ -698,6 +694,6 @@ fn go_to(app: &mut App, place: Place) {
 /// A, B, or their difference.
 pub fn next_shown(app: &mut App) {
     app.screens.compare.sweep = None;
-    app.screens.compare.shown = next_of(&Shown::ALL, app.screens.compare.shown);
+    app.screens.compare.shown = turned(&Shown::ALL, app.screens.compare.shown, 1);
     app.shown_id += 1;
 }

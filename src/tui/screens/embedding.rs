@@ -13,7 +13,7 @@ use crate::picture::range::RangeMode;
 use crate::run::Run;
 use crate::tui::actions::moved;
 use crate::tui::app::{App, Focus, Selection};
-use crate::tui::command::Command;
+use crate::tui::command::{CHANGES, COLOURS, Command};
 use crate::tui::text::{fit, num, pad, put, put_line};
 use crate::tui::widgets::heatmap::{self, Form, Plot, Zoom};
 use crate::tui::widgets::row_strip;
@@ -116,8 +116,8 @@ pub type State = ();
 pub struct Body;
 
 impl Scene for Body {
-    fn commands(&self) -> &'static [Command] {
-        &[Command::Pooling, Command::Range, Command::Zero, Command::Mean, Command::Scale, Command::Direction]
+    fn commands(&self) -> &'static [&'static [Command]] {
+        &[COLOURS, CHANGES, &[Command::Direction]]
     }
 
     fn arrows(&self, _app: &App) -> &'static [(&'static str, &'static str)] {

@@ -17,9 +17,9 @@ use crate::hooks::{Axis, Site};
 use crate::interventions::{Interventions, Place};
 use crate::picture::chart::{Chart, Labels};
 use crate::run::Run;
-use crate::tui::actions::{next_of, turned};
+use crate::tui::actions::turned;
 use crate::tui::app::{App, Screen, Selection};
-use crate::tui::command::Command;
+use crate::tui::command::{CHANGES, Command};
 use crate::tui::text::{fit, num, pad, put, put_line, short};
 use crate::tui::what_if;
 use crate::tui::widgets::bar::bar;
@@ -158,17 +158,17 @@ fn repeated<'a>(app: &'a App, run: &Run) -> Option<&'a Repeated> {
 pub struct Body;
 
 impl Scene for Body {
-    fn commands(&self) -> &'static [Command] {
+    fn commands(&self) -> &'static [&'static [Command]] {
         &[
-            Command::NextNumber,
-            Command::PreviousNumber,
-            Command::RandomTokens,
-            Command::ReseedRandom,
-            Command::FilterHeads,
-            Command::AblateHeads,
-            Command::Zero,
-            Command::Mean,
-            Command::Scale,
+            CHANGES,
+            &[
+                Command::NextNumber,
+                Command::PreviousNumber,
+                Command::RandomTokens,
+                Command::ReseedRandom,
+                Command::FilterHeads,
+                Command::AblateHeads,
+            ],
         ]
     }
 
@@ -612,7 +612,7 @@ fn is_selected(app: &App, ranked: &Ranked) -> bool {
 
 /// Lists other heads.
 pub fn next_filter(app: &mut App) {
-    app.screens.heads.filter = next_of(&Filter::ALL, app.screens.heads.filter);
+    app.screens.heads.filter = turned(&Filter::ALL, app.screens.heads.filter, 1);
 }
 
 /// Measures the heads on other random tokens.

@@ -85,8 +85,8 @@ fn layout(app: &App, run: &Run, area: Rect) -> Layout {
 pub struct Body;
 
 impl Scene for Body {
-    fn commands(&self) -> &'static [Command] {
-        &[Command::NextNumber, Command::PreviousNumber, Command::ChooseToken, Command::FinalAnswer]
+    fn commands(&self) -> &'static [&'static [Command]] {
+        &[&[Command::NextNumber, Command::PreviousNumber, Command::ChooseToken, Command::FinalAnswer]]
     }
 
     fn arrows(&self, _app: &App) -> &'static [(&'static str, &'static str)] {

@@ -13,7 +13,7 @@ use crate::hooks::{Axis, Site};
 use crate::run::Run;
 use crate::tui::actions::moved;
 use crate::tui::app::{App, Selection};
-use crate::tui::command::Command;
+use crate::tui::command::{COLOURS, Command};
 use crate::tui::layout::Frame;
 use crate::tui::text::{num, pad, put_line, put_right};
 use crate::tui::what_if::{self, signed};
@@ -86,19 +86,20 @@ pub type State = ();
 pub struct Body;
 
 impl Scene for Body {
-    fn commands(&self) -> &'static [Command] {
+    fn commands(&self) -> &'static [&'static [Command]] {
         &[
-            Command::Pooling,
-            Command::Range,
-            Command::Parts,
-            Command::Follow,
-            Command::Cooler,
-            Command::Warmer,
-            Command::FewerK,
-            Command::MoreK,
-            Command::LessP,
-            Command::MoreP,
-            Command::Reseed,
+            COLOURS,
+            &[
+                Command::Parts,
+                Command::Follow,
+                Command::Cooler,
+                Command::Warmer,
+                Command::FewerK,
+                Command::MoreK,
+                Command::LessP,
+                Command::MoreP,
+                Command::Reseed,
+            ],
         ]
     }
 

@@ -102,7 +102,7 @@ impl Screen {
 /// state of its own: what it remembers is in [`States`].
 pub trait Scene: Sync {
     /// The commands that do something here, beside those that do everywhere.
-    fn commands(&self) -> &'static [Command];
+    fn commands(&self) -> &'static [&'static [Command]];
 
     /// What the arrow keys and Enter do: keys and a word each.
     fn arrows(&self, app: &App) -> &'static [(&'static str, &'static str)];

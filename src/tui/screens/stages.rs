@@ -13,7 +13,7 @@ use crate::interventions::{Edge, Place, Target};
 use crate::run::Run;
 use crate::tui::actions::moved;
 use crate::tui::app::{App, Focus, Selection};
-use crate::tui::command::Command;
+use crate::tui::command::{BLOCKS, CHANGES, COLOURS, Command};
 use crate::tui::layout::Frame;
 use crate::tui::text::{fit, num, pad, put, put_line};
 use crate::tui::widgets::bar::histogram;
@@ -84,22 +84,12 @@ pub type State = ();
 pub struct Body;
 
 impl Scene for Body {
-    fn commands(&self) -> &'static [Command] {
+    fn commands(&self) -> &'static [&'static [Command]] {
         &[
-            Command::PreviousLayer,
-            Command::NextLayer,
-            Command::PreviousHead,
-            Command::NextHead,
-            Command::ZoomIn,
-            Command::ZoomOut,
-            Command::ZoomReset,
-            Command::Pooling,
-            Command::Range,
-            Command::Zero,
-            Command::Mean,
-            Command::Scale,
-            Command::Knockout,
-            Command::Direction,
+            BLOCKS,
+            COLOURS,
+            CHANGES,
+            &[Command::ZoomIn, Command::ZoomOut, Command::ZoomReset, Command::Knockout, Command::Direction],
         ]
     }
 

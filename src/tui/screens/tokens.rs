@@ -11,7 +11,7 @@ use crate::engine::Request;
 use crate::run::Run;
 use crate::tui::actions::moved;
 use crate::tui::app::{App, Selection};
-use crate::tui::command::Command;
+use crate::tui::command::{CHANGES, Command};
 use crate::tui::text::{fit, num, pad, put, put_line};
 use crate::tui::theme::{Depth, Theme};
 use crate::tui::widgets::bar::bar;
@@ -43,8 +43,8 @@ pub type State = ();
 pub struct Body;
 
 impl Scene for Body {
-    fn commands(&self) -> &'static [Command] {
-        &[Command::Zero, Command::Mean, Command::Scale, Command::Direction]
+    fn commands(&self) -> &'static [&'static [Command]] {
+        &[CHANGES, &[Command::Direction]]
     }
 
     fn arrows(&self, _app: &App) -> &'static [(&'static str, &'static str)] {

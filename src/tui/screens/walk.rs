@@ -20,7 +20,7 @@ use crate::model::Config;
 use crate::run::Run;
 use crate::tui::actions::moved;
 use crate::tui::app::{App, Focus, Screen, Selection};
-use crate::tui::command::Command;
+use crate::tui::command::{BLOCKS, Command};
 use crate::tui::overlays::{Overlay, Picker};
 use crate::tui::text::{num, put_line, put_right, wrap};
 
@@ -125,18 +125,17 @@ fn layout(page: &Page, area: Rect) -> Layout {
 pub struct Body;
 
 impl Scene for Body {
-    fn commands(&self) -> &'static [Command] {
+    fn commands(&self) -> &'static [&'static [Command]] {
         &[
-            Command::PreviousLayer,
-            Command::NextLayer,
-            Command::PreviousHead,
-            Command::NextHead,
-            Command::Jump,
-            Command::Play,
-            Command::Slower,
-            Command::Faster,
-            Command::Cooler,
-            Command::Warmer,
+            BLOCKS,
+            &[
+                Command::Jump,
+                Command::Play,
+                Command::Slower,
+                Command::Faster,
+                Command::Cooler,
+                Command::Warmer,
+            ],
         ]
     }
 

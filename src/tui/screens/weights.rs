@@ -18,7 +18,7 @@ use crate::picture::grid::Window;
 use crate::run::Run;
 use crate::tui::actions::{moved, turned};
 use crate::tui::app::{App, Focus, Screen, Selection};
-use crate::tui::command::Command;
+use crate::tui::command::{BLOCKS, COLOURS, Command};
 use crate::tui::overlays::Asked;
 use crate::tui::text::{fit, num, pad, put, put_line};
 use crate::tui::what_if::Side;
@@ -167,17 +167,8 @@ fn walk(run: &Run, view: View, row: usize, area: Rect) -> Walk {
 pub struct Body;
 
 impl Scene for Body {
-    fn commands(&self) -> &'static [Command] {
-        &[
-            Command::PreviousLayer,
-            Command::NextLayer,
-            Command::PreviousHead,
-            Command::NextHead,
-            Command::Pooling,
-            Command::Range,
-            Command::WeightsMode,
-            Command::ChooseToken,
-        ]
+    fn commands(&self) -> &'static [&'static [Command]] {
+        &[BLOCKS, COLOURS, &[Command::WeightsMode, Command::ChooseToken]]
     }
 
     fn take_token(&self, app: &mut App, _asked: Asked, token: Option<u32>) {

@@ -1,0 +1,64 @@
+//! What the source has to keep to, so that one idea stays in one place.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+/// No file is longer: what is, is two things.
+const LONGEST: usize = 700;
+
+/// Every source file, its path from `src` on, and its text.
+fn sources() -> Vec<(String, String)> {
+    let src = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
+    let mut files: Vec<(String, String)> = Vec::new();
+    let mut folders: Vec<PathBuf> = vec![src.clone()];
+    while let Some(folder) = folders.pop() {
+        for entry in fs::read_dir(folder).unwrap() {
+            let path = entry.unwrap().path();
+            if path.is_dir() {
+                folders.push(path);
+            } else {
+                let name = path.strip_prefix(&src).unwrap().to_string_lossy().replace('\\', "/");
+                files.push((name, fs::read_to_string(&path).unwrap()));
+            }
+        }
+    }
+    assert!(files.len() > 100, "the sources are there");
+    files
+}
+
+#[test]
+fn no_file_is_too_long() {
+    for (name, text) in sources() {
+        let lines = text.lines().count();
+        assert!(lines <= LONGEST, "{name} has {lines} lines, more than {LONGEST}");
+    }
+}
+
+#[test]
+fn hooks_and_pictures_know_no_model() {
+    for (name, text) in sources() {
+        for (floor, above) in [
+            ("config.rs", &["crate::model", "crate::hooks"][..]),
+            ("hooks/", &["crate::model", "crate::run", "crate::analysis"]),
+            ("picture/", &["crate::model", "crate::run", "crate::analysis"]),
+        ] {
+            for above in above.iter().filter(|_| name.starts_with(floor)) {
+                assert!(!text.contains(above), "{name} names {above}");
+            }
+        }
+    }
+}
+
+/// What differs from screen to screen is the screen's own.
+#[test]
+fn only_the_table_of_screens_tells_screens_apart() {
+    for (name, text) in sources().iter().filter(|(name, _)| !name.starts_with("tui/screens/")) {
+        for (i, line) in text.lines().enumerate() {
+            let code = line.split("//").next().unwrap();
+            let arm = code.split_once("=>").is_some_and(|(pattern, _)| pattern.contains("Screen::"));
+            let compared =
+                ["== Screen::", "!= Screen::", "matches!(app.screen"].iter().any(|test| code.contains(test));
+            assert!(!arm && !compared, "{name}:{}: {line}", i + 1);
+        }
+    }
+}

@@ -152,7 +152,7 @@ commands! { |app|
     NextHead        "next-head"        ["]"]                     OWN   "head"     "the next head"
                     => app.go_head(1);
 
-    Open            "open"             ["enter"]                 ALL   ""         "open what is selected: the bottom line says as what"
+    Open            "open"             ["enter"]                 ALL   ""         "open what the line at the bottom names"
                     => app.screen.scene().open(app);
     ZoomIn          "zoom-in"          ["z" "+"]                 OWN   "zoom"     "fewer values, larger; down to printed numbers"
                     => stages::zoom(app, 1);

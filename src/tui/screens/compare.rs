@@ -521,7 +521,8 @@ fn draw_map(app: &App, run: &Run, second: &Second, layout: &Layout, buffer: &mut
     }
     let without = second.alignment.pairs.len() - second.alignment.both().count();
     if app.screens.compare.shown == Shown::Difference && without > 0 {
-        let said = format!("  {without} tokens without a partner left out");
+        let tokens = if without == 1 { "token" } else { "tokens" };
+        let said = format!("  {without} {tokens} without a partner left out");
         title.push(Span::styled(said, theme.dim()));
     }
     title.push(Span::styled("  / another tensor", theme.dim()));

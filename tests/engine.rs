@@ -96,7 +96,9 @@ fn ablating_says_how_far_it_is_and_can_be_stopped() {
                     }
                     format!("{done} of {of}")
                 }
-                Event::Job { said: Said::Effects(effects), .. } => format!("{} effects", effects.all.len()),
+                Event::Job { said: Said::Effects(effects), .. } => {
+                    format!("{} effects", effects.of.all.len())
+                }
                 Event::Job { said, .. } => format!("{said:?}").split([' ', '{']).next().unwrap().to_owned(),
                 other => format!("{other:?}"),
             });
@@ -132,7 +134,7 @@ fn look(looker: &mut Looker, wanted: Wanted, steps: usize) -> Vec<Event> {
 fn readings(events: &[Event]) -> Vec<usize> {
     let of = |event: &Event| match event {
         Event::Looked { seen, .. } => match &*seen.first()?.1 {
-            Seen::Lens(_, lens) => Some(lens.readings.len()),
+            Seen::Lens(_, lens) => Some(lens.of.readings.len()),
             _ => None,
         },
         _ => None,
@@ -162,7 +164,7 @@ fn the_lens_is_read_piece_by_piece_and_what_was_read_is_known() {
     let at_once = Lens::new(&asked.run, &hooks, 0..20, None, 3).unwrap();
     let Some(Event::Looked { seen, .. }) = rest.iter().rev().nth(1) else { panic!("{rest:?}") };
     let Seen::Lens(_, by_pieces) = &*seen[0].1 else { panic!("{seen:?}") };
-    for (a, b) in at_once.readings.iter().zip(&by_pieces.readings) {
+    for (a, b) in at_once.readings.iter().zip(&by_pieces.of.readings) {
         assert_eq!((a.hook, a.position, a.top[0].id), (b.hook, b.position, b.top[0].id));
         assert!((a.kl - b.kl).abs() < 1e-4 && (a.entropy_bits - b.entropy_bits).abs() < 1e-4);
     }

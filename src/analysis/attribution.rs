@@ -12,7 +12,7 @@ use std::fmt;
 use rayon::prelude::*;
 
 use super::View;
-use super::answer::{Answer, DIFFERENCE, Minus};
+use super::base::{DIFFERENCE, Minus, WithBase};
 use super::logits::Next;
 use crate::error::{Error, Result};
 use crate::hooks::{Quantity, Site};
@@ -117,7 +117,7 @@ pub struct Part {
 pub struct Attribution {
     pub position: usize,
     pub token: u32,
-    /// The token whose logit is taken off, if there is one.
+    /// The token whose logit is subtracted, if there is one.
     pub versus: Option<u32>,
     /// The logit of `token`, minus that of `versus`, as the run has it.
     pub logit: f64,
@@ -200,19 +200,19 @@ impl Attribution {
         Ok(Self { position, token, versus, logit, parts, residue })
     }
 
-    /// What wrote a logit of `run`, and of the run that is taken off, if there is one: where no token
-    /// is chosen, that which is likeliest there.
+    /// What wrote a logit of `run`, and of its base, if there is one: where no token is chosen, the one
+    /// that is likeliest there in the base.
     ///
     /// # Errors
     /// As [`Self::new`].
-    pub fn beside(
+    pub fn with_base(
         run: &Run,
-        minus: Option<&Run>,
+        base: Option<&Run>,
         position: usize,
         token: Option<u32>,
         versus: Option<u32>,
-    ) -> Result<Answer<Self>> {
-        Answer::ask(run, minus, |run, base| {
+    ) -> Result<WithBase<Self>> {
+        WithBase::ask(run, base, |run, base| {
             Self::new(run, position, token.or(base.map(|base: &Self| base.token)), versus)
         })
     }
@@ -294,7 +294,7 @@ impl Attribution {
     }
 }
 
-impl Answer<Attribution> {
+impl WithBase<Attribution> {
     /// As [`Attribution::chart`]; a difference has the interventions as a part of their own.
     pub fn chart(&self, run: &Run) -> Chart {
         let chart = self.shown(Attribution::clone).chart(run);
@@ -302,22 +302,22 @@ impl Answer<Attribution> {
         Chart { title: format!("{}{difference}", chart.title), ..chart }
     }
 
-    /// The same of this and of the run that is taken off: those whose share differs most.
+    /// The same of this and of the base: those whose share differs most.
     ///
     /// # Errors
     /// As [`Attribution::neurons`].
     pub fn neurons(
         &self,
-        (run, minus): (&Run, Option<&Run>),
+        (run, base): (&Run, Option<&Run>),
         layer: usize,
         k: usize,
-    ) -> Result<Vec<Answer<Neuron>>> {
+    ) -> Result<Vec<WithBase<Neuron>>> {
         let all = self.of.all_neurons(run, layer)?;
-        let mut base = match (&self.minus, minus) {
+        let mut base = match (&self.base, base) {
             (Some(of), Some(run)) => of.all_neurons(run, layer)?.into_iter(),
             _ => Vec::new().into_iter(),
         };
-        let all = all.into_iter().map(|of| Answer { of, minus: base.next() }).collect();
+        let all = all.into_iter().map(|of| WithBase { of, base: base.next() }).collect();
         Ok(largest(all, k, |n| n.shown(|n| *n)))
     }
 }

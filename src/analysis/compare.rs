@@ -3,7 +3,7 @@
 use rayon::prelude::*;
 
 use super::View;
-use super::answer::Minus;
+use super::base::Minus;
 use super::logits::Softmax;
 use crate::error::{Error, Result};
 use crate::hooks::{Axis, HookName, Site};
@@ -62,14 +62,14 @@ impl Alignment {
     }
 }
 
-/// `of − minus`, row by row of `view`: rows (and keys) that are positions are those of the
+/// `of − base`, row by row of `view`: rows (and keys) that are positions are those of the
 /// alignment's pairs that have both, the rest are those of the tensor. What is −inf in both, a
 /// masked cell, stays −inf.
 ///
 /// # Errors
 /// As [`View::matrix`].
-pub fn difference(view: View, (of, minus): (&Run, &Run), alignment: &Alignment) -> Result<Matrix> {
-    let (a, b) = (view.matrix(of)?, view.matrix(minus)?);
+pub fn difference(view: View, (of, base): (&Run, &Run), alignment: &Alignment) -> Result<Matrix> {
+    let (a, b) = (view.matrix(of)?, view.matrix(base)?);
     let positions: Vec<_> = alignment.both().collect();
     let along = |axis: Axis, n: usize| match axis {
         Axis::Pos | Axis::Key => positions.clone(),

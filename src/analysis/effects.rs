@@ -1,6 +1,6 @@
 //! What each head and each MLP is worth: the prediction without it.
 
-use super::answer::Answer;
+use super::base::WithBase;
 use super::compare::{Shift, logits_at};
 use super::logits::Softmax;
 use crate::error::{Error, Result};
@@ -129,18 +129,18 @@ impl Effects {
         Ok(Self { question, token, all })
     }
 
-    /// The same of this run and of the one that is taken off, if there is one: of the same token.
+    /// The same of this run and of its base, if there is one: of the same token.
     ///
     /// # Errors
     /// As [`Self::new`].
-    pub fn beside(
+    pub fn with_base(
         run: &Run,
-        minus: Option<&Run>,
+        base: Option<&Run>,
         question: Question,
         mut progress: impl FnMut(usize, usize) -> Result<()>,
-    ) -> Result<Answer<Self>> {
-        let rounds = 1 + usize::from(minus.is_some());
-        Answer::ask(run, minus, |run, base| {
+    ) -> Result<WithBase<Self>> {
+        let rounds = 1 + usize::from(base.is_some());
+        WithBase::ask(run, base, |run, base| {
             let token = question.token.or(base.map(|base: &Self| base.token));
             let round = usize::from(base.is_some());
             Self::new(run, Question { token, ..question }, |i, n| progress(round * n + i, rounds * n))

@@ -5,7 +5,7 @@ use rand::{Rng, SeedableRng};
 use rayon::prelude::*;
 
 use super::View;
-use super::answer::Answer;
+use super::base::WithBase;
 use crate::error::{Error, Result};
 use crate::hooks::{Quantity, Site};
 use crate::model::Model;
@@ -175,12 +175,12 @@ impl Atlas {
         })
     }
 
-    /// The same of this run and of the one that is taken off, if there is one.
+    /// The same of this run and of its base, if there is one.
     ///
     /// # Errors
     /// As [`Self::new`].
-    pub fn beside(run: &Run, minus: Option<&Run>, exclude: Exclude) -> Result<Answer<Self>> {
-        Answer::ask(run, minus, |run, _| Self::new(run, exclude))
+    pub fn with_base(run: &Run, base: Option<&Run>, exclude: Exclude) -> Result<WithBase<Self>> {
+        WithBase::ask(run, base, |run, _| Self::new(run, exclude))
     }
 
     pub fn get(&self, layer: usize, head: usize) -> &Scores {

@@ -10,7 +10,7 @@ use candle_core::{DType, Device, Tensor};
 use rayon::prelude::*;
 
 use super::View;
-use super::answer::Answer;
+use super::base::WithBase;
 use super::logits::{Candidate, Softmax, rank, top};
 use crate::config::Config;
 use crate::error::{Error, Result};
@@ -149,24 +149,24 @@ impl Lens {
         token: Option<u32>,
         k: usize,
     ) -> Result<Self> {
-        Ok(Self::beside(run, None, hooks, positions, token, k)?.of)
+        Ok(Self::with_base(run, None, hooks, positions, token, k)?.of)
     }
 
-    /// The same of this run and of the one that is taken off, if there is one: where no token is
-    /// chosen, both follow what is likeliest there in the end.
+    /// The same of this run and of its base, if there is one: where no token is chosen, both follow
+    /// what is likeliest there in the end.
     ///
     /// # Errors
     /// As [`Self::new`].
-    pub fn beside(
+    pub fn with_base(
         run: &Run,
-        minus: Option<&Run>,
+        base: Option<&Run>,
         hooks: &[HookName],
         positions: Range<usize>,
         token: Option<u32>,
         k: usize,
-    ) -> Result<Answer<Self>> {
+    ) -> Result<WithBase<Self>> {
         let mut by_hook = vec![Vec::with_capacity(positions.len()); hooks.len()];
-        let mut reader = Reader::beside(run, minus, positions.clone(), token, k)?;
+        let mut reader = Reader::with_base(run, base, positions.clone(), token, k)?;
         let at_once = (AT_ONCE / run.config().vocab_size).max(1);
         let mut start = positions.start;
         while start < positions.end {
@@ -180,8 +180,8 @@ impl Lens {
         }
         let readings = by_hook.concat();
         let lens = |readings| Self { hooks: hooks.to_vec(), positions: positions.clone(), token, readings };
-        Ok(Answer {
-            minus: minus.map(|_| lens(readings.iter().filter_map(|reading| reading.minus.clone()).collect())),
+        Ok(WithBase {
+            base: base.map(|_| lens(readings.iter().filter_map(|reading| reading.base.clone()).collect())),
             of: lens(readings.into_iter().map(|reading| reading.of).collect()),
         })
     }
@@ -276,19 +276,19 @@ impl<'a> Reader<'a> {
         Ok(Self { run, token, k, finals: HashMap::new() })
     }
 
-    /// For this run and for the one that is taken off, if there is one.
+    /// For this run and for its base, if there is one.
     ///
     /// # Errors
     /// As [`Self::new`].
-    pub fn beside(
+    pub fn with_base(
         run: &'a Run,
-        minus: Option<&'a Run>,
+        base: Option<&'a Run>,
         positions: Range<usize>,
         token: Option<u32>,
         k: usize,
-    ) -> Result<Answer<Self>> {
+    ) -> Result<WithBase<Self>> {
         let of = |run| Self::new(run, positions.clone(), token, k);
-        Ok(Answer { of: of(run)?, minus: minus.map(of).transpose()? })
+        Ok(WithBase { of: of(run)?, base: base.map(of).transpose()? })
     }
 
     /// The readings of some cells, in their order; each follows the token of its own that is given,
@@ -341,25 +341,25 @@ impl<'a> Reader<'a> {
     }
 }
 
-impl Answer<Reader<'_>> {
+impl WithBase<Reader<'_>> {
     /// What both read of some cells, in their order, both following the same tokens.
     ///
     /// # Errors
     /// As [`Reader::read`].
-    pub fn read(&mut self, cells: &[Cell]) -> Result<Vec<Answer<Reading>>> {
-        let Some(base) = &mut self.minus else {
+    pub fn read(&mut self, cells: &[Cell]) -> Result<Vec<WithBase<Reading>>> {
+        let Some(base) = &mut self.base else {
             let read = self.of.read(cells, None)?.into_iter();
-            return Ok(read.map(|of| Answer { of, minus: None }).collect());
+            return Ok(read.map(|of| WithBase { of, base: None }).collect());
         };
         let before = base.read(cells, None)?;
         let tokens: Vec<_> = before.iter().map(|reading| reading.token.id).collect();
         let after = self.of.read(cells, Some(&tokens))?;
-        Ok(after.into_iter().zip(before).map(|(of, minus)| Answer { of, minus: Some(minus) }).collect())
+        Ok(after.into_iter().zip(before).map(|(of, base)| WithBase { of, base: Some(base) }).collect())
     }
 
     fn forget(&mut self) {
         self.of.forget();
-        if let Some(base) = &mut self.minus {
+        if let Some(base) = &mut self.base {
             base.forget();
         }
     }

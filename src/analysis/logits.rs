@@ -4,7 +4,7 @@ use candle_transformers::generation::{LogitsProcessor, Sampling as Candle};
 use rayon::prelude::*;
 
 use super::View;
-use super::answer::Answer;
+use super::base::WithBase;
 use crate::error::{Error, Result};
 use crate::hooks::{Part, Site};
 use crate::run::Run;
@@ -45,13 +45,13 @@ impl Next {
         Ok(Self::of(run, position, &logits, &ids))
     }
 
-    /// The same of this run and of the one that is taken off, if there is one: then of the tokens
-    /// whose probability moved most, in that order.
+    /// The same of this run and of its base, if there is one: then of the tokens whose probability
+    /// moved most, in that order.
     ///
     /// # Errors
     /// As [`Self::new`].
-    pub fn beside(run: &Run, minus: Option<&Run>, position: usize, k: usize) -> Result<Answer<Self>> {
-        let Some(base) = minus else { return Ok(Answer { of: Self::new(run, position, k)?, minus: None }) };
+    pub fn with_base(run: &Run, base: Option<&Run>, position: usize, k: usize) -> Result<WithBase<Self>> {
+        let Some(base) = base else { return Ok(WithBase { of: Self::new(run, position, k)?, base: None }) };
         let [before, after] = [logits_after(base, position)?, logits_after(run, position)?];
         let [p, q] = [Softmax::new(&before), Softmax::new(&after)];
         let moved = |(a, b): (&f32, &f32)| (q.prob(*b) - p.prob(*a)).abs() as f32;
@@ -63,7 +63,7 @@ impl Next {
             let ids: Vec<_> = ids.iter().map(|&id| (rank(logits, id), id)).collect();
             Self::of(run, position, logits, &ids)
         };
-        Ok(Answer { of: of(run, &after), minus: Some(of(base, &before)) })
+        Ok(WithBase { of: of(run, &after), base: Some(of(base, &before)) })
     }
 
     /// What the logits say of some tokens, given by rank and id.

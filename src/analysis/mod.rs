@@ -1,7 +1,7 @@
 //! Pure functions from a run to small results.
 
-pub mod answer;
 pub mod attribution;
+pub mod base;
 pub mod compare;
 pub mod effects;
 pub mod find;

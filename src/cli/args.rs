@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use super::progress::Bars;
 use super::what_if::WhatIfArgs;
-use crate::analysis::answer::Answer;
+use crate::analysis::base::WithBase;
 use crate::error::{Error, Result};
 use crate::files;
 use crate::interventions::Interventions;
@@ -123,7 +123,7 @@ impl InputArgs {
 /// `--difference`.
 #[derive(Debug, Clone, Copy, clap::Args)]
 pub struct DifferenceArgs {
-    /// Write changed − base: what is with the changes, minus what is without
+    /// Write changed − base: with the changes minus without
     #[arg(long, help_heading = "What if")]
     difference: bool,
 }
@@ -133,28 +133,28 @@ impl DifferenceArgs {
         self.difference
     }
 
-    /// What to run, and what to take off it.
+    /// What to run, and its base.
     ///
     /// # Errors
     /// [`Error::Usage`] where nothing is changed.
-    pub fn of(self, input: Input) -> Result<Answer<Input>> {
+    pub fn of(self, input: Input) -> Result<WithBase<Input>> {
         if self.difference && input.interventions.is_idle() {
             return Err(Error::usage(
                 "--difference shows what changes do, and there is none: give one, such as --ablate head:1.5",
             ));
         }
         let base = self.difference.then(|| input.clone().with_interventions(Interventions::default()));
-        Ok(Answer { of: input, minus: base })
+        Ok(WithBase { of: input, base })
     }
 }
 
-impl Answer<Input> {
+impl WithBase<Input> {
     /// The runs of both.
     ///
     /// # Errors
     /// Those of `run`.
-    pub fn runs(self, run: impl Fn(Input) -> Result<Run>) -> Result<Answer<Run>> {
-        Ok(Answer { of: run(self.of)?, minus: self.minus.map(run).transpose()? })
+    pub fn runs(self, run: impl Fn(Input) -> Result<Run>) -> Result<WithBase<Run>> {
+        Ok(WithBase { of: run(self.of)?, base: self.base.map(run).transpose()? })
     }
 }
 

@@ -7,7 +7,7 @@ use serde::Serialize;
 use super::args::{InputArgs, ModelArgs};
 use super::output::{self, Column, Table, print_json};
 use super::progress::count;
-use crate::analysis::answer::Answer;
+use crate::analysis::base::WithBase;
 use crate::analysis::effects::{Effects, Question};
 use crate::error::Result;
 use crate::hooks::HookFilter;
@@ -57,16 +57,16 @@ struct Row {
 /// The run and the effects of its components, with progress on standard error.
 pub fn measure(
     model: &Arc<Model>,
-    inputs: Answer<Input>,
+    inputs: WithBase<Input>,
     (position, token, mean): (Option<usize>, Option<u32>, bool),
-) -> Result<(Run, Answer<Effects>)> {
+) -> Result<(Run, WithBase<Effects>)> {
     // With the residual stream, what is below an ablated block need not be computed again.
     let keep = HookFilter::new(&["logits", "resid_post.*"], model.config())?;
     let runs = inputs.runs(|input| Run::new(model, input, keep.clone(), ()))?;
     let run = runs.of;
     let position = position.unwrap_or(run.n_tokens() - 1);
     let question = Question { position, token, mean };
-    let effects = Effects::beside(&run, runs.minus.as_ref(), question, count("ablating"))?;
+    let effects = Effects::with_base(&run, runs.base.as_ref(), question, count("ablating"))?;
     Ok((run, effects))
 }
 
@@ -75,10 +75,10 @@ pub fn run(mut args: Args) -> Result<()> {
     let input = args.input.required()?;
     let model = args.model.load()?;
     let token = args.token.map(|named| model.token(&named)).transpose()?;
-    let (_, effects) = measure(&model, Answer::one(input), (args.position, token, mean))?;
+    let (_, effects) = measure(&model, WithBase::one(input), (args.position, token, mean))?;
 
     if args.json {
-        let rows = effects.all.iter().map(|effect| Row {
+        let rows = effects.of.all.iter().map(|effect| Row {
             component: effect.component(),
             layer: effect.layer,
             head: effect.head,
@@ -89,7 +89,7 @@ pub fn run(mut args: Args) -> Result<()> {
     }
     let mut table =
         Table::new([Column::Left("without"), Column::Right("delta_logprob"), Column::Right("kl")]);
-    for effect in &effects.all {
+    for effect in &effects.of.all {
         table.row([effect.name(), num(effect.delta_logprob as f32), num(effect.kl as f32)]);
     }
     table.print()

@@ -62,8 +62,8 @@ pub fn run(args: Args) -> Result<()> {
         globs => HookFilter::new(globs, model.config())?,
     };
     let runs = inputs.runs(|input| Run::new(&model, input, keep.clone(), ()))?;
-    let positions = args.positions.map(|positions| positions.of(runs.n_tokens()));
-    let written = Export::new(&runs, positions, format)?.minus(runs.base()).write(to)?;
+    let positions = args.positions.map(|positions| positions.of(runs.of.n_tokens()));
+    let written = Export::new(&runs.of, positions, format)?.with_base(runs.named_base()).write(to)?;
     if args.output.as_os_str() != "-" {
         let (tensors, bytes) = (written.tensors, BinaryBytes(written.bytes));
         say(&format!("{tensors} tensors, {bytes}, in {}", text::path(&args.output)));

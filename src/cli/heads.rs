@@ -6,7 +6,7 @@ use serde::Serialize;
 
 use super::args::{InputArgs, ModelArgs};
 use super::output::{self, Column, Table, print_json};
-use crate::analysis::answer::Answer;
+use crate::analysis::base::WithBase;
 use crate::analysis::heads::{Atlas, Exclude, Metric, repeated_random};
 use crate::error::Result;
 use crate::hooks::HookFilter;
@@ -80,11 +80,11 @@ impl HeadArgs {
     }
 
     /// The run that the heads are measured on, and the measures.
-    pub fn atlas(&self, model: &Arc<Model>, inputs: Answer<Input>) -> Result<(Run, Answer<Atlas>)> {
+    pub fn atlas(&self, model: &Arc<Model>, inputs: WithBase<Input>) -> Result<(Run, WithBase<Atlas>)> {
         let keep = HookFilter::new(&["pattern.*", "z.*"], model.config())?;
         let runs = inputs.runs(|input| Run::new(model, input, keep.clone(), ()))?;
         let exclude = Exclude { bos: self.exclude_bos, current_token: self.exclude_current_token };
-        let atlas = Atlas::beside(&runs.of, runs.minus.as_ref(), exclude)?;
+        let atlas = Atlas::with_base(&runs.of, runs.base.as_ref(), exclude)?;
         Ok((runs.of, atlas))
     }
 }
@@ -149,9 +149,9 @@ pub fn run(args: Args) -> Result<()> {
     let asked = args.how.asked(args.input)?;
     let model = args.model.load()?;
     let input = asked.input(&model)?;
-    let (_, atlas) = args.how.atlas(&model, Answer::one(input.clone()))?;
+    let (_, atlas) = args.how.atlas(&model, WithBase::one(input.clone()))?;
     let effects = if args.effects {
-        super::effects::measure(&model, Answer::one(input), (None, None, false))?.1.of.all
+        super::effects::measure(&model, WithBase::one(input), (None, None, false))?.1.of.all
     } else {
         Vec::new()
     };
@@ -160,8 +160,8 @@ pub fn run(args: Args) -> Result<()> {
         found.map(|effect| EffectRow { delta_logprob: effect.delta_logprob as f32, kl: effect.kl as f32 })
     };
     let heads = match args.sort {
-        Some(metric) => atlas.ranked(metric),
-        None => atlas.heads.iter().collect(),
+        Some(metric) => atlas.of.ranked(metric),
+        None => atlas.of.heads.iter().collect(),
     };
 
     if args.json {

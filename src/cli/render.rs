@@ -11,8 +11,8 @@ use super::neighbours::{is_table, no_prompt, of_run, of_table};
 use super::output::{ending, print_colored, width};
 use super::patch::CorruptArgs;
 use crate::analysis::Source;
-use crate::analysis::answer::Answer;
 use crate::analysis::attribution::Attribution;
+use crate::analysis::base::WithBase;
 use crate::analysis::effects::Measure;
 use crate::analysis::heads::Metric;
 use crate::analysis::lens::{Lens, Show, hooks};
@@ -98,7 +98,7 @@ enum Make {
     Weights(fn(&Args, &Model) -> Result<Chart>),
 }
 
-type OfRun = fn(&Args, &Arc<Model>, Answer<Input>) -> Result<(Run, Chart)>;
+type OfRun = fn(&Args, &Arc<Model>, WithBase<Input>) -> Result<(Run, Chart)>;
 
 /// What is drawn beside the tensors.
 const CHARTS: &[(&str, Make)] = &[
@@ -119,32 +119,32 @@ const CHARTS: &[(&str, Make)] = &[
 /// How many neighbours, and tokens at each end.
 const LISTED: usize = 20;
 
-fn heads(args: &Args, model: &Arc<Model>, inputs: Answer<Input>) -> Result<(Run, Chart)> {
+fn heads(args: &Args, model: &Arc<Model>, inputs: WithBase<Input>) -> Result<(Run, Chart)> {
     let metric = args.number(&Metric::ALL, Metric::name)?.unwrap_or(Metric::Induction);
     let (run, atlas) = args.heads.atlas(model, inputs)?;
     Ok((run, atlas.shown(|atlas| atlas.chart(metric))))
 }
 
-fn lens(args: &Args, model: &Arc<Model>, inputs: Answer<Input>) -> Result<(Run, Chart)> {
+fn lens(args: &Args, model: &Arc<Model>, inputs: WithBase<Input>) -> Result<(Run, Chart)> {
     let show = args.number(&Show::ALL, Show::name)?.unwrap_or_default();
     let token = args.lens.token(model)?;
-    let Answer { of: run, minus } = inputs.runs(|input| run_for_lens(model, input))?;
+    let WithBase { of: run, base } = inputs.runs(|input| run_for_lens(model, input))?;
     let (hooks, positions) = (hooks(run.config()), 0..run.n_tokens());
-    let lens = Lens::beside(&run, minus.as_ref(), &hooks, positions, token, 1)?;
+    let lens = Lens::with_base(&run, base.as_ref(), &hooks, positions, token, 1)?;
     let chart = lens.shown(|lens| lens.chart(&run, show));
     Ok((run, chart))
 }
 
-fn attribution(args: &Args, model: &Arc<Model>, inputs: Answer<Input>) -> Result<(Run, Chart)> {
+fn attribution(args: &Args, model: &Arc<Model>, inputs: WithBase<Input>) -> Result<(Run, Chart)> {
     let token = args.lens.token(model)?;
     let versus = args.attribution.versus(model)?;
-    let Answer { of: run, minus } = inputs.runs(|input| run_for_attribution(model, input))?;
+    let WithBase { of: run, base } = inputs.runs(|input| run_for_attribution(model, input))?;
     let position = args.attribution.position(&run);
-    let chart = Attribution::beside(&run, minus.as_ref(), position, token, versus)?.chart(&run);
+    let chart = Attribution::with_base(&run, base.as_ref(), position, token, versus)?.chart(&run);
     Ok((run, chart))
 }
 
-fn effects(args: &Args, model: &Arc<Model>, inputs: Answer<Input>) -> Result<(Run, Chart)> {
+fn effects(args: &Args, model: &Arc<Model>, inputs: WithBase<Input>) -> Result<(Run, Chart)> {
     let measure = args.number(&Measure::ALL, Measure::name)?.unwrap_or_default();
     let mean = args.input.clone().take_mean();
     let question = (args.attribution.given(), args.lens.token(model)?, mean);
@@ -153,7 +153,7 @@ fn effects(args: &Args, model: &Arc<Model>, inputs: Answer<Input>) -> Result<(Ru
     Ok((run, chart))
 }
 
-fn patch(args: &Args, model: &Arc<Model>, inputs: Answer<Input>) -> Result<(Run, Chart)> {
+fn patch(args: &Args, model: &Arc<Model>, inputs: WithBase<Input>) -> Result<(Run, Chart)> {
     let input = args.alone(inputs)?;
     let sweep = args.number(&Sweep::ALL, Sweep::name)?.unwrap_or(Sweep::ResidPre);
     let tokens = (args.lens.token(model)?, args.attribution.versus(model)?);
@@ -196,7 +196,7 @@ fn neighbours(args: &Args, model: &Model) -> Result<Chart> {
     })
 }
 
-fn neighbours_in_run(args: &Args, model: &Arc<Model>, inputs: Answer<Input>) -> Result<(Run, Chart)> {
+fn neighbours_in_run(args: &Args, model: &Arc<Model>, inputs: WithBase<Input>) -> Result<(Run, Chart)> {
     let row = args.row()?;
     let (found, run) = of_run(model, args.alone(inputs)?, (&args.of, None, row), LISTED)?;
     let of = format!("position {row} of {}", args.of);
@@ -205,9 +205,9 @@ fn neighbours_in_run(args: &Args, model: &Arc<Model>, inputs: Answer<Input>) -> 
 }
 
 impl Args {
-    /// What to run where nothing can be taken off it.
-    fn alone(&self, inputs: Answer<Input>) -> Result<Input> {
-        if inputs.minus.is_none() {
+    /// What to run where no difference can be drawn.
+    fn alone(&self, inputs: WithBase<Input>) -> Result<Input> {
+        if inputs.base.is_none() {
             return Ok(inputs.of);
         }
         let why = if self.what == "patch" { "compares two prompts" } else { "is of one run" };
@@ -293,7 +293,7 @@ fn plan(args: &Args) -> Result<Draw<'_>> {
         let hook = HookName::find(&args.what, model.config())?;
         let keep = HookFilter::new(&[hook.to_string()], model.config())?;
         let runs = inputs.runs(|input| Run::new(model, input, keep.clone(), ()))?;
-        Figure::beside(&runs.of, runs.base(), Source::Hook(hook), args.head, options)
+        Figure::with_base(&runs.of, runs.named_base(), Source::Hook(hook), args.head, options)
     }))
 }
 

@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use candle_core::Tensor;
 
 use super::{Errand, Export, Seen, Sink, Slot, Steps, Wanted};
-use crate::analysis::answer::Answer;
+use crate::analysis::base::WithBase;
 use crate::analysis::compare::{Alignment, Comparison};
 use crate::analysis::effects::{Effects, Question};
 use crate::analysis::heads::{Atlas, Exclude, repeated_random};
@@ -55,7 +55,7 @@ pub enum Work {
     /// Measure every head on `n` random tokens, twice; where it `differs`, without the
     /// interventions as well.
     Repeat { n: usize, seed: u64, interventions: Interventions, differs: bool },
-    /// Ablate every head and every MLP of a run, and of the one that is taken off.
+    /// Ablate every head and every MLP of a run, and of its base.
     Effects { run: Arc<Run>, base: Option<Arc<Run>>, question: Question },
 }
 
@@ -133,11 +133,11 @@ pub enum Said {
     Summed(Arc<Summary>),
     /// Every head was measured on random tokens, twice.
     Repeated {
-        atlas: Arc<Answer<Atlas>>,
+        atlas: Arc<WithBase<Atlas>>,
         /// The random tokens with what the heads did on them.
-        runs: Answer<Arc<Run>>,
+        runs: WithBase<Arc<Run>>,
     },
-    Effects(Arc<Answer<Effects>>),
+    Effects(Arc<WithBase<Effects>>),
     /// The run that was made last without its changes, and what they changed.
     Base {
         base: Made,
@@ -278,9 +278,9 @@ impl Worker {
             let input = repeated_random(model, n, seed, false)?.with_interventions(interventions);
             Run::new(model, input, keep, watch).map(Arc::new)
         };
-        let minus = if differs { Some(run(Interventions::default())?) } else { None };
-        let runs = Answer { of: run(interventions.clone())?, minus };
-        let atlas = Arc::new(Atlas::beside(&runs.of, runs.minus.as_deref(), Exclude::default())?);
+        let base = if differs { Some(run(Interventions::default())?) } else { None };
+        let runs = WithBase { of: run(interventions.clone())?, base };
+        let atlas = Arc::new(Atlas::with_base(&runs.of, runs.base.as_deref(), Exclude::default())?);
         say(Said::Repeated { atlas, runs });
         Ok(())
     }
@@ -288,12 +288,12 @@ impl Worker {
     fn effects(
         &self,
         id: u64,
-        (run, minus): (&Run, Option<&Run>),
+        (run, base): (&Run, Option<&Run>),
         question: Question,
         say: &dyn Fn(Said),
     ) -> Result<()> {
         let step = self.steps(id, "ablating", say);
-        let effects = Arc::new(Effects::beside(run, minus, question, step)?);
+        let effects = Arc::new(Effects::with_base(run, base, question, step)?);
         say(Said::Effects(effects));
         Ok(())
     }

@@ -5,8 +5,8 @@ use std::ops::{self, Deref};
 use std::sync::Arc;
 
 use super::Event;
-use crate::analysis::answer::Answer;
 use crate::analysis::attribution::{Attribution, Neuron};
+use crate::analysis::base::WithBase;
 use crate::analysis::compare::{Alignment, difference};
 use crate::analysis::find::Found;
 use crate::analysis::heads::{Atlas, Exclude};
@@ -133,12 +133,12 @@ pub enum Look {
 pub enum Seen {
     Map(Map),
     Row(RowLook),
-    Next(Look, Answer<Next>),
-    Heads(Look, Answer<Atlas>),
-    Lens(Look, Answer<Lens>),
+    Next(Look, WithBase<Next>),
+    Heads(Look, WithBase<Atlas>),
+    Lens(Look, WithBase<Lens>),
     Walk(Look, Box<Page>),
-    Attribution(Look, Answer<Attribution>),
-    Neurons(Look, Vec<Answer<Neuron>>),
+    Attribution(Look, WithBase<Attribution>),
+    Neurons(Look, Vec<WithBase<Neuron>>),
     Neighbours(Look, Vec<Neighbour>),
     Circuit(Look, Spectrum, [Ends; 2]),
     Neuron(Look, NeuronTokens, Vec<f32>),
@@ -169,7 +169,7 @@ impl Seen {
 
     /// Whether nothing of it is still to come.
     pub fn is_whole(&self) -> bool {
-        if let Self::Lens(_, lens) = self { lens.is_whole() } else { true }
+        if let Self::Lens(_, lens) = self { lens.of.is_whole() } else { true }
     }
 }
 
@@ -208,7 +208,7 @@ pub struct RowLook {
 #[derive(Debug, Clone)]
 pub struct Wanted {
     pub run: Arc<Run>,
-    /// A run whose tensors are taken off those of `run`.
+    /// The run that `run` is compared with.
     pub base: Option<Arc<Run>>,
     pub shown_id: u64,
     /// The number of this request.
@@ -228,13 +228,13 @@ pub struct Steps {
 const PIECE: usize = 24;
 
 /// What the lens has read, by the token that was followed.
-type Readings = HashMap<(lens::Cell, Option<u32>), Answer<Reading>>;
+type Readings = HashMap<(lens::Cell, Option<u32>), WithBase<Reading>>;
 
 /// Computes looks; remembers ranges and statistics, which need the whole matrix, and what the lens
 /// has read.
 #[derive(Default)]
 pub struct Looker {
-    /// The id, the run and the one taken off it, that is known of.
+    /// The id, the run and its base that this is known of.
     of: (u64, Option<Arc<Run>>, Option<Arc<Run>>),
     known: HashMap<(View, RangeMode), (Range, Stats)>,
     readings: Readings,
@@ -245,8 +245,8 @@ impl Looker {
     /// until `goes_on` says no.
     pub fn look(&mut self, wanted: Wanted, goes_on: &dyn Fn() -> bool, emit: &mut dyn FnMut(Event)) {
         let same = |a: Option<&Arc<Run>>, b: Option<&Arc<Run>>| a.map(Arc::as_ptr) == b.map(Arc::as_ptr);
-        let (id, run, against) = &self.of;
-        let runs = same(run.as_ref(), Some(&wanted.run)) && same(against.as_ref(), wanted.base.as_ref());
+        let (id, run, base) = &self.of;
+        let runs = same(run.as_ref(), Some(&wanted.run)) && same(base.as_ref(), wanted.base.as_ref());
         if wanted.shown_id != *id || !runs {
             self.of = (wanted.shown_id, Some(Arc::clone(&wanted.run)), wanted.base.clone());
             self.known.retain(|(view, _), _| view.source.is_weight());
@@ -254,7 +254,7 @@ impl Looker {
         if !runs {
             self.readings.clear();
         }
-        let Wanted { run, base: against, shown_id, id, looks } = wanted;
+        let Wanted { run, base, shown_id, id, looks } = wanted;
         let mut seen = Vec::with_capacity(looks.len());
         for (slot, look) in looks {
             let mut step = |part: Option<Seen>, steps: Steps| {
@@ -264,7 +264,7 @@ impl Looker {
                 emit(Event::Looking { id, steps: Some(steps) });
                 if goes_on() { Ok(()) } else { Err(Error::Cancelled) }
             };
-            match self.see(&run, against.as_deref(), &look, &mut step) {
+            match self.see(&run, base.as_deref(), &look, &mut step) {
                 Err(Error::Cancelled) => return,
                 Err(error) => seen.push((slot, Arc::new(Seen::Nothing(look, error.to_string())))),
                 Ok(whole) => seen.push((slot, Arc::new(whole))),
@@ -280,19 +280,19 @@ impl Looker {
     fn see(
         &mut self,
         run: &Run,
-        against: Option<&Run>,
+        base: Option<&Run>,
         look: &Look,
         step: &mut dyn FnMut(Option<Seen>, Steps) -> Result<()>,
     ) -> Result<Seen> {
         Ok(match look {
             Look::Map { view, window, per_cell, pooling, range } => {
-                let minus = against.filter(|_| !view.source.is_same());
-                let matrix = match minus {
-                    Some(minus) => apart(*view, run, minus)?,
+                let base = base.filter(|_| !view.source.is_same());
+                let matrix = match base {
+                    Some(base) => apart(*view, run, base)?,
                     None => view.stored(run)?,
                 };
                 let grid = view.grid(&matrix, window, *per_cell, *pooling);
-                let quantity = if minus.is_some() { Quantity::Signed } else { view.quantity() };
+                let quantity = if base.is_some() { Quantity::Signed } else { view.quantity() };
                 let known = self
                     .known
                     .entry((*view, *range))
@@ -304,8 +304,8 @@ impl Looker {
                 Seen::Map(Map { look: look.clone(), view: *view, picture, stats })
             }
             Look::Row { view, row } => {
-                let (row, values) = if let Some(minus) = against.filter(|_| !view.source.is_same()) {
-                    let matrix = apart(*view, run, minus)?;
+                let (row, values) = if let Some(base) = base.filter(|_| !view.source.is_same()) {
+                    let matrix = apart(*view, run, base)?;
                     let row = (*row).min(matrix.n_rows.saturating_sub(1));
                     (row, matrix.row(row))
                 } else {
@@ -322,18 +322,18 @@ impl Looker {
                     values,
                 })
             }
-            Look::Heads => Seen::Heads(look.clone(), Atlas::beside(run, against, Exclude::default())?),
+            Look::Heads => Seen::Heads(look.clone(), Atlas::with_base(run, base, Exclude::default())?),
             Look::Attribution { position, token, versus } => {
-                let of = Attribution::beside(run, against, *position, *token, *versus)?;
+                let of = Attribution::with_base(run, base, *position, *token, *versus)?;
                 Seen::Attribution(look.clone(), of)
             }
             Look::Neurons { position, token, versus, layer, k } => {
-                let of = Attribution::beside(run, against, *position, *token, *versus)?;
-                Seen::Neurons(look.clone(), of.neurons((run, against), *layer, *k)?)
+                let of = Attribution::with_base(run, base, *position, *token, *versus)?;
+                Seen::Neurons(look.clone(), of.neurons((run, base), *layer, *k)?)
             }
             Look::Neighbours { view, row, k } => {
-                let matrix = match against.filter(|_| !view.source.is_same()) {
-                    Some(minus) => apart(*view, run, minus)?,
+                let matrix = match base.filter(|_| !view.source.is_same()) {
+                    Some(base) => apart(*view, run, base)?,
                     None => view.matrix(run)?,
                 };
                 let x = matrix.row(*row);
@@ -356,7 +356,7 @@ impl Looker {
                     let post = View::hook(Site::MlpPost.at(*layer), 0).matrix(run)?;
                     Ok(post.read(|rows| (0..post.n_rows).map(|row| rows.get(row)[*neuron]).collect()))
                 };
-                let posts = Answer::ask(run, against, posts)?.shown(Vec::clone);
+                let posts = WithBase::ask(run, base, posts)?.shown(Vec::clone);
                 Seen::Neuron(look.clone(), tokens, posts)
             }
             Look::Found => {
@@ -366,25 +366,25 @@ impl Looker {
             Look::Lens { rows, positions, token, k } => {
                 let hooks = lens::hooks(run.config());
                 let hooks = &hooks[rows.start.min(hooks.len())..rows.end.min(hooks.len())];
-                let mut reader = Reader::beside(run, against, positions.clone(), *token, *k)?;
+                let mut reader = Reader::with_base(run, base, positions.clone(), *token, *k)?;
                 loop {
                     let reading = |cell| self.readings.get(&(cell, *token));
-                    let known = |side: fn(&Answer<Reading>) -> Option<&Reading>| {
+                    let known = |side: fn(&WithBase<Reading>) -> Option<&Reading>| {
                         Lens::known(hooks, positions.clone(), *token, |cell| side(reading(cell)?))
                     };
-                    let lens = Answer {
+                    let lens = WithBase {
                         of: known(|answer| Some(&answer.of)),
-                        minus: against.map(|_| known(|answer| answer.minus.as_ref())),
+                        base: base.map(|_| known(|answer| answer.base.as_ref())),
                     };
                     // From the answer back to the embedding.
-                    let missing = lens.cells().filter(|cell| reading(*cell).is_none()).collect::<Vec<_>>();
+                    let missing = lens.of.cells().filter(|cell| reading(*cell).is_none()).collect::<Vec<_>>();
                     let piece = &missing[missing.len().saturating_sub(PIECE)..];
                     if piece.is_empty() {
                         break Seen::Lens(look.clone(), lens);
                     }
                     let steps = Steps {
                         what: "reading",
-                        done: lens.readings.len(),
+                        done: lens.of.readings.len(),
                         of: hooks.len() * positions.len(),
                     };
                     step(Some(Seen::Lens(look.clone(), lens)), steps)?;
@@ -393,14 +393,14 @@ impl Looker {
                 }
             }
             Look::Next { position, k } => {
-                Seen::Next(look.clone(), Next::beside(run, against, *position, *k)?)
+                Seen::Next(look.clone(), Next::with_base(run, base, *position, *k)?)
             }
-            Look::Walk(at) => Seen::Walk(look.clone(), Box::new(Page::beside(run, against, *at)?)),
+            Look::Walk(at) => Seen::Walk(look.clone(), Box::new(Page::with_base(run, base, *at)?)),
         })
     }
 }
 
-/// A view of one run without that of another, token by token.
-fn apart(view: View, run: &Run, minus: &Run) -> Result<Matrix> {
-    difference(view, (run, minus), &Alignment::new(&run.tokens, &minus.tokens))
+/// A view of a run less that of its base, token by token.
+fn apart(view: View, run: &Run, base: &Run) -> Result<Matrix> {
+    difference(view, (run, base), &Alignment::new(&run.tokens, &base.tokens))
 }

@@ -19,7 +19,7 @@ use crate::text;
 #[derive(Debug, Clone)]
 pub struct Export {
     pub run: Arc<Run>,
-    /// The run whose tensors are taken off.
+    /// The run whose tensors are subtracted.
     pub base: Option<Arc<Run>>,
     /// What that difference is called.
     pub difference: &'static str,
@@ -58,7 +58,7 @@ impl Export {
         )))
     }
 
-    /// The run that is taken off, and what the difference is called.
+    /// The base, and what the difference is called.
     fn base(&self) -> Option<(&Run, &str)> {
         self.base.as_deref().map(|base| (base, self.difference))
     }
@@ -71,7 +71,8 @@ impl Export {
             }
             (None, Some(hook)) => {
                 let source = View::hook(hook, 0).source;
-                let drawn = figure::Figure::beside(&self.run, self.base(), source, self.head, self.figure)?;
+                let drawn =
+                    figure::Figure::with_base(&self.run, self.base(), source, self.head, self.figure)?;
                 (hook.to_string(), drawn)
             }
             (None, None) => {
@@ -93,7 +94,7 @@ impl Export {
         }
         let to = Destination::new(&self.path).prepare()?;
         let run = self.hook.map_or_else(|| (*self.run).clone(), |hook| self.run.only(hook));
-        let written = export::Export::new(&run, None, format)?.minus(self.base()).write(to)?;
+        let written = export::Export::new(&run, None, format)?.with_base(self.base()).write(to)?;
         let tensors = if written.tensors == 1 { "tensor" } else { "tensors" };
         let (path, n, bytes) = (text::path(&self.path), written.tensors, written.bytes);
         Ok(format!("wrote {path} ({bytes} bytes): {n} {tensors} with their manifest"))

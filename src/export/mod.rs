@@ -47,7 +47,7 @@ use std::str::FromStr;
 
 use candle_core::Tensor;
 
-use crate::analysis::answer::Minus as _;
+use crate::analysis::base::Minus as _;
 use crate::error::{Error, Result};
 use crate::hooks::{HookName, Part};
 use crate::run::Run;
@@ -142,8 +142,8 @@ pub struct Export {
     positions: Range<usize>,
     hooks: Vec<HookName>,
     run: Run,
-    /// The run whose tensors are taken off.
-    minus: Option<Run>,
+    /// The run whose tensors are subtracted.
+    base: Option<Run>,
 }
 
 impl Export {
@@ -174,15 +174,15 @@ impl Export {
             _ => {}
         }
         let manifest = Manifest::new(run, &range, &hooks)?;
-        Ok(Self { manifest, format, positions: range, hooks, run: run.clone(), minus: None })
+        Ok(Self { manifest, format, positions: range, hooks, run: run.clone(), base: None })
     }
 
     /// The same without the tensors of another run of as many tokens, which kept as many; the manifest
     /// says what that difference is called.
     #[must_use]
-    pub fn minus(mut self, base: Option<(&Run, &str)>) -> Self {
+    pub fn with_base(mut self, base: Option<(&Run, &str)>) -> Self {
         self.manifest.difference = base.map(|(_, name)| name.to_owned());
-        Self { minus: base.map(|(base, _)| base.clone()), ..self }
+        Self { base: base.map(|(base, _)| base.clone()), ..self }
     }
 
     /// Writes it to where `to` was made ready.
@@ -202,7 +202,7 @@ impl Export {
 
     fn part(&self, hook: HookName, part: &Part) -> Result<Tensor> {
         let of = self.run.part(hook, part)?;
-        let Some(base) = &self.minus else { return Ok(of) };
+        let Some(base) = &self.base else { return Ok(of) };
         let [a, b] = [of.flatten_all()?, base.part(hook, part)?.flatten_all()?];
         Ok(Tensor::from_vec(a.to_vec1::<f32>()?.minus(&b.to_vec1()?), of.shape(), of.device())?)
     }

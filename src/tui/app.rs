@@ -9,7 +9,7 @@ use super::overlays::{Editor, Overlay};
 use super::screens::{States, walk};
 use super::theme::Theme;
 use super::what_if;
-use crate::analysis::answer::Answer;
+use crate::analysis::base::WithBase;
 use crate::analysis::logits::Next;
 use crate::analysis::logits::Sampling;
 use crate::analysis::{AttnStage, View};
@@ -214,7 +214,7 @@ impl App {
         }
     }
 
-    pub fn next(&self) -> Option<&Answer<Next>> {
+    pub fn next(&self) -> Option<&WithBase<Next>> {
         match &**self.seen.get(&Slot::Next)? {
             Seen::Next(_, next) => Some(next),
             _ => None,
@@ -233,7 +233,7 @@ impl App {
 
     /// The token under the cursor of the Logits screen.
     pub fn candidate(&self) -> Option<u32> {
-        self.next()?.top.get(self.selection.candidate).map(|candidate| candidate.id)
+        self.next()?.of.top.get(self.selection.candidate).map(|candidate| candidate.id)
     }
 
     /// An editor that starts with `prompt`: as ids, where there is no tokenizer to read text with.

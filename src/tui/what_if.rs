@@ -8,7 +8,7 @@ use super::actions::turned;
 use super::app::App;
 use super::overlays::{Changes, Overlay};
 use super::theme::Theme;
-use crate::analysis::answer::{Answer, DIFFERENCE};
+use crate::analysis::base::{DIFFERENCE, WithBase};
 use crate::analysis::compare::{Comparison, Spot};
 use crate::engine::{Made, Request};
 use crate::interventions::{Change, Edge, Intervention, Place, Target};
@@ -210,13 +210,13 @@ pub fn signed(x: f64) -> String {
 
 /// A number of the run on screen; where differences are shown, of the base, of the changed run, and
 /// the difference.
-pub fn spans<'a, T>(answer: &Answer<T>, theme: Theme, of: impl Fn(&T) -> f32) -> Vec<Span<'a>> {
-    let Some(minus) = &answer.minus else {
+pub fn spans<'a, T>(answer: &WithBase<T>, theme: Theme, of: impl Fn(&T) -> f32) -> Vec<Span<'a>> {
+    let Some(base) = &answer.base else {
         return vec![Span::styled(format!("{}  ", num(of(&answer.of))), theme.text())];
     };
     vec![
         Span::styled("base ", theme.dim()),
-        Span::styled(num(of(minus)), theme.text()),
+        Span::styled(num(of(base)), theme.text()),
         Span::styled("  changed ", theme.dim()),
         Span::styled(num(of(&answer.of)), theme.text()),
         Span::styled("  Δ ", theme.dim()),

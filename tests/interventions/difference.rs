@@ -3,8 +3,8 @@
 use std::sync::Arc;
 
 use actscope::analysis::View;
-use actscope::analysis::answer::{Answer, DIFFERENCE, Minus};
 use actscope::analysis::attribution::{Attribution, Neuron};
+use actscope::analysis::base::{DIFFERENCE, Minus, WithBase};
 use actscope::analysis::compare::{Alignment, difference};
 use actscope::analysis::heads::{Atlas, Exclude, Metric};
 use actscope::analysis::lens::{Lens, Show, hooks};
@@ -24,7 +24,7 @@ fn values(chart: &Chart) -> Vec<f32> {
 
 fn pages(run: &Run, base: &Run, position: usize) -> Vec<Page> {
     let at = |step| At { step, position, head: 1, key: 0, column: 3, sampling: Sampling::default() };
-    steps(run.config()).into_iter().map(|step| Page::beside(run, Some(base), at(step)).unwrap()).collect()
+    steps(run.config()).into_iter().map(|step| Page::with_base(run, Some(base), at(step)).unwrap()).collect()
 }
 
 /// Every number that a difference shows, under a name.
@@ -35,21 +35,21 @@ fn numbers(run: &Run, base: &Run, position: usize) -> Vec<(String, Vec<f32>)> {
         let apart = difference(View::hook(hook, 1), (run, base), &alignment).unwrap();
         all.push((hook.to_string(), (0..apart.n_rows).flat_map(|row| apart.row(row)).collect()));
     }
-    let atlas = Atlas::beside(run, Some(base), Exclude::default()).unwrap();
+    let atlas = Atlas::with_base(run, Some(base), Exclude::default()).unwrap();
     for metric in Metric::ALL {
         all.push((format!("{metric:?}"), values(&atlas.shown(|atlas| atlas.chart(metric)))));
     }
-    let lens = Lens::beside(run, Some(base), &hooks(run.config()), 0..run.n_tokens(), None, 2).unwrap();
+    let lens = Lens::with_base(run, Some(base), &hooks(run.config()), 0..run.n_tokens(), None, 2).unwrap();
     for show in Show::ALL {
         all.push((format!("{show:?}"), values(&lens.shown(|lens| lens.chart(run, show)))));
     }
-    let attribution = Attribution::beside(run, Some(base), position, None, None).unwrap();
+    let attribution = Attribution::with_base(run, Some(base), position, None, None).unwrap();
     all.push(("attribution".into(), values(&attribution.chart(run))));
     let logit = attribution.shown(|of| of.logit) as f32;
     all.push(("logit".into(), vec![logit, attribution.shown(|of| of.residue) as f32]));
     let neurons = attribution.neurons((run, Some(base)), 0, 5).unwrap();
     all.push(("neurons".into(), neurons.iter().map(|n| n.shown(|n| n.value) as f32).collect()));
-    let next = Next::beside(run, Some(base), position, 9).unwrap();
+    let next = Next::with_base(run, Some(base), position, 9).unwrap();
     all.push(("entropy".into(), vec![next.shown(|next| next.entropy_bits) as f32]));
     all.push(("next".into(), (0..9).map(|i| next.shown(|next| next.top[i].prob)).collect()));
     for page in pages(run, base, position) {
@@ -101,26 +101,26 @@ fn a_change_differs_by_as_much_as_its_runs() {
     assert!(numbers(&run, &base, last).iter().flat_map(|(_, numbers)| numbers).any(|x| *x != 0.0));
 
     let [a, b] = [&run, &base].map(|run| Atlas::new(run, Exclude::default()).unwrap());
-    let shown = Atlas::beside(&run, Some(&base), Exclude::default()).unwrap();
+    let shown = Atlas::with_base(&run, Some(&base), Exclude::default()).unwrap();
     for metric in Metric::ALL {
         let of = |atlas: &Atlas| values(&atlas.chart(metric));
         assert_eq!(values(&shown.shown(|atlas| atlas.chart(metric))), of(&a).minus(&of(&b)));
     }
 
     // Both runs follow the token that base answers with, at each position its own.
-    let lens = Lens::beside(&run, Some(&base), &hooks(run.config()), 0..last + 1, None, 1).unwrap();
-    let before = lens.minus.as_ref().unwrap();
+    let lens = Lens::with_base(&run, Some(&base), &hooks(run.config()), 0..last + 1, None, 1).unwrap();
+    let before = lens.base.as_ref().unwrap();
     assert!(lens.of.readings.iter().zip(&before.readings).all(|(a, b)| a.token.id == b.token.id));
     assert_eq!(*before, Lens::new(&base, &hooks(run.config()), 0..last + 1, None, 1).unwrap());
 
-    let attribution = Attribution::beside(&run, Some(&base), last, None, None).unwrap();
+    let attribution = Attribution::with_base(&run, Some(&base), last, None, None).unwrap();
     let apart = attribution.shown(Attribution::clone);
-    assert_eq!(attribution.token, attribution.minus.as_ref().unwrap().token);
+    assert_eq!(attribution.of.token, attribution.base.as_ref().unwrap().token);
     let sum: f64 = apart.parts.iter().map(|part| part.value).sum();
     assert!((sum + apart.residue - apart.logit).abs() < 1e-9 && apart.logit != 0.0);
     assert!(attribution.chart(&run).title.ends_with(DIFFERENCE));
     let neurons = attribution.neurons((&run, Some(&base)), 2, 7).unwrap();
-    let size = |n: &Answer<Neuron>| n.shown(|n| n.value).abs();
+    let size = |n: &WithBase<Neuron>| n.shown(|n| n.value).abs();
     assert!(neurons.is_sorted_by(|a, b| size(a) >= size(b)) && size(&neurons[6]) > 0.0);
 }
 

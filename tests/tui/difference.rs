@@ -60,7 +60,7 @@ fn a_head_is_shown_before_and_after_and_by_how_much() {
         e.keys("m");
     }
     let Some(Seen::Heads(_, answer)) = e.app.seen.get(&Slot::Heads).map(|seen| &**seen) else { panic!() };
-    assert_eq!((&answer.of, answer.minus.as_ref()), (&changed, Some(&base)));
+    assert_eq!((&answer.of, answer.base.as_ref()), (&changed, Some(&base)));
     e.keys("D");
     assert!(!e.shows("Δ previous"), "the changed run alone again");
 }
@@ -79,7 +79,7 @@ fn candidates_are_those_that_moved_with_both_probabilities() {
     let mut moved: Vec<_> = base.iter().map(|c| ((of(&changed, c.id).prob - c.prob).abs(), c.id)).collect();
     moved.sort_by(|a, b| b.0.total_cmp(&a.0));
     assert_eq!(listed.of.top[0].id, moved[0].1);
-    for (now, before) in listed.of.top.iter().zip(&listed.minus.as_ref().unwrap().top) {
+    for (now, before) in listed.of.top.iter().zip(&listed.base.as_ref().unwrap().top) {
         assert_eq!((now.id, now.prob), (before.id, of(&changed, before.id).prob));
         assert_eq!((now.rank, before.rank), (of(&changed, now.id).rank, of(&base, now.id).rank));
         let said = format!("{:.4}   {:.4}", before.prob, now.prob);
@@ -87,9 +87,9 @@ fn candidates_are_those_that_moved_with_both_probabilities() {
     }
     // Each run has its own list otherwise.
     e.keys("D");
-    assert_eq!(e.app.next().unwrap().top[..], changed[..e.app.next().unwrap().top.len()]);
+    assert_eq!(e.app.next().unwrap().of.top[..], changed[..e.app.next().unwrap().of.top.len()]);
     e.keys("D");
-    assert_eq!(e.app.next().unwrap().top[..], base[..e.app.next().unwrap().top.len()]);
+    assert_eq!(e.app.next().unwrap().of.top[..], base[..e.app.next().unwrap().of.top.len()]);
 }
 
 #[test]

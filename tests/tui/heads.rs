@@ -87,9 +87,9 @@ fn half_read() -> Explorer {
     let mut e = explorer(PROMPT, (80, 24));
     e.keys("8");
     let Seen::Lens(look, mut lens) = (*e.app.seen[&Slot::Lens]).clone() else { panic!("the lens") };
-    let of = lens.readings.len();
+    let of = lens.of.readings.len();
     lens.of.readings.drain(..of / 2);
-    e.app.looking = Some(Steps { what: "reading", done: lens.readings.len(), of });
+    e.app.looking = Some(Steps { what: "reading", done: lens.of.readings.len(), of });
     e.app.tick = 1;
     e.app.seen.insert(Slot::Lens, Arc::new(Seen::Lens(look, lens)));
     e
@@ -142,7 +142,7 @@ fn random_tokens_show_the_induction_heads() {
     e.keys("7 s m m");
     let run = Run::all(&demo(), repeated_random(&demo(), 50, 0, false).unwrap()).unwrap();
     let atlas = Atlas::new(&run, Exclude::default()).unwrap();
-    assert_eq!(**e.app.screens.heads.repeated.as_ref().unwrap().atlas, atlas);
+    assert_eq!(e.app.screens.heads.repeated.as_ref().unwrap().atlas.of, atlas);
     assert!(e.shows("50 random tokens, twice (seed 0)") && e.shows("at most .500"));
     let (_, y) = e.find("1.5    .");
     assert!(e.lines()[usize::from(y)].contains("  1  1.5 "), "1.5 is the first of the list");
@@ -152,7 +152,7 @@ fn random_tokens_show_the_induction_heads() {
     e.keys("S");
     let Some(Seen::Map(map)) = e.app.seen.get(&Slot::OnRandom).map(|seen| &**seen) else { panic!("a map") };
     assert_eq!(map.grid.dims, (100, 100), "its attention is that on the random tokens");
-    assert!(e.shows("(seed 1)") && **e.app.screens.heads.repeated.as_ref().unwrap().atlas != atlas);
+    assert!(e.shows("(seed 1)") && e.app.screens.heads.repeated.as_ref().unwrap().atlas.of != atlas);
     e.keys("s");
     assert!(e.shows("on the prompt"));
 }
@@ -167,7 +167,7 @@ fn every_head_is_ablated_for_the_prediction_after_the_selected_token() {
     e.keys("1 end left left 7 u");
     let question = Question { position, token: None, mean: false };
     let effects = Effects::new(e.run(), question, |_, _| Ok(())).unwrap();
-    assert_eq!(***e.app.screens.heads.effects.as_ref().map(|(_, known)| known).unwrap(), effects);
+    assert_eq!(e.app.screens.heads.effects.as_ref().map(|(_, known)| known).unwrap().of, effects);
     let of = |layer, head| effects.all.iter().find(|f| (f.layer, f.head) == (layer, Some(head))).unwrap();
     assert!(e.shows(&format!("effect {} nats", num(of(0, 0).delta_logprob as f32))));
     let heads = effects.all.iter().filter(|effect| effect.head.is_some());

@@ -206,7 +206,7 @@ fn sampled_tokens_are_appended_and_followed() {
     e.keys("G");
     assert_eq!(e.run().n_tokens(), before.len() + 17);
     e.keys("5 down down");
-    let chosen = e.app.next().unwrap().top[2].id;
+    let chosen = e.app.next().unwrap().of.top[2].id;
     e.keys("enter");
     assert_eq!(e.run().tokens.last(), Some(&chosen));
 }

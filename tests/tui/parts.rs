@@ -58,7 +58,7 @@ fn the_sum_on_screen_is_that_of_the_run() {
 fn a_candidate_is_taken_apart() {
     let mut e = explorer(LARGE);
     e.keys("5 . . down down down");
-    let chosen = e.app.next().unwrap().top[3].id;
+    let chosen = e.app.next().unwrap().of.top[3].id;
     e.keys("a");
     let found = Attribution::new(e.run(), 2, Some(chosen), None).unwrap();
     assert_eq!((e.app.screen, e.app.screens.attribution.token), (Screen::Attribution, Some(chosen)));

@@ -1,7 +1,7 @@
 //! What a step shows of two runs: the numbers of one without those of the other.
 
 use super::{At, Cell, Fact, Operand, Page, Part, Table, TableRow, label};
-use crate::analysis::answer::Minus;
+use crate::analysis::base::Minus;
 use crate::error::Result;
 use crate::run::Run;
 
@@ -14,8 +14,8 @@ impl Page {
     ///
     /// # Errors
     /// As [`Page::new`].
-    pub fn beside(run: &Run, minus: Option<&Run>, at: At) -> Result<Self> {
-        let Some(base) = minus else { return Self::new(run, at) };
+    pub fn with_base(run: &Run, base: Option<&Run>, at: At) -> Result<Self> {
+        let Some(base) = base else { return Self::new(run, at) };
         let page = Self::of_pair(run, Some(base), at)?;
         Ok(page.minus(&Self::of_pair(base, Some(run), at)?))
     }

@@ -26,7 +26,7 @@ pub(super) use ansi::Pen;
 pub(super) use png::text_widths;
 pub(super) use svg::escaped;
 
-use crate::analysis::answer::Answer;
+use crate::analysis::base::WithBase;
 use crate::analysis::{AttnStage, Source, View};
 use crate::error::{Error, Result};
 use crate::hooks::{Axis, Quantity, Site};
@@ -85,7 +85,7 @@ impl Figure {
     /// [`Error::Usage`] when the run did not keep the tensor, when it has no such head, or none at
     /// all; [`Error::File`] if the weights cannot be read again to be hashed.
     pub fn new(run: &Run, source: Source, head: Option<usize>, options: Options) -> Result<Self> {
-        Self::beside(run, None, source, head, options)
+        Self::with_base(run, None, source, head, options)
     }
 
     /// The same without that of another run of as many tokens, if there is one, in signed colours;
@@ -93,7 +93,7 @@ impl Figure {
     ///
     /// # Errors
     /// As [`Self::new`], for either run.
-    pub fn beside(
+    pub fn with_base(
         run: &Run,
         base: Option<(&Run, &str)>,
         source: Source,
@@ -113,7 +113,7 @@ impl Figure {
         };
         let panel = |head| {
             let matrix = |run: &Run, _: Option<&Matrix>| View { source, head }.matrix(run);
-            Ok(Answer::ask(run, base.map(|(run, _)| run), matrix)?.shown(Matrix::clone))
+            Ok(WithBase::ask(run, base.map(|(run, _)| run), matrix)?.shown(Matrix::clone))
         };
         let panels: Vec<_> = heads.map(panel).collect::<Result<_>>()?;
         let all = match &panels[..] {

@@ -19,7 +19,7 @@ use crate::tui::text::put_line;
 
 pub struct ExportForm {
     run: Arc<Run>,
-    /// The run that is taken off, where differences are on screen.
+    /// The base, where differences are on screen.
     base: Option<Arc<Run>>,
     /// What that difference is called.
     difference: &'static str,

@@ -14,7 +14,7 @@ use crate::tui::text::put_line;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Asked {
     Token,
-    /// The one whose logit is taken off.
+    /// The one whose logit is subtracted.
     Versus,
 }
 

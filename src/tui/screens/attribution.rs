@@ -6,8 +6,8 @@ use ratatui::style::Style;
 use ratatui::text::{Line, Span};
 
 use super::Scene;
-use crate::analysis::answer::Answer;
 use crate::analysis::attribution::{Attribution, Component, Neuron, Part};
+use crate::analysis::base::WithBase;
 use crate::engine::{Look, Request, Seen, Slot};
 use crate::hooks::Quantity;
 use crate::picture::chart::Chart;
@@ -27,7 +27,7 @@ use crate::tui::widgets::chart;
 pub struct State {
     /// The token whose logit is asked about; the likeliest, if none was chosen.
     pub token: Option<u32>,
-    /// The token whose logit is taken off.
+    /// The token whose logit is subtracted.
     pub versus: Option<u32>,
     /// The list shows neurons of the selected block's MLP: this line of it is selected.
     pub neuron: Option<usize>,
@@ -86,7 +86,7 @@ fn at_cell(selection: Selection, run: &Run, (layer, column): (usize, usize)) -> 
 /// What is selected, if this run has it.
 fn writer(app: &App) -> Writer {
     match app.selection.writer {
-        Writer::Change if !attribution(app).is_some_and(|of| of.is_changed()) => Writer::Head,
+        Writer::Change if !attribution(app).is_some_and(|of| of.of.is_changed()) => Writer::Head,
         writer => writer,
     }
 }
@@ -187,7 +187,7 @@ impl Scene for Body {
         if let (Some(at), Some(neurons)) = (line(app), neurons(app)) {
             let Some(n) = neurons.get(at) else { return Vec::new() };
             let mut first =
-                vec![Span::styled(format!("neuron {}.{}", app.selection.layer, n.neuron), theme.accent())];
+                vec![Span::styled(format!("neuron {}.{}", app.selection.layer, n.of.neuron), theme.accent())];
             first.extend(wrote(n, theme, |n| n.value));
             first.push(Span::styled("at post = ", theme.text()));
             first.extend(what_if::spans(n, theme, |n| n.post));
@@ -213,9 +213,11 @@ impl Scene for Body {
             Component::Change(_) => "x is what the interventions added to the stream here",
             _ => "x is a bias of the checkpoint",
         };
-        let token = run.model.tokenizer.show(found.token);
-        let less =
-            found.versus.map_or_else(String::new, |id| format!(" − W_U[{}]", run.model.tokenizer.show(id)));
+        let token = run.model.tokenizer.show(found.of.token);
+        let less = found
+            .of
+            .versus
+            .map_or_else(String::new, |id| format!(" − W_U[{}]", run.model.tokenizer.show(id)));
         let second = vec![
             Span::styled(what, theme.text()),
             Span::styled(
@@ -260,7 +262,7 @@ impl Scene for Body {
         let (layer, column) = cell(app, run);
         let config = run.config();
         let n_columns =
-            config.n_head + if attribution(app).is_some_and(|of| of.is_changed()) { 4 } else { 3 };
+            config.n_head + if attribution(app).is_some_and(|of| of.of.is_changed()) { 4 } else { 3 };
         let cell = (moved(layer, down, config.n_layer), moved(column, right, n_columns));
         app.selection = at_cell(app.selection, run, cell);
     }
@@ -270,7 +272,7 @@ impl Scene for Body {
             (Writer::Head, _) => app.screen = Screen::Attention,
             (Writer::Mlp, None) => app.screens.attribution.neuron = Some(0),
             (Writer::Mlp, Some(at)) => {
-                if let Some(neuron) = neurons(app).and_then(|neurons| neurons.get(at)).map(|n| n.neuron) {
+                if let Some(neuron) = neurons(app).and_then(|neurons| neurons.get(at)).map(|n| n.of.neuron) {
                     app.selection.column = neuron;
                     super::weights::show_neuron(app);
                 }
@@ -289,15 +291,15 @@ impl Scene for Body {
 }
 
 /// The last answer, while it is of the selected position.
-fn attribution(app: &App) -> Option<&Answer<Attribution>> {
+fn attribution(app: &App) -> Option<&WithBase<Attribution>> {
     match &**app.seen.get(&Slot::Attribution)? {
-        Seen::Attribution(_, found) if found.position == app.selection.position => Some(found),
+        Seen::Attribution(_, found) if found.of.position == app.selection.position => Some(found),
         _ => None,
     }
 }
 
 /// The neurons that are listed, if they are.
-fn neurons(app: &App) -> Option<&[Answer<Neuron>]> {
+fn neurons(app: &App) -> Option<&[WithBase<Neuron>]> {
     line(app)?;
     match &**app.seen.get(&Slot::Neurons)? {
         Seen::Neurons(Look::Neurons { layer, .. }, neurons) if *layer == app.selection.layer => Some(neurons),
@@ -311,7 +313,7 @@ fn cells(app: &App, run: &Run, chart: &Chart, area: Rect) -> chart::Layout {
     chart::Layout::new(area, dims, chart::label_width(&chart.rows, dims.0), wide, cell(app, run))
 }
 
-fn title<'a>(app: &App, run: &Run, found: &Answer<Attribution>) -> Vec<Span<'a>> {
+fn title<'a>(app: &App, run: &Run, found: &WithBase<Attribution>) -> Vec<Span<'a>> {
     let theme = app.theme;
     let show = |id: u32| run.model.tokenizer.show(id);
     let mut title = vec![
@@ -319,18 +321,18 @@ fn title<'a>(app: &App, run: &Run, found: &Answer<Attribution>) -> Vec<Span<'a>>
             if found.differs() { "what moved the logit of " } else { "what wrote the logit of " },
             theme.dim(),
         ),
-        Span::styled(show(found.token), theme.accent()),
+        Span::styled(show(found.of.token), theme.accent()),
     ];
     if app.screens.attribution.token.is_none() {
         let where_ = if found.differs() { ", likeliest in base," } else { ", the likeliest," };
         title.push(Span::styled(where_, theme.dim()));
     }
-    if let Some(versus) = found.versus {
+    if let Some(versus) = found.of.versus {
         title.push(Span::styled(" minus that of ", theme.dim()));
         title.push(Span::styled(show(versus), theme.accent()));
     }
-    let after = run.token_text(found.position);
-    title.push(Span::styled(format!(" after {after} ({})", found.position), theme.text()));
+    let after = run.token_text(found.of.position);
+    title.push(Span::styled(format!(" after {after} ({})", found.of.position), theme.text()));
     title
 }
 
@@ -372,8 +374,8 @@ struct Entry {
 }
 
 impl Entry {
-    fn new<T>(name: String, of: &Answer<T>, value: impl Fn(&T) -> f64, selected: bool) -> Self {
-        let sides = of.minus.as_ref().map(|base| [value(base), value(&of.of)]);
+    fn new<T>(name: String, of: &WithBase<T>, value: impl Fn(&T) -> f64, selected: bool) -> Self {
+        let sides = of.base.as_ref().map(|base| [value(base), value(&of.of)]);
         Self { name, sides, value: of.shown(value), selected }
     }
 
@@ -410,7 +412,7 @@ fn draw_heading(text: &str, differs: bool, area: Rect, theme: Theme, buffer: &mu
     put_line(buffer, area, &[Span::styled(what, theme.strong())]);
 }
 
-fn draw_parts(app: &App, found: &Answer<Attribution>, layout: &Layout, buffer: &mut Buffer) {
+fn draw_parts(app: &App, found: &WithBase<Attribution>, layout: &Layout, buffer: &mut Buffer) {
     let theme = app.theme;
     let ranked = found.shown(Attribution::clone).ranked();
     let component = component(app);
@@ -433,13 +435,13 @@ fn draw_parts(app: &App, found: &Answer<Attribution>, layout: &Layout, buffer: &
 
 fn draw_neurons(
     app: &App,
-    neurons: &[Answer<Neuron>],
+    neurons: &[WithBase<Neuron>],
     selected: usize,
     layout: &Layout,
     buffer: &mut Buffer,
 ) {
     let theme = app.theme;
-    let differs = neurons.first().is_some_and(Answer::differs);
+    let differs = neurons.first().is_some_and(WithBase::differs);
     // Beside the heads of three columns there is room for less.
     let short = differs && layout.list_title.width >= WITH_SIDES;
     let text = format!("{}of MLP {}", if short { "" } else { "neurons " }, app.selection.layer);
@@ -447,7 +449,7 @@ fn draw_neurons(
     let most = neurons.first().map_or(0.0, |n| n.shown(|n| n.value).abs());
     for ((i, n), y) in neurons.iter().enumerate().zip(layout.list.top()..layout.list.bottom()) {
         let row = Rect { y, height: 1, ..layout.list };
-        let name = format!("{}.{}", app.selection.layer, n.neuron);
+        let name = format!("{}.{}", app.selection.layer, n.of.neuron);
         Entry::new(name, n, |n| n.value, i == selected).draw(row, most, theme, buffer);
     }
 }
@@ -508,7 +510,7 @@ fn draw_steps(app: &App, found: &Attribution, area: Rect, buffer: &mut Buffer) {
 }
 
 /// What was written.
-fn wrote<'a, T>(of: &Answer<T>, theme: Theme, value: impl Fn(&T) -> f64) -> Vec<Span<'a>> {
+fn wrote<'a, T>(of: &WithBase<T>, theme: Theme, value: impl Fn(&T) -> f64) -> Vec<Span<'a>> {
     if of.differs() {
         let mut spans = vec![Span::styled(" wrote: ", theme.dim())];
         spans.extend(what_if::spans(of, theme, |of| value(of) as f32));

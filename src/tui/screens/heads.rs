@@ -9,7 +9,7 @@ use unicode_width::UnicodeWidthStr;
 
 use super::{Scene, attribution, head_place, position_label};
 use crate::analysis::View;
-use crate::analysis::answer::Answer;
+use crate::analysis::base::WithBase;
 use crate::analysis::effects::{Effect, Effects, Question};
 use crate::analysis::heads::{Atlas, Metric};
 use crate::engine::{Look, Request, Seen, Slot, Work};
@@ -45,7 +45,7 @@ pub struct State {
     /// What is being measured.
     asked: Option<Repeat>,
     /// What each head is worth, and the run in which.
-    pub effects: Option<(Weak<Run>, Arc<Answer<Effects>>)>,
+    pub effects: Option<(Weak<Run>, Arc<WithBase<Effects>>)>,
     pub filter: Filter,
 }
 
@@ -63,8 +63,8 @@ pub struct Repeat {
 #[derive(Debug, Clone)]
 pub struct Repeated {
     pub of: Repeat,
-    pub atlas: Arc<Answer<Atlas>>,
-    pub runs: Answer<Arc<Run>>,
+    pub atlas: Arc<WithBase<Atlas>>,
+    pub runs: WithBase<Arc<Run>>,
 }
 
 impl Default for State {
@@ -205,7 +205,8 @@ impl Scene for Body {
         let doc = match (number, effects(app)) {
             (Number::Score(metric), _) => metric.doc().into(),
             (Number::Effect, Some(effects)) => {
-                let (token, position) = (run.model.tokenizer.show(effects.token), effects.question.position);
+                let (token, position) =
+                    (run.model.tokenizer.show(effects.of.token), effects.of.question.position);
                 let after = run.token_text(position);
                 format!("what log p of {token} after {after} ({position}) gains without the head, nats")
             }
@@ -323,7 +324,7 @@ impl Scene for Body {
 
     fn base(&self, app: &App) -> Option<Arc<Run>> {
         if app.screens.heads.random {
-            repeated(app, app.run.as_ref()?)?.runs.minus.clone()
+            repeated(app, app.run.as_ref()?)?.runs.base.clone()
         } else {
             what_if::base_shown(app)
         }
@@ -365,7 +366,7 @@ impl Scene for Body {
 }
 
 /// The heads as they are measured now.
-fn atlas<'a>(app: &'a App, run: &Run) -> Option<&'a Answer<Atlas>> {
+fn atlas<'a>(app: &'a App, run: &Run) -> Option<&'a WithBase<Atlas>> {
     let atlas = if app.screens.heads.random {
         &repeated(app, run)?.atlas
     } else {
@@ -375,10 +376,10 @@ fn atlas<'a>(app: &'a App, run: &Run) -> Option<&'a Answer<Atlas>> {
         }
     };
     let dims = (run.config().n_layer, run.config().n_head);
-    ((atlas.n_layer, atlas.n_head) == dims).then_some(atlas)
+    ((atlas.of.n_layer, atlas.of.n_head) == dims).then_some(atlas)
 }
 
-fn effects(app: &App) -> Option<&Answer<Effects>> {
+fn effects(app: &App) -> Option<&WithBase<Effects>> {
     let (of, effects) = app.screens.heads.effects.as_ref()?;
     (of.as_ptr() == Arc::as_ptr(app.run.as_ref()?)).then_some(effects)
 }
@@ -546,7 +547,7 @@ fn draw_source(app: &App, run: &Run, area: Rect, buffer: &mut Buffer) {
     ];
     let most = match app.screens.heads.number {
         Number::Score(metric) => {
-            atlas(app, run).and_then(|atlas| Some(atlas).filter(|atlas| !atlas.differs())?.most(metric))
+            atlas(app, run).and_then(|atlas| Some(atlas).filter(|atlas| !atlas.differs())?.of.most(metric))
         }
         Number::Effect => None,
     };
@@ -622,7 +623,7 @@ pub fn reseed(app: &mut App) {
 }
 
 /// The heads on random tokens were measured.
-pub fn measured(app: &mut App, atlas: Arc<Answer<Atlas>>, runs: Answer<Arc<Run>>) {
+pub fn measured(app: &mut App, atlas: Arc<WithBase<Atlas>>, runs: WithBase<Arc<Run>>) {
     app.screens.heads.repeated = app.screens.heads.asked.take().map(|of| Repeated { of, atlas, runs });
     // Discards what was seen of other random tokens.
     app.shown_id += 1;

@@ -7,7 +7,7 @@ use ratatui::layout::Rect;
 use ratatui::text::Span;
 
 use super::Scene;
-use crate::analysis::answer::Answer;
+use crate::analysis::base::WithBase;
 use crate::analysis::lens::{self, Lens, Reading, Show};
 use crate::engine::{Look, Request, Seen, Slot};
 use crate::picture::chart::Chart;
@@ -128,20 +128,20 @@ impl Scene for Body {
         draw_following(app, run, &layout, buffer);
         let Some(lens) = seen(app, run) else { return };
         let hooks = lens::hooks(run.config());
-        let Some(first) = lens.hooks.first().and_then(|first| hooks.iter().position(|hook| hook == first))
+        let Some(first) = lens.of.hooks.first().and_then(|first| hooks.iter().position(|hook| hook == first))
         else {
             return;
         };
         // What was read may be another part than the one that is asked for now: it stays until then.
         let chart = lens.shown(|lens| lens.chart(run, app.screens.lens.show));
         let local = |at: usize, from: usize| at.checked_sub(from).unwrap_or(usize::MAX);
-        let selected = (local(row(app, run), first), local(app.selection.position, lens.positions.start));
+        let selected = (local(row(app, run), first), local(app.selection.position, lens.of.positions.start));
         let mut part = layout.chart.clone();
-        let n_rows = lens.hooks.len().min(part.plot.window.rows.len());
-        let n_columns = lens.positions.len().min(part.plot.window.columns.len());
+        let n_rows = lens.of.hooks.len().min(part.plot.window.rows.len());
+        let n_columns = lens.of.positions.len().min(part.plot.window.columns.len());
         (part.plot.window.rows, part.plot.window.columns) = (0..n_rows, 0..n_columns);
         grid::draw(buffer, &part, &chart, selected, None, theme);
-        draw_pending(lens, &part.plot, buffer, theme);
+        draw_pending(&lens.of, &part.plot, buffer, theme);
         draw_list(app, run, layout.list, buffer);
     }
 
@@ -151,22 +151,22 @@ impl Scene for Body {
         let show = |id: u32| run.model.tokenizer.show(id);
         let place = format!(
             "{} at {} ({})   ",
-            lens::label(reading.hook),
-            run.token_text(reading.position),
-            reading.position
+            lens::label(reading.of.hook),
+            run.token_text(reading.of.position),
+            reading.of.position
         );
         let mut first = vec![Span::styled(place, theme.accent())];
         let rank = |reading: &Reading| reading.token.rank;
-        match &reading.minus {
+        match &reading.base {
             // What is in the cell, in both.
             Some(base) => {
                 let likeliest =
                     |reading: &Reading| reading.top.first().map(|c| show(c.id)).unwrap_or_default();
-                let (before, now) = (likeliest(base), likeliest(&reading));
+                let (before, now) = (likeliest(base), likeliest(reading.of));
                 let said = if before == now { now } else { format!("{before} → {now}") };
                 first.push(Span::styled(format!("{said}   "), theme.text()));
                 if app.screens.lens.show == Show::Rank {
-                    let (before, now) = (rank(base), rank(&reading));
+                    let (before, now) = (rank(base), rank(reading.of));
                     let said =
                         format!("rank: base {before}  changed {now}  Δ {:+}", now as isize - before as isize);
                     first.push(Span::styled(said, theme.accent()));
@@ -179,25 +179,25 @@ impl Scene for Body {
                 }
             }
             None => {
-                for candidate in &reading.top {
+                for candidate in &reading.of.top {
                     first.push(Span::styled(show(candidate.id), theme.text()));
                     first.push(Span::styled(format!(" {}  ", short(candidate.prob, 4)), theme.dim()));
                 }
             }
         }
-        let role = match &reading.minus {
+        let role = match &reading.base {
             _ if app.screens.lens.token.is_some() => "followed",
             Some(_) => "the final answer in base",
             None => "the final answer",
         };
         let mut second = vec![
-            Span::styled(show(reading.token.id), theme.good()),
+            Span::styled(show(reading.of.token.id), theme.good()),
             Span::styled(format!(" ({role}) "), theme.dim()),
         ];
-        match &reading.minus {
+        match &reading.base {
             Some(base) => {
                 second.push(Span::styled(
-                    format!("rank {} → {}  p: ", rank(base), rank(&reading)),
+                    format!("rank {} → {}  p: ", rank(base), rank(reading.of)),
                     theme.text(),
                 ));
                 second.extend(what_if::spans(&reading, theme, |reading| reading.token.prob));
@@ -213,21 +213,21 @@ impl Scene for Body {
                 Span::styled(
                     format!(
                         "rank {}  p {}  logit {}",
-                        reading.token.rank,
-                        num(reading.token.prob),
-                        num(reading.token.logit)
+                        reading.of.token.rank,
+                        num(reading.of.token.prob),
+                        num(reading.of.token.logit)
                     ),
                     theme.text(),
                 ),
                 Span::styled("   entropy ", theme.dim()),
-                Span::styled(format!("{:.2} bits", reading.entropy_bits), theme.text()),
+                Span::styled(format!("{:.2} bits", reading.of.entropy_bits), theme.text()),
                 Span::styled("   D(final ‖ lens) ", theme.dim()),
-                Span::styled(format!("{} nats", num(reading.kl)), theme.text()),
+                Span::styled(format!("{} nats", num(reading.of.kl)), theme.text()),
             ]),
         }
         let third = vec![
-            Span::styled(reading.hook.to_string(), theme.focus()),
-            Span::styled(format!("   {} · Enter: in Stages", reading.hook.point().doc), theme.dim()),
+            Span::styled(reading.of.hook.to_string(), theme.focus()),
+            Span::styled(format!("   {} · Enter: in Stages", reading.of.hook.point().doc), theme.dim()),
         ];
         vec![first, second, third]
     }
@@ -255,7 +255,7 @@ impl Scene for Body {
     }
 
     fn chart(&self, app: &App, run: &Run) -> Option<(String, Chart)> {
-        let lens = seen(app, run).filter(|lens| lens.is_whole())?;
+        let lens = seen(app, run).filter(|lens| lens.of.is_whole())?;
         Some((
             format!("lens.{}", app.screens.lens.show.name()),
             lens.shown(|lens| lens.chart(run, app.screens.lens.show)),
@@ -263,18 +263,18 @@ impl Scene for Body {
     }
 }
 
-fn seen<'a>(app: &'a App, run: &Run) -> Option<&'a Answer<Lens>> {
+fn seen<'a>(app: &'a App, run: &Run) -> Option<&'a WithBase<Lens>> {
     match &**app.seen.get(&Slot::Lens)? {
-        Seen::Lens(_, lens) if lens.positions.end <= run.n_tokens() => Some(lens),
+        Seen::Lens(_, lens) if lens.of.positions.end <= run.n_tokens() => Some(lens),
         _ => None,
     }
 }
 
 /// The reading under the cursor.
-fn reading<'a>(app: &'a App, run: &Run) -> Option<Answer<&'a Reading>> {
+fn reading<'a>(app: &'a App, run: &Run) -> Option<WithBase<&'a Reading>> {
     let (lens, hook) = (seen(app, run)?, lens::hooks(run.config())[row(app, run)]);
     let of = |lens: &'a Lens| lens.get(hook, app.selection.position);
-    Some(Answer { of: of(&lens.of)?, minus: lens.minus.as_ref().and_then(of) })
+    Some(WithBase { of: of(&lens.of)?, base: lens.base.as_ref().and_then(of) })
 }
 
 /// Marks the cells that are still to be read.
@@ -327,15 +327,15 @@ fn draw_following(app: &App, run: &Run, layout: &Layout, buffer: &mut Buffer) {
 fn draw_list(app: &App, run: &Run, area: Rect, buffer: &mut Buffer) {
     let theme = app.theme;
     let Some(reading) = reading(app, run).filter(|_| area.width > 20 && area.height > 2) else { return };
-    let heading = format!("{} at {}", lens::label(reading.hook), run.token_text(reading.position));
+    let heading = format!("{} at {}", lens::label(reading.of.hook), run.token_text(reading.of.position));
     put(buffer, area.x, area.y, area.width, &heading, theme.accent());
-    if let Some(base) = reading.minus {
+    if let Some(base) = reading.base {
         return draw_both(run, (reading.of, base), area, theme, buffer);
     }
     let bar_width = usize::from(area.width).saturating_sub(28);
-    let most = reading.top.first().map_or(1.0, |first| first.prob);
-    for (candidate, y) in reading.top.iter().zip(area.y + 1..area.bottom()) {
-        let followed = candidate.id == reading.token.id;
+    let most = reading.of.top.first().map_or(1.0, |first| first.prob);
+    for (candidate, y) in reading.of.top.iter().zip(area.y + 1..area.bottom()) {
+        let followed = candidate.id == reading.of.token.id;
         let ink = if followed { theme.good() } else { theme.text() };
         let spans = [
             Span::styled(format!("{:>3}  ", candidate.rank), theme.dim()),

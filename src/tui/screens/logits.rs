@@ -143,8 +143,8 @@ impl Scene for Body {
             Span::styled("after ", theme.dim()),
             Span::styled(format!("{} ({position})", run.token_text(position)), theme.accent()),
         ];
-        let next = app.next().filter(|next| next.position == position);
-        match next.map(|next| (next, next.actual)) {
+        let next = app.next().filter(|next| next.of.position == position);
+        match next.map(|next| (next, next.of.actual)) {
             Some((next, Some(actual))) => {
                 let token = run.model.tokenizer.show(actual.id);
                 if next.differs() {
@@ -169,9 +169,9 @@ impl Scene for Body {
         }
         put_line(buffer, layout.title, &title);
         if let Some(next) = next {
-            match &next.minus {
-                Some(base) => draw_moved(app, run, (next, base), &layout, buffer),
-                None => draw_likeliest(app, run, next, &layout, buffer),
+            match &next.base {
+                Some(base) => draw_moved(app, run, (&next.of, base), &layout, buffer),
+                None => draw_likeliest(app, run, &next.of, &layout, buffer),
             }
             let entropy = next.shown(|next| next.entropy_bits);
             draw_settings(app, entropy, layout.settings, buffer);
@@ -194,7 +194,7 @@ impl Scene for Body {
         if let Some(map) = app.map(Slot::Main).filter(|map| map.view == probs()) {
             let plot = plot(app, run, layout.plot);
             let chosen =
-                next.and_then(|next| next.top.get(app.selection.candidate)).map_or(0, |c| c.id as usize);
+                next.and_then(|next| next.of.top.get(app.selection.candidate)).map_or(0, |c| c.id as usize);
             heatmap::draw_axis(buffer, layout.axis, &plot, Axis::Vocab, chosen, theme);
             let label = |row: usize| crate::tui::text::fit(&super::position_label(run, row), 12);
             heatmap::draw_labels(buffer, layout.labels, &plot, &label, position, theme);
@@ -206,9 +206,9 @@ impl Scene for Body {
     fn inspect<'a>(&self, app: &'a App, run: &'a Run) -> Vec<Vec<Span<'a>>> {
         let theme = app.theme;
         let Some(next) = app.next() else { return Vec::new() };
-        let Some(candidate) = next.top.get(app.selection.candidate) else { return Vec::new() };
+        let Some(candidate) = next.of.top.get(app.selection.candidate) else { return Vec::new() };
         let mut first = vec![Span::styled(run.model.tokenizer.show(candidate.id), theme.accent())];
-        if let Some(before) = next.minus.as_ref().and_then(|base| base.top.get(app.selection.candidate)) {
+        if let Some(before) = next.base.as_ref().and_then(|base| base.top.get(app.selection.candidate)) {
             let at = app.selection.candidate;
             first.push(Span::styled("  p: ", theme.dim()));
             first.extend(what_if::spans(next, theme, |next| next.top[at].prob));
@@ -239,7 +239,7 @@ impl Scene for Body {
     fn hit(&self, app: &App, _run: &Run, area: Rect, x: u16, y: u16) -> Option<Selection> {
         let list = layout(area).list;
         let candidate = usize::from(y.checked_sub(list.y)?);
-        let inside = list.contains((x, y).into()) && candidate < app.next()?.top.len();
+        let inside = list.contains((x, y).into()) && candidate < app.next()?.of.top.len();
         inside.then_some(Selection { candidate, ..app.selection })
     }
 }

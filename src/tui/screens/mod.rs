@@ -26,7 +26,7 @@ use super::overlays::{Asked, Overlay};
 use super::text::num;
 use super::what_if;
 use crate::analysis::View;
-use crate::analysis::answer::DIFFERENCE;
+use crate::analysis::base::DIFFERENCE;
 use crate::engine::{Look, Request, Slot};
 use crate::hooks::{HookName, Quantity, Site};
 use crate::interventions::{Edge, Place, Target};
@@ -176,12 +176,12 @@ pub trait Scene: Sync {
         app.run.clone()
     }
 
-    /// The run that is taken off it, where differences are shown.
+    /// Its base, where differences are shown.
     fn base(&self, app: &App) -> Option<Arc<Run>> {
         what_if::base_shown(app)
     }
 
-    /// The run that `x` writes of, and the one that is taken off it.
+    /// The run that `x` writes of, and its base.
     fn written(&self, app: &App) -> Option<(Arc<Run>, Option<Arc<Run>>)> {
         Some((app.run.clone()?, what_if::base_shown(app)))
     }

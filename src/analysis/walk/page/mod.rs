@@ -32,8 +32,8 @@ impl Page {
         Self::of_pair(run, None, at)
     }
 
-    /// The same; beside another run the lists are whole, or of what the two differ in, so that
-    /// theirs can be taken off row by row.
+    /// Page of one run of a pair: its lists are whole, or of what the two differ in, so that
+    /// theirs can be subtracted row by row.
     pub(super) fn of_pair(run: &Run, other: Option<&Run>, at: At) -> Result<Self> {
         let c = run.config();
         for (what, index, n) in [

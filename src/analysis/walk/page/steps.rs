@@ -417,7 +417,7 @@ impl<'a> Draft<'a> {
 
     /// The likeliest tokens; beside another run those whose probability differs most.
     pub(super) fn likeliest(&self) -> Result<Next> {
-        Ok(Next::beside(self.run, self.other, self.t, LISTED)?.of)
+        Ok(Next::with_base(self.run, self.other, self.t, LISTED)?.of)
     }
 
     /// The likeliest tokens, with what `cells` says of each.

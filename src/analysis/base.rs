@@ -1,6 +1,4 @@
-//! What is asked of one run, or of two to see what differs.
-
-use std::ops::Deref;
+//! A run, or what was computed from it, and the base that it is compared with.
 
 use crate::error::Result;
 use crate::hooks::Quantity;
@@ -11,7 +9,7 @@ use crate::run::Run;
 /// What a difference is called.
 pub const DIFFERENCE: &str = "changed − base";
 
-/// Something that another of its kind can be taken off.
+/// What can be subtracted from its like.
 pub trait Minus {
     #[must_use]
     fn minus(&self, base: &Self) -> Self;
@@ -68,58 +66,50 @@ impl Minus for Chart {
     }
 }
 
-/// What is said of a run and, where differences are shown, of the run that is taken off.
+/// Of a run and, where a difference is shown, of its base. Neither side stands for both: name one, or
+/// take what is [`Self::shown`].
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub struct Answer<T> {
+pub struct WithBase<T> {
     pub of: T,
-    pub minus: Option<T>,
+    pub base: Option<T>,
 }
 
-impl<T> Answer<T> {
-    /// What is taken off, and what that difference is called.
-    pub fn base(&self) -> Option<(&T, &'static str)> {
-        self.minus.as_ref().map(|base| (base, DIFFERENCE))
+impl<T> WithBase<T> {
+    /// The base, and what the difference is called.
+    pub fn named_base(&self) -> Option<(&T, &'static str)> {
+        self.base.as_ref().map(|base| (base, DIFFERENCE))
     }
 
-    /// Of one run.
+    /// Of a run without a base.
     pub fn one(of: T) -> Self {
-        Self { of, minus: None }
+        Self { of, base: None }
     }
 
-    /// Asks the run that is taken off first: its answer may settle what both are asked.
+    /// Asks the base first: its answer may settle what both are asked.
     ///
     /// # Errors
     /// Those of `ask`.
     pub fn ask(
         of: &Run,
-        minus: Option<&Run>,
+        base: Option<&Run>,
         mut ask: impl FnMut(&Run, Option<&T>) -> Result<T>,
     ) -> Result<Self> {
-        let minus = minus.map(|run| ask(run, None)).transpose()?;
-        Ok(Self { of: ask(of, minus.as_ref())?, minus })
+        let base = base.map(|run| ask(run, None)).transpose()?;
+        Ok(Self { of: ask(of, base.as_ref())?, base })
     }
 
-    /// What is shown of it: `get` of the one, or the difference of both.
+    /// `get` of the run, less `get` of the base if there is one.
     pub fn shown<U: Minus>(&self, get: impl Fn(&T) -> U) -> U {
         let of = get(&self.of);
-        match &self.minus {
-            Some(minus) => of.minus(&get(minus)),
+        match &self.base {
+            Some(base) => of.minus(&get(base)),
             None => of,
         }
     }
 
     /// Whether differences are shown.
     pub fn differs(&self) -> bool {
-        self.minus.is_some()
-    }
-}
-
-/// What is said of the run itself.
-impl<T> Deref for Answer<T> {
-    type Target = T;
-
-    fn deref(&self) -> &T {
-        &self.of
+        self.base.is_some()
     }
 }
 

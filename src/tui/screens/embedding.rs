@@ -4,12 +4,13 @@ use ratatui::buffer::Buffer;
 use ratatui::layout::Rect;
 use ratatui::text::Span;
 
-use super::{Scene, position_label, shape};
+use super::{Scene, position_label, shape, verdict};
+use crate::analysis::walk::Check;
 use crate::analysis::{Source, View};
 use crate::engine::{Look, Request, RowLook, Slot};
 use crate::hooks::{Axis, HookName, Site};
 use crate::picture::grid::Pooling;
-use crate::picture::range::RangeMode;
+use crate::picture::range::{Range, RangeMode};
 use crate::run::Run;
 use crate::tui::actions::moved;
 use crate::tui::app::{App, Focus, Selection};
@@ -227,29 +228,13 @@ impl Scene for Body {
             Span::styled("   x[t] = wte[id] + wpe[t]", theme.focus()),
         ];
         let mut second = Vec::new();
+        // A difference is no sum of rows of the weights.
         let rows = [WTE_ROWS + 1, WPE_ROWS + 1, SUM].map(|i| app.row(Slot::Strip(i)));
-        if let [Some(wte), Some(wpe), Some(x)] = rows {
-            let differs = wte
-                .values
-                .iter()
-                .zip(&wpe.values)
-                .zip(&x.values)
-                .map(|((a, b), x)| (a + b - x).abs())
-                .fold(0.0, f32::max);
-            let (mark, style) = if differs <= 1e-6 * largest(x).max(1.0) {
-                ("✓", theme.good())
-            } else {
-                ("✗", theme.bad())
-            };
-            second.push(Span::styled(format!("{mark} "), style));
-            second.push(Span::styled(
-                format!(
-                    "the sum holds: largest |wte + wpe − x| over {} channels is {}",
-                    x.values.len(),
-                    num(differs)
-                ),
-                theme.dim(),
-            ));
+        if let ([Some(wte), Some(wpe), Some(x)], false) = (rows, app.differs()) {
+            let sums: Vec<f32> = wte.values.iter().zip(&wpe.values).map(|(a, b)| a + b).collect();
+            let check =
+                Check::new("x = wte + wpe", &x.values, &sums, 1e-6 * Range::of(&x.values).limit.max(1.0));
+            second.extend(verdict(&check, theme));
         }
         vec![first, second]
     }
@@ -283,7 +268,7 @@ fn draw_table(
     }
     let looks: Vec<_> =
         (0..3).map(|i| app.row(Slot::Strip(first + i)).filter(|row| row.view == view)).collect();
-    let limit = looks.iter().flatten().map(|row| largest(row)).fold(0.0, f32::max);
+    let range = Range::of(looks.iter().flatten().flat_map(|row| &row.values));
     let rows = neighbours(around, view.dims(run).0);
     for (i, (row, look)) in rows.into_iter().zip(&looks).enumerate() {
         let (Some(row), Some(look)) = (row, look) else { continue };
@@ -298,7 +283,7 @@ fn draw_table(
             width: table.rows.width.saturating_sub(LABEL - 2),
             height: 1,
         };
-        row_strip::draw(buffer, strip, &look.values, limit, app.pooling, theme);
+        row_strip::draw(buffer, strip, &look.values, &range, app.pooling, theme);
     }
     if let Some(Some(look)) = looks.get(1)
         && table.rows.height > 3
@@ -319,17 +304,13 @@ fn ends(values: &[f32], width: usize) -> String {
     )
 }
 
-fn largest(row: &RowLook) -> f32 {
-    row.stats.max.abs().max(row.stats.min.abs())
-}
-
 /// wte[id] + wpe[t] = x[t], as three strips on one range of colours.
 fn draw_sum(app: &App, run: &Run, area: Rect, buffer: &mut Buffer) {
     let theme = app.theme;
     let position = app.selection.position;
     let id = run.tokens[position];
     let rows = [WTE_ROWS + 1, WPE_ROWS + 1, SUM].map(|i| app.row(Slot::Strip(i)));
-    let limit = rows.iter().flatten().map(|row| largest(row)).fold(0.0, f32::max);
+    let range = Range::of(rows.iter().flatten().flat_map(|row| &row.values));
     let names = [format!("  wte[{id}]"), format!("+ wpe[{position}]"), format!("= x[{position}]")];
     let strip_width = area.width.saturating_sub(LABEL + 12);
     for (i, (name, row)) in names.iter().zip(&rows).enumerate() {
@@ -337,7 +318,7 @@ fn draw_sum(app: &App, run: &Run, area: Rect, buffer: &mut Buffer) {
         put(buffer, area.x, y, LABEL - 1, &pad(name, 16), if i == 2 { theme.accent() } else { theme.text() });
         let Some(row) = row else { continue };
         let strip = Rect { x: area.x + LABEL, y, width: strip_width, height: 1 };
-        row_strip::draw(buffer, strip, &row.values, limit, app.pooling, theme);
+        row_strip::draw(buffer, strip, &row.values, &range, app.pooling, theme);
         let (per_cell, wide) = row_strip::fit(row.values.len(), strip_width);
         let end = strip.x + (row.values.len().div_ceil(per_cell) * wide) as u16;
         put(

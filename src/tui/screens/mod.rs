@@ -24,9 +24,11 @@ use super::command::{Command, Entry};
 use super::layout::Frame;
 use super::overlays::{Asked, Overlay};
 use super::text::num;
+use super::theme::Theme;
 use super::what_if;
 use crate::analysis::View;
 use crate::analysis::answer::DIFFERENCE;
+use crate::analysis::walk::Check;
 use crate::engine::{Look, Request, Slot};
 use crate::hooks::{HookName, Quantity, Site};
 use crate::interventions::{Edge, Place, Target};
@@ -249,6 +251,21 @@ pub const SURPRISED: f32 = 16.0;
 fn head_place(app: &App) -> Place {
     let Selection { layer, head, .. } = app.selection;
     Place { target: Target::Head(Site::Z.at(layer), head), position: None }
+}
+
+/// What a check found, in a line.
+fn verdict<'a>(check: &Check, theme: Theme) -> [Span<'a>; 3] {
+    let [mark, claim, found] = check.verdict();
+    let (good, text, dim) = if check.holds() {
+        (theme.good(), theme.text(), theme.dim())
+    } else {
+        (theme.bad(), theme.bad(), theme.bad())
+    };
+    [
+        Span::styled(format!("{mark} "), good),
+        Span::styled(claim, text),
+        Span::styled(format!("   {found}"), dim),
+    ]
 }
 
 /// `7 ·lazy`, as rows that are positions are labelled.

@@ -2,7 +2,7 @@
 
 use std::ops::Range;
 
-use ratatui::buffer::Buffer;
+use ratatui::buffer::{Buffer, Cell};
 use ratatui::layout::Rect;
 use ratatui::style::{Color, Style};
 use ratatui::text::Span;
@@ -178,23 +178,13 @@ fn place(index: usize, window: &Range<usize>, per_cell: usize) -> Option<usize> 
 pub fn draw(buffer: &mut Buffer, plot: &Plot, map: &Picture, theme: Theme, selected: Option<(usize, usize)>) {
     let covered = plot.covered().intersection(buffer.area);
     let (high, wide) = plot.cell;
-    let color = |paint| color(paint, map.range.quantity, theme);
     for y in covered.top()..covered.bottom() {
         let half = (y - covered.y) * 2;
         let (upper, lower) = (usize::from(half / high), usize::from((half + 1) / high));
         for x in covered.left()..covered.right() {
             let column = usize::from((x - covered.x) / wide);
-            let [above, below] = [upper, lower].map(|row| map.paint(row, column));
-            let cell = &mut buffer[(x, y)];
-            if theme.depth == Depth::Mono {
-                cell.set_symbol(above.glyph(map.range.signed())).set_style(theme.text());
-                continue;
-            }
-            match (above, below) {
-                (Paint::Masked, Paint::Masked) => cell.set_symbol(MASKED).set_style(theme.faint()),
-                (a, b) if a == b => cell.set_symbol(" ").set_bg(color(a)),
-                (a, b) => cell.set_symbol("▀").set_fg(color(a)).set_bg(color(b)),
-            };
+            let paints = [upper, lower].map(|row| map.paint(row, column));
+            draw_cell(&mut buffer[(x, y)], paints, map.range.quantity, theme);
         }
     }
     if plot.numbers {
@@ -213,6 +203,19 @@ pub fn draw(buffer: &mut Buffer, plot: &Plot, map: &Picture, theme: Theme, selec
             cell.set_symbol("╋").set_style(Style::new().fg(Theme::on(under)).bg(under));
         }
     }
+}
+
+/// Draws the upper and the lower half of a cell; where there are no colours, the upper one.
+pub(super) fn draw_cell(cell: &mut Cell, paints: [Paint; 2], quantity: Quantity, theme: Theme) {
+    let color = |paint| color(paint, quantity, theme);
+    match paints {
+        [above, _] if theme.depth == Depth::Mono => {
+            cell.set_symbol(above.glyph(quantity == Quantity::Signed)).set_style(theme.text())
+        }
+        [Paint::Masked, Paint::Masked] => cell.set_symbol(MASKED).set_style(theme.faint()),
+        [above, below] if above == below => cell.set_symbol(" ").set_bg(color(above)),
+        [above, below] => cell.set_symbol("▀").set_fg(color(above)).set_bg(color(below)),
+    };
 }
 
 fn draw_numbers(buffer: &mut Buffer, plot: &Plot, map: &Picture, theme: Theme) {

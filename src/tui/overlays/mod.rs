@@ -3,6 +3,7 @@
 mod changes;
 mod editor;
 mod export;
+mod field;
 mod picker;
 mod token;
 

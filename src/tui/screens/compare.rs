@@ -11,7 +11,7 @@ use unicode_width::UnicodeWidthStr;
 use super::{Scene, cell_text, shape};
 use crate::analysis::View;
 use crate::analysis::patch::{Patching, Sweep, Swept};
-use crate::engine::{Look, Map, Request, RowLook, Second, Seen, Slot, Steps, Work};
+use crate::engine::{Look, Map, Request, RowLook, Second, Seen, Slot, Work};
 use crate::hooks::{Axis, HookName};
 use crate::interventions::{Change, Donor, Intervention, Place, Target};
 use crate::picture::chart::{Chart, Labels};
@@ -581,9 +581,7 @@ fn draw_sweep(app: &App, second: &Second, sweep: Sweep, layout: &Layout, buffer:
     let Some(swept) = app.screens.compare.swept.get(&sweep) else {
         let n = patching.n_places(sweep);
         let said = match &app.activity {
-            Some(Activity::Working(Steps { done, of, .. })) => {
-                format!("patching: {done} of {of}, Esc stops it")
-            }
+            Some(Activity::Working(steps)) => format!("{steps}, Esc stops it"),
             _ => format!("Enter patches all {n} places, one at a time"),
         };
         put(buffer, layout.chart.x, layout.chart.y + 1, layout.chart.width, &said, theme.strong());

@@ -16,7 +16,7 @@ use crate::tui::actions::moved;
 use crate::tui::app::{App, Focus, Selection};
 use crate::tui::command::{CHANGES, COLOURS, Command};
 use crate::tui::text::{fit, num, pad, put, put_line};
-use crate::tui::widgets::heatmap::{self, Form, Plot, Zoom};
+use crate::tui::widgets::heatmap::{self, Form, Plot, Sheet, Zoom};
 use crate::tui::widgets::row_strip;
 
 const WTE: View = View { source: Source::Wte, head: 0 };
@@ -42,10 +42,7 @@ struct Layout {
     tables: [Table; 2],
     sum: Rect,
     map_title: Rect,
-    axis: u16,
-    labels: Rect,
-    plot: Rect,
-    legend: Rect,
+    sheet: Sheet,
 }
 
 #[derive(Clone, Copy)]
@@ -69,20 +66,11 @@ fn layout(area: Rect) -> Layout {
     let sum = Rect { y: area.y + lines + gap, height: 4, ..area };
     let below = sum.bottom() + gap;
     let lower = Rect { y: below, height: area.bottom().saturating_sub(below), ..area };
-    let plot_height = lower.height.saturating_sub(3);
     Layout {
         tables: [table(area.x), table(area.x + half)],
         sum,
         map_title: Rect { height: 1.min(lower.height), ..lower },
-        axis: lower.y + 1,
-        labels: Rect { y: lower.y + 2, width: LABEL, height: plot_height, ..lower },
-        plot: Rect {
-            x: lower.x + LABEL,
-            y: lower.y + 2,
-            width: lower.width.saturating_sub(LABEL),
-            height: plot_height,
-        },
-        legend: lower,
+        sheet: Sheet::new(lower, 2, LABEL),
     }
 }
 
@@ -149,7 +137,7 @@ impl Scene for Body {
         let mut looks = vec![
             (Slot::Wte, mini_look(app, run, WTE, layout.tables[0].mini)),
             (Slot::Wpe, mini_look(app, run, WPE, layout.tables[1].mini)),
-            (Slot::Main, plot(app, run, layout.plot).look(encoder(), app.pooling, range)),
+            (Slot::Main, plot(app, run, layout.sheet.plot).look(encoder(), app.pooling, range)),
             (Slot::Strip(SUM), Look::Row { view: encoder(), row: position }),
         ];
         for (view, around, first) in [(WTE, id, WTE_ROWS), (WPE, position, WPE_ROWS)] {
@@ -207,12 +195,9 @@ impl Scene for Body {
         ];
         put_line(buffer, layout.map_title, &what);
         if let Some(map) = app.map(Slot::Main).filter(|map| map.view == encoder()) {
-            let plot = plot(app, run, layout.plot);
-            heatmap::draw_axis(buffer, layout.axis, &plot, Axis::Model, app.selection.column, theme);
-            let label = |row: usize| fit(&position_label(run, row), usize::from(LABEL) - 3);
-            heatmap::draw_labels(buffer, layout.labels, &plot, &label, position, theme);
-            heatmap::draw(buffer, &plot, map, theme, Some((position, app.selection.column)));
-            heatmap::draw_legend(buffer, layout.legend, &plot, map, map.stats.broken, theme);
+            let plot = plot(app, run, layout.sheet.plot);
+            let label = |row: usize| position_label(run, row);
+            layout.sheet.draw(buffer, &plot, map, &label, (position, app.selection.column), theme);
         }
     }
 
@@ -240,7 +225,7 @@ impl Scene for Body {
     }
 
     fn hit(&self, app: &App, run: &Run, area: Rect, x: u16, y: u16) -> Option<Selection> {
-        let (position, column) = plot(app, run, layout(area).plot).hit(x, y)?;
+        let (position, column) = plot(app, run, layout(area).sheet.plot).hit(x, y)?;
         Some(Selection { position, column, ..app.selection })
     }
 }

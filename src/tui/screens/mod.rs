@@ -18,6 +18,7 @@ use ratatui::buffer::Buffer;
 use ratatui::layout::Rect;
 use ratatui::style::Color;
 use ratatui::text::Span;
+use unicode_width::UnicodeWidthStr;
 
 use super::app::{App, Focus, Selection};
 use super::command::{Command, Entry};
@@ -272,6 +273,12 @@ fn verdict<'a>(check: &Check, theme: Theme) -> [Span<'a>; 3] {
 fn position_label(run: &Run, position: usize) -> String {
     let digits = run.n_tokens().saturating_sub(1).max(1).to_string().len();
     format!("{position:>digits$} {}", run.token_text(position))
+}
+
+/// Columns of the longest of them.
+fn longest_label(run: &Run) -> u16 {
+    let widths = (0..run.n_tokens()).map(|position| position_label(run, position).width());
+    widths.max().map_or(0, |widest| u16::try_from(widest).unwrap_or(u16::MAX - 3))
 }
 
 /// The label of a row of `view`.

@@ -143,6 +143,7 @@ fn hooks() {
         assert_eq!(row["on_request"], hook.point().on_request);
     }
     let table = stdout(&["hooks"]);
+    assert!(table.contains(" kB ") && !table.contains("iB "), "one unit for bytes: {table}");
     assert_eq!(table.lines().count(), 1 + all.len());
     assert!(table.contains(&format!("({}, {})", config.n_positions, config.n_embd)));
     assert_eq!(table.lines().filter(|line| line.ends_with("(only on request)")).count(), config.n_layer);

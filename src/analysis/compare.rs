@@ -135,7 +135,7 @@ impl Comparison {
     /// From `before` to `after`; both need their logits.
     ///
     /// # Errors
-    /// [`Error::Usage`] if the logits were not kept.
+    /// [`Error::Usage`](crate::Error::Usage) if the logits were not kept.
     pub fn new(before: &Run, after: &Run, alignment: &Alignment) -> Result<Self> {
         let logits = View::hook(Site::Logits.once(), 0);
         let (p, q) = (logits.matrix(before)?, logits.matrix(after)?);

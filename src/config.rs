@@ -4,7 +4,7 @@ use std::path::Path;
 
 use serde::Deserialize;
 
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, out_of_range};
 
 /// Hugging Face's `GPT2Config`, as far as it changes what is computed; defaults are theirs.
 #[derive(Debug, Clone, PartialEq, Deserialize)]
@@ -159,7 +159,7 @@ impl Config {
             ("n_inner", self.d_mlp()),
         ];
         if let Some((field, n)) = sizes.into_iter().find(|(_, n)| !(1..=MOST).contains(n)) {
-            return Err(Error::file(path, format!("{field} is {n}, but must be in 1..={MOST}")));
+            return Err(Error::file(path, out_of_range(field, n, 1..MOST + 1)));
         }
         if !self.n_embd.is_multiple_of(self.n_head) {
             let problem = format!(

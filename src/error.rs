@@ -1,6 +1,7 @@
 //! What can go wrong, each as one sentence that names the place, the problem and the way out.
 
 use std::fmt;
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 
 use crate::text::{self, brief, plain};
@@ -87,15 +88,25 @@ impl Error {
         Self::File { path: path.as_ref().into(), problem: problem.into() }
     }
 
-    /// Refuses an index of which there are only `n`, naming those that there are.
+    /// Refuses a number that is not in `range`.
     ///
     /// # Errors
-    /// [`Error::Usage`] if `index` is not below `n`.
-    pub fn check(noun: &str, index: usize, n: usize) -> Result<()> {
-        if index < n {
-            return Ok(());
+    /// [`Error::Usage`] that names the number and the range.
+    pub fn check(noun: &str, n: usize, range: Range<usize>) -> Result<()> {
+        if range.contains(&n) { Ok(()) } else { Err(Self::usage(out_of_range(noun, n, range))) }
+    }
+
+    /// Refuses a range that is empty, or not all of which is in 0..`n`.
+    ///
+    /// # Errors
+    /// [`Error::Usage`] that names what is not there.
+    pub fn check_all(noun: &str, range: &Range<usize>, n: usize) -> Result<()> {
+        let Range { start, end } = range;
+        match (start < end, *end <= n) {
+            (false, _) => Err(Self::usage(format!("there are no {noun}s in {start}..{end}"))),
+            (_, false) => Err(Self::usage(format!("{noun}s {start}..{end} are {}", out_of(noun, 0..n)))),
+            (true, true) => Ok(()),
         }
-        Err(Self::usage(format!("there is no {noun} {index}: {noun}s are 0..={}", n.saturating_sub(1))))
     }
 
     /// The process exit code: 2 for a question that cannot be asked, 1 for the rest.
@@ -107,9 +118,38 @@ impl Error {
     }
 }
 
+/// What is said of a number that is not in `range`: `position 9 is out of range (0 to 8)`.
+pub(crate) fn out_of_range(noun: &str, n: impl fmt::Display, range: Range<usize>) -> String {
+    format!("{noun} {n} is {}", out_of(noun, range))
+}
+
+fn out_of(noun: &str, range: Range<usize>) -> String {
+    match (range.start, range.len()) {
+        (_, 0) => format!("out of range (there are no {noun}s)"),
+        (only, 1) => format!("out of range (only {only})"),
+        (first, _) => format!("out of range ({first} to {})", range.end - 1),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_number_out_of_range_is_named_with_the_range() {
+        assert!(Error::check("position", 8, 0..9).is_ok());
+        let said = |n, range| Error::check("position", n, range).unwrap_err().to_string();
+        assert_eq!(said(9, 0..9), "position 9 is out of range (0 to 8)");
+        assert_eq!(said(0, 1..5), "position 0 is out of range (1 to 4)");
+        assert_eq!(said(1, 0..1), "position 1 is out of range (only 0)");
+        for empty in [0..0, 1..1] {
+            assert_eq!(said(1, empty), "position 1 is out of range (there are no positions)");
+        }
+        assert!(Error::check_all("position", &(2..9), 9).is_ok());
+        let said = |range| Error::check_all("position", &range, 9).unwrap_err().to_string();
+        assert_eq!(said(2..12), "positions 2..12 are out of range (0 to 8)");
+        assert_eq!(said(2..2), "there are no positions in 2..2");
+    }
 
     #[test]
     fn an_error_is_one_line_that_no_terminal_obeys() {

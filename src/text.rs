@@ -275,6 +275,14 @@ mod tests {
     }
 
     #[test]
+    fn bytes_are_in_powers_of_ten() {
+        assert_eq!(
+            [0, 999, 1_500, 1_048_576, 2_500_000_000].map(bytes),
+            ["0 B", "999 B", "2 kB", "1.0 MB", "2.50 GB"]
+        );
+    }
+
+    #[test]
     fn short_numbers_keep_what_fits() {
         let shown = |x| short(x, 3);
         assert_eq!(

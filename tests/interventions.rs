@@ -322,7 +322,7 @@ fn a_patch_is_from_the_prompt_as_the_changes_before_it_make_it() {
     assert_eq!(row(&all, n), row(&of(&longer, &[]), n));
     let said =
         Run::all(&model, b.with_interventions(list(&["zero position:5", "patch mlp:1@1 from 464,2068"])));
-    assert!(said.unwrap_err().to_string().contains("positions are 0..=1"));
+    assert!(said.unwrap_err().to_string().contains("position 5 is out of range (0 to 1)"));
 }
 
 #[test]
@@ -366,7 +366,7 @@ fn the_same_prompt_twice_leaves_nothing_to_recover() {
     let error = Patching::new(Arc::clone(&run), Arc::clone(&run), Some(437), Some(981)).unwrap_err();
     assert!(error.to_string().contains("nothing to recover"), "{error}");
     let error = Patching::new(Arc::clone(&run), run, Some(437), Some(4096)).unwrap_err();
-    assert!(error.to_string().contains("0..=2047"), "{error}");
+    assert!(error.to_string().contains("(0 to 2047)"), "{error}");
 }
 
 /// Two copies of 40 tokens drawn from the vocabulary: only a head that looks for what came after
@@ -591,19 +591,25 @@ mod command_line {
     #[test]
     fn what_cannot_be_asked_names_what_can() {
         for (args, words) in [
-            (&["top", CLEAN, "--ablate", "head:1.6"][..], "heads are 0..=5"),
-            (&["top", CLEAN, "--ablate", "neuron:1.768"], "neurons are 0..=767"),
-            (&["top", CLEAN, "--ablate", "layer:4"], "layers are 0..=3"),
-            (&["export", CLEAN, "-o", "-", "--scale", "mlp:1@11=2"], "positions are 0..=10"),
+            (&["top", CLEAN, "--ablate", "head:1.6"][..], "head 6 is out of range (0 to 5)"),
+            (&["top", CLEAN, "--ablate", "neuron:1.768"], "neuron 768 is out of range (0 to 767)"),
+            (&["top", CLEAN, "--ablate", "layer:4"], "layer 4 is out of range (0 to 3)"),
+            (&["export", CLEAN, "-o", "-", "--scale", "mlp:1@11=2"], "position 11 is out of range (0 to 10)"),
             (&["heads", CLEAN, "--knockout", "1.0:3-"], "in quotes"),
-            (&["heads", "--repeat-random", "4", "--knockout", "1.0:8->1"], "positions are 0..=7"),
+            (
+                &["heads", "--repeat-random", "4", "--knockout", "1.0:8->1"],
+                "position 8 is out of range (0 to 7)",
+            ),
             (&["lens", CLEAN, "--mean"], "give --ablate TARGET with it"),
             (&["render", "logits", CLEAN, "--ablate", "heads"], "give head:L.H"),
-            (&["effects", CLEAN, "--position", "11"], "positions are 0..=10"),
+            (&["effects", CLEAN, "--position", "11"], "position 11 is out of range (0 to 10)"),
             (&["effects", CLEAN, "--token", "old man"], "not one token"),
             (&["patch", "--clean", CLEAN, "--corrupt", "The", "--sweep", "mlp_out"], "11 and 1 tokens"),
             (&["patch", "--clean", CLEAN, "--corrupt", CORRUPT, "--sweep", "q"], "resid_pre, attn_out"),
-            (&["patch", "--clean", CLEAN, "--corrupt", CORRUPT, "--at", "mlp:4"], "layers are 0..=3"),
+            (
+                &["patch", "--clean", CLEAN, "--corrupt", CORRUPT, "--at", "mlp:4"],
+                "layer 4 is out of range (0 to 3)",
+            ),
             (&["patch", "--clean", CLEAN, "--corrupt", CLEAN, "--sweep", "heads"], "nothing to recover"),
             (&["patch", "--clean", CLEAN, "--sweep", "heads"], "--corrupt"),
             (&["tokens", CLEAN, "--ablate", "mlp:1"], "--ablate"),

@@ -13,7 +13,7 @@ use rayon::prelude::*;
 
 use super::View;
 use super::base::{DIFFERENCE, Minus, WithBase};
-use super::logits::Next;
+use super::logits::{Next, logits_after};
 use crate::error::{Error, Result};
 use crate::hooks::{Quantity, Site};
 use crate::picture::Matrix;
@@ -170,7 +170,7 @@ impl Attribution {
         let likeliest = Next::new(run, position, 1)?.top[0].id;
         let token = token.unwrap_or(likeliest);
         let direction = Direction::new(run, position, token, versus)?;
-        let logits = View::hook(Site::Logits.once(), 0).rows(run, position..position + 1)?.row(0);
+        let logits = logits_after(run, position)?;
         let of = |id: u32| f64::from(logits[id as usize]);
         let logit = of(token) - versus.map_or(0.0, of);
 
@@ -276,7 +276,7 @@ impl Attribution {
 
     /// What each neuron of block `layer` wrote.
     fn all_neurons(&self, run: &Run, layer: usize) -> Result<Vec<Neuron>> {
-        Error::check("layer", layer, run.config().n_layer)?;
+        Error::check("layer", layer, 0..run.config().n_layer)?;
         let direction = Direction::new(run, self.position, self.token, self.versus)?;
         let post = View::hook(Site::MlpPost.at(layer), 0).rows(run, self.position..self.position + 1)?.row(0);
         let written = direction.through(&run.model.net.blocks[layer].mlp_proj.weight()?)?;

@@ -5,7 +5,7 @@ use rayon::prelude::*;
 use super::View;
 use super::base::Minus;
 use super::logits::Softmax;
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::hooks::{Axis, HookName, Site};
 use crate::picture::Matrix;
 use crate::run::Run;
@@ -135,7 +135,7 @@ impl Comparison {
     /// From `before` to `after`; both need their logits.
     ///
     /// # Errors
-    /// [`Error::Usage`] if the logits were not kept.
+    /// [`Error::Usage`](crate::Error::Usage) if the logits were not kept.
     pub fn new(before: &Run, after: &Run, alignment: &Alignment) -> Result<Self> {
         let logits = View::hook(Site::Logits.once(), 0);
         let (p, q) = (logits.matrix(before)?, logits.matrix(after)?);
@@ -213,13 +213,4 @@ fn position(hook: HookName, run: &Run) -> impl Fn(usize) -> usize {
         (true, _) => row / n_head,
         (false, _) => row,
     }
-}
-
-/// The logits at a position that a run kept.
-pub(super) fn logits_at(run: &Run, position: usize) -> Result<Vec<f32>> {
-    if position >= run.n_tokens() {
-        let last = run.n_tokens() - 1;
-        return Err(Error::usage(format!("there is no position {position}: positions are 0..={last}")));
-    }
-    Ok(View::hook(Site::Logits.once(), 0).matrix(run)?.row(position))
 }

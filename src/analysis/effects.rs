@@ -1,8 +1,8 @@
 //! What each head and each MLP is worth: the prediction without it.
 
 use super::base::WithBase;
-use super::compare::{Shift, logits_at};
-use super::logits::Softmax;
+use super::compare::Shift;
+use super::logits::{Softmax, logits_after};
 use crate::error::{Error, Result};
 use crate::hooks::{HookFilter, Quantity, Site};
 use crate::interventions::{Change, Place, Target};
@@ -106,7 +106,7 @@ impl Effects {
         mut progress: impl FnMut(usize, usize) -> Result<()>,
     ) -> Result<Self> {
         let config = run.config();
-        let before = logits_at(run, question.position)?;
+        let before = logits_after(run, question.position)?;
         let token = question.token.unwrap_or_else(|| Shift::new(&before, &before, None).predicted.0);
         run.model.net.check_ids(&[token])?;
         let log_prob = |logits: &[f32]| Softmax::new(logits).log_prob(logits[token as usize]);
@@ -121,7 +121,7 @@ impl Effects {
             let mut input = run.input.clone();
             input.interventions.0.push(change.into());
             let without = run.then(input, HookFilter::new(&["logits"], config)?, ())?;
-            let after = logits_at(&without, question.position)?;
+            let after = logits_after(&without, question.position)?;
             let delta_logprob = log_prob(&after) - log_prob(&before);
             Ok::<_, Error>(Effect { layer, head, delta_logprob, kl: Shift::new(&before, &after, None).kl })
         };

@@ -276,12 +276,12 @@ fn mean_norm(z: &Matrix) -> f64 {
 pub fn repeated_random(model: &Model, n: usize, seed: u64, bos: bool) -> Result<Input> {
     let config = model.config();
     let most = (config.n_positions - usize::from(bos)) / 2;
-    if !(1..=most).contains(&n) {
-        return Err(Error::usage(format!(
-            "{n} random tokens cannot be run twice in a row: this model's context holds {}; give 1..={most}",
+    Error::check("random token count", n, 1..most + 1).map_err(|why| {
+        Error::usage(format!(
+            "{why}: they are run twice, and this model's context holds {}",
             config.n_positions
-        )));
-    }
+        ))
+    })?;
     let mut random = StdRng::seed_from_u64(seed);
     let vocab = config.vocab_size as u32;
     let half: Vec<u32> = (0..n).map(|_| random.random_range(0..vocab)).collect();
@@ -325,7 +325,7 @@ mod tests {
         assert_ne!(ids(4, 1), ids(4, 0));
         for n in [0, 129] {
             let said = repeated_random(&model, n, 0, false).unwrap_err().to_string();
-            assert!(said.contains("1..=128"), "{said}");
+            assert!(said.contains("(1 to 128)"), "{said}");
         }
         assert!(repeated_random(&model, 128, 0, true).is_err());
     }

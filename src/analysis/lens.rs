@@ -268,10 +268,7 @@ impl<'a> Reader<'a> {
     /// # Errors
     /// [`Error::Usage`] for positions that there are not, or a token outside the vocabulary.
     pub fn new(run: &'a Run, positions: Range<usize>, token: Option<u32>, k: usize) -> Result<Self> {
-        let n = run.n_tokens();
-        if positions.end > n || positions.is_empty() {
-            return Err(Error::usage(format!("there is no such position: positions are 0..={}", n - 1)));
-        }
+        Error::check_all("position", &positions, run.n_tokens())?;
         token.map_or(Ok(()), |token| run.model.net.check_ids(&[token]))?;
         Ok(Self { run, token, k, finals: HashMap::new() })
     }
@@ -496,8 +493,15 @@ mod tests {
             ["embed", "0 mid", "0 post"]
         );
         let n = run.n_tokens();
-        assert!(Lens::new(&run, &hooks, 0..n + 1, None, 1).unwrap_err().to_string().contains("0..="));
-        assert!(Lens::new(&run, &hooks, 0..n, Some(9999), 1).unwrap_err().to_string().contains("0..=2047"));
+        assert!(
+            Lens::new(&run, &hooks, 0..n + 1, None, 1)
+                .unwrap_err()
+                .to_string()
+                .contains("out of range (0 to ")
+        );
+        assert!(
+            Lens::new(&run, &hooks, 0..n, Some(9999), 1).unwrap_err().to_string().contains("(0 to 2047)")
+        );
         let bare = run.only(Site::Logits.once());
         assert!(Lens::new(&bare, &hooks, 0..n, None, 1).unwrap_err().to_string().contains("not captured"));
     }

@@ -82,13 +82,12 @@ impl Next {
     }
 }
 
-fn logits_after(run: &Run, position: usize) -> Result<Vec<f32>> {
-    if position >= run.n_tokens() {
-        return Err(Error::usage(format!(
-            "there is no position {position}: positions are 0..={}",
-            run.n_tokens() - 1
-        )));
-    }
+/// What `run` answers after the token at `position`: (V).
+///
+/// # Errors
+/// [`Error::Usage`] for a position that there is not, or logits that were not kept.
+pub(super) fn logits_after(run: &Run, position: usize) -> Result<Vec<f32>> {
+    Error::check("position", position, 0..run.n_tokens())?;
     Ok(View::hook(Site::Logits.once(), 0).rows(run, position..position + 1)?.row(0))
 }
 

@@ -10,8 +10,7 @@ use std::sync::Arc;
 
 use candle_core::Tensor;
 
-use super::compare::logits_at;
-use super::logits::{Next, Softmax};
+use super::logits::{Next, Softmax, logits_after};
 use crate::error::{Error, Result};
 use crate::hooks::{HookFilter, HookName, Hooks, Quantity, Site};
 use crate::interventions::{Place, Target};
@@ -246,7 +245,7 @@ impl Patching {
 }
 
 fn last_logits(run: &Run) -> Result<Vec<f32>> {
-    logits_at(run, run.n_tokens() - 1)
+    logits_after(run, run.n_tokens() - 1)
 }
 
 /// Puts activations of one run into another.

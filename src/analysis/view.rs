@@ -207,12 +207,8 @@ impl View {
     pub fn rows(&self, run: &Run, rows: std::ops::Range<usize>) -> Result<Matrix> {
         let (all, n_columns) = self.dims(run);
         assert!(rows.end <= all, "rows {rows:?} of {all}");
-        if self.has_heads() && self.head >= run.config().n_head {
-            return Err(Error::usage(format!(
-                "there is no head {}: heads are 0..={}",
-                self.head,
-                run.config().n_head - 1
-            )));
+        if self.has_heads() {
+            Error::check("head", self.head, 0..run.config().n_head)?;
         }
         let n_rows = rows.len();
         let head = self.has_heads().then_some(self.head);

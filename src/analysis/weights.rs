@@ -151,8 +151,8 @@ impl Spectrum {
     /// # Errors
     /// [`Error::Usage`] for a layer or head that there is not, or weights that are not finite.
     pub fn new(net: &Gpt2, layer: usize, head: usize, circuit: Circuit) -> Result<Self> {
-        Error::check("layer", layer, net.config.n_layer)?;
-        Error::check("head", head, net.config.n_head)?;
+        Error::check("layer", layer, 0..net.config.n_layer)?;
+        Error::check("head", head, 0..net.config.n_head)?;
         let [a, b] = circuit.factors(&net.blocks[layer], head, net.config.d_head())?;
         let cannot = || {
             let what = format!("{} of head {layer}.{head}", circuit.formula());
@@ -179,7 +179,7 @@ impl Spectrum {
     /// # Errors
     /// [`Error::Usage`] for a direction that there is not.
     pub fn tokens(&self, net: &Gpt2, index: usize, k: usize) -> Result<[Ends; 2]> {
-        Error::check("direction", index, self.values.len())?;
+        Error::check("direction", index, 0..self.values.len())?;
         let [u, v] = [0, 1].map(|side| self.direction(side, index));
         let embedding = embedding(net)?;
         let mut from = embedding.times(&u);
@@ -338,8 +338,8 @@ impl NeuronTokens {
     /// # Errors
     /// [`Error::Usage`] for a layer or neuron that there is not.
     pub fn new(net: &Gpt2, layer: usize, neuron: usize, k: usize) -> Result<Self> {
-        Error::check("layer", layer, net.config.n_layer)?;
-        Error::check("neuron", neuron, net.config.d_mlp())?;
+        Error::check("layer", layer, 0..net.config.n_layer)?;
+        Error::check("neuron", neuron, 0..net.config.d_mlp())?;
         let block = &net.blocks[layer];
         let from = vector(&block.c_fc.weight()?.narrow(1, neuron, 1)?)?;
         let to = vector(&block.mlp_proj.weight()?.narrow(0, neuron, 1)?)?;

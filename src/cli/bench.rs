@@ -7,7 +7,6 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use candle_core::{DType, Device, Tensor};
-use indicatif::BinaryBytes;
 use pulp::{Arch, Simd, WithSimd};
 use ratatui::crossterm::event::KeyCode;
 use serde::Serialize;
@@ -19,6 +18,7 @@ use crate::error::{Error, Result};
 use crate::hooks::{HookFilter, Part, Site};
 use crate::model::{Conv1D, Model};
 use crate::run::{Input, Run};
+use crate::text;
 use crate::tui::app::Screen;
 use crate::tui::headless::Headless;
 
@@ -149,7 +149,6 @@ fn show(report: &Report) -> Result<()> {
     ];
     let mut table = Table::new(names.map(Column::Right));
     for row in &report.runs {
-        let bytes = |bytes| BinaryBytes(bytes).to_string();
         table.row([
             row.tokens.to_string(),
             row.threads.to_string(),
@@ -161,7 +160,7 @@ fn show(report: &Report) -> Result<()> {
             or(row.edit_ms),
             or(row.append_ms),
             f(row.peak_gflops),
-            row.peak_rss_bytes.map_or_else(|| "?".to_owned(), bytes),
+            row.peak_rss_bytes.map_or_else(|| "?".to_owned(), text::bytes),
         ]);
     }
     table.print()?;
@@ -186,12 +185,8 @@ fn show(report: &Report) -> Result<()> {
 /// The lengths asked for, each within the context; else those of [`LENGTHS`] that are.
 fn lengths(asked: Option<&[usize]>, longest: usize) -> Result<Vec<usize>> {
     if let Some(asked) = asked {
-        return match asked.iter().find(|n| !(1..=longest).contains(*n)) {
-            Some(n) => {
-                Err(Error::usage(format!("--tokens has {n}, but this model's context holds 1..={longest}")))
-            }
-            None => Ok(asked.to_vec()),
-        };
+        asked.iter().try_for_each(|&n| Error::check("--tokens", n, 1..longest + 1))?;
+        return Ok(asked.to_vec());
     }
     let (mut fitting, too_long): (Vec<_>, Vec<_>) = LENGTHS.into_iter().partition(|&n| n <= longest);
     if !too_long.is_empty() {

@@ -5,8 +5,6 @@ use std::ops::Range;
 use std::path::PathBuf;
 use std::str::FromStr;
 
-use indicatif::BinaryBytes;
-
 use super::args::{DifferenceArgs, InputArgs, ModelArgs};
 use super::output::say;
 use crate::error::{Error, Result};
@@ -65,7 +63,7 @@ pub fn run(args: Args) -> Result<()> {
     let positions = args.positions.map(|positions| positions.of(runs.of.n_tokens()));
     let written = Export::new(&runs.of, positions, format)?.with_base(runs.named_base()).write(to)?;
     if args.output.as_os_str() != "-" {
-        let (tensors, bytes) = (written.tensors, BinaryBytes(written.bytes));
+        let (tensors, bytes) = (written.tensors, text::bytes(written.bytes));
         say(&format!("{tensors} tensors, {bytes}, in {}", text::path(&args.output)));
     }
     Ok(())

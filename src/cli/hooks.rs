@@ -1,12 +1,12 @@
 //! `actscope hooks`: the table of hook points, for one model.
 
-use indicatif::BinaryBytes;
 use serde::Serialize;
 
 use super::args::ModelArgs;
 use super::output::{Column, Table, print_json};
 use crate::error::{Error, Result};
 use crate::hooks::HookName;
+use crate::text;
 
 /// List every tensor that can be captured, with its shape
 #[derive(Debug, clap::Args)]
@@ -43,11 +43,7 @@ pub fn run(args: &Args) -> Result<()> {
     let config = model.config();
     let longest = config.n_positions;
     let n_tokens = args.tokens.unwrap_or(longest);
-    if !(1..=longest).contains(&n_tokens) {
-        return Err(Error::usage(format!(
-            "--tokens is {n_tokens}, but this model's context holds 1..={longest}"
-        )));
-    }
+    Error::check("--tokens", n_tokens, 1..longest + 1)?;
     let row = |hook: HookName| Row {
         name: hook.to_string(),
         short: hook.short(),
@@ -77,7 +73,7 @@ pub fn run(args: &Args) -> Result<()> {
             row.name,
             row.short,
             format!("({})", shape.join(", ")),
-            BinaryBytes(row.bytes).to_string(),
+            text::bytes(row.bytes),
             row.formula.to_owned(),
             format!("{}{on_request}", row.doc),
         ]);

@@ -98,13 +98,10 @@ pub fn run(args: Args) -> Result<()> {
     let run = run_for_lens(&model, input)?;
     let n = run.n_tokens();
     let positions = match args.position {
-        Some(position) if position >= n => {
-            return Err(Error::usage(format!(
-                "there is no position {position}: positions are 0..={}",
-                n - 1
-            )));
+        Some(position) => {
+            Error::check("position", position, 0..n)?;
+            position..position + 1
         }
-        Some(position) => position..position + 1,
         None if args.json => 0..n,
         None => n - 1..n,
     };

@@ -137,7 +137,7 @@ pub fn of_table(model: &Model, of: &str, row: &str, k: usize) -> Result<Vec<Neig
         "wpe" => (Matrix::of(&model.net.wpe)?, position(row)?),
         _ => (Matrix::of(&model.net.wte)?, model.token(row)? as usize),
     };
-    Error::check("position", row, table.n_rows)?;
+    Error::check("position", row, 0..table.n_rows)?;
     Ok(nearest(&table.row(row), &table, k, Some(row)))
 }
 
@@ -158,6 +158,6 @@ pub fn of_run(
     }
     let position = position(row)?;
     let run = Run::new(model, input, HookFilter::new(&[hook.to_string()], model.config())?, ())?;
-    Error::check("position", position, run.n_tokens())?;
+    Error::check("position", position, 0..run.n_tokens())?;
     Ok((nearest(&view.matrix(&run)?.row(position), &Matrix::of(&model.net.wte)?, k, None), run))
 }

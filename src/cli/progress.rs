@@ -1,16 +1,17 @@
 //! Downloads on standard error: bars where it is a terminal, a line for each file elsewhere.
 
 use std::collections::HashMap;
+use std::fmt;
 use std::io::IsTerminal;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use indicatif::{BinaryBytes, MultiProgress, ProgressBar, ProgressStyle};
+use indicatif::{MultiProgress, ProgressBar, ProgressState, ProgressStyle};
 
 use super::output::say;
 use crate::error::Result;
 use crate::model::Progress;
 use crate::model::source::OnProgress;
-use crate::text::{brief, plain};
+use crate::text::{brief, bytes, plain};
 
 /// So much of a file's name is shown.
 const NAME: usize = 60;
@@ -42,9 +43,7 @@ impl Bars {
         if let Some(bar) = bar {
             if let Some(total) = total {
                 bar.set_length(total);
-                bar.set_style(style(
-                    "{msg} {wide_bar} {binary_bytes}/{binary_total_bytes} {binary_bytes_per_sec} {eta}",
-                ));
+                bar.set_style(style("{msg} {wide_bar} {done} of {size}, {speed}/s {eta}"));
             }
             bar.set_position(done);
             if total.is_some_and(|total| done >= total) {
@@ -56,18 +55,29 @@ impl Bars {
     fn begin(&self, file: &str, total: Option<u64>) -> Option<ProgressBar> {
         let name = brief(&plain(file), NAME).into_owned();
         if !std::io::stderr().is_terminal() {
-            let size = total.map(|total| format!(" ({})", BinaryBytes(total))).unwrap_or_default();
+            let size = total.map(|total| format!(" ({})", bytes(total))).unwrap_or_default();
             say(&format!("downloading {name}{size}"));
             return None;
         }
         let bar = self.all.add(ProgressBar::no_length().with_message(name));
-        bar.set_style(style("{msg} {binary_bytes} {binary_bytes_per_sec}"));
+        bar.set_style(style("{msg} {done}, {speed}/s"));
         Some(bar)
     }
 }
 
+/// With `{done}`, `{size}` and `{speed}` for bytes.
 fn style(template: &str) -> ProgressStyle {
-    ProgressStyle::with_template(template).expect("the template is well-formed")
+    let key = |n: fn(&ProgressState) -> u64| {
+        move |state: &ProgressState, out: &mut dyn fmt::Write| {
+            // A String takes everything.
+            let _ = out.write_str(&bytes(n(state)));
+        }
+    };
+    ProgressStyle::with_template(template)
+        .expect("the template is well-formed")
+        .with_key("done", key(ProgressState::pos))
+        .with_key("size", key(|state| state.len().unwrap_or_default()))
+        .with_key("speed", key(|state| state.per_sec() as u64))
 }
 
 /// How many of something are done, on standard error where that is a terminal.

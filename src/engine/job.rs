@@ -218,6 +218,7 @@ impl Worker {
     pub fn execute(&mut self, job: Job, emit: &dyn Fn(Event)) {
         let Job { id, work } = job;
         let say = |said| emit(Event::Job { id, said });
+        let steps = work.steps();
         let done = match work {
             Work::Run { input, base } => {
                 self.run(id, input, 0, &say).and_then(|run| self.compare(id, &run, base, &say))
@@ -226,10 +227,13 @@ impl Worker {
                 self.repeat(id, (n, seed), &interventions, differs, &say)
             }
             Work::Effects { run, base, question } => {
-                self.effects(id, (&run, base.as_deref()), question, &say)
+                Effects::with_base(&run, base.as_deref(), question, self.step(id, steps, &say))
+                    .map(|effects| say(Said::Effects(Arc::new(effects))))
             }
             Work::Second { a, input, tokens } => self.second(id, a, input, tokens, &say),
-            Work::Sweep { patching, sweep } => self.sweep(id, &patching, sweep, &say),
+            Work::Sweep { patching, sweep } => patching
+                .sweep(sweep, patching.only_last(), self.step(id, steps, &say))
+                .map(|swept| say(Said::Swept(swept))),
             Work::Generate { from, n, sampling } => self.generate(id, from, n, &sampling, &say),
         };
         match done {
@@ -285,24 +289,13 @@ impl Worker {
         Ok(())
     }
 
-    fn effects(
-        &self,
-        id: u64,
-        (run, base): (&Run, Option<&Run>),
-        question: Question,
-        say: &dyn Fn(Said),
-    ) -> Result<()> {
-        let step = self.steps(id, "ablating", say);
-        let effects = Arc::new(Effects::with_base(run, base, question, step)?);
-        say(Said::Effects(effects));
-        Ok(())
-    }
-
     /// Says how far a job is, and ends it when a newer one was asked for.
-    fn steps(&self, id: u64, what: &'static str, say: &dyn Fn(Said)) -> impl Fn(usize, usize) -> Result<()> {
-        move |done, of| {
+    fn step(&self, id: u64, steps: Option<Steps>, say: &dyn Fn(Said)) -> impl Fn(usize, usize) -> Result<()> {
+        move |done, _| {
             self.go_on(id)?;
-            say(Said::Step(Steps { what, done, of }));
+            if let Some(steps) = steps {
+                say(Said::Step(Steps { done, ..steps }));
+            }
             Ok(())
         }
     }
@@ -343,12 +336,6 @@ impl Worker {
         let patching = Patching::new(Arc::clone(&a), Arc::clone(&b), token, versus);
         let patching = patching.map(Arc::new).map_err(|error| error.to_string());
         say(Said::Second(Box::new(Second { a, b, alignment, comparison, patching })));
-        Ok(())
-    }
-
-    fn sweep(&self, id: u64, patching: &Patching, sweep: Sweep, say: &dyn Fn(Said)) -> Result<()> {
-        let step = self.steps(id, "patching", say);
-        say(Said::Swept(patching.sweep(sweep, patching.only_last(), step)?));
         Ok(())
     }
 

@@ -1,6 +1,7 @@
 //! What the screens show of a run, computed away from the thread that draws.
 
 use std::collections::HashMap;
+use std::fmt;
 use std::ops::{self, Deref};
 use std::sync::Arc;
 
@@ -128,6 +129,21 @@ pub enum Look {
     Found,
 }
 
+impl Look {
+    /// What it does and in how many steps, where it says so step by step.
+    pub fn steps(&self, run: &Run) -> Option<Steps> {
+        let (what, of) = match self {
+            Self::Found => ("looking through", run.cache.names().len()),
+            Self::Lens { rows, positions, .. } => {
+                let rows = rows.end.min(lens::hooks(run.config()).len()).saturating_sub(rows.start);
+                ("reading", rows * positions.len())
+            }
+            _ => return None,
+        };
+        Some(Steps { what, done: 0, of })
+    }
+}
+
 /// What was computed, together with what was asked.
 #[derive(Debug, Clone)]
 pub enum Seen {
@@ -224,6 +240,14 @@ pub struct Steps {
     pub of: usize,
 }
 
+/// `reading, 3 of 9`
+impl fmt::Display for Steps {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { what, done, of } = self;
+        write!(f, "{what}, {done} of {of}")
+    }
+}
+
 /// Cells of the lens that are read together: as many as a product for few rows takes.
 const PIECE: usize = 24;
 
@@ -257,11 +281,12 @@ impl Looker {
         let Wanted { run, base, shown_id, id, looks } = wanted;
         let mut seen = Vec::with_capacity(looks.len());
         for (slot, look) in looks {
-            let mut step = |part: Option<Seen>, steps: Steps| {
+            let steps = look.steps(&run);
+            let mut step = |part: Option<Seen>, done: usize| {
                 if let Some(part) = part {
                     emit(Event::Looked { shown_id, seen: vec![(slot, Arc::new(part))] });
                 }
-                emit(Event::Looking { id, steps: Some(steps) });
+                emit(Event::Looking { id, steps: steps.map(|steps| Steps { done, ..steps }) });
                 if goes_on() { Ok(()) } else { Err(Error::Cancelled) }
             };
             match self.see(&run, base.as_deref(), &look, &mut step) {
@@ -274,15 +299,15 @@ impl Looker {
         emit(Event::Looking { id, steps: None });
     }
 
-    /// Before each piece of what takes long, `step` gets what there is to see so far, and how far it
-    /// is; its error ends it.
+    /// Before each piece of what takes long, `step` gets what there is to see so far, and how many
+    /// steps are done; its error ends it.
     #[allow(clippy::too_many_lines)] // an arm for each
     fn see(
         &mut self,
         run: &Run,
         base: Option<&Run>,
         look: &Look,
-        step: &mut dyn FnMut(Option<Seen>, Steps) -> Result<()>,
+        step: &mut dyn FnMut(Option<Seen>, usize) -> Result<()>,
     ) -> Result<Seen> {
         Ok(match look {
             Look::Map { view, window, per_cell, pooling, range } => {
@@ -359,10 +384,7 @@ impl Looker {
                 let posts = WithBase::ask(run, base, posts)?.shown(Vec::clone);
                 Seen::Neuron(look.clone(), tokens, posts)
             }
-            Look::Found => {
-                let progress = |done, of| step(None, Steps { what: "looking through", done, of });
-                Seen::Found(look.clone(), Found::new(run, progress)?)
-            }
+            Look::Found => Seen::Found(look.clone(), Found::new(run, |done, _| step(None, done))?),
             Look::Lens { rows, positions, token, k } => {
                 let hooks = lens::hooks(run.config());
                 let hooks = &hooks[rows.start.min(hooks.len())..rows.end.min(hooks.len())];
@@ -382,12 +404,8 @@ impl Looker {
                     if piece.is_empty() {
                         break Seen::Lens(look.clone(), lens);
                     }
-                    let steps = Steps {
-                        what: "reading",
-                        done: lens.of.readings.len(),
-                        of: hooks.len() * positions.len(),
-                    };
-                    step(Some(Seen::Lens(look.clone(), lens)), steps)?;
+                    let done = lens.of.readings.len();
+                    step(Some(Seen::Lens(look.clone(), lens)), done)?;
                     let read = reader.read(piece)?;
                     self.readings.extend(piece.iter().map(|&cell| (cell, *token)).zip(read));
                 }

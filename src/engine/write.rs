@@ -84,7 +84,7 @@ impl Export {
         let to = Destination::new(&self.path).prepare()?;
         let bytes = if png { drawn.to_png()? } else { drawn.to_svg().into_bytes() };
         let written = to.write(|out| out.write_all(&bytes))?;
-        Ok(format!("wrote {} ({written} bytes): {what}", text::path(&self.path)))
+        Ok(format!("wrote {} ({}): {what}", text::path(&self.path), text::bytes(written)))
     }
 
     fn write_tensors(&self) -> Result<String> {
@@ -96,8 +96,8 @@ impl Export {
         let run = self.hook.map_or_else(|| (*self.run).clone(), |hook| self.run.only(hook));
         let written = export::Export::new(&run, None, format)?.with_base(self.base()).write(to)?;
         let tensors = if written.tensors == 1 { "tensor" } else { "tensors" };
-        let (path, n, bytes) = (text::path(&self.path), written.tensors, written.bytes);
-        Ok(format!("wrote {path} ({bytes} bytes): {n} {tensors} with their manifest"))
+        let (path, n, bytes) = (text::path(&self.path), written.tensors, text::bytes(written.bytes));
+        Ok(format!("wrote {path} ({bytes}): {n} {tensors} with their manifest"))
     }
 }
 

@@ -156,12 +156,7 @@ impl Export {
     pub fn new(run: &Run, positions: Option<Range<usize>>, format: Format) -> Result<Self> {
         let n_tokens = run.n_tokens();
         let range = positions.unwrap_or(0..n_tokens);
-        if range.is_empty() || range.end > n_tokens {
-            return Err(Error::usage(format!(
-                "positions {}..{} are not in this prompt: give A..B with 0 ≤ A < B ≤ {n_tokens}",
-                range.start, range.end
-            )));
-        }
+        Error::check_all("position", &range, n_tokens)?;
         let hooks = run.cache.names();
         match hooks.len() {
             0 => return Err(Error::usage("there is nothing to write: no tensor was kept")),

@@ -271,21 +271,21 @@ impl Place {
     }
 
     /// `by_rows`: only in a tensor whose rows are positions.
-    fn find(self, config: &Config, n_tokens: usize, by_rows: bool) -> Result<(), String> {
+    fn find(self, config: &Config, n_tokens: usize, by_rows: bool) -> Result<()> {
         for hook in self.target.hooks() {
             if let Some(layer) = hook.layer {
-                within("layer", layer, config.n_layer)?;
+                Error::check("layer", layer, 0..config.n_layer)?;
             }
             if by_rows && hook.point().axes[0] != Axis::Pos {
-                return Err(format!("{hook} is changed edge by edge: knockout L.H:Q->K"));
+                return Err(Error::usage(format!("{hook} is changed edge by edge: knockout L.H:Q->K")));
             }
         }
         match self.target {
             Target::Head(hook, _) if !hook.point().axes.contains(&Axis::Head) => {
-                return Err(format!("{hook} has no heads"));
+                return Err(Error::usage(format!("{hook} has no heads")));
             }
-            Target::Head(_, head) => within("head", head, config.n_head)?,
-            Target::Neuron { neuron, .. } => within("neuron", neuron, config.d_mlp())?,
+            Target::Head(_, head) => Error::check("head", head, 0..config.n_head)?,
+            Target::Neuron { neuron, .. } => Error::check("neuron", neuron, 0..config.d_mlp())?,
             Target::Layer(_) | Target::Tensor(_) => {}
         }
         self.position.map_or(Ok(()), |at| position(at, n_tokens))
@@ -298,35 +298,37 @@ impl Donor {
         self.position.unwrap_or(position)
     }
 
-    fn find(&self, place: Place) -> Result<(), String> {
+    fn find(&self, place: Place) -> Result<()> {
         match (place.position, self.position) {
-            _ if self.tokens.is_empty() => Err("there are no token ids to take it from".into()),
-            (Some(at), _) => within("position", self.position(at), self.tokens.len())
-                .map_err(|why| format!("{why}, in the prompt that it is from")),
-            (None, Some(_)) => Err("one position goes to one: name it with @T".into()),
+            _ if self.tokens.is_empty() => Err(Error::usage("there are no token ids to take it from")),
+            (Some(at), _) => Error::check("position", self.position(at), 0..self.tokens.len())
+                .map_err(|why| Error::usage(format!("{why} in the prompt that it is from"))),
+            (None, Some(_)) => Err(Error::usage("one position goes to one: name it with @T")),
             (None, None) => Ok(()),
         }
     }
 }
 
 impl Edge {
-    fn find(self, config: &Config, n_tokens: usize) -> Result<(), String> {
-        let Self { layer, head, query, key } = self;
-        within("layer", layer, config.n_layer)?;
-        within("head", head, config.n_head)?;
-        position(query, n_tokens)?;
-        if key > query {
-            return Err(format!("query {query} never reads key {key}: it reads keys 0..={query}"));
+    /// Refuses a key that comes after its query.
+    pub(crate) fn check_order(self) -> Result<()> {
+        let Self { query, key, .. } = self;
+        if key <= query {
+            return Ok(());
         }
-        Ok(())
+        Err(Error::usage(format!("query {query} never reads key {key}: it comes later")))
+    }
+
+    fn find(self, config: &Config, n_tokens: usize) -> Result<()> {
+        let Self { layer, head, query, .. } = self;
+        Error::check("layer", layer, 0..config.n_layer)?;
+        Error::check("head", head, 0..config.n_head)?;
+        position(query, n_tokens)?;
+        self.check_order()
     }
 }
 
-fn position(at: usize, n_tokens: usize) -> Result<(), String> {
+fn position(at: usize, n_tokens: usize) -> Result<()> {
     // What is wrong with an empty prompt is not the position.
-    if n_tokens == 0 { Ok(()) } else { within("position", at, n_tokens) }
-}
-
-fn within(noun: &str, index: usize, n: usize) -> Result<(), String> {
-    if index < n { Ok(()) } else { Err(format!("there is no {noun} {index}: {noun}s are 0..={}", n - 1)) }
+    if n_tokens == 0 { Ok(()) } else { Error::check("position", at, 0..n_tokens) }
 }

@@ -10,7 +10,7 @@ use super::ops::{Conv1D, LayerNorm, Ops};
 use super::reuse::{Kept, Tap};
 use super::weights::Weights;
 use crate::config::Config;
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, out_of_range};
 use crate::hooks::{HookName, Hooks, Site};
 
 /// The network: its configuration and weights on one device, in one number format.
@@ -298,10 +298,7 @@ impl Gpt2 {
         }
         let v = self.config.vocab_size;
         match tokens.iter().find(|&&id| id as usize >= v) {
-            Some(id) => Err(Error::usage(format!(
-                "token id {id} is outside the vocabulary of {v} tokens (0..={})",
-                v - 1
-            ))),
+            Some(id) => Err(Error::usage(out_of_range("token id", id, 0..v))),
             None => Ok(()),
         }
     }

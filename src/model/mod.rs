@@ -31,7 +31,7 @@ use std::sync::OnceLock;
 
 use candle_core::DType;
 
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, out_of_range};
 
 /// A loaded checkpoint.
 #[derive(Debug)]
@@ -58,9 +58,7 @@ impl Model {
         }
         let v = self.config().vocab_size;
         let id = named.parse().ok().filter(|&id: &u32| (id as usize) < v);
-        id.ok_or_else(|| {
-            Error::usage(format!("token id {named} is outside the vocabulary of {v} tokens (0..={})", v - 1))
-        })
+        id.ok_or_else(|| Error::usage(out_of_range("token id", named, 0..v)))
     }
 }
 
@@ -127,7 +125,7 @@ mod tests {
             error.to_string()
         };
         for named in ["2048", "99999999999999999999"] {
-            assert!(said(named).contains(named) && said(named).contains("0..=2047"), "{}", said(named));
+            assert!(said(named).contains(named) && said(named).contains("(0 to 2047)"), "{}", said(named));
         }
         let pieces = model.tokenizer.encode(" the the").unwrap();
         assert!(said(" the the").contains(&format!("2: ·the ({}), ·the", pieces[0])), "{}", said(" the the"));

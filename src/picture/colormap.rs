@@ -114,6 +114,11 @@ impl Colormap {
     }
 }
 
+/// Whether black is easier to read on it than white.
+pub fn is_light([r, g, b]: Rgb) -> bool {
+    0.299 * f32::from(r) + 0.587 * f32::from(g) + 0.114 * f32::from(b) > 140.0
+}
+
 /// The colour of values that should not be, NaN and +inf: in none of the maps.
 pub const BROKEN: Rgb = [255, 0, 255];
 

@@ -85,12 +85,7 @@ impl Picture {
         match self.grid.cell(row, column) {
             None => Paint::Outside,
             Some(_) if self.is_future(row, column) => Paint::Masked,
-            Some(f32::NEG_INFINITY) => Paint::Masked,
-            Some(x) if x.is_finite() => {
-                let limit = self.row_limits.get(row).copied().unwrap_or(self.range.limit);
-                Paint::Level(self.range.at(x, limit))
-            }
-            Some(_) => Paint::Broken,
+            Some(x) => self.range.paint(x, self.row_limits.get(row).copied().unwrap_or(self.range.limit)),
         }
     }
 

@@ -1,7 +1,7 @@
 //! Which values the ends of a colour map stand for.
 
-use super::Matrix;
 use super::grid::Grid;
+use super::{Matrix, Paint};
 use crate::hooks::Quantity;
 
 /// How the range is chosen.
@@ -50,6 +50,11 @@ pub struct Range {
 }
 
 impl Range {
+    /// The range of signed `values` that are no matrix: up to the largest.
+    pub fn of<'a>(values: impl IntoIterator<Item = &'a f32>) -> Self {
+        Self { mode: RangeMode::Full, quantity: Quantity::Signed, limit: limit_of(values), beyond: 0 }
+    }
+
     /// The range 0..=`limit` or −`limit`..=`limit`, whatever `matrix` holds.
     pub fn up_to(matrix: &Matrix, quantity: Quantity, limit: f32) -> Self {
         let beyond = matrix.read(|rows| {
@@ -106,6 +111,15 @@ impl Range {
         if self.signed() { x.midpoint(1.0) } else { x.max(0.0) }
     }
 
+    /// What a value looks like; `limit` as in [`Self::at`].
+    pub fn paint(&self, value: f32, limit: f32) -> Paint {
+        match value {
+            f32::NEG_INFINITY => Paint::Masked,
+            x if x.is_finite() => Paint::Level(self.at(x, limit)),
+            _ => Paint::Broken,
+        }
+    }
+
     pub fn signed(&self) -> bool {
         self.quantity == Quantity::Signed
     }
@@ -121,8 +135,8 @@ impl Range {
 }
 
 /// The largest finite |x|; 0 where there is none.
-pub(super) fn limit_of(values: &[f32]) -> f32 {
-    values.iter().map(|x| x.abs()).filter(|x| x.is_finite()).fold(0.0, f32::max)
+pub(super) fn limit_of<'a>(values: impl IntoIterator<Item = &'a f32>) -> f32 {
+    values.into_iter().map(|x| x.abs()).filter(|x| x.is_finite()).fold(0.0, f32::max)
 }
 
 /// Sizes in bins of 1/128 of their own: the upper 16 bits of a positive float keep its order.

@@ -13,7 +13,6 @@ use super::overlays;
 use super::text::{self, bytes, fit, put, put_line, put_right, wrap};
 use super::what_if;
 use super::widgets::token_strip::{self, Strip};
-use crate::engine::Steps;
 use crate::model::{Model, Progress};
 
 /// Draws everything.
@@ -113,14 +112,14 @@ fn right_words<'a>(app: &App, room: usize) -> Vec<Span<'a>> {
             let more = if *left > 0 { format!(", {left} tokens to go") } else { String::new() };
             return busy(format!("block {layer} of {n_layer}{more}"));
         }
-        Some(Activity::Working(Steps { what, done, of })) => return busy(format!("{what}, {done} of {of}")),
+        Some(Activity::Working(steps)) => return busy(steps.to_string()),
         Some(Activity::Exporting(path)) => {
             return vec![Span::styled(format!("{spin} writing {}", text::path(path)), theme.focus())];
         }
         _ => {}
     }
-    if let Some(Steps { what, done, of }) = app.looking.filter(|_| app.tick > 0) {
-        return busy(format!("{what}, {done} of {of}"));
+    if let Some(steps) = app.looking.filter(|_| app.tick > 0) {
+        return busy(steps.to_string());
     }
     let Some(run) = &app.run else { return Vec::new() };
     let tokens = if run.n_tokens() == 1 { "1 token".into() } else { format!("{} tokens", run.n_tokens()) };

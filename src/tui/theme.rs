@@ -5,7 +5,7 @@ use ratatui::style::{Color, Modifier, Style};
 
 use crate::hooks::Quantity;
 pub use crate::picture::colormap::Depth;
-use crate::picture::colormap::{Palette, Rgb, nearest_of_256};
+use crate::picture::colormap::{Palette, Rgb, is_light, nearest_of_256};
 
 /// The colours of the explorer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -83,9 +83,7 @@ impl Theme {
     /// Black or white, whichever can be read on `color`.
     pub fn on(color: Color) -> Color {
         match color {
-            Color::Rgb(r, g, b) if u32::from(r) * 3 + u32::from(g) * 6 + u32::from(b) > 1350 => {
-                Color::Rgb(10, 10, 12)
-            }
+            Color::Rgb(r, g, b) if is_light([r, g, b]) => Color::Rgb(10, 10, 12),
             _ => Color::Rgb(245, 245, 247),
         }
     }

@@ -1,7 +1,5 @@
 //! The only place that changes the state: what happened, in; what the engine has to do, out.
 
-use std::path::PathBuf;
-
 use ratatui::crossterm::event::{
     Event as TerminalEvent, KeyEvent, KeyEventKind, MouseButton, MouseEvent, MouseEventKind,
 };
@@ -330,8 +328,6 @@ fn find_extremes(app: &mut App) {
 /// Writes what the form says.
 fn export(app: &mut App) -> Vec<Request> {
     let Some(Overlay::Export(form)) = app.overlay.take() else { return Vec::new() };
-    let path = PathBuf::from(form.path.trim());
-    app.activity = Some(Activity::Exporting(path.clone()));
     app.tick = 1;
     let figure = figure::Options {
         palette: app.theme.palette,
@@ -339,7 +335,9 @@ fn export(app: &mut App) -> Vec<Request> {
         range: app.range,
         pooling: app.pooling,
     };
-    vec![Request::Export(Box::new(form.export(path, figure)))]
+    let export = form.export(figure);
+    app.activity = Some(Activity::Exporting(export.path.clone()));
+    vec![Request::Export(Box::new(export))]
 }
 
 /// Carries a command out.

@@ -11,7 +11,7 @@ use super::theme::Theme;
 use crate::analysis::base::{DIFFERENCE, WithBase};
 use crate::analysis::compare::{Comparison, Spot};
 use crate::engine::{Made, Request};
-use crate::interventions::{Change, Edge, Intervention, Place, Target};
+use crate::interventions::{Change, Intervention, Place, Target};
 use crate::run::{Input, Run};
 use crate::text::num;
 
@@ -133,10 +133,10 @@ pub fn scale(app: &mut App) {
 pub fn knock_out(app: &mut App) -> Vec<Request> {
     match app.screen.scene().edge(app) {
         Err(why) => app.complain(why),
-        Ok(Edge { query, key, .. }) if key > query => {
-            app.complain(format!("query {query} never reads key {key}: it comes later"));
-        }
-        Ok(edge) => return change(app, Change::Knockout(edge)),
+        Ok(edge) => match edge.check_order() {
+            Err(why) => app.complain(why.to_string()),
+            Ok(()) => return change(app, Change::Knockout(edge)),
+        },
     }
     Vec::new()
 }

@@ -305,15 +305,21 @@ fn what_was_changed_is_said_and_its_checks_do_not_hold() {
     let walk = Walk::new(demo(), input, Place { layer: 1, ..Place::default() }).unwrap();
     let files = walk.to_files().unwrap();
     let markdown = &files.last().unwrap().1;
-    assert!(markdown.contains("--interventions") && markdown.contains("✗ mlp\\_out"), "{markdown}");
+    assert!(
+        markdown.contains("--interventions") && markdown.contains("✗ does not hold: mlp\\_out"),
+        "{markdown}"
+    );
 }
 
 #[test]
 fn places_that_there_are_not_are_refused() {
     for (place, said) in [
-        (Place { position: Some(2), ..Place::default() }, "there is no position 2: positions are 0..=1"),
-        (Place { layer: 9, ..Place::default() }, "there is no block 9"),
-        (Place { head: usize::MAX, ..Place::default() }, "heads are 0..=5"),
+        (Place { position: Some(2), ..Place::default() }, "position 2 is out of range (0 to 1)"),
+        (Place { layer: 9, ..Place::default() }, "block 9 is out of range"),
+        (
+            Place { head: usize::MAX, ..Place::default() },
+            "head 18446744073709551615 is out of range (0 to 5)",
+        ),
     ] {
         let error = Walk::new(demo(), Input::ids([1, 2]), place).err().unwrap();
         assert_eq!(error.exit_code(), 2);

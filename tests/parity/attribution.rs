@@ -187,17 +187,17 @@ fn what_there_is_not_names_what_there_is() {
     let found = Attribution::new(&run, 2, None, None).unwrap();
     let net = &model.net;
     for (said, words) in [
-        (Attribution::new(&run, 3, None, None).unwrap_err(), "0..=2"),
-        (Attribution::new(&run, 0, Some(97), None).unwrap_err(), "0..=96"),
-        (Attribution::new(&run, 0, None, Some(97)).unwrap_err(), "0..=96"),
-        (found.neurons(&run, 3, 1).unwrap_err(), "layers are 0..=2"),
-        (Spectrum::new(net, 3, 0, Circuit::Ov).unwrap_err(), "layers are 0..=2"),
-        (Spectrum::new(net, 0, 4, Circuit::Qk).unwrap_err(), "heads are 0..=3"),
+        (Attribution::new(&run, 3, None, None).unwrap_err(), "(0 to 2)"),
+        (Attribution::new(&run, 0, Some(97), None).unwrap_err(), "(0 to 96)"),
+        (Attribution::new(&run, 0, None, Some(97)).unwrap_err(), "(0 to 96)"),
+        (found.neurons(&run, 3, 1).unwrap_err(), "layer 3 is out of range (0 to 2)"),
+        (Spectrum::new(net, 3, 0, Circuit::Ov).unwrap_err(), "layer 3 is out of range (0 to 2)"),
+        (Spectrum::new(net, 0, 4, Circuit::Qk).unwrap_err(), "head 4 is out of range (0 to 3)"),
         (
             Spectrum::new(net, 0, 0, Circuit::Ov).unwrap().tokens(net, 12, 1).unwrap_err(),
-            "directions are 0..=11",
+            "direction 12 is out of range (0 to 11)",
         ),
-        (NeuronTokens::new(net, 0, 192, 1).unwrap_err(), "neurons are 0..=191"),
+        (NeuronTokens::new(net, 0, 192, 1).unwrap_err(), "neuron 192 is out of range (0 to 191)"),
     ] {
         assert_eq!(said.exit_code(), 2);
         assert!(said.to_string().contains(words), "{said}");

@@ -47,6 +47,15 @@ snapshots! {
 }
 
 #[test]
+fn the_sum_is_checked_of_a_run_and_not_of_a_difference() {
+    let sum = "x = wte + wpe   exactly";
+    assert!(Explorer::new(REPEATS, LARGE, Theme::default()).keys("2").shows(sum));
+    let mut e = explorer(REPEATS, LARGE, "2");
+    assert!(e.app.differs() && !e.shows("✓") && !e.shows("✗"), "{}", e.lines().join("\n"));
+    assert!(e.keys("D").shows(sum), "{}", e.lines().join("\n"));
+}
+
+#[test]
 fn a_head_is_shown_before_and_after_and_by_how_much() {
     let mut e = explorer(REPEATS, LARGE, "7 } ]");
     let pair = e.app.what_if.pair.clone().unwrap();

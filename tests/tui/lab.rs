@@ -109,7 +109,7 @@ fn the_list_switches_names_edits_and_deletes() {
     explorer.keys("n o n e enter space");
     assert_eq!(changes(&explorer), "one (zero head:0.0), zero head:1.0");
     explorer.keys("down e ctrl-u").text("scale mlp:9=2\n");
-    assert!(explorer.shows("there is no layer 9: layers are 0..=3"));
+    assert!(explorer.shows("layer 9 is out of range (0 to 3)"));
     explorer.keys("backspace backspace backspace 3 = - 1 enter");
     assert_eq!(changes(&explorer), "one (zero head:0.0), scale mlp:3=-1");
     explorer.keys("+").text("knockout 2.1:5->3\n");
@@ -158,7 +158,7 @@ fn what_cannot_be_changed_says_why() {
 fn a_change_at_a_position_that_goes_away_is_refused_and_said() {
     let mut explorer = explorer(LARGE, "1 end a e ctrl-u");
     explorer.text("The man");
-    assert!(explorer.shows("there is no position 14: positions are 0..=1"));
+    assert!(explorer.shows("position 14 is out of range (0 to 1)"));
 }
 
 macro_rules! snapshots {

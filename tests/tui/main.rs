@@ -272,7 +272,7 @@ fn without_a_tokenizer_ids_are_edited() {
     e.keys("e").text(", 88");
     assert_eq!(e.run().tokens, [5, 17, 96, 88]);
     e.text(", 97");
-    assert!(e.shows("97 is outside the vocabulary"), "{}", e.lines().join("\n"));
+    assert!(e.shows("token id 97 is out of range (0 to 96)"), "{}", e.lines().join("\n"));
     e.keys("backspace backspace").text("x");
     assert!(e.shows("`x` is no token id"), "{}", e.lines().join("\n"));
 }

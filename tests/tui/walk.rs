@@ -506,9 +506,9 @@ fn what_there_is_not_is_refused_with_the_range() {
     let step = Step { kind: Kind::Scores, layer: Some(0) };
     let block = Step { layer: Some(3), ..step };
     for (at, said) in [
-        (at(step, 9), "there is no position 9: positions are 0..=8"),
-        (at(block, 0), "there is no block 3: blocks are 0..=2"),
-        (At { head: 4, ..at(step, 0) }, "there is no head 4: heads are 0..=3"),
+        (at(step, 9), "position 9 is out of range (0 to 8)"),
+        (at(block, 0), "block 3 is out of range (0 to 2)"),
+        (At { head: 4, ..at(step, 0) }, "head 4 is out of range (0 to 3)"),
     ] {
         assert_eq!(Page::new(&run, at).unwrap_err().to_string(), said);
     }

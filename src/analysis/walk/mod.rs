@@ -16,6 +16,7 @@ use super::View;
 use super::logits::Sampling;
 use crate::hooks::{HookName, Site};
 use crate::model::{Activation, Config};
+use crate::text::num;
 
 /// What happens in a step.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Deserialize)]
@@ -283,8 +284,53 @@ pub struct Check {
 }
 
 impl Check {
+    /// What is `held` against the same computed `anew`: rounding explains a difference of `allowed`.
+    pub fn new(claim: &str, held: &[f32], anew: &[f32], allowed: f32) -> Self {
+        let worst = |a: f32, b: f32| if a.is_nan() || b.is_nan() { f32::NAN } else { a.max(b) };
+        let apart = |(a, b): (&f32, &f32)| if a == b { 0.0 } else { (a - b).abs() };
+        Self {
+            claim: claim.to_owned(),
+            difference: held.iter().zip(anew).map(apart).fold(0.0, worst),
+            largest: anew.iter().map(|x| x.abs()).fold(0.0, worst),
+            allowed,
+        }
+    }
+
     /// Whether the difference is one of rounding.
     pub fn holds(&self) -> bool {
         self.difference <= self.allowed
+    }
+
+    /// A mark, the claim as far as it holds, and what was found.
+    pub fn verdict(&self) -> [String; 3] {
+        let (mark, claim) = if self.holds() {
+            ("✓", self.claim.clone())
+        } else {
+            ("✗", phrase("fails", &[("claim", &self.claim)]))
+        };
+        let found = match self.difference {
+            0.0 => label("exactly").to_owned(),
+            d if self.allowed == 0.0 => phrase("differ", &[("n", &num(d))]),
+            d if self.largest > 0.0 => {
+                phrase("difference_of", &[("d", &num(d)), ("largest", &num(self.largest))])
+            }
+            d => phrase("difference", &[("d", &num(d))]),
+        };
+        [mark.to_owned(), claim, found]
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_verdict_says_by_how_much() {
+        let said = |held: f32, anew: f32, allowed| Check::new("a = b", &[held], &[anew], allowed).verdict();
+        assert_eq!(said(2.0, 2.0, 0.0), ["✓", "a = b", "exactly"]);
+        assert_eq!(said(2.0, 1.5, 1.0), ["✓", "a = b", "largest difference 0.500, values up to 1.500"]);
+        assert_eq!(said(2.0, 0.0, 9.0), ["✓", "a = b", "largest difference 2.000"]);
+        assert_eq!(said(2.0, 1.5, 0.1)[..2], ["✗", "does not hold: a = b"]);
+        assert_eq!(said(f32::NAN, 1.0, 9.0)[0], "✗");
     }
 }

@@ -4,8 +4,8 @@ use std::fmt::Write;
 
 use unicode_width::UnicodeWidthStr;
 
-use super::{Figure, is_light, labelled};
-use crate::picture::colormap::{Depth, MASKED, Rgb, glyph, nearest_of_256};
+use super::{Figure, labelled};
+use crate::picture::colormap::{Depth, MASKED, Rgb, glyph, is_light, nearest_of_256};
 use crate::picture::{Paint, Picture};
 use crate::text::{fit, pad};
 
@@ -151,10 +151,7 @@ impl Layout {
     fn cell(&self, pen: &mut Pen<'_>, figure: &Figure, picture: &Picture, (row, column): (usize, usize)) {
         let paint = picture.paint(row, column);
         let paper = figure.colormap().color(paint);
-        let ink = paper.map_or(GREY, |paper| match paint {
-            Paint::Level(_) if !is_light(paper) => [255; 3],
-            _ => [0; 3],
-        });
+        let ink = paper.map_or(GREY, |paper| if is_light(paper) { [0; 3] } else { [255; 3] });
         let text = match paint {
             Paint::Masked => MASKED.repeat(self.cell),
             _ if self.printed => fit(&figure.cell_text(picture, row, column), self.cell),

@@ -32,7 +32,7 @@ use crate::error::{Error, Result};
 use crate::hooks::{Axis, Quantity, Site};
 use crate::model::Model;
 use crate::picture::chart::{Chart, Labels};
-use crate::picture::colormap::{Colormap, Depth, Palette, Rgb};
+use crate::picture::colormap::{Colormap, Depth, Palette};
 use crate::picture::grid::{Grid, Pooling, Window};
 use crate::picture::range::{Range, RangeMode};
 use crate::picture::stats::Stats;
@@ -414,11 +414,6 @@ fn stacked(matrices: &[Matrix]) -> Result<Matrix> {
         matrix.read(|rows| (0..matrix.n_rows).for_each(|r| values.extend_from_slice(rows.get(r))));
     }
     Matrix::new(values, matrices.iter().map(|m| m.n_rows).sum(), matrices[0].n_columns)
-}
-
-/// Whether black is easier to read on it than white.
-fn is_light([r, g, b]: Rgb) -> bool {
-    0.299 * f32::from(r) + 0.587 * f32::from(g) + 0.114 * f32::from(b) > 140.0
 }
 
 /// At most `n` characters, the last one `…` if some were cut.

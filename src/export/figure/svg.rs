@@ -6,9 +6,9 @@ use base64::prelude::{BASE64_STANDARD, Engine};
 use unicode_width::UnicodeWidthStr;
 
 use super::png::{encode, text_widths};
-use super::{Figure, is_light, labelled, shorten};
+use super::{Figure, labelled, shorten};
 use crate::picture::chart::Labels;
-use crate::picture::colormap::BROKEN;
+use crate::picture::colormap::{BROKEN, is_light};
 use crate::picture::{Matrix, Paint, Picture};
 use crate::text::{fit, plain};
 
@@ -357,7 +357,7 @@ impl<'a> Drawing<'a> {
             return;
         }
         for (row, column, paint, text) in texts {
-            let dark = matches!(paint, Paint::Level(x) if !is_light(self.figure.colormap().at(x)));
+            let dark = self.figure.colormap().color(paint).is_some_and(|color| !is_light(color));
             let x = left + (column as f32 + 0.5) * self.cells.width;
             let y = top + (row as f32 + 0.5) * self.cells.height + 3.2;
             let color = if dark { "#ffffff" } else { "#000000" };

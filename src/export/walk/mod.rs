@@ -84,14 +84,14 @@ impl Walk {
     /// [`Error::File`] if the weights cannot be read again to be hashed.
     pub fn new(model: &Arc<Model>, input: Input, place: Place) -> Result<Self> {
         let c = model.config();
-        within("block", place.layer, c.n_layer)?;
-        within("head", place.head, c.n_head)?;
+        Error::check("block", place.layer, 0..c.n_layer)?;
+        Error::check("head", place.head, 0..c.n_head)?;
         let once = ["embed", "pos_embed", "ln_final*", "logits", "probs", "resid_pre.0"].map(str::to_owned);
         let blocks = [format!("*.{}", place.layer), format!("resid_post.{}", c.n_layer - 1)];
         let keep = HookFilter::new(&[&once[..], &blocks].concat(), c)?;
         let run = Run::new(model, input, keep, ())?;
         let position = place.position.unwrap_or(run.n_tokens() - 1);
-        within("position", position, run.n_tokens())?;
+        Error::check("position", position, 0..run.n_tokens())?;
         let pattern = View::hook(Site::Pattern.at(place.layer), place.head).matrix(&run)?.row(position);
         // The score that is taken apart is that of the key that is read most.
         let key = largest(&pattern, 1).first().map_or(0, |(key, _)| *key);
@@ -210,15 +210,6 @@ impl Walk {
         words.extend((!m.interventions.is_idle()).then(|| format!("--interventions {CHANGES}")));
         words.join(" ")
     }
-}
-
-/// # Errors
-/// [`Error::Usage`] that names the range, where `index` is outside it.
-fn within(what: &str, index: usize, n: usize) -> Result<()> {
-    if index < n {
-        return Ok(());
-    }
-    Err(Error::usage(format!("there is no {what} {index}: {what}s are 0..={}", n - 1)))
 }
 
 /// A word as a shell takes it, in one line that can be copied: what would be obeyed is in octal.
@@ -358,18 +349,10 @@ fn excerpt(n: usize, at: usize, most: usize) -> Range<usize> {
     start..(start + most).min(n)
 }
 
-/// What a check found.
+/// A check in a line.
 fn verdict(check: &Check) -> String {
-    let mark = if check.holds() { "✓" } else { "✗" };
-    let found = match check.difference {
-        0.0 => label("exactly").to_owned(),
-        d if check.allowed == 0.0 => phrase("differ", &[("n", &num(d))]),
-        d if check.largest > 0.0 => {
-            phrase("difference_of", &[("d", &num(d)), ("largest", &num(check.largest))])
-        }
-        d => phrase("difference", &[("d", &num(d))]),
-    };
-    format!("{mark} {}: {found}", check.claim)
+    let [mark, claim, found] = check.verdict();
+    format!("{mark} {claim}: {found}")
 }
 
 #[cfg(test)]

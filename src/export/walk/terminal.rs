@@ -4,12 +4,11 @@ use std::fmt::Write;
 
 use unicode_width::UnicodeWidthStr;
 
-use super::tile::{level, of_row, place, range_of, ranges, strip};
+use super::tile::{level, of_row, place, ranges, strip};
 use super::{Block, Walk, cell, heading, is_words, listed, operand_name, shape, verdict, whereabouts};
 use crate::analysis::walk::{Cell, Page, Part, Table, TableRow, label, phrase};
 use crate::error::Result;
 use crate::export::figure::Pen;
-use crate::hooks::Quantity;
 use crate::picture::Paint;
 use crate::picture::colormap::{Depth, Palette, Rgb};
 use crate::picture::range::Range;
@@ -115,7 +114,7 @@ impl Terminal<'_> {
         let all: Vec<f32> = page.magnifier.iter().flat_map(|line| line.values.iter().copied()).collect();
         let mut lines = Vec::new();
         if !all.is_empty() {
-            let range = range_of(&all, Quantity::Signed)?;
+            let range = Range::of(&all);
             for line in &page.magnifier {
                 let name = line.label.clone();
                 lines.push((
@@ -139,7 +138,7 @@ impl Terminal<'_> {
                     if magnified.is_some_and(|magnified| std::ptr::eq(magnified, operand)) {
                         continue;
                     }
-                    let (range, first_query) = of_row(operand, &range)?;
+                    let (range, first_query) = of_row(operand, &range);
                     lines.push((
                         sign,
                         operand_name(operand),

@@ -3,7 +3,6 @@
 use crate::analysis::walk::{Operand, Page, Part};
 use crate::analysis::{Source, View};
 use crate::error::Result;
-use crate::hooks::Quantity;
 use crate::picture::grid::{Grid, Pooling, Window};
 use crate::picture::range::{Range, RangeMode};
 use crate::picture::{Matrix, Picture};
@@ -37,10 +36,10 @@ pub(super) fn tile(run: &Run, view: View, range: &Range, per_cell: (usize, usize
 
 /// How the row or vector of an operand is drawn: its range, of weights their own, and its query where
 /// keys after it cannot be read.
-pub(super) fn of_row(operand: &Operand, range: &Range) -> Result<(Range, Option<usize>)> {
+pub(super) fn of_row(operand: &Operand, range: &Range) -> (Range, Option<usize>) {
     let is = |what: fn(Source) -> bool| operand.view.is_some_and(|view| what(view.source));
-    let own = is(Source::is_weight).then(|| range_of(&operand.values, Quantity::Signed)).transpose()?;
-    Ok((own.unwrap_or_else(|| range.clone()), operand.row.filter(|_| is(Source::is_causal))))
+    let range = if is(Source::is_weight) { Range::of(&operand.values) } else { range.clone() };
+    (range, operand.row.filter(|_| is(Source::is_causal)))
 }
 
 /// Values in a row, `per_cell` to a cell; where keys after their query cannot be read, `first_query`
@@ -56,12 +55,6 @@ pub(super) fn strip(
     Ok(Picture { first_query, ..Picture::new(&matrix, grid, range) })
 }
 
-/// The range of values that are no matrix of a run: up to the largest.
-pub(super) fn range_of(values: &[f32], quantity: Quantity) -> Result<Range> {
-    let matrix = Matrix::new(values.to_vec(), 1, values.len())?;
-    Ok(Range::new(&matrix, quantity, RangeMode::Full))
-}
-
 /// The ranges of a page's operands. Where they are only added up, all have that of the largest, so
 /// that the colours add up too.
 pub(super) fn ranges(run: &Run, page: &Page) -> Result<Vec<Range>> {
@@ -73,7 +66,7 @@ pub(super) fn ranges(run: &Run, page: &Page) -> Result<Vec<Range>> {
                 let quantity = view.quantity();
                 Ok(Range::new(&view.matrix(run)?, quantity, RangeMode::suited(quantity)))
             }
-            _ => range_of(&operand.values, Quantity::Signed),
+            _ => Ok(Range::of(&operand.values)),
         })
         .collect::<Result<_>>()?;
     if !added {

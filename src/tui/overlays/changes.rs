@@ -3,10 +3,11 @@
 use std::path::PathBuf;
 
 use ratatui::buffer::Buffer;
-use ratatui::crossterm::event::{KeyCode, KeyEvent, KeyModifiers};
+use ratatui::crossterm::event::{KeyCode, KeyEvent};
 use ratatui::layout::Rect;
 use ratatui::text::Span;
 
+use super::field::Field;
 use super::{Overlay, centred, panel};
 use crate::engine::{Errand, Request};
 use crate::interventions::{Change, Intervention};
@@ -24,9 +25,15 @@ pub struct Changes {
 #[derive(Debug, Clone)]
 struct Entry {
     purpose: Purpose,
-    text: String,
+    typed: Field,
     /// Why it could not be taken.
     wrong: Option<String>,
+}
+
+impl Entry {
+    fn new(purpose: Purpose, text: String) -> Self {
+        Self { purpose, typed: Field::new(text), wrong: None }
+    }
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -53,12 +60,12 @@ impl Purpose {
 impl Changes {
     /// The list with a proposal for one more.
     pub fn adding(text: String) -> Self {
-        Self { selected: 0, entry: Some(Entry { purpose: Purpose::Add, text, wrong: None }) }
+        Self { selected: 0, entry: Some(Entry::new(Purpose::Add, text)) }
     }
 
     pub fn paste(&mut self, text: &str) {
         if let Some(entry) = &mut self.entry {
-            entry.text.extend(text.chars().filter(|c| !c.is_control()));
+            entry.typed.paste(text);
         }
     }
 }
@@ -88,7 +95,7 @@ pub fn back(app: &mut App) {
 fn pressed(app: &mut App, changes: &mut Changes, event: KeyEvent) -> Vec<Request> {
     let list = &mut app.input.interventions.0;
     let last = list.len().saturating_sub(1);
-    let mut open = |purpose, text| changes.entry = Some(Entry { purpose, text, wrong: None });
+    let mut open = |purpose, text| changes.entry = Some(Entry::new(purpose, text));
     let selected = list.get_mut(changes.selected);
     match (event.code, selected) {
         (KeyCode::Up | KeyCode::Char('k'), _) => changes.selected = changes.selected.saturating_sub(1),
@@ -112,14 +119,9 @@ fn pressed(app: &mut App, changes: &mut Changes, event: KeyEvent) -> Vec<Request
 }
 
 fn typed(app: &mut App, changes: &mut Changes, mut entry: Entry, event: KeyEvent) -> Vec<Request> {
-    let ctrl = event.modifiers.contains(KeyModifiers::CONTROL);
     entry.wrong = None;
-    match event.code {
-        KeyCode::Enter => return entered(app, changes, entry),
-        KeyCode::Backspace => drop(entry.text.pop()),
-        KeyCode::Char('u') if ctrl => entry.text.clear(),
-        KeyCode::Char(c) if !ctrl => entry.text.push(c),
-        _ => {}
+    if !entry.typed.key(event) && event.code == KeyCode::Enter {
+        return entered(app, changes, entry);
     }
     changes.entry = Some(entry);
     Vec::new()
@@ -127,7 +129,7 @@ fn typed(app: &mut App, changes: &mut Changes, mut entry: Entry, event: KeyEvent
 
 /// Takes a typed line, or keeps it open and says what is wrong with it.
 fn entered(app: &mut App, changes: &mut Changes, mut entry: Entry) -> Vec<Request> {
-    let text = entry.text.trim().to_owned();
+    let text = entry.typed.text.trim().to_owned();
     let list = &mut app.input.interventions.0;
     match entry.purpose {
         Purpose::Name => {
@@ -209,12 +211,9 @@ pub fn draw(changes: &Changes, app: &App, area: Rect, buffer: &mut Buffer) {
     }
     let mut y = room.max(1) as u16 + 1;
     if let Some(entry) = &changes.entry {
-        let spans = [
-            Span::styled(format!("{} › ", entry.purpose.label()), base.patch(theme.focus())),
-            Span::styled(entry.text.clone(), base.patch(theme.strong())),
-            Span::styled("▏", base.patch(theme.accent())),
-        ];
-        put_line(buffer, line(y), &spans);
+        let label = Span::styled(format!("{} › ", entry.purpose.label()), base.patch(theme.focus()));
+        let [typed, cursor] = entry.typed.spans(str::to_owned, theme);
+        put_line(buffer, line(y), &[label, typed, cursor]);
         let hint = "zero, mean head:L.H neuron:L.N mlp:L attn:L layer:L position:T resid_mid.L, each @T · scale …=X · \
                     add …:A-B=X · patch … from IDS · knockout L.H:Q->K";
         let (said, ink) = match (&entry.wrong, entry.purpose) {

@@ -4,10 +4,11 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use ratatui::buffer::Buffer;
-use ratatui::crossterm::event::{KeyCode, KeyEvent, KeyModifiers};
+use ratatui::crossterm::event::{KeyCode, KeyEvent};
 use ratatui::layout::Rect;
 use ratatui::text::Span;
 
+use super::field::Field;
 use super::{centred, panel};
 use crate::engine::Export;
 use crate::export::figure;
@@ -30,7 +31,7 @@ pub struct ExportForm {
     chart: Option<Chart>,
     /// All that was captured, rather than that tensor.
     pub everything: bool,
-    pub path: String,
+    path: Field,
     /// The name that the form began with.
     proposed: String,
 }
@@ -47,53 +48,49 @@ impl ExportForm {
             Some((name, chart)) => (name, Some(chart), None),
             None => (head.map_or_else(|| hook.to_string(), |head| format!("{hook}.head{head}")), None, head),
         };
-        let (everything, empty) = (false, String::new);
-        let form =
-            Self { run, base, difference, hook, head, chart, everything, path: empty(), proposed: empty() };
-        let path = format!("{name}{}.png", form.suffix());
-        Self { proposed: path.clone(), path, ..form }
+        let proposed = format!("{name}{}.png", suffix(base.is_some()));
+        let path = Field::new(proposed.clone());
+        Self { run, base, difference, hook, head, chart, everything: false, path, proposed }
     }
 
     /// What is to be written.
-    pub fn export(self, path: PathBuf, figure: figure::Options) -> Export {
-        let Self { run, base, difference, hook, head, chart, everything, .. } = self;
+    pub fn export(self, figure: figure::Options) -> Export {
+        let Self { run, base, difference, hook, head, chart, everything, path, .. } = self;
+        let path = PathBuf::from(path.text.trim());
         let (hook, chart) = if everything { (None, None) } else { (Some(hook), chart) };
         Export { run, base, difference, hook, head, chart, path, figure }
     }
 
-    /// What the names of differences have more.
-    fn suffix(&self) -> &'static str {
-        if self.base.is_some() { ".difference" } else { "" }
-    }
-
     /// Handles a key; `true` when it is to be written.
     pub fn key(&mut self, key: KeyEvent) -> bool {
-        let ctrl = key.modifiers.contains(KeyModifiers::CONTROL);
         match key.code {
-            KeyCode::Enter => return !self.path.trim().is_empty(),
+            KeyCode::Enter => return !self.path.text.trim().is_empty(),
             KeyCode::Tab | KeyCode::BackTab => self.toggle(),
-            KeyCode::Backspace => drop(self.path.pop()),
-            KeyCode::Char('u') if ctrl => self.path.clear(),
-            KeyCode::Char(c) if !ctrl => self.path.push(c),
-            _ => {}
+            _ => drop(self.path.key(key)),
         }
         false
     }
 
     pub fn paste(&mut self, text: &str) {
-        self.path.extend(text.chars().filter(|c| !c.is_control()));
+        self.path.paste(text);
     }
 
     /// A figure cannot show everything: the name follows while it is the proposed one.
     fn toggle(&mut self) {
         self.everything = !self.everything;
-        let all = format!("run{}.safetensors", self.suffix());
-        if self.everything && self.path == self.proposed {
-            self.path = all;
-        } else if !self.everything && self.path == all {
-            self.path.clone_from(&self.proposed);
+        let all = format!("run{}.safetensors", suffix(self.base.is_some()));
+        let path = &mut self.path.text;
+        if self.everything && *path == self.proposed {
+            *path = all;
+        } else if !self.everything && *path == all {
+            path.clone_from(&self.proposed);
         }
     }
+}
+
+/// What the names of differences have more.
+fn suffix(differs: bool) -> &'static str {
+    if differs { ".difference" } else { "" }
 }
 
 pub fn draw(form: &ExportForm, app: &App, area: Rect, buffer: &mut Buffer) {
@@ -112,15 +109,8 @@ pub fn draw(form: &ExportForm, app: &App, area: Rect, buffer: &mut Buffer) {
     let all = format!("{} every tensor of the run{difference}", if form.everything { '●' } else { '○' });
     put_line(buffer, line(1), &[Span::styled("write  ", dim), Span::styled(one, pick(!form.everything))]);
     put_line(buffer, line(2), &[Span::styled("       ", dim), Span::styled(all, pick(form.everything))]);
-    put_line(
-        buffer,
-        line(4),
-        &[
-            Span::styled("to     ", dim),
-            Span::styled(form.path.clone(), base.patch(theme.strong())),
-            Span::styled("▏", base.patch(theme.accent())),
-        ],
-    );
+    let [path, cursor] = form.path.spans(str::to_owned, theme);
+    put_line(buffer, line(4), &[Span::styled("to     ", dim), path, cursor]);
     let kinds = match (form.everything, &form.chart) {
         (true, _) => "the ending decides: .safetensors .npz .json",
         (false, Some(_)) => "the ending decides: .png .svg",

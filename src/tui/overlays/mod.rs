@@ -3,6 +3,7 @@
 mod changes;
 mod editor;
 mod export;
+mod field;
 mod picker;
 mod token;
 
@@ -20,7 +21,7 @@ use super::app::App;
 use super::text::{bytes, put, put_line};
 use super::theme::Theme;
 use super::widgets::bar::bar;
-use crate::engine::Steps;
+use crate::engine::{Look, Steps};
 
 pub enum Overlay {
     Editor(Box<Editor>),
@@ -48,15 +49,15 @@ pub fn draw(app: &App, area: Rect, buffer: &mut Buffer) {
             let inside = panel(centred(area, 60, 4), picker::EXTREMES, "Esc stop", app.theme, buffer);
             let style = app.theme.panel();
             let size = app.run.as_ref().map_or(0, |run| run.bytes().0);
-            let (share, count) = app.looking.map_or((0.0, String::new()), |Steps { done, of, .. }| {
-                (done as f32 / of.max(1) as f32, format!("{done} of {of} tensors, "))
-            });
+            let asked = || Look::Found.steps(app.run.as_ref()?);
+            let Some(Steps { what, done, of }) = app.looking.or_else(asked) else { return };
+            let share = done as f32 / of.max(1) as f32;
             let line =
                 |y: u16| Rect { y: inside.y + y, height: 1.min(inside.height.saturating_sub(y)), ..inside };
             put_line(
                 buffer,
                 line(0),
-                &[Span::styled(format!("looking through {count}{}", bytes(size)), style)],
+                &[Span::styled(format!("{what} {done} of {of} tensors, {}", bytes(size)), style)],
             );
             let bar = bar(share, inside.width.into());
             put_line(buffer, line(1), &[Span::styled(bar, style.patch(app.theme.focus()))]);

@@ -8,6 +8,7 @@ use ratatui::layout::Rect;
 use ratatui::text::Span;
 use unicode_width::UnicodeWidthStr;
 
+use super::field::Field;
 use super::{centred, panel};
 use crate::analysis::find::{Channel, Extreme, Found};
 use crate::analysis::walk::{Step, steps};
@@ -49,7 +50,7 @@ pub struct Picker {
     title: &'static str,
     widths: [usize; 2],
     items: Vec<Item>,
-    query: String,
+    query: Field,
     /// Items that match, best first, by index.
     matches: Vec<usize>,
     selected: usize,
@@ -151,7 +152,7 @@ impl Picker {
 
     fn new(title: &'static str, widths: [usize; 2], items: Vec<Item>) -> Self {
         let matches = (0..items.len()).collect();
-        Self { title, widths, items, query: String::new(), matches, selected: 0 }
+        Self { title, widths, items, query: Field::default(), matches, selected: 0 }
     }
 
     /// Handles a key; a choice when one was made.
@@ -168,25 +169,14 @@ impl Picker {
             KeyCode::PageDown => self.selected = (self.selected + 10).min(last),
             KeyCode::Home => self.selected = 0,
             KeyCode::End => self.selected = last,
-            KeyCode::Backspace => {
-                self.query.pop();
-                self.search();
-            }
-            KeyCode::Char('u') if ctrl => {
-                self.query.clear();
-                self.search();
-            }
-            KeyCode::Char(c) if !ctrl => {
-                self.query.push(c);
-                self.search();
-            }
+            _ if self.query.key(key) => self.search(),
             _ => {}
         }
         None
     }
 
     pub fn paste(&mut self, text: &str) {
-        self.query.extend(text.chars().filter(|c| !c.is_control()));
+        self.query.paste(text);
         self.search();
     }
 
@@ -200,7 +190,7 @@ impl Picker {
     }
 
     fn search(&mut self) {
-        let pattern = Pattern::parse(&self.query, CaseMatching::Smart, Normalization::Smart);
+        let pattern = Pattern::parse(&self.query.text, CaseMatching::Smart, Normalization::Smart);
         let mut matcher = Matcher::new(MatcherConfig::DEFAULT);
         let mut buffer = Vec::new();
         let mut scored: Vec<_> = (0..self.items.len())
@@ -249,16 +239,10 @@ pub fn draw(picker: &Picker, app: &App, area: Rect, buffer: &mut Buffer) {
         return;
     }
     let count = format!("{} of {}", picker.matches.len(), picker.items.len());
-    put_line(
-        buffer,
-        inside,
-        &[
-            Span::styled("› ", base.patch(theme.focus())),
-            Span::styled(picker.query.clone(), base.patch(theme.strong())),
-            Span::styled("▏", base.patch(theme.accent())),
-            Span::styled(format!("  {count}"), base.patch(theme.dim())),
-        ],
-    );
+    let [query, cursor] = picker.query.spans(str::to_owned, theme);
+    let mark = Span::styled("› ", base.patch(theme.focus()));
+    let count = Span::styled(format!("  {count}"), base.patch(theme.dim()));
+    put_line(buffer, inside, &[mark, query, cursor, count]);
     let list = list_area(inside);
     if picker.matches.is_empty() {
         put(buffer, list.x, list.y, list.width, "nothing matches", base.patch(theme.dim()));

@@ -1,10 +1,11 @@
 //! Naming one token, as text or as an id.
 
 use ratatui::buffer::Buffer;
-use ratatui::crossterm::event::{KeyCode, KeyEvent, KeyModifiers};
+use ratatui::crossterm::event::{KeyCode, KeyEvent};
 use ratatui::layout::Rect;
 use ratatui::text::Span;
 
+use super::field::Field;
 use super::{centred, panel};
 use crate::error::Result;
 use crate::tui::app::App;
@@ -20,30 +21,23 @@ pub enum Asked {
 
 /// A token as it is typed; the screen below gets it.
 pub struct TokenForm {
-    pub text: String,
+    typed: Field,
     pub asked: Asked,
 }
 
 impl TokenForm {
     pub fn new(asked: Asked) -> Self {
-        Self { text: String::new(), asked }
+        Self { typed: Field::default(), asked }
     }
 
     /// Handles a key; `true` when the token is to be taken.
     pub fn key(&mut self, key: KeyEvent) -> bool {
-        let ctrl = key.modifiers.contains(KeyModifiers::CONTROL);
-        match key.code {
-            KeyCode::Enter => return true,
-            KeyCode::Backspace => drop(self.text.pop()),
-            KeyCode::Char('u') if ctrl => self.text.clear(),
-            KeyCode::Char(c) if !ctrl => self.text.push(c),
-            _ => {}
-        }
-        false
+        !self.typed.key(key) && key.code == KeyCode::Enter
     }
 
+    /// All of it: a token may be a line end.
     pub fn paste(&mut self, text: &str) {
-        self.text.push_str(text);
+        self.typed.text.push_str(text);
     }
 
     /// The token that the text names.
@@ -51,7 +45,7 @@ impl TokenForm {
     /// # Errors
     /// As [`crate::Model::token`].
     pub fn token(&self, app: &App) -> Option<Result<u32>> {
-        app.model.as_ref().map(|model| model.token(&self.text))
+        app.model.as_ref().map(|model| model.token(&self.typed.text))
     }
 }
 
@@ -62,15 +56,10 @@ pub fn draw(form: &TokenForm, app: &App, area: Rect, buffer: &mut Buffer) {
     let inside = panel(centred(area, 84, 7), title, "Enter take · Ctrl-U clear · Esc close", theme, buffer);
     let line = |y: u16| Rect { y: inside.y + y, height: 1.min(inside.height.saturating_sub(y)), ..inside };
     let dim = base.patch(theme.dim());
-    let typed = crate::model::visible(form.text.as_bytes());
-    let typing = [
-        Span::styled("token  ", dim),
-        Span::styled(typed, base.patch(theme.strong())),
-        Span::styled("▏", base.patch(theme.accent())),
-    ];
-    put_line(buffer, line(1), &typing);
+    let [typed, cursor] = form.typed.spans(|text| crate::model::visible(text.as_bytes()), theme);
+    put_line(buffer, line(1), &[Span::styled("token  ", dim), typed, cursor]);
     let said = match form.token(app) {
-        _ if form.text.is_empty() => Span::styled("text, blanks included, or an id in digits", dim),
+        _ if form.typed.text.is_empty() => Span::styled("text, blanks included, or an id in digits", dim),
         Some(Ok(id)) => {
             let shown = app.model.as_ref().map_or_else(String::new, |model| model.tokenizer.show(id));
             Span::styled(format!("{shown}  id {id}"), base.patch(theme.good()))

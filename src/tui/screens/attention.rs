@@ -4,9 +4,8 @@ use ratatui::buffer::Buffer;
 use ratatui::layout::Rect;
 use ratatui::style::Color;
 use ratatui::text::Span;
-use unicode_width::UnicodeWidthStr;
 
-use super::{Scene, head_place, position_label};
+use super::{Scene, head_place, longest_label, position_label};
 use crate::analysis::{AttnStage, Source, View};
 use crate::engine::{Look, Request, Slot};
 use crate::hooks::{Axis, HookName, Quantity, Site};
@@ -15,19 +14,16 @@ use crate::run::Run;
 use crate::tui::actions::moved;
 use crate::tui::app::{App, Focus, Selection};
 use crate::tui::command::{BLOCKS, CHANGES, COLOURS, Command};
-use crate::tui::text::{fit, num, pad, put, put_line};
+use crate::tui::text::{num, pad, put, put_line};
 use crate::tui::widgets::bar::bar;
-use crate::tui::widgets::heatmap::{self, Form, Plot, Zoom};
+use crate::tui::widgets::heatmap::{self, Form, Plot, Sheet, Zoom};
 
 struct Layout {
     title: Rect,
     /// The small maps, one for each head.
     heads: Vec<Rect>,
     stages: Rect,
-    axis: u16,
-    labels: Rect,
-    plot: Rect,
-    legend: Rect,
+    sheet: Sheet,
     reads: Rect,
 }
 
@@ -53,29 +49,15 @@ fn layout(run: &Run, area: Rect) -> Layout {
     };
 
     let n_reads = if area.height >= 30 { 8 } else { 3 };
-    let longest = (0..run.n_tokens()).map(|p| position_label(run, p).width()).max().unwrap_or(0);
-    let label_width = (longest + 3).min(if right.width >= 90 { 20 } else { 13 }) as u16;
-    let legend = heatmap::legend_lines(right.width);
-    let plot_height = right.height.saturating_sub(n_reads + 4 + legend);
-    let plot = Rect {
-        x: right.x + label_width,
-        y: right.y + 3,
-        width: right.width.saturating_sub(label_width),
-        height: plot_height,
-    };
+    let label_width = (longest_label(run) + 3).min(if right.width >= 90 { 20 } else { 13 });
+    let reads = (n_reads + 1).min(right.height);
+    let sheet = Sheet::new(Rect { height: right.height - reads, ..right }, 3, label_width);
     Layout {
         title: Rect { height: 1, ..area },
         heads: (0..n_head).map(place).collect(),
         stages: Rect { y: right.y + 1, height: 1, ..right },
-        axis: right.y + 2,
-        labels: Rect { width: label_width, y: plot.y, height: plot_height, ..right },
-        legend: Rect { height: (plot.bottom() + legend).saturating_sub(right.y), ..right },
-        reads: Rect {
-            y: plot.bottom() + legend,
-            height: right.bottom().saturating_sub(plot.bottom() + legend),
-            ..right
-        },
-        plot,
+        sheet,
+        reads: Rect { y: right.bottom() - reads, height: reads, ..right },
     }
 }
 
@@ -145,7 +127,7 @@ impl Scene for Body {
             looks.push((Slot::Head(head), head_plot(app, run, area).look(view, app.pooling, range(view))));
         }
         let view = view(app, app.selection.head);
-        looks.push((Slot::Main, main_plot(app, run, layout.plot).look(view, app.pooling, range(view))));
+        looks.push((Slot::Main, main_plot(app, run, layout.sheet.plot).look(view, app.pooling, range(view))));
         let pattern =
             View { source: Source::Stage(app.selection.layer, AttnStage::Pattern), head: app.selection.head };
         looks.push((Slot::Row, Look::Row { view: pattern, row: app.selection.position }));
@@ -187,14 +169,9 @@ impl Scene for Body {
         }
         draw_stages(app, layout.stages, buffer);
         if let Some(map) = app.map(Slot::Main).filter(|map| map.view == view(app, selection.head)) {
-            let plot = main_plot(app, run, layout.plot);
-            heatmap::draw_axis(buffer, layout.axis, &plot, Axis::Key, selection.key, theme);
-            let label = |row: usize| {
-                fit(&position_label(run, row), usize::from(layout.labels.width).saturating_sub(2))
-            };
-            heatmap::draw_labels(buffer, layout.labels, &plot, &label, selection.position, theme);
-            heatmap::draw(buffer, &plot, map, theme, Some((selection.position, selection.key)));
-            heatmap::draw_legend(buffer, layout.legend, &plot, map, map.stats.broken, theme);
+            let plot = main_plot(app, run, layout.sheet.plot);
+            let label = |row: usize| position_label(run, row);
+            layout.sheet.draw(buffer, &plot, map, &label, (selection.position, selection.key), theme);
         }
         draw_reads(app, run, layout.reads, buffer);
     }
@@ -237,7 +214,7 @@ impl Scene for Body {
         if let Some(head) = layout.heads.iter().position(|area| area.contains((x, y).into())) {
             return Some(Selection { head, ..app.selection });
         }
-        let (position, key) = main_plot(app, run, layout.plot).hit(x, y)?;
+        let (position, key) = main_plot(app, run, layout.sheet.plot).hit(x, y)?;
         Some(Selection { position, key, ..app.selection })
     }
 

@@ -11,7 +11,7 @@ use unicode_width::UnicodeWidthStr;
 use super::{Scene, cell_text, shape};
 use crate::analysis::View;
 use crate::analysis::patch::{Patching, Sweep, Swept};
-use crate::engine::{Look, Map, Request, RowLook, Second, Seen, Slot, Steps, Work};
+use crate::engine::{Look, Map, Request, RowLook, Second, Seen, Slot, Work};
 use crate::hooks::{Axis, HookName};
 use crate::interventions::{Change, Donor, Intervention, Place, Target};
 use crate::picture::chart::{Chart, Labels};
@@ -23,7 +23,9 @@ use crate::tui::overlays::{Asked, Overlay};
 use crate::tui::text::{fit, num, put, put_line, wrap};
 use crate::tui::what_if::Side;
 use crate::tui::widgets::chart;
-use crate::tui::widgets::heatmap::{self, Form, Plot, Zoom};
+use crate::tui::widgets::heatmap::{Form, Plot, Sheet, Zoom};
+
+const NO_SECOND: &str = "there is no prompt B yet: press n";
 
 /// Which prompt's tensor is shown.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -144,7 +146,7 @@ impl Scene for Body {
             return Vec::new();
         };
         let range = app.range_for(view(app).quantity());
-        let plot = plot(app, run, second, layout(area).plot);
+        let plot = plot(app, run, second, layout(area).sheet.plot);
         vec![
             (Slot::Beside, plot.look(view(app), app.pooling, range)),
             (Slot::BesideRow, Look::Row { view: view(app), row: row(app, second) }),
@@ -239,7 +241,7 @@ impl Scene for Body {
         if app.screens.compare.sweep.is_some() {
             return None;
         }
-        let (row, column) = plot(app, run, second, layout(area).plot).hit(x, y)?;
+        let (row, column) = plot(app, run, second, layout(area).sheet.plot).hit(x, y)?;
         let pairs = rows(app, second);
         let position = pairs.get(row)?.0?;
         let mut selection = Selection { position, ..app.selection };
@@ -371,10 +373,7 @@ struct Layout {
     tokens: Rect,
     title: Rect,
     said: Rect,
-    axis: u16,
-    labels: Rect,
-    plot: Rect,
-    legend: Rect,
+    sheet: Sheet,
     /// The chart of a sweep.
     chart: Rect,
 }
@@ -382,20 +381,11 @@ struct Layout {
 fn layout(area: Rect) -> Layout {
     let label = if area.width >= 110 { 20 } else { 13 };
     let top = 6.min(area.height);
-    let plot = Rect {
-        x: area.x + label,
-        y: area.y + top,
-        width: area.width.saturating_sub(label),
-        height: area.height.saturating_sub(top + heatmap::legend_lines(area.width)),
-    };
     Layout {
         tokens: Rect { height: 2.min(area.height), ..area },
         title: Rect { y: area.y + 3.min(area.height), height: 1, ..area },
         said: Rect { y: area.y + 4.min(area.height), height: 1, ..area },
-        axis: area.y + 5.min(area.height),
-        labels: Rect { width: label, y: plot.y, height: plot.height, ..area },
-        plot,
-        legend: area,
+        sheet: Sheet::new(area, top, label),
         chart: Rect { y: area.y + top, height: area.height.saturating_sub(top), ..area },
     }
 }
@@ -528,18 +518,14 @@ fn draw_map(app: &App, run: &Run, second: &Second, layout: &Layout, buffer: &mut
     title.push(Span::styled("  / another tensor", theme.dim()));
     put_line(buffer, layout.said, &title);
     let Some(map) = map(app) else {
-        put(buffer, layout.plot.x, layout.plot.y, layout.plot.width, "…", theme.dim());
+        put(buffer, layout.sheet.plot.x, layout.sheet.plot.y, layout.sheet.plot.width, "…", theme.dim());
         return;
     };
-    let plot = plot(app, run, second, layout.plot);
+    let plot = plot(app, run, second, layout.sheet.plot);
     let pairs = rows(app, second);
     let selected = (row(app, second), column(app, second));
-    heatmap::draw_axis(buffer, layout.axis, &plot, view(app).axes().1, selected.1, theme);
-    let width = usize::from(layout.labels.width).saturating_sub(2);
-    let label = |row: usize| fit(&pair_label(second, pairs.get(row).copied()), width);
-    heatmap::draw_labels(buffer, layout.labels, &plot, &label, selected.0, theme);
-    heatmap::draw(buffer, &plot, map, theme, Some(selected));
-    heatmap::draw_legend(buffer, layout.legend, &plot, map, map.stats.broken, theme);
+    let label = |row: usize| pair_label(second, pairs.get(row).copied());
+    layout.sheet.draw(buffer, &plot, map, &label, selected, theme);
 }
 
 /// `7 ·old`, or `7 ·old|·young` where the prompts differ.
@@ -581,9 +567,7 @@ fn draw_sweep(app: &App, second: &Second, sweep: Sweep, layout: &Layout, buffer:
     let Some(swept) = app.screens.compare.swept.get(&sweep) else {
         let n = patching.n_places(sweep);
         let said = match &app.activity {
-            Some(Activity::Working(Steps { done, of, .. })) => {
-                format!("patching: {done} of {of}, Esc stops it")
-            }
+            Some(Activity::Working(steps)) => format!("{steps}, Esc stops it"),
             _ => format!("Enter patches all {n} places, one at a time"),
         };
         put(buffer, layout.chart.x, layout.chart.y + 1, layout.chart.width, &said, theme.strong());
@@ -640,7 +624,7 @@ fn patchable(app: &App, second: &Second) -> Result<(Place, Donor), String> {
 /// B becomes the prompt, with what the cursor is on taken from A.
 pub fn patch(app: &mut App) -> Vec<Request> {
     let Some(second) = app.run.clone().and_then(|run| app.screens.compare.second(&run).cloned()) else {
-        app.complain("there is no prompt B yet: press n");
+        app.complain(NO_SECOND);
         return Vec::new();
     };
     let change = patchable(app, &second).and_then(|(place, donor)| {
@@ -669,7 +653,7 @@ pub fn patch(app: &mut App) -> Vec<Request> {
 /// B becomes the prompt, and the prompt B.
 pub fn swap(app: &mut App) -> Vec<Request> {
     let Some(b) = app.screens.compare.prompt.clone() else {
-        app.complain("there is no prompt B yet: press n");
+        app.complain(NO_SECOND);
         return Vec::new();
     };
     app.screens.compare.prompt = Some(std::mem::replace(&mut app.input.prompt, b));

@@ -4,18 +4,19 @@ use ratatui::buffer::Buffer;
 use ratatui::layout::Rect;
 use ratatui::text::Span;
 
-use super::{Scene, position_label, shape};
+use super::{Scene, position_label, shape, verdict};
+use crate::analysis::walk::Check;
 use crate::analysis::{Source, View};
 use crate::engine::{Look, Request, RowLook, Slot};
 use crate::hooks::{Axis, HookName, Site};
 use crate::picture::grid::Pooling;
-use crate::picture::range::RangeMode;
+use crate::picture::range::{Range, RangeMode};
 use crate::run::Run;
 use crate::tui::actions::moved;
 use crate::tui::app::{App, Focus, Selection};
 use crate::tui::command::{CHANGES, COLOURS, Command};
 use crate::tui::text::{fit, num, pad, put, put_line};
-use crate::tui::widgets::heatmap::{self, Form, Plot, Zoom};
+use crate::tui::widgets::heatmap::{self, Form, Plot, Sheet, Zoom};
 use crate::tui::widgets::row_strip;
 
 const WTE: View = View { source: Source::Wte, head: 0 };
@@ -41,10 +42,7 @@ struct Layout {
     tables: [Table; 2],
     sum: Rect,
     map_title: Rect,
-    axis: u16,
-    labels: Rect,
-    plot: Rect,
-    legend: Rect,
+    sheet: Sheet,
 }
 
 #[derive(Clone, Copy)]
@@ -68,20 +66,11 @@ fn layout(area: Rect) -> Layout {
     let sum = Rect { y: area.y + lines + gap, height: 4, ..area };
     let below = sum.bottom() + gap;
     let lower = Rect { y: below, height: area.bottom().saturating_sub(below), ..area };
-    let plot_height = lower.height.saturating_sub(3);
     Layout {
         tables: [table(area.x), table(area.x + half)],
         sum,
         map_title: Rect { height: 1.min(lower.height), ..lower },
-        axis: lower.y + 1,
-        labels: Rect { y: lower.y + 2, width: LABEL, height: plot_height, ..lower },
-        plot: Rect {
-            x: lower.x + LABEL,
-            y: lower.y + 2,
-            width: lower.width.saturating_sub(LABEL),
-            height: plot_height,
-        },
-        legend: lower,
+        sheet: Sheet::new(lower, 2, LABEL),
     }
 }
 
@@ -148,7 +137,7 @@ impl Scene for Body {
         let mut looks = vec![
             (Slot::Wte, mini_look(app, run, WTE, layout.tables[0].mini)),
             (Slot::Wpe, mini_look(app, run, WPE, layout.tables[1].mini)),
-            (Slot::Main, plot(app, run, layout.plot).look(encoder(), app.pooling, range)),
+            (Slot::Main, plot(app, run, layout.sheet.plot).look(encoder(), app.pooling, range)),
             (Slot::Strip(SUM), Look::Row { view: encoder(), row: position }),
         ];
         for (view, around, first) in [(WTE, id, WTE_ROWS), (WPE, position, WPE_ROWS)] {
@@ -206,12 +195,9 @@ impl Scene for Body {
         ];
         put_line(buffer, layout.map_title, &what);
         if let Some(map) = app.map(Slot::Main).filter(|map| map.view == encoder()) {
-            let plot = plot(app, run, layout.plot);
-            heatmap::draw_axis(buffer, layout.axis, &plot, Axis::Model, app.selection.column, theme);
-            let label = |row: usize| fit(&position_label(run, row), usize::from(LABEL) - 3);
-            heatmap::draw_labels(buffer, layout.labels, &plot, &label, position, theme);
-            heatmap::draw(buffer, &plot, map, theme, Some((position, app.selection.column)));
-            heatmap::draw_legend(buffer, layout.legend, &plot, map, map.stats.broken, theme);
+            let plot = plot(app, run, layout.sheet.plot);
+            let label = |row: usize| position_label(run, row);
+            layout.sheet.draw(buffer, &plot, map, &label, (position, app.selection.column), theme);
         }
     }
 
@@ -227,35 +213,19 @@ impl Scene for Body {
             Span::styled("   x[t] = wte[id] + wpe[t]", theme.focus()),
         ];
         let mut second = Vec::new();
+        // A difference is no sum of rows of the weights.
         let rows = [WTE_ROWS + 1, WPE_ROWS + 1, SUM].map(|i| app.row(Slot::Strip(i)));
-        if let [Some(wte), Some(wpe), Some(x)] = rows {
-            let differs = wte
-                .values
-                .iter()
-                .zip(&wpe.values)
-                .zip(&x.values)
-                .map(|((a, b), x)| (a + b - x).abs())
-                .fold(0.0, f32::max);
-            let (mark, style) = if differs <= 1e-6 * largest(x).max(1.0) {
-                ("✓", theme.good())
-            } else {
-                ("✗", theme.bad())
-            };
-            second.push(Span::styled(format!("{mark} "), style));
-            second.push(Span::styled(
-                format!(
-                    "the sum holds: largest |wte + wpe − x| over {} channels is {}",
-                    x.values.len(),
-                    num(differs)
-                ),
-                theme.dim(),
-            ));
+        if let ([Some(wte), Some(wpe), Some(x)], false) = (rows, app.differs()) {
+            let sums: Vec<f32> = wte.values.iter().zip(&wpe.values).map(|(a, b)| a + b).collect();
+            let check =
+                Check::new("x = wte + wpe", &x.values, &sums, 1e-6 * Range::of(&x.values).limit.max(1.0));
+            second.extend(verdict(&check, theme));
         }
         vec![first, second]
     }
 
     fn hit(&self, app: &App, run: &Run, area: Rect, x: u16, y: u16) -> Option<Selection> {
-        let (position, column) = plot(app, run, layout(area).plot).hit(x, y)?;
+        let (position, column) = plot(app, run, layout(area).sheet.plot).hit(x, y)?;
         Some(Selection { position, column, ..app.selection })
     }
 }
@@ -283,7 +253,7 @@ fn draw_table(
     }
     let looks: Vec<_> =
         (0..3).map(|i| app.row(Slot::Strip(first + i)).filter(|row| row.view == view)).collect();
-    let limit = looks.iter().flatten().map(|row| largest(row)).fold(0.0, f32::max);
+    let range = Range::of(looks.iter().flatten().flat_map(|row| &row.values));
     let rows = neighbours(around, view.dims(run).0);
     for (i, (row, look)) in rows.into_iter().zip(&looks).enumerate() {
         let (Some(row), Some(look)) = (row, look) else { continue };
@@ -298,7 +268,7 @@ fn draw_table(
             width: table.rows.width.saturating_sub(LABEL - 2),
             height: 1,
         };
-        row_strip::draw(buffer, strip, &look.values, limit, app.pooling, theme);
+        row_strip::draw(buffer, strip, &look.values, &range, app.pooling, theme);
     }
     if let Some(Some(look)) = looks.get(1)
         && table.rows.height > 3
@@ -319,17 +289,13 @@ fn ends(values: &[f32], width: usize) -> String {
     )
 }
 
-fn largest(row: &RowLook) -> f32 {
-    row.stats.max.abs().max(row.stats.min.abs())
-}
-
 /// wte[id] + wpe[t] = x[t], as three strips on one range of colours.
 fn draw_sum(app: &App, run: &Run, area: Rect, buffer: &mut Buffer) {
     let theme = app.theme;
     let position = app.selection.position;
     let id = run.tokens[position];
     let rows = [WTE_ROWS + 1, WPE_ROWS + 1, SUM].map(|i| app.row(Slot::Strip(i)));
-    let limit = rows.iter().flatten().map(|row| largest(row)).fold(0.0, f32::max);
+    let range = Range::of(rows.iter().flatten().flat_map(|row| &row.values));
     let names = [format!("  wte[{id}]"), format!("+ wpe[{position}]"), format!("= x[{position}]")];
     let strip_width = area.width.saturating_sub(LABEL + 12);
     for (i, (name, row)) in names.iter().zip(&rows).enumerate() {
@@ -337,7 +303,7 @@ fn draw_sum(app: &App, run: &Run, area: Rect, buffer: &mut Buffer) {
         put(buffer, area.x, y, LABEL - 1, &pad(name, 16), if i == 2 { theme.accent() } else { theme.text() });
         let Some(row) = row else { continue };
         let strip = Rect { x: area.x + LABEL, y, width: strip_width, height: 1 };
-        row_strip::draw(buffer, strip, &row.values, limit, app.pooling, theme);
+        row_strip::draw(buffer, strip, &row.values, &range, app.pooling, theme);
         let (per_cell, wide) = row_strip::fit(row.values.len(), strip_width);
         let end = strip.x + (row.values.len().div_ceil(per_cell) * wide) as u16;
         put(

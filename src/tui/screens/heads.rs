@@ -5,9 +5,8 @@ use std::sync::{Arc, Weak};
 use ratatui::buffer::Buffer;
 use ratatui::layout::Rect;
 use ratatui::text::Span;
-use unicode_width::UnicodeWidthStr;
 
-use super::{Scene, attribution, head_place, position_label};
+use super::{Scene, attribution, head_place, longest_label, position_label};
 use crate::analysis::View;
 use crate::analysis::base::WithBase;
 use crate::analysis::effects::{Effect, Effects, Question};
@@ -20,7 +19,7 @@ use crate::run::Run;
 use crate::tui::actions::turned;
 use crate::tui::app::{App, Screen, Selection};
 use crate::tui::command::{CHANGES, Command};
-use crate::tui::text::{fit, num, pad, put, put_line, short};
+use crate::tui::text::{num, pad, put, put_line, short};
 use crate::tui::what_if;
 use crate::tui::widgets::bar::bar;
 use crate::tui::widgets::chart as grid;
@@ -483,8 +482,7 @@ fn pattern(app: &App) -> View {
 
 /// The map of the selected head: labels, and cells.
 fn map_plot(app: &App, run: &Run, area: Rect) -> (Rect, Plot) {
-    let longest = (0..run.n_tokens()).map(|p| position_label(run, p).width()).max().unwrap_or(0);
-    let label = (longest as u16 + 3).min(14);
+    let label = (longest_label(run) + 3).min(14);
     let labels = Rect { y: area.y + 1, width: label, height: area.height.saturating_sub(1), ..area };
     let cells = Rect { x: area.x + label, width: area.width.saturating_sub(label), ..labels };
     let n = run.n_tokens();
@@ -514,8 +512,7 @@ fn draw_map(app: &App, run: &Run, area: Rect, buffer: &mut Buffer) {
     ];
     put_line(buffer, area, &title);
     let (labels, plot) = map_plot(app, run, area);
-    let width = usize::from(labels.width).saturating_sub(2);
-    let label = |row: usize| fit(&position_label(run, row), width);
+    let label = |row: usize| position_label(run, row);
     // The selected token is one of the prompt's.
     let selected = if app.screens.heads.random { usize::MAX } else { app.selection.position };
     heatmap::draw_labels(buffer, labels, &plot, &label, selected, theme);

@@ -18,7 +18,7 @@ use crate::tui::layout::Frame;
 use crate::tui::text::{num, pad, put_line, put_right};
 use crate::tui::what_if::{self, signed};
 use crate::tui::widgets::bar::bar;
-use crate::tui::widgets::heatmap::{self, Form, Plot, Zoom};
+use crate::tui::widgets::heatmap::{Form, Plot, Sheet, Zoom};
 
 struct Layout {
     title: Rect,
@@ -26,10 +26,7 @@ struct Layout {
     list: Rect,
     settings: Rect,
     map_title: Rect,
-    axis: u16,
-    labels: Rect,
-    plot: Rect,
-    legend: Rect,
+    sheet: Sheet,
 }
 
 fn layout(area: Rect) -> Layout {
@@ -38,8 +35,6 @@ fn layout(area: Rect) -> Layout {
     let map_height = (area.height / 3).min(24);
     let upper = Rect { height: area.height - map_height, ..area };
     let lower = Rect { y: upper.bottom(), height: map_height, ..area };
-    let label_width = 14;
-    let plot_height = map_height.saturating_sub(3);
     Layout {
         title: Rect { height: 1, ..area },
         heading: Rect { y: area.y + 1, width: list_width, height: 1, ..area },
@@ -51,15 +46,7 @@ fn layout(area: Rect) -> Layout {
             height: upper.height.saturating_sub(2),
         },
         map_title: Rect { height: 1.min(lower.height), ..lower },
-        axis: lower.y + 1,
-        labels: Rect { y: lower.y + 2, width: label_width, height: plot_height, ..lower },
-        plot: Rect {
-            x: lower.x + label_width,
-            y: lower.y + 2,
-            width: lower.width.saturating_sub(label_width),
-            height: plot_height,
-        },
-        legend: lower,
+        sheet: Sheet::new(lower, 2, 14),
     }
 }
 
@@ -131,7 +118,7 @@ impl Scene for Body {
         let range = app.range_for(probs().quantity());
         vec![
             (Slot::Next, Look::Next { position: app.selection.position, k: list_len(area) }),
-            (Slot::Main, plot(app, run, layout(area).plot).look(probs(), app.pooling, range)),
+            (Slot::Main, plot(app, run, layout(area).sheet.plot).look(probs(), app.pooling, range)),
         ]
     }
 
@@ -192,14 +179,11 @@ impl Scene for Body {
         ];
         put_line(buffer, layout.map_title, &what);
         if let Some(map) = app.map(Slot::Main).filter(|map| map.view == probs()) {
-            let plot = plot(app, run, layout.plot);
+            let plot = plot(app, run, layout.sheet.plot);
             let chosen =
                 next.and_then(|next| next.of.top.get(app.selection.candidate)).map_or(0, |c| c.id as usize);
-            heatmap::draw_axis(buffer, layout.axis, &plot, Axis::Vocab, chosen, theme);
-            let label = |row: usize| crate::tui::text::fit(&super::position_label(run, row), 12);
-            heatmap::draw_labels(buffer, layout.labels, &plot, &label, position, theme);
-            heatmap::draw(buffer, &plot, map, theme, Some((position, chosen)));
-            heatmap::draw_legend(buffer, layout.legend, &plot, map, map.stats.broken, theme);
+            let label = |row: usize| super::position_label(run, row);
+            layout.sheet.draw(buffer, &plot, map, &label, (position, chosen), theme);
         }
     }
 

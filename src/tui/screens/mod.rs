@@ -18,15 +18,18 @@ use ratatui::buffer::Buffer;
 use ratatui::layout::Rect;
 use ratatui::style::Color;
 use ratatui::text::Span;
+use unicode_width::UnicodeWidthStr;
 
 use super::app::{App, Focus, Selection};
 use super::command::{Command, Entry};
 use super::layout::Frame;
 use super::overlays::{Asked, Overlay};
 use super::text::num;
+use super::theme::Theme;
 use super::what_if;
 use crate::analysis::View;
 use crate::analysis::base::DIFFERENCE;
+use crate::analysis::walk::Check;
 use crate::engine::{Look, Request, Slot};
 use crate::hooks::{HookName, Quantity, Site};
 use crate::interventions::{Edge, Place, Target};
@@ -251,10 +254,31 @@ fn head_place(app: &App) -> Place {
     Place { target: Target::Head(Site::Z.at(layer), head), position: None }
 }
 
+/// What a check found, in a line.
+fn verdict<'a>(check: &Check, theme: Theme) -> [Span<'a>; 3] {
+    let [mark, claim, found] = check.verdict();
+    let (good, text, dim) = if check.holds() {
+        (theme.good(), theme.text(), theme.dim())
+    } else {
+        (theme.bad(), theme.bad(), theme.bad())
+    };
+    [
+        Span::styled(format!("{mark} "), good),
+        Span::styled(claim, text),
+        Span::styled(format!("   {found}"), dim),
+    ]
+}
+
 /// `7 ·lazy`, as rows that are positions are labelled.
 fn position_label(run: &Run, position: usize) -> String {
     let digits = run.n_tokens().saturating_sub(1).max(1).to_string().len();
     format!("{position:>digits$} {}", run.token_text(position))
+}
+
+/// Columns of the longest of them.
+fn longest_label(run: &Run) -> u16 {
+    let widths = (0..run.n_tokens()).map(|position| position_label(run, position).width());
+    widths.max().map_or(0, |widest| u16::try_from(widest).unwrap_or(u16::MAX - 3))
 }
 
 /// The label of a row of `view`.

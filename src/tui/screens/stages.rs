@@ -6,7 +6,7 @@ use ratatui::buffer::Buffer;
 use ratatui::layout::Rect;
 use ratatui::text::Span;
 
-use super::{Scene, cell_text, position_label, row_label, shape};
+use super::{Scene, cell_text, longest_label, position_label, row_label, shape};
 use crate::engine::{Look, Request, Slot};
 use crate::hooks::{Axis, HookName, Site};
 use crate::interventions::{Edge, Place, Target};
@@ -15,18 +15,15 @@ use crate::tui::actions::moved;
 use crate::tui::app::{App, Focus, Selection};
 use crate::tui::command::{BLOCKS, CHANGES, COLOURS, Command};
 use crate::tui::layout::Frame;
-use crate::tui::text::{fit, num, pad, put, put_line};
+use crate::tui::text::{num, pad, put, put_line};
 use crate::tui::widgets::bar::histogram;
-use crate::tui::widgets::heatmap::{self, Form, Plot, Zoom};
+use crate::tui::widgets::heatmap::{Form, Plot, Sheet, Zoom};
 
 struct Layout {
     tree: Rect,
     rule: u16,
     title: Rect,
-    axis: u16,
-    labels: Rect,
-    plot: Rect,
-    legend: Rect,
+    sheet: Sheet,
 }
 
 fn layout(app: &App, run: &Run, area: Rect) -> Layout {
@@ -38,33 +35,19 @@ fn layout(app: &App, run: &Run, area: Rect) -> Layout {
         Axis::Pos => 14,
         _ => 8,
     };
-    let label_width = label_width.min(3 + (0..run.n_tokens()).map(|p| label_len(run, p)).max().unwrap_or(0));
-    let top = 3.min(right.height);
-    let plot = Rect {
-        x: right.x + label_width,
-        y: right.y + top,
-        width: right.width.saturating_sub(label_width),
-        height: right.height.saturating_sub(top + heatmap::legend_lines(right.width)),
-    };
+    let label_width = label_width.min(3 + longest_label(run));
     Layout {
         tree,
         rule: area.x + tree_width,
         title: Rect { height: 1, ..right },
-        axis: right.y + 2,
-        labels: Rect { width: label_width, y: plot.y, height: plot.height, ..right },
-        plot,
-        legend: right,
+        sheet: Sheet::new(right, 3, label_width),
     }
-}
-
-fn label_len(run: &Run, position: usize) -> u16 {
-    u16::try_from(position_label(run, position).chars().count()).unwrap_or(u16::MAX)
 }
 
 /// How the tensor is laid out on the screen now.
 fn plot(app: &App, run: &Run) -> Option<Plot> {
     let frame = Frame::new(app.size)?;
-    Some(plot_in(app, run, layout(app, run, frame.body).plot))
+    Some(plot_in(app, run, layout(app, run, frame.body).sheet.plot))
 }
 
 fn plot_in(app: &App, run: &Run, area: Rect) -> Plot {
@@ -186,7 +169,7 @@ impl Scene for Body {
 
     fn wanted(&self, app: &App, run: &Run, area: Rect) -> Vec<(Slot, Look)> {
         let view = app.stages_view();
-        let plot = plot_in(app, run, layout(app, run, area).plot);
+        let plot = plot_in(app, run, layout(app, run, area).sheet.plot);
         vec![
             (Slot::Main, plot.look(view, app.pooling, app.range_for(view.quantity()))),
             (Slot::Row, Look::Row { view, row: app.selection.position }),
@@ -262,7 +245,7 @@ impl Scene for Body {
             let layer = hook.layer.unwrap_or(app.selection.layer);
             return Some(Selection { hook, layer, ..app.selection });
         }
-        let (row, column) = plot_in(app, run, layout.plot).hit(x, y)?;
+        let (row, column) = plot_in(app, run, layout.sheet.plot).hit(x, y)?;
         let mut selection = Selection { position: row, ..app.selection };
         match app.stages_view().axes().1 {
             Axis::Key => selection.key = column,
@@ -405,14 +388,10 @@ fn draw_map(app: &App, run: &Run, layout: &Layout, buffer: &mut Buffer) {
     put_line(buffer, Rect { y: layout.title.y + 1, ..layout.title }, &formula);
     match app.map(Slot::Main) {
         Some(map) if map.view == app.stages_view() => {
-            let plot = plot_in(app, run, layout.plot);
+            let plot = plot_in(app, run, layout.sheet.plot);
             let (row, column) = app.cell_in(map.view);
-            heatmap::draw_axis(buffer, layout.axis, &plot, map.view.axes().1, column, theme);
-            let label = |row: usize| {
-                fit(&row_label(run, map.view, row), usize::from(layout.labels.width).saturating_sub(2))
-            };
-            heatmap::draw_labels(buffer, layout.labels, &plot, &label, row, theme);
-            heatmap::draw(buffer, &plot, map, theme, Some((row, column)));
+            let label = |row: usize| row_label(run, map.view, row);
+            layout.sheet.draw(buffer, &plot, map, &label, (row, column), theme);
             if plot.numbers
                 && let (Some(y), Some(x)) = (plot.line_of(row), plot.column_of(column))
             {
@@ -420,10 +399,9 @@ fn draw_map(app: &App, run: &Run, layout: &Layout, buffer: &mut Buffer) {
                     Rect { x, y: y + plot.cell.0.saturating_sub(2) / 4, width: plot.cell.1, height: 1 };
                 buffer.set_style(cell.intersection(buffer.area), theme.selected());
             }
-            heatmap::draw_legend(buffer, layout.legend, &plot, map, map.stats.broken, theme);
         }
         _ => {
-            put(buffer, layout.plot.x, layout.plot.y, layout.plot.width, "…", theme.dim());
+            put(buffer, layout.sheet.plot.x, layout.sheet.plot.y, layout.sheet.plot.width, "…", theme.dim());
         }
     }
 }

@@ -11,7 +11,7 @@ use ratatui::layout::Rect;
 use ratatui::text::{Line, Span};
 use unicode_width::UnicodeWidthStr;
 
-use super::Scene;
+use super::{Scene, verdict};
 use crate::analysis::AttnStage;
 use crate::analysis::walk::{At, Cell, Kind, Page, Step, steps};
 use crate::engine::{Look, Request, Seen, Slot};
@@ -200,23 +200,7 @@ impl Scene for Body {
         let Some(page) = page(app).filter(|page| page.at.position < run.n_tokens()) else {
             return Vec::new();
         };
-        let check = &page.check;
-        let mut first = if check.holds() {
-            vec![Span::styled("✓ ", theme.good()), Span::styled(check.claim.clone(), theme.text())]
-        } else {
-            vec![
-                Span::styled("✗ ", theme.bad()),
-                Span::styled(format!("does not hold: {}", check.claim), theme.bad()),
-            ]
-        };
-        let size =
-            if check.largest > 0.0 { format!(", values ≤ {}", num(check.largest)) } else { String::new() };
-        let said = match check.difference {
-            0.0 => "   exactly".to_owned(),
-            d if check.allowed == 0.0 => format!("   {} differ", num(d)),
-            d => format!("   difference ≤ {}{size}", num(d)),
-        };
-        first.push(Span::styled(said, if check.holds() { theme.dim() } else { theme.bad() }));
+        let first = verdict(&page.check, theme).to_vec();
         let second = vec![
             Span::styled("→ ", theme.accent()),
             Span::styled(format!("{}   ", page.next), theme.text()),

@@ -20,10 +20,10 @@ use crate::tui::actions::{moved, turned};
 use crate::tui::app::{App, Focus, Screen, Selection};
 use crate::tui::command::{BLOCKS, COLOURS, Command};
 use crate::tui::overlays::Asked;
-use crate::tui::text::{fit, num, pad, put, put_line};
+use crate::tui::text::{num, pad, put, put_line};
 use crate::tui::what_if::Side;
 use crate::tui::widgets::bar::{bar, histogram};
-use crate::tui::widgets::heatmap::{self, Plot};
+use crate::tui::widgets::heatmap::{Plot, Sheet};
 
 /// What is looked at.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -131,24 +131,11 @@ fn residual(app: &App) -> HookName {
     if like { hook } else { Site::ResidPost.at(app.selection.layer) }
 }
 
-struct Walk {
-    axis: u16,
-    labels: Rect,
-    plot: Plot,
-    legend: Rect,
-}
-
 /// Whole rows, one a line, the selected one in the middle.
-fn walk(run: &Run, view: View, row: usize, area: Rect) -> Walk {
+fn walk(run: &Run, view: View, row: usize, area: Rect) -> (Sheet, Plot) {
     let (n_rows, n_columns) = view.dims(run);
-    let label = if area.width >= 80 { 20 } else { 14 };
-    let legend = heatmap::legend_lines(area.width);
-    let room = Rect {
-        x: area.x + label,
-        y: area.y + 1,
-        width: area.width.saturating_sub(label),
-        height: area.height.saturating_sub(1 + legend),
-    };
+    let sheet = Sheet::new(area, 1, if area.width >= 80 { 20 } else { 14 });
+    let room = sheet.plot;
     let lines = usize::from(room.height).min(n_rows);
     let first = row.saturating_sub(lines / 2).min(n_rows - lines);
     let per_cell = n_columns.div_ceil(usize::from(room.width).max(1));
@@ -160,7 +147,7 @@ fn walk(run: &Run, view: View, row: usize, area: Rect) -> Walk {
         cell: (2, wide.max(1) as u16),
         numbers: false,
     };
-    Walk { axis: area.y, labels: Rect { x: area.x, width: label, ..room }, plot, legend: area }
+    (sheet, plot)
 }
 
 /// The screen itself.
@@ -201,7 +188,7 @@ impl Scene for Body {
         let layout = layout(app.screens.weights.mode, area);
         let Selection { layer, head, column, .. } = app.selection;
         if let Some((view, row)) = matrix(app, run) {
-            let plot = walk(run, view, row, layout.left).plot;
+            let (_, plot) = walk(run, view, row, layout.left);
             let range = app.range_for(view.quantity());
             let k = usize::from(layout.right.height.saturating_sub(1));
             return vec![
@@ -318,7 +305,7 @@ impl Scene for Body {
     fn hit(&self, app: &App, run: &Run, area: Rect, x: u16, y: u16) -> Option<Selection> {
         let layout = layout(app.screens.weights.mode, area);
         let (view, row) = matrix(app, run)?;
-        let (row, column) = walk(run, view, row, layout.left).plot.hit(x, y)?;
+        let (row, column) = walk(run, view, row, layout.left).1.hit(x, y)?;
         let position = if app.screens.weights.mode == Mode::Residual { row } else { app.selection.position };
         Some(Selection { position, column, ..app.selection })
     }
@@ -452,14 +439,10 @@ fn draw_matrix(app: &App, run: &Run, view: View, row: usize, layout: &Layout, bu
     ];
     put_line(buffer, layout.title, &title);
     if let Some(map) = app.map(Slot::Main).filter(|map| map.view == view) {
-        let walk = walk(run, view, row, layout.left);
+        let (sheet, plot) = walk(run, view, row, layout.left);
         let column = app.selection.column.min(n_columns - 1);
-        heatmap::draw_axis(buffer, walk.axis, &walk.plot, Axis::Model, column, theme);
-        let width = usize::from(walk.labels.width).saturating_sub(2);
-        let label = |row: usize| fit(&row_name(run, view, row), width);
-        heatmap::draw_labels(buffer, walk.labels, &walk.plot, &label, row, theme);
-        heatmap::draw(buffer, &walk.plot, map, theme, Some((row, column)));
-        heatmap::draw_legend(buffer, walk.legend, &walk.plot, map, map.stats.broken, theme);
+        let label = |row: usize| row_name(run, view, row);
+        sheet.draw(buffer, &plot, map, &label, (row, column), theme);
     }
     let against = if view.source == Source::Wpe { "positions" } else { "tokens" };
     let heading = format!("nearest {against} by cosine");

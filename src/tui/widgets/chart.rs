@@ -4,7 +4,7 @@ use ratatui::buffer::Buffer;
 use ratatui::layout::Rect;
 use unicode_width::UnicodeWidthStr;
 
-use super::heatmap::{self, Plot};
+use super::heatmap::{self, Plot, Sheet};
 use crate::picture::Picture;
 use crate::picture::chart::{Chart, Labels};
 use crate::picture::range::RangeMode;
@@ -16,9 +16,8 @@ use crate::tui::theme::Theme;
 #[derive(Debug, Clone)]
 pub struct Layout {
     pub names: Rect,
-    pub labels: Rect,
+    pub sheet: Sheet,
     pub plot: Plot,
-    pub legend: Rect,
 }
 
 impl Layout {
@@ -32,18 +31,11 @@ impl Layout {
         selected: (usize, usize),
     ) -> Self {
         let label = (label as u16).min(area.width / 4);
-        let legend = heatmap::legend_lines(area.width);
-        let plot = Rect {
-            x: area.x + label,
-            y: area.y + 1,
-            width: area.width.saturating_sub(label),
-            height: area.height.saturating_sub(1 + legend),
-        };
+        let sheet = Sheet::new(area, 1, label);
         Self {
-            names: Rect { y: area.y, height: 1.min(area.height), ..plot },
-            labels: Rect { x: area.x, width: label, ..plot },
-            plot: Plot::cells(plot, dims, wide, selected),
-            legend: Rect { y: area.y + 1, height: area.height.saturating_sub(1), ..area },
+            names: Rect { y: area.y, height: 1.min(area.height), ..sheet.plot },
+            sheet,
+            plot: Plot::cells(sheet.plot, dims, wide, selected),
         }
     }
 
@@ -76,19 +68,17 @@ pub fn draw(
         let number = |x: &f32| if room < 8 { short(*x, room.min(4)) } else { num(*x) };
         picture.texts = picture.grid.cells.iter().map(number).collect();
     }
-    let corner = layout.names.x.saturating_sub(layout.labels.width);
-    put(buffer, corner, layout.names.y, layout.labels.width, &format!(" {}", chart.rows.noun), theme.dim());
+    let Sheet { labels, legend, .. } = layout.sheet;
+    put(buffer, labels.x, layout.names.y, labels.width, &format!(" {}", chart.rows.noun), theme.dim());
     draw_names(buffer, layout, chart, selected.1, theme);
-    let width = usize::from(layout.labels.width).saturating_sub(2);
-    let label = |row: usize| fit(&chart.rows.get(row), width);
-    heatmap::draw_labels(buffer, layout.labels, plot, &label, selected.0, theme);
+    heatmap::draw_labels(buffer, labels, plot, &|row| chart.rows.get(row), selected.0, theme);
     heatmap::draw(buffer, plot, &picture, theme, Some(selected));
     if let (Some(y), Some(x)) = (plot.line_of(selected.0), plot.column_of(selected.1)) {
         let cell = Rect { x, y, width: plot.cell.1, height: (plot.cell.0 / 2).max(1) };
         buffer.set_style(cell.intersection(buffer.area), theme.selected());
     }
     let broken = Stats::of_matrix(&chart.values).broken;
-    heatmap::draw_legend(buffer, layout.legend, plot, &picture, broken, theme);
+    heatmap::draw_legend(buffer, legend, plot, &picture, broken, theme);
 }
 
 /// The names of the columns, as many as have room, that of the selected one marked.

@@ -2,14 +2,14 @@
 
 use std::ops::Range;
 
-use ratatui::buffer::Buffer;
+use ratatui::buffer::{Buffer, Cell};
 use ratatui::layout::Rect;
 use ratatui::style::{Color, Style};
 use ratatui::text::Span;
 use unicode_width::UnicodeWidthStr;
 
 use crate::analysis::View;
-use crate::engine::Look;
+use crate::engine::{Look, Map};
 use crate::hooks::{Axis, Quantity};
 use crate::picture::colormap::{BROKEN, MASKED, glyph};
 use crate::picture::grid::{Pooling, Window};
@@ -178,23 +178,13 @@ fn place(index: usize, window: &Range<usize>, per_cell: usize) -> Option<usize> 
 pub fn draw(buffer: &mut Buffer, plot: &Plot, map: &Picture, theme: Theme, selected: Option<(usize, usize)>) {
     let covered = plot.covered().intersection(buffer.area);
     let (high, wide) = plot.cell;
-    let color = |paint| color(paint, map.range.quantity, theme);
     for y in covered.top()..covered.bottom() {
         let half = (y - covered.y) * 2;
         let (upper, lower) = (usize::from(half / high), usize::from((half + 1) / high));
         for x in covered.left()..covered.right() {
             let column = usize::from((x - covered.x) / wide);
-            let [above, below] = [upper, lower].map(|row| map.paint(row, column));
-            let cell = &mut buffer[(x, y)];
-            if theme.depth == Depth::Mono {
-                cell.set_symbol(above.glyph(map.range.signed())).set_style(theme.text());
-                continue;
-            }
-            match (above, below) {
-                (Paint::Masked, Paint::Masked) => cell.set_symbol(MASKED).set_style(theme.faint()),
-                (a, b) if a == b => cell.set_symbol(" ").set_bg(color(a)),
-                (a, b) => cell.set_symbol("▀").set_fg(color(a)).set_bg(color(b)),
-            };
+            let paints = [upper, lower].map(|row| map.paint(row, column));
+            draw_cell(&mut buffer[(x, y)], paints, map.range.quantity, theme);
         }
     }
     if plot.numbers {
@@ -213,6 +203,19 @@ pub fn draw(buffer: &mut Buffer, plot: &Plot, map: &Picture, theme: Theme, selec
             cell.set_symbol("╋").set_style(Style::new().fg(Theme::on(under)).bg(under));
         }
     }
+}
+
+/// Draws the upper and the lower half of a cell; where there are no colours, the upper one.
+pub(super) fn draw_cell(cell: &mut Cell, paints: [Paint; 2], quantity: Quantity, theme: Theme) {
+    let color = |paint| color(paint, quantity, theme);
+    match paints {
+        [above, _] if theme.depth == Depth::Mono => {
+            cell.set_symbol(above.glyph(quantity == Quantity::Signed)).set_style(theme.text())
+        }
+        [Paint::Masked, Paint::Masked] => cell.set_symbol(MASKED).set_style(theme.faint()),
+        [above, below] if above == below => cell.set_symbol(" ").set_bg(color(above)),
+        [above, below] => cell.set_symbol("▀").set_fg(color(above)).set_bg(color(below)),
+    };
 }
 
 fn draw_numbers(buffer: &mut Buffer, plot: &Plot, map: &Picture, theme: Theme) {
@@ -258,13 +261,20 @@ fn color(paint: Paint, quantity: Quantity, theme: Theme) -> Color {
 }
 
 /// Lines that a legend of this width needs.
-pub fn legend_lines(width: u16) -> u16 {
+fn legend_lines(width: u16) -> u16 {
     if width < 70 { 2 } else { 1 }
 }
 
 /// The colour bar right under a map: ends, what the range is, what a cell stands for. `area` is
 /// the room that the map and its legend have, labels included; `broken` of all values are NaN or +inf.
-pub fn draw_legend(buffer: &mut Buffer, area: Rect, plot: &Plot, map: &Picture, broken: usize, theme: Theme) {
+pub(super) fn draw_legend(
+    buffer: &mut Buffer,
+    area: Rect,
+    plot: &Plot,
+    map: &Picture,
+    broken: usize,
+    theme: Theme,
+) {
     let y = plot.covered().bottom().min(area.bottom().saturating_sub(legend_lines(area.width)));
     let area = Rect { y, height: area.bottom().saturating_sub(y), ..area };
     if map.grid.cells.is_empty() {
@@ -325,7 +335,7 @@ pub fn draw_legend(buffer: &mut Buffer, area: Rect, plot: &Plot, map: &Picture, 
 }
 
 /// The scale above a map: what the columns are, the first and last one, the selected one.
-pub fn draw_axis(buffer: &mut Buffer, y: u16, plot: &Plot, axis: Axis, selected: usize, theme: Theme) {
+fn draw_axis(buffer: &mut Buffer, y: u16, plot: &Plot, axis: Axis, selected: usize, theme: Theme) {
     let covered = plot.covered();
     if covered.width == 0 || plot.window.columns.is_empty() || axis == Axis::One {
         return;
@@ -353,6 +363,42 @@ pub fn draw_axis(buffer: &mut Buffer, y: u16, plot: &Plot, axis: Axis, selected:
     }
 }
 
+/// A map with its labels to the left, its axis above and its legend below.
+#[derive(Debug, Clone, Copy)]
+pub struct Sheet {
+    pub axis: u16,
+    pub labels: Rect,
+    pub plot: Rect,
+    pub legend: Rect,
+}
+
+impl Sheet {
+    /// The map begins `above` lines below the top of `area`, right of labels of `label` columns.
+    pub fn new(area: Rect, above: u16, label: u16) -> Self {
+        let above = above.min(area.height);
+        let height = area.height.saturating_sub(above + legend_lines(area.width));
+        let labels = Rect { y: area.y + above, width: label, height, ..area };
+        let plot = Rect { x: area.x + label, width: area.width.saturating_sub(label), ..labels };
+        Self { axis: (area.y + above).saturating_sub(1), labels, plot, legend: area }
+    }
+
+    /// Draws `map` as `plot` lays it, the cell `selected` marked on all sides.
+    pub fn draw(
+        &self,
+        buffer: &mut Buffer,
+        plot: &Plot,
+        map: &Map,
+        label: &dyn Fn(usize) -> String,
+        selected: (usize, usize),
+        theme: Theme,
+    ) {
+        draw_axis(buffer, self.axis, plot, map.view.axes().1, selected.1, theme);
+        draw_labels(buffer, self.labels, plot, label, selected.0, theme);
+        draw(buffer, plot, map, theme, Some(selected));
+        draw_legend(buffer, self.legend, plot, map, map.stats.broken, theme);
+    }
+}
+
 /// The labels to the left of a map, one a line, that of the selected row marked.
 pub fn draw_labels(
     buffer: &mut Buffer,
@@ -362,6 +408,9 @@ pub fn draw_labels(
     selected: usize,
     theme: Theme,
 ) {
+    // A mark before each, a blank after it.
+    let width = usize::from(area.width).saturating_sub(2);
+    let label = |row| fit(&label(row), width);
     let mut free = area.y;
     for row in plot.window.rows.clone() {
         let Some(y) = plot.line_of(row) else { continue };

@@ -41,9 +41,7 @@ impl Page {
             ("position", at.position, run.n_tokens()),
             ("head", at.head, c.n_head),
         ] {
-            if index >= n {
-                return Err(Error::usage(format!("there is no {what} {index}: {what}s are 0..={}", n - 1)));
-            }
+            Error::check(what, index, 0..n)?;
         }
         let mut draft = Draft { other, ..Draft::new(run, at) };
         let check = draft.step()?;

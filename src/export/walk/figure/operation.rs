@@ -6,7 +6,7 @@ use crate::analysis::walk::{Line, Operand, Part, label};
 use crate::error::Result;
 use crate::export::walk::canvas::{Anchor, Face};
 use crate::export::walk::shape;
-use crate::export::walk::tile::{of_row, range_of, ranges, strip, tile};
+use crate::export::walk::tile::{of_row, ranges, strip, tile};
 use crate::hooks::{Axis, Quantity};
 use crate::picture::Picture;
 use crate::picture::grid::Pooling;
@@ -80,7 +80,7 @@ impl<'a> Drawing<'a> {
         };
         let cells = matrix.as_ref().map_or(cells, |(_, size)| size.0);
         let (per_cell, _) = fit_cells(operand.values.len(), cells, least, f32::INFINITY);
-        let (range, first_query) = of_row(operand, range)?;
+        let (range, first_query) = of_row(operand, range);
         let strip = (zoomed && !operand.shape.is_empty())
             .then(|| strip(&operand.values, range, per_cell, first_query))
             .transpose()?;
@@ -317,7 +317,7 @@ impl<'a> Drawing<'a> {
     fn lens(&mut self, lines: &[Line], at: (f32, f32), size: (f32, f32), row: f32) -> Result<()> {
         self.canvas.rect(at, size, "f", r#"stroke-width="1.5" rx="6""#);
         let all: Vec<f32> = lines.iter().flat_map(|line| line.values.iter().copied()).collect();
-        let range = range_of(&all, Quantity::Signed)?;
+        let range = Range::of(&all);
         let (x, room) = (at.0 + 14.0, size.0 - 28.0);
         let mut caption = Vec::new();
         for (i, line) in lines.iter().enumerate() {

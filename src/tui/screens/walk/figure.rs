@@ -12,6 +12,7 @@ use crate::analysis::walk::{Cell, Curve, Kind, Line, Page, Table};
 use crate::engine::Slot;
 use crate::hooks::Axis;
 use crate::picture::grid::Pooling;
+use crate::picture::range::Range;
 use crate::run::Run;
 use crate::tui::app::{App, Selection};
 use crate::tui::text::{fit, num, pad, put, put_line};
@@ -241,8 +242,7 @@ fn draw_magnifier(lines: &[Line], area: Rect, beside: Option<u16>, theme: Theme,
         put(buffer, area.x, y, 1, "│", theme.focus());
         put(buffer, area.right() - 1, y, 1, "│", theme.focus());
     }
-    let finite = lines.iter().flat_map(|line| &line.values).map(|x| x.abs()).filter(|x| x.is_finite());
-    let limit = finite.fold(0.0, f32::max);
+    let range = Range::of(lines.iter().flat_map(|line| &line.values));
     let label = |line: &Line| line.label.clone();
     let widest = lines.iter().map(|line| label(line).width()).max().unwrap_or(0);
     let label_width = (widest + 2).min(usize::from(area.width) / 3 + 2) as u16;
@@ -259,7 +259,7 @@ fn draw_magnifier(lines: &[Line], area: Rect, beside: Option<u16>, theme: Theme,
         let x = area.x + 1 + label_width;
         let width = (area.right() - 1).saturating_sub(x + 1);
         let strip = Rect { x, y, width, height: 1 };
-        row_strip::draw(buffer, strip, &line.values, limit, Pooling::Extreme, theme);
+        row_strip::draw(buffer, strip, &line.values, &range, Pooling::Extreme, theme);
         y += 1;
         if (all || line.marked) && y < bottom {
             let values = operation::ends(&line.values, width.into(), 1).concat();

@@ -9,7 +9,7 @@ use crate::analysis::View;
 use crate::analysis::walk::{Kind, Operand, Page, Part};
 use crate::engine::{Look, Map, Slot};
 use crate::picture::grid::Pooling;
-use crate::picture::range::RangeMode;
+use crate::picture::range::{Range, RangeMode};
 use crate::run::Run;
 use crate::tui::app::App;
 use crate::tui::screens::shape;
@@ -133,10 +133,9 @@ impl<'a> Drawn<'a> {
                 return;
             }
             (None, _) if cells.height > 0 => {
-                let sizes = operand.values.iter().map(|x| x.abs()).filter(|x| x.is_finite());
                 let strip = Rect { y: middle(*cells), height: 1, ..*cells };
-                let limit = sizes.fold(0.0, f32::max);
-                row_strip::draw(buffer, strip, &operand.values, limit, Pooling::Extreme, theme);
+                let range = Range::of(&operand.values);
+                row_strip::draw(buffer, strip, &operand.values, &range, Pooling::Extreme, theme);
             }
             _ => {}
         }

@@ -14,7 +14,9 @@ pub struct Kind {
     at_most: u64,
 }
 
+#[cfg(feature = "cli")]
 pub const PROMPT: Kind = Kind { noun: "prompt", at_most: 1 << 20 };
+#[cfg(feature = "tui")]
 pub const INTERVENTIONS: Kind = Kind { noun: "list of interventions", at_most: 1 << 20 };
 pub const CONFIGURATION: Kind = Kind { noun: "configuration", at_most: 1 << 24 };
 pub const INDEX: Kind = Kind { noun: "index of weight files", at_most: 1 << 25 };
@@ -43,6 +45,7 @@ pub fn read_text(path: &Path, kind: Kind) -> Result<String> {
 ///
 /// # Errors
 /// As [`read_text`].
+#[cfg(feature = "cli")]
 pub fn read_stdin(kind: Kind) -> Result<String> {
     let name = Path::new("standard input");
     utf8(read_all(io::stdin(), 0, name, kind)?, name)

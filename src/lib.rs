@@ -26,16 +26,27 @@
 //! # Ok::<(), actscope::Error>(())
 //! ```
 //!
+//! # Features
+//!
+//! All are on by default; without them the library needs no terminal, no network and no renderer.
+//!
+//! | feature | adds |
+//! |---|---|
+//! | `cli` | the program `actscope` (with `tui`) |
+//! | `tui` | the explorer (with `figures`) |
+//! | `figures` | [`export::figure`] and [`export::walk`]: SVG, PNG, ANSI |
+//! | `hub` | downloads from the model hub |
+//!
 //! # The house
 //!
 //! Each floor uses only the floors below it.
 //!
 //! | module | what is there |
 //! |---|---|
-//! | [`cli`] | the command line: one file per subcommand, each a thin call into the library |
-//! | [`tui`] | the explorer: state, the table of commands, update, draw, screens |
+//! | `cli` | the command line: one file per subcommand, each a thin call into the library |
+//! | `tui` | the explorer: state, the table of commands, update, draw, screens |
 //! | [`export`] | one file per format; figures |
-//! | [`engine`] | the worker threads of the explorer |
+//! | `engine` | the worker threads of the explorer |
 //! | [`analysis`] | pure functions from a run to small results |
 //! | [`picture`] | values to what is drawn: matrix, grid, range, statistics, chart, colour maps, and what each cell shows |
 //! | [`run`] | a run: tokens, tensors, provenance |
@@ -43,27 +54,36 @@
 //! | [`model`] | sources, weights, tokenizer, the forward pass, the cache of a run |
 //! | [`hooks`] | the table of hook points, the `Hooks` trait, filters; knows no model |
 //! | [`config`] | the sizes and switches of a GPT-2 |
-//! | [`text`] | names to what no terminal obeys, numbers to a few digits: all words that are shown |
-//! | [`signals`], [`temporary`], [`threads`] | what the system asks and gives: an end in order, no file left behind, a sentence where there is no thread |
-//! | [`files`], [`guard`] | small files that people bring, with a cap; panics of the crates that read what they bring |
+//! | `text` | names to what no terminal obeys, numbers to a few digits: all words that are shown |
+//! | `signals`, `temporary`, `threads` | what the system asks and gives: an end in order, no file left behind, a sentence where there is no thread |
+//! | `files`, `guard` | small files that people bring, with a cap; panics of the crates that read what they bring |
 
 pub mod analysis;
+#[cfg(feature = "cli")]
+#[doc(hidden)]
 pub mod cli;
 pub mod config;
+#[cfg(feature = "tui")]
+#[doc(hidden)]
 pub mod engine;
 pub mod error;
 pub mod export;
-pub mod files;
-pub mod guard;
+mod files;
+mod guard;
 pub mod hooks;
 pub mod interventions;
 pub mod model;
 pub mod picture;
 pub mod run;
-pub mod signals;
-pub mod temporary;
+#[cfg(feature = "tui")]
+mod signals;
+mod temporary;
+#[doc(hidden)]
 pub mod text;
-pub mod threads;
+#[cfg(feature = "tui")]
+mod threads;
+#[cfg(feature = "tui")]
+#[doc(hidden)]
 pub mod tui;
 
 pub use error::{Error, Result};

@@ -17,7 +17,9 @@ pub enum Signal {
     Continue,
 }
 
-pub use imp::{end, has_shell, start, stop, tell};
+#[cfg(feature = "cli")]
+pub use imp::start;
+pub use imp::{end, has_shell, stop, tell};
 
 #[cfg(unix)]
 mod imp {

@@ -33,6 +33,7 @@ fn live() -> MutexGuard<'static, Live> {
 }
 
 /// Removes all that this process has, and lets it make no more: for when it is about to end.
+#[cfg(feature = "tui")]
 pub fn close() {
     let mut live = live();
     live.closed = true;

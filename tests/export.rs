@@ -7,7 +7,7 @@ use std::ops::Range;
 use std::path::Path;
 use std::sync::{Arc, OnceLock};
 
-use actscope::export::{self, Destination, Export, Format, Manifest, Summary};
+use actscope::export::{self, Destination, Export, Format, Manifest, Written};
 use actscope::hooks::{Axis, Edit, HookFilter, HookName, Site};
 use actscope::model::{LoadOptions, Source};
 use actscope::{Input, Model, Run};
@@ -329,7 +329,7 @@ fn a_file_takes_its_place_whole() {
     let path = directory.path().join("run.npz");
     for _ in 0..2 {
         let to = Destination::new(&path).prepare().unwrap();
-        let Summary { tensors, bytes } = export::write(&run, None, Format::Npz, to).unwrap();
+        let Written { tensors, bytes } = export::write(&run, None, Format::Npz, to).unwrap();
         assert_eq!(tensors, run.cache.iter().count());
         assert_eq!(bytes, fs::metadata(&path).unwrap().len());
         assert_eq!(names_in(directory.path()), ["run.npz"]);

@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 
 /// No file is longer: what is, is two things.
 const LONGEST: usize = 700;
@@ -60,5 +61,23 @@ fn only_the_table_of_screens_tells_screens_apart() {
                 ["== Screen::", "!= Screen::", "matches!(app.screen"].iter().any(|test| code.contains(test));
             assert!(!arm && !compared, "{name}:{}: {line}", i + 1);
         }
+    }
+}
+
+/// Whoever uses the library alone gets no command line, terminal, renderer or network.
+#[test]
+fn without_features_the_library_is_small() {
+    let tree = Command::new(env!("CARGO"))
+        .args(["tree", "--offline", "--locked", "--no-default-features", "-e", "normal", "--prefix", "none"])
+        .current_dir(env!("CARGO_MANIFEST_DIR"))
+        .output()
+        .unwrap();
+    let said = String::from_utf8_lossy(&tree.stderr);
+    assert!(tree.status.success(), "{said}");
+    let tree = String::from_utf8(tree.stdout).unwrap();
+    let crates: Vec<&str> = tree.lines().filter_map(|line| line.split(' ').next()).collect();
+    assert!(crates.contains(&"candle-core"), "{tree}");
+    for unwanted in ["clap", "ratatui", "crossterm", "resvg", "hf-hub", "reqwest", "tokio"] {
+        assert!(!crates.contains(&unwanted), "{unwanted} is there without a feature");
     }
 }

@@ -107,7 +107,7 @@ impl fmt::Display for Component {
 
 /// What one component wrote.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub struct Part {
+pub struct Contribution {
     pub component: Component,
     pub value: f64,
 }
@@ -122,7 +122,7 @@ pub struct Attribution {
     /// The logit of `token`, minus that of `versus`, as the run has it.
     pub logit: f64,
     /// In data-flow order.
-    pub parts: Vec<Part>,
+    pub parts: Vec<Contribution>,
     /// logit − Σ parts: rounding.
     pub residue: f64,
 }
@@ -137,11 +137,13 @@ pub struct Neuron {
     pub value: f64,
 }
 
-/// Part by part; what only the changed run has, its interventions, is all difference.
+/// Contribution by part; what only the changed run has, its interventions, is all difference.
 impl Minus for Attribution {
     fn minus(&self, base: &Self) -> Self {
-        let part =
-            |part: &Part| Part { value: part.value - base.value(part.component).unwrap_or(0.0), ..*part };
+        let part = |part: &Contribution| Contribution {
+            value: part.value - base.value(part.component).unwrap_or(0.0),
+            ..*part
+        };
         Self {
             logit: self.logit - base.logit,
             parts: self.parts.iter().map(part).collect(),
@@ -177,7 +179,7 @@ impl Attribution {
         let row = |site: Site| -> Result<_> {
             Ok(View::hook(site.once(), 0).rows(run, position..position + 1)?.row(0))
         };
-        let part = |component, value| Part { component, value };
+        let part = |component, value| Contribution { component, value };
         let mut parts = vec![
             part(Component::Embed, dot(&row(Site::Embed)?, &direction.d)),
             part(Component::PosEmbed, dot(&row(Site::PosEmbed)?, &direction.d)),
@@ -218,7 +220,7 @@ impl Attribution {
     }
 
     /// The parts, largest in size first; NaN before all.
-    pub fn ranked(&self) -> Vec<Part> {
+    pub fn ranked(&self) -> Vec<Contribution> {
         let mut parts = self.parts.clone();
         parts.sort_by(|a, b| b.value.abs().total_cmp(&a.value.abs()));
         parts
@@ -242,7 +244,7 @@ impl Attribution {
             names.push("what if".into());
         }
         let n_columns = names.len();
-        let of_block = |part: &&Part| part.component.layer().is_some();
+        let of_block = |part: &&Contribution| part.component.layer().is_some();
         let values = self.parts.iter().filter(of_block).map(|part| part.value as f32).collect();
         let show = |id: u32| run.model.tokenizer.show(id);
         let versus = self.versus.map_or_else(String::new, |id| format!(" minus that of {}", show(id)));
@@ -371,14 +373,14 @@ impl Direction {
     }
 
     /// What the components of a block wrote.
-    fn block(&self, run: &Run, l: usize) -> Result<Vec<Part>> {
+    fn block(&self, run: &Run, l: usize) -> Result<Vec<Contribution>> {
         let block = &run.model.net.blocks[l];
         let n_head = run.config().n_head;
         let d_head = run.config().d_head();
         let row = |site: Site, head| -> Result<_> {
             Ok(View::hook(site.at(l), head).rows(run, self.position..self.position + 1)?.row(0))
         };
-        let part = |component, value| Part { component, value };
+        let part = |component, value| Contribution { component, value };
 
         let w_o = self.through(&block.attn_proj.weight()?)?; // (C): heads one after the other
         let head = |h: usize| {

@@ -13,4 +13,4 @@ mod view;
 pub mod walk;
 pub mod weights;
 
-pub use view::{AttnStage, Source, View, Weight};
+pub use view::{AttnStage, View, ViewSource, Weight};

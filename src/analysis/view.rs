@@ -61,7 +61,7 @@ impl Weight {
 
 /// Where a matrix comes from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum Source {
+pub enum ViewSource {
     Hook(HookName),
     /// The token embedding, (V, C).
     Wte,
@@ -80,7 +80,7 @@ pub enum Source {
     Unembed,
 }
 
-impl Source {
+impl ViewSource {
     /// Whether what lies right of the diagonal is the future, which attention cannot read.
     pub fn is_causal(self) -> bool {
         match self {
@@ -105,34 +105,34 @@ impl Source {
 /// A matrix to look at: a tensor, and the head where it has heads.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct View {
-    pub source: Source,
+    pub source: ViewSource,
     /// Ignored where the tensor has no head axis.
     pub head: usize,
 }
 
 impl View {
     pub fn hook(hook: HookName, head: usize) -> Self {
-        Self { source: Source::Hook(hook), head }
+        Self { source: ViewSource::Hook(hook), head }
     }
 
     /// What the rows and the columns count.
     pub fn axes(&self) -> (Axis, Axis) {
         match self.source {
-            Source::Hook(hook) => match hook.point().axes {
+            ViewSource::Hook(hook) => match hook.point().axes {
                 [Axis::Head, rows, columns] | [rows, Axis::Head, columns] | [rows, columns] => {
                     (*rows, *columns)
                 }
                 other => unreachable!("{hook} has axes {other:?}"),
             },
-            Source::Wte => (Axis::Vocab, Axis::Model),
-            Source::Wpe => (Axis::Pos, Axis::Model),
-            Source::Stage(..) | Source::Mask => (Axis::Pos, Axis::Key),
-            Source::Merged(_) => (Axis::Pos, Axis::Model),
-            Source::KeysT(_) => (Axis::HeadDim, Axis::Key),
-            Source::Weight(_, Weight::Qkv | Weight::O) => (Axis::Model, Axis::Model),
-            Source::Weight(_, Weight::In) => (Axis::Model, Axis::Neuron),
-            Source::Weight(_, Weight::Out) => (Axis::Neuron, Axis::Model),
-            Source::Unembed => (Axis::Model, Axis::Vocab),
+            ViewSource::Wte => (Axis::Vocab, Axis::Model),
+            ViewSource::Wpe => (Axis::Pos, Axis::Model),
+            ViewSource::Stage(..) | ViewSource::Mask => (Axis::Pos, Axis::Key),
+            ViewSource::Merged(_) => (Axis::Pos, Axis::Model),
+            ViewSource::KeysT(_) => (Axis::HeadDim, Axis::Key),
+            ViewSource::Weight(_, Weight::Qkv | Weight::O) => (Axis::Model, Axis::Model),
+            ViewSource::Weight(_, Weight::In) => (Axis::Model, Axis::Neuron),
+            ViewSource::Weight(_, Weight::Out) => (Axis::Neuron, Axis::Model),
+            ViewSource::Unembed => (Axis::Model, Axis::Vocab),
         }
     }
 
@@ -141,8 +141,8 @@ impl View {
         let (rows, columns) = self.axes();
         let of = |axis: Axis| axis.len(run.config(), run.n_tokens());
         match self.source {
-            Source::Wpe => (run.config().n_positions, of(columns)),
-            Source::Weight(_, Weight::Qkv) => (of(rows), 3 * of(columns)),
+            ViewSource::Wpe => (run.config().n_positions, of(columns)),
+            ViewSource::Weight(_, Weight::Qkv) => (of(rows), 3 * of(columns)),
             _ => (of(rows), of(columns)),
         }
     }
@@ -150,23 +150,23 @@ impl View {
     /// Whether the tensor has a head axis.
     pub fn has_heads(&self) -> bool {
         match self.source {
-            Source::Hook(hook) => hook.point().axes.contains(&Axis::Head),
-            Source::Stage(..) | Source::KeysT(_) => true,
+            ViewSource::Hook(hook) => hook.point().axes.contains(&Axis::Head),
+            ViewSource::Stage(..) | ViewSource::KeysT(_) => true,
             _ => false,
         }
     }
 
     pub fn quantity(&self) -> Quantity {
         match self.source {
-            Source::Hook(hook) => hook.point().quantity,
-            Source::Stage(_, AttnStage::Pattern) => Quantity::Probability,
+            ViewSource::Hook(hook) => hook.point().quantity,
+            ViewSource::Stage(_, AttnStage::Pattern) => Quantity::Probability,
             _ => Quantity::Signed,
         }
     }
 
     /// Whether the rows that are stored are this matrix's columns: W_U, which is wteᵀ or as large.
     pub fn stored_transposed(&self) -> bool {
-        self.source == Source::Unembed
+        self.source == ViewSource::Unembed
     }
 
     /// The matrix itself; where it [is stored transposed](Self::stored_transposed), its transpose.
@@ -216,15 +216,15 @@ impl View {
         let part = Part { rows: (n_rows < all).then(|| rows.clone()), head };
         let of = |whole: &Tensor| whole.narrow(0, rows.start, n_rows);
         let tensor = match self.source {
-            Source::Hook(hook) | Source::Merged(hook) => run.part(hook, &part)?,
-            Source::Wte => of(&run.model.net.wte)?,
-            Source::Wpe => of(&run.model.net.wpe)?,
-            Source::KeysT(l) => {
+            ViewSource::Hook(hook) | ViewSource::Merged(hook) => run.part(hook, &part)?,
+            ViewSource::Wte => of(&run.model.net.wte)?,
+            ViewSource::Wpe => of(&run.model.net.wpe)?,
+            ViewSource::KeysT(l) => {
                 let k = run.part(Site::K.at(l), &all_keys)?.squeeze(1)?; // (T, d_head)
                 of(&k.t()?)?
             }
-            Source::Mask => causal_mask(rows.start, n_rows, run.n_tokens(), DType::F32, &Device::Cpu)?,
-            Source::Weight(l, weight) => {
+            ViewSource::Mask => causal_mask(rows.start, n_rows, run.n_tokens(), DType::F32, &Device::Cpu)?,
+            ViewSource::Weight(l, weight) => {
                 let block = &run.model.net.blocks[l];
                 let conv = match weight {
                     Weight::Qkv => &block.c_attn,
@@ -234,10 +234,10 @@ impl View {
                 };
                 of(&conv.weight()?)?
             }
-            Source::Unembed => of(&run.model.net.unembed)?,
-            Source::Stage(l, AttnStage::Masked) => run.part(Site::AttnScores.at(l), &part)?,
-            Source::Stage(l, AttnStage::Pattern) => run.part(Site::Pattern.at(l), &part)?,
-            Source::Stage(l, stage) => {
+            ViewSource::Unembed => of(&run.model.net.unembed)?,
+            ViewSource::Stage(l, AttnStage::Masked) => run.part(Site::AttnScores.at(l), &part)?,
+            ViewSource::Stage(l, AttnStage::Pattern) => run.part(Site::Pattern.at(l), &part)?,
+            ViewSource::Stage(l, stage) => {
                 let (q, k) = (run.part(Site::Q.at(l), &part)?, run.part(Site::K.at(l), &all_keys)?);
                 let scores = q.squeeze(1)?.matmul(&k.squeeze(1)?.t()?)?; // (S, T)
                 let scale = if stage == AttnStage::Scaled { run.config().attn_scale(l) } else { 1.0 };

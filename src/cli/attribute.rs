@@ -121,7 +121,7 @@ pub fn run(args: Args) -> Result<()> {
     let neurons = args.neurons.map(of_layer).transpose()?;
 
     if args.json {
-        let part = |part: &crate::analysis::attribution::Part| PartRow {
+        let part = |part: &crate::analysis::attribution::Contribution| PartRow {
             component: part.component.name(),
             layer: part.component.layer(),
             head: part.component.head(),

@@ -18,6 +18,7 @@ mod neighbours;
 mod neuron;
 mod output;
 mod patch;
+mod pool;
 mod progress;
 mod render;
 mod tokens;
@@ -32,7 +33,7 @@ use std::ffi::OsString;
 use clap::{Parser, Subcommand};
 
 use crate::error::{Error, Result};
-use crate::{signals, threads};
+use crate::signals;
 
 #[derive(Debug, Parser)]
 #[command(
@@ -104,7 +105,7 @@ pub fn run(args: impl IntoIterator<Item = OsString>) -> Result<()> {
     logging::start()?;
     signals::start()?;
     if !matches!(cli.command, Some(Command::Completions(_) | Command::Man(_))) {
-        threads::start_pool()?;
+        pool::start()?;
     }
     match cli.command {
         None => explore::run(cli.explore),

@@ -63,7 +63,7 @@ pub fn report(sentence: &impl Display) -> String {
 
 /// Columns of the terminal; where there is none, those of a common one.
 pub fn width() -> usize {
-    let terminal = std::io::stdout().is_terminal().then(crossterm::terminal::size);
+    let terminal = std::io::stdout().is_terminal().then(ratatui::crossterm::terminal::size);
     terminal.and_then(std::result::Result::ok).map_or(100, |(columns, _)| columns.into())
 }
 

@@ -10,7 +10,7 @@ use super::lens::{LensArgs, run_for_lens};
 use super::neighbours::{is_table, no_prompt, of_run, of_table};
 use super::output::{ending, print_colored, width};
 use super::patch::CorruptArgs;
-use crate::analysis::Source;
+use crate::analysis::ViewSource;
 use crate::analysis::attribution::Attribution;
 use crate::analysis::base::WithBase;
 use crate::analysis::effects::Measure;
@@ -293,7 +293,7 @@ fn plan(args: &Args) -> Result<Draw<'_>> {
         let hook = HookName::find(&args.what, model.config())?;
         let keep = HookFilter::new(&[hook.to_string()], model.config())?;
         let runs = inputs.runs(|input| Run::new(model, input, keep.clone(), ()))?;
-        Figure::with_base(&runs.of, runs.named_base(), Source::Hook(hook), args.head, options)
+        Figure::with_base(&runs.of, runs.named_base(), ViewSource::Hook(hook), args.head, options)
     }))
 }
 

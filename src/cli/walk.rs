@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use super::args::{Color, InputArgs, ModelArgs};
 use super::output::{ending, print_colored, say, width};
 use crate::error::{Error, Result};
-use crate::export::walk::{MARKDOWN, Place, Walk};
+use crate::export::walk::{Focus, MARKDOWN, Walk};
 use crate::export::{Destination, write_directory};
 use crate::text;
 
@@ -85,7 +85,7 @@ pub fn run(args: Args) -> Result<()> {
     };
     let to = to.prepare()?;
     let model = args.model.load()?;
-    let place = Place { position: args.position, layer: args.layer, head: args.head };
+    let place = Focus { position: args.position, layer: args.layer, head: args.head };
     let walk = Walk::new(&model, input, place)?;
     let text = match form {
         Form::Text => {

@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use candle_core::Tensor;
 
-use super::{Errand, Export, Seen, Sink, Slot, Steps, Wanted};
+use super::{Errand, Seen, Sink, Slot, Steps, Wanted, Writing};
 use crate::analysis::base::WithBase;
 use crate::analysis::compare::{Alignment, Comparison};
 use crate::analysis::effects::{Effects, Question};
@@ -27,7 +27,7 @@ pub enum Request {
     Cancel(u64),
     /// Compute what the screen shows; ends what was computed for it before.
     Look(Wanted),
-    Export(Box<Export>),
+    Export(Box<Writing>),
     Errand(Errand),
 }
 

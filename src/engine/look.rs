@@ -15,7 +15,7 @@ use crate::analysis::lens::{self, Lens, Reader, Reading};
 use crate::analysis::logits::Next;
 use crate::analysis::walk::{At, Page};
 use crate::analysis::weights::{Circuit, Ends, Neighbour, NeuronTokens, Spectrum, nearest};
-use crate::analysis::{Source, View};
+use crate::analysis::{View, ViewSource};
 use crate::error::{Error, Result};
 use crate::hooks::{Quantity, Site};
 use crate::picture::Matrix;
@@ -363,7 +363,7 @@ impl Looker {
                 };
                 let x = matrix.row(*row);
                 let found = match view.source {
-                    Source::Wte | Source::Wpe => nearest(&x, &matrix, *k, Some(*row)),
+                    ViewSource::Wte | ViewSource::Wpe => nearest(&x, &matrix, *k, Some(*row)),
                     _ => nearest(&x, &Matrix::of(&run.model.net.wte)?, *k, None),
                 };
                 Seen::Neighbours(look.clone(), found)

@@ -11,7 +11,7 @@ mod write;
 
 pub use job::{Event, Job, Made, Request, Said, Second, Summary, Work, Worker};
 pub use look::{Look, Looker, Map, RowLook, Seen, Slot, Steps, Wanted};
-pub use write::{Errand, Export};
+pub use write::{Errand, Writing};
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicU64, Ordering};

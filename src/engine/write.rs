@@ -17,7 +17,7 @@ use crate::text;
 
 /// What to write where.
 #[derive(Debug, Clone)]
-pub struct Export {
+pub struct Writing {
     pub run: Arc<Run>,
     /// The run whose tensors are subtracted.
     pub base: Option<Arc<Run>>,
@@ -35,7 +35,7 @@ pub struct Export {
     pub figure: figure::Options,
 }
 
-impl Export {
+impl Writing {
     pub fn write(&self) -> Event {
         let written =
             self.check().and_then(|()| match self.path.extension().and_then(|ending| ending.to_str()) {

@@ -28,12 +28,14 @@
 
 mod csv;
 mod destination;
+#[cfg(feature = "figures")]
 pub mod figure;
 mod json;
 mod manifest;
 mod npy;
 mod npz;
 mod safetensors;
+#[cfg(feature = "figures")]
 pub mod walk;
 
 pub use destination::{Destination, Prepared, write_directory};
@@ -120,7 +122,7 @@ impl FromStr for Format {
 
 /// What was written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Summary {
+pub struct Written {
     pub tensors: usize,
     pub bytes: u64,
 }
@@ -130,7 +132,7 @@ pub struct Summary {
 /// # Errors
 /// As [`Export::new`], and [`Error::File`] when writing fails: then the old file, if there was one,
 /// is as it was.
-pub fn write(run: &Run, positions: Option<Range<usize>>, format: Format, to: Prepared) -> Result<Summary> {
+pub fn write(run: &Run, positions: Option<Range<usize>>, format: Format, to: Prepared) -> Result<Written> {
     Export::new(run, positions, format)?.write(to)
 }
 
@@ -184,9 +186,9 @@ impl Export {
     ///
     /// # Errors
     /// [`Error::File`] when writing fails: then the old file, if there was one, is as it was.
-    pub fn write(&self, to: Prepared) -> Result<Summary> {
+    pub fn write(&self, to: Prepared) -> Result<Written> {
         let bytes = to.write(|out| self.write_to(out))?;
-        Ok(Summary { tensors: self.hooks.len(), bytes })
+        Ok(Written { tensors: self.hooks.len(), bytes })
     }
 
     /// The tensors, each made when its turn comes.

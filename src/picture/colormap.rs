@@ -138,6 +138,7 @@ pub enum Depth {
 
 impl Depth {
     /// What the environment says of standard output: COLORTERM, TERM, NO_COLOR.
+    #[cfg(feature = "figures")]
     pub fn of_stdout() -> Self {
         match supports_color::on(supports_color::Stream::Stdout) {
             Some(level) if level.has_16m => Self::True,

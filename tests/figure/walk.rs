@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use actscope::analysis::View;
 use actscope::analysis::walk::Kind;
-use actscope::export::walk::{MARKDOWN, Place, Walk};
+use actscope::export::walk::{Focus, MARKDOWN, Walk};
 use actscope::hooks::{HookName, Quantity, Site};
 use actscope::interventions::Interventions;
 use actscope::model::source::OnProgress;
@@ -49,7 +49,7 @@ fn tiny(name: &str, changes: &[(&str, Value)]) -> Arc<Model> {
 /// unembedding and an activation function of their own; tokens at the start, inside and at the end.
 fn walks() -> Vec<(&'static str, Walk)> {
     let ids = |n: u32| Input::ids((0..n).map(|i| i * 7 % 97).collect::<Vec<_>>());
-    let at = |position: usize, layer, head| Place { position: Some(position), layer, head };
+    let at = |position: usize, layer, head| Focus { position: Some(position), layer, head };
     let n = demo().tokenizer.encode(PROMPT).unwrap().len();
     let last = demo().config().n_layer - 1;
     let untied = [("scale_attn_by_inverse_layer_idx", true.into())];
@@ -57,12 +57,12 @@ fn walks() -> Vec<(&'static str, Walk)> {
     let plan: [(_, &Arc<Model>, _, _); 9] = [
         ("inside", demo(), Input::text(PROMPT), at(n / 2, 1, 5)),
         ("at the end", demo(), Input::text(PROMPT).with_bos(true), at(n, last, 2)),
-        ("one token", demo(), Input::text("a"), Place::default()),
+        ("one token", demo(), Input::text("a"), Focus::default()),
         ("long", demo(), Input::text("so it goes on ".repeat(40)), at(77, 0, 0)),
         ("ids", &tiny("plain", &[]), ids(5), at(2, 1, 3)),
         ("full", &tiny("plain", &[]), ids(32), at(31, 2, 0)),
         ("one block", &tiny("plain", &[("n_layer", 1.into())]), ids(3), at(0, 0, 0)),
-        ("one head", &tiny("relu", &relu), ids(3), Place::default()),
+        ("one head", &tiny("relu", &relu), ids(3), Focus::default()),
         ("untied", &tiny("untied", &untied), ids(9), at(8, 1, 0)),
     ];
     plan.into_iter().map(|(name, model, input, at)| (name, Walk::new(model, input, at).unwrap())).collect()
@@ -152,7 +152,7 @@ fn the_numbers_are_those_of_the_run() {
     let (t, l, h) = (7, 1, 5);
     let run = Run::all(demo(), Input::text(PROMPT)).unwrap();
     let walk =
-        Walk::new(demo(), Input::text(PROMPT), Place { position: Some(t), layer: l, head: h }).unwrap();
+        Walk::new(demo(), Input::text(PROMPT), Focus { position: Some(t), layer: l, head: h }).unwrap();
     let files = walk.to_files().unwrap();
     let markdown = &files.last().unwrap().1;
     let steps: Vec<_> = markdown.split("\n## ").skip(1).collect();
@@ -185,7 +185,7 @@ fn the_numbers_are_those_of_the_run() {
     }
     // wte's rows before and after are under the magnifier.
     let id = run.tokens[t] as usize;
-    let wte = View { source: actscope::analysis::Source::Wte, head: 0 }.matrix(&run).unwrap();
+    let wte = View { source: actscope::analysis::ViewSource::Wte, head: 0 }.matrix(&run).unwrap();
     for row in [id - 1, id, id + 1] {
         let line = step(Kind::Wte).lines().find(|line| line.contains(&format!("`{row} ")));
         assert!(line.unwrap().contains(&ends(&wte.row(row))), "{line:?}");
@@ -213,7 +213,7 @@ fn the_numbers_are_those_of_the_run() {
 fn each_cell_has_the_colour_of_its_value() {
     let (layer, head) = (1, 5);
     let run = Run::all(demo(), Input::text("one two three one two")).unwrap();
-    let walk = Walk::new(demo(), run.input.clone(), Place { position: None, layer, head }).unwrap();
+    let walk = Walk::new(demo(), run.input.clone(), Focus { position: None, layer, head }).unwrap();
     let files = walk.to_files().unwrap();
     let place = walk.pages().iter().position(|page| page.at.step.kind == Kind::Softmax).unwrap();
     let document = Document::parse(&files[2 * place].1).unwrap();
@@ -302,7 +302,7 @@ fn text_keeps_to_the_width() {
 fn what_was_changed_is_said_and_its_checks_do_not_hold() {
     let changes: Interventions = serde_json::from_str(r#"[{"change": "zero mlp:1"}]"#).unwrap();
     let input = Input::text("one two three").with_interventions(changes);
-    let walk = Walk::new(demo(), input, Place { layer: 1, ..Place::default() }).unwrap();
+    let walk = Walk::new(demo(), input, Focus { layer: 1, ..Focus::default() }).unwrap();
     let files = walk.to_files().unwrap();
     let markdown = &files.last().unwrap().1;
     assert!(
@@ -314,10 +314,10 @@ fn what_was_changed_is_said_and_its_checks_do_not_hold() {
 #[test]
 fn places_that_there_are_not_are_refused() {
     for (place, said) in [
-        (Place { position: Some(2), ..Place::default() }, "position 2 is out of range (0 to 1)"),
-        (Place { layer: 9, ..Place::default() }, "block 9 is out of range"),
+        (Focus { position: Some(2), ..Focus::default() }, "position 2 is out of range (0 to 1)"),
+        (Focus { layer: 9, ..Focus::default() }, "block 9 is out of range"),
         (
-            Place { head: usize::MAX, ..Place::default() },
+            Focus { head: usize::MAX, ..Focus::default() },
             "head 18446744073709551615 is out of range (0 to 5)",
         ),
     ] {

@@ -9,7 +9,7 @@ use actscope::analysis::compare::{Alignment, difference};
 use actscope::analysis::heads::{Atlas, Exclude, Metric};
 use actscope::analysis::lens::{Lens, Show, hooks};
 use actscope::analysis::logits::{Next, Sampling};
-use actscope::analysis::walk::{At, Cell, Page, Part, steps};
+use actscope::analysis::walk::{At, Cell, Page, Piece, steps};
 use actscope::hooks::HookName;
 use actscope::interventions::Intervention;
 use actscope::picture::chart::Chart;
@@ -133,7 +133,7 @@ fn a_step_of_the_walk_adds_up_in_differences_too() {
     let number = |cell: &Cell| if let Cell::Number(x) = cell { *x } else { 0.0 };
     let mut seen = 0;
     for page in pages(&run, &base, last) {
-        let multiplies = page.parts.iter().any(|part| matches!(part, Part::Sign("×")));
+        let multiplies = page.parts.iter().any(|part| matches!(part, Piece::Sign("×")));
         let all = page.operands().all(|operand| operand.name.starts_with("Δ "));
         assert!(!(all && multiplies), "{}: differences do not multiply", page.name);
         for table in

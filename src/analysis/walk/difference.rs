@@ -1,6 +1,6 @@
 //! What a step shows of two runs: the numbers of one without those of the other.
 
-use super::{At, Cell, Fact, Operand, Page, Part, Table, TableRow, label};
+use super::{At, Cell, Fact, Operand, Page, Piece, Table, TableRow, label};
 use crate::analysis::base::Minus;
 use crate::error::Result;
 use crate::run::Run;
@@ -64,17 +64,17 @@ impl Minus for Page {
 
 /// The operation in differences. What is added to both runs alike drops out; a product of two
 /// tensors that both differ is not the product of their differences, and is not written as one.
-fn parts(of: &Page, base: &Page) -> Vec<Part> {
+fn parts(of: &Page, base: &Page) -> Vec<Piece> {
     let mut others = base.operands();
-    let mut parts: Vec<Part> = Vec::new();
+    let mut parts: Vec<Piece> = Vec::new();
     for part in &of.parts {
-        let Part::Operand(operand) = part else {
+        let Piece::Operand(operand) = part else {
             parts.push(part.clone());
             continue;
         };
         let other = others.next();
         if !operand.differs() {
-            if matches!(parts.last(), Some(Part::Sign("+"))) {
+            if matches!(parts.last(), Some(Piece::Sign("+"))) {
                 parts.pop();
             } else {
                 parts.push(part.clone());
@@ -83,17 +83,20 @@ fn parts(of: &Page, base: &Page) -> Vec<Part> {
         }
         let other = other.map_or(&[][..], |other| &other.values);
         let values = operand.values.iter().zip(other).map(|(a, b)| a.minus(b)).collect();
-        parts
-            .push(Part::Operand(Operand { name: format!("Δ {}", operand.name), values, ..operand.clone() }));
+        parts.push(Piece::Operand(Operand {
+            name: format!("Δ {}", operand.name),
+            values,
+            ..operand.clone()
+        }));
     }
-    let differs = |part: &Part| matches!(part, Part::Operand(operand) if operand.differs());
+    let differs = |part: &Piece| matches!(part, Piece::Operand(operand) if operand.differs());
     let product =
-        |three: &[Part]| matches!(three[1], Part::Sign("×")) && differs(&three[0]) && differs(&three[2]);
+        |three: &[Piece]| matches!(three[1], Piece::Sign("×")) && differs(&three[0]) && differs(&three[2]);
     if parts.windows(3).any(product) {
         for part in &mut parts {
             match part {
-                Part::Sign(sign @ "×") => *sign = ",",
-                Part::Sign(sign @ "=") => *sign = "→",
+                Piece::Sign(sign @ "×") => *sign = ",",
+                Piece::Sign(sign @ "=") => *sign = "→",
                 _ => {}
             }
         }

@@ -171,7 +171,7 @@ pub struct Page {
     /// What to press here in the explorer; often nothing.
     pub keys: String,
     /// The operation, from left to right.
-    pub parts: Vec<Part>,
+    pub parts: Vec<Piece>,
     /// Rows of the matrix that is looked up in, where one is.
     pub magnifier: Vec<Line>,
     pub facts: Vec<Fact>,
@@ -184,15 +184,15 @@ impl Page {
     /// The operands, from left to right.
     pub fn operands(&self) -> impl Iterator<Item = &Operand> {
         self.parts.iter().filter_map(|part| match part {
-            Part::Operand(operand) => Some(operand),
-            Part::Sign(_) => None,
+            Piece::Operand(operand) => Some(operand),
+            Piece::Sign(_) => None,
         })
     }
 }
 
 /// A piece of an operation.
 #[derive(Debug, Clone)]
-pub enum Part {
+pub enum Piece {
     /// `×`, `+`, `=`, `→`, …
     Sign(&'static str),
     Operand(Operand),

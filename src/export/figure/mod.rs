@@ -4,7 +4,7 @@
 //!
 //! ```
 //! # use std::sync::Arc;
-//! use actscope::analysis::Source;
+//! use actscope::analysis::ViewSource;
 //! use actscope::picture::colormap::Depth;
 //! use actscope::export::figure::{Figure, Options};
 //! use actscope::hooks::HookName;
@@ -12,7 +12,7 @@
 //!
 //! let run = Run::all(&Arc::new(Model::demo()), Input::text("The quick brown fox"))?;
 //! let hook = HookName::find("pattern.1", run.config())?;
-//! let figure = Figure::new(&run, Source::Hook(hook), Some(3), Options::default())?;
+//! let figure = Figure::new(&run, ViewSource::Hook(hook), Some(3), Options::default())?;
 //! assert!(figure.to_svg().contains("·quick"));
 //! assert!(figure.to_ansi(80, Depth::Mono).contains("·quick"));
 //! # Ok::<(), actscope::Error>(())
@@ -27,7 +27,7 @@ pub(super) use png::text_widths;
 pub(super) use svg::escaped;
 
 use crate::analysis::base::WithBase;
-use crate::analysis::{AttnStage, Source, View};
+use crate::analysis::{AttnStage, View, ViewSource};
 use crate::error::{Error, Result};
 use crate::hooks::{Axis, Quantity, Site};
 use crate::model::Model;
@@ -84,7 +84,7 @@ impl Figure {
     /// # Errors
     /// [`Error::Usage`] when the run did not keep the tensor, when it has no such head, or none at
     /// all; [`Error::File`] if the weights cannot be read again to be hashed.
-    pub fn new(run: &Run, source: Source, head: Option<usize>, options: Options) -> Result<Self> {
+    pub fn new(run: &Run, source: ViewSource, head: Option<usize>, options: Options) -> Result<Self> {
         Self::with_base(run, None, source, head, options)
     }
 
@@ -96,7 +96,7 @@ impl Figure {
     pub fn with_base(
         run: &Run,
         base: Option<(&Run, &str)>,
-        source: Source,
+        source: ViewSource,
         head: Option<usize>,
         options: Options,
     ) -> Result<Self> {
@@ -303,10 +303,10 @@ impl Figure {
 }
 
 /// What stands along an axis of a tensor.
-fn labels(run: &Run, source: Source, (rows, columns): (Axis, Axis), axis: Axis) -> Labels {
+fn labels(run: &Run, source: ViewSource, (rows, columns): (Axis, Axis), axis: Axis) -> Labels {
     let attention = columns == Axis::Key && rows == Axis::Pos;
     let noun = if attention && axis == Axis::Pos { "query" } else { axis.noun() };
-    if matches!(axis, Axis::Pos | Axis::Key) && source != Source::Wpe {
+    if matches!(axis, Axis::Pos | Axis::Key) && source != ViewSource::Wpe {
         Labels::tokens(noun, (0..run.n_tokens()).map(|position| run.token_text(position)).collect())
     } else {
         Labels::numbered(noun)
@@ -345,29 +345,35 @@ fn ordinal(n: usize) -> String {
 }
 
 /// Name, description and formula of what is shown.
-fn words(source: Source) -> (String, String, String) {
+fn words(source: ViewSource) -> (String, String, String) {
     match source {
-        Source::Hook(hook) => (hook.to_string(), hook.point().doc.into(), hook.point().formula.into()),
-        Source::Wte => ("wte".into(), "token embedding: a row for each token id".into(), String::new()),
-        Source::Wpe => ("wpe".into(), "positional embedding: a row for each position".into(), String::new()),
-        Source::Merged(hook) => {
+        ViewSource::Hook(hook) => (hook.to_string(), hook.point().doc.into(), hook.point().formula.into()),
+        ViewSource::Wte => ("wte".into(), "token embedding: a row for each token id".into(), String::new()),
+        ViewSource::Wpe => {
+            ("wpe".into(), "positional embedding: a row for each position".into(), String::new())
+        }
+        ViewSource::Merged(hook) => {
             (hook.to_string(), format!("{}, side by side", hook.point().doc), String::new())
         }
-        Source::KeysT(layer) => (
+        ViewSource::KeysT(layer) => (
             format!("blocks.{layer}.attn.hook_k, transposed"),
             "keys of a head, transposed".into(),
             "kᵀ".into(),
         ),
-        Source::Mask => ("mask".into(), "what is added to scores to hide the future".into(), String::new()),
-        Source::Weight(layer, weight) => (
+        ViewSource::Mask => {
+            ("mask".into(), "what is added to scores to hide the future".into(), String::new())
+        }
+        ViewSource::Weight(layer, weight) => (
             format!("blocks.{layer}, {}", weight.name()),
             "a weight matrix of the block".into(),
             String::new(),
         ),
-        Source::Unembed => ("W_U".into(), "unembedding: a column for each token id".into(), String::new()),
-        Source::Stage(layer, AttnStage::Masked) => words(Source::Hook(Site::AttnScores.at(layer))),
-        Source::Stage(layer, AttnStage::Pattern) => words(Source::Hook(Site::Pattern.at(layer))),
-        Source::Stage(layer, stage) => {
+        ViewSource::Unembed => {
+            ("W_U".into(), "unembedding: a column for each token id".into(), String::new())
+        }
+        ViewSource::Stage(layer, AttnStage::Masked) => words(ViewSource::Hook(Site::AttnScores.at(layer))),
+        ViewSource::Stage(layer, AttnStage::Pattern) => words(ViewSource::Hook(Site::Pattern.at(layer))),
+        ViewSource::Stage(layer, stage) => {
             let formula = if stage == AttnStage::Scaled { "q · kᵀ · scale" } else { "q · kᵀ" };
             let doc = format!(
                 "attention scores before {}",

@@ -3,10 +3,10 @@
 //!
 //! ```
 //! # use std::sync::Arc;
-//! use actscope::export::walk::{Place, Walk};
+//! use actscope::export::walk::{Focus, Walk};
 //! use actscope::{Input, Model};
 //!
-//! let place = Place { layer: 1, head: 5, ..Place::default() };
+//! let place = Focus { layer: 1, head: 5, ..Focus::default() };
 //! let walk = Walk::new(&Arc::new(Model::demo()), Input::text("The quick brown fox"), place)?;
 //! let files = walk.to_files()?; // two figures for each step, light and dark, and walk.md
 //! assert_eq!(files.len(), 2 * walk.pages().len() + 1);
@@ -29,7 +29,7 @@ use figure::Figure;
 use super::Manifest;
 use crate::analysis::View;
 use crate::analysis::logits::Sampling;
-use crate::analysis::walk::{At, Cell, Check, Kind, Operand, Page, Part, Table, label, phrase, steps};
+use crate::analysis::walk::{At, Cell, Check, Kind, Operand, Page, Piece, Table, label, phrase, steps};
 use crate::error::{Error, Result};
 use crate::hooks::{HookFilter, Site};
 use crate::model::Model;
@@ -49,7 +49,7 @@ const WRITTEN: usize = 8;
 
 /// Which token is followed, through which block and head.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct Place {
+pub struct Focus {
     /// The last one, if `None`.
     pub position: Option<usize>,
     pub layer: usize,
@@ -59,7 +59,7 @@ pub struct Place {
 /// A walk, ready to be written down.
 pub struct Walk {
     run: Run,
-    place: Place,
+    place: Focus,
     pages: Vec<Page>,
     manifest: Manifest,
 }
@@ -82,7 +82,7 @@ impl Walk {
     /// # Errors
     /// [`Error::Usage`] for a position, block or head that there is not; as [`Run::new`];
     /// [`Error::File`] if the weights cannot be read again to be hashed.
-    pub fn new(model: &Arc<Model>, input: Input, place: Place) -> Result<Self> {
+    pub fn new(model: &Arc<Model>, input: Input, place: Focus) -> Result<Self> {
         let c = model.config();
         Error::check("block", place.layer, 0..c.n_layer)?;
         Error::check("head", place.head, 0..c.n_head)?;
@@ -100,7 +100,7 @@ impl Walk {
         let walked = steps(c).into_iter().filter(|step| step.layer.is_none_or(|layer| layer == place.layer));
         let pages = walked.map(|step| Page::new(&run, at(step))).collect::<Result<_>>()?;
         let manifest = Manifest::new(&run, &(0..run.n_tokens()), &[])?;
-        Ok(Self { place: Place { position: Some(position), ..place }, run, pages, manifest })
+        Ok(Self { place: Focus { position: Some(position), ..place }, run, pages, manifest })
     }
 
     /// The steps.
@@ -196,7 +196,7 @@ impl Walk {
 
     /// The command that makes the note again, for a shell.
     fn command(&self) -> String {
-        let Place { layer, head, .. } = self.place;
+        let Focus { layer, head, .. } = self.place;
         let m = &self.manifest;
         let bos = usize::from(m.bos);
         let ids: Vec<_> = m.token_ids[bos..].iter().map(ToString::to_string).collect();
@@ -279,8 +279,8 @@ fn alt(page: &Page) -> String {
         .parts
         .iter()
         .map(|part| match part {
-            Part::Sign(sign) => (*sign).to_owned(),
-            Part::Operand(one) => operand(one).trim_end().to_owned(),
+            Piece::Sign(sign) => (*sign).to_owned(),
+            Piece::Operand(one) => operand(one).trim_end().to_owned(),
         })
         .collect();
     let tables: Vec<_> =

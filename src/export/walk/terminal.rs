@@ -6,7 +6,7 @@ use unicode_width::UnicodeWidthStr;
 
 use super::tile::{level, of_row, place, ranges, strip};
 use super::{Block, Walk, cell, heading, is_words, listed, operand_name, shape, verdict, whereabouts};
-use crate::analysis::walk::{Cell, Page, Part, Table, TableRow, label, phrase};
+use crate::analysis::walk::{Cell, Page, Piece, Table, TableRow, label, phrase};
 use crate::error::Result;
 use crate::export::figure::Pen;
 use crate::picture::Paint;
@@ -132,8 +132,8 @@ impl Terminal<'_> {
         let magnified = page.operands().next().filter(|_| !page.magnifier.is_empty());
         for part in &page.parts {
             match part {
-                Part::Sign(next) => sign = next,
-                Part::Operand(operand) => {
+                Piece::Sign(next) => sign = next,
+                Piece::Operand(operand) => {
                     let range = ranges.next().expect("there is one for each operand");
                     if magnified.is_some_and(|magnified| std::ptr::eq(magnified, operand)) {
                         continue;

@@ -1,7 +1,7 @@
 //! The matrices and rows of a walk as pictures, in a few colours.
 
-use crate::analysis::walk::{Operand, Page, Part};
-use crate::analysis::{Source, View};
+use crate::analysis::walk::{Operand, Page, Piece};
+use crate::analysis::{View, ViewSource};
 use crate::error::Result;
 use crate::picture::grid::{Grid, Pooling, Window};
 use crate::picture::range::{Range, RangeMode};
@@ -37,9 +37,9 @@ pub(super) fn tile(run: &Run, view: View, range: &Range, per_cell: (usize, usize
 /// How the row or vector of an operand is drawn: its range, of weights their own, and its query where
 /// keys after it cannot be read.
 pub(super) fn of_row(operand: &Operand, range: &Range) -> (Range, Option<usize>) {
-    let is = |what: fn(Source) -> bool| operand.view.is_some_and(|view| what(view.source));
-    let range = if is(Source::is_weight) { Range::of(&operand.values) } else { range.clone() };
-    (range, operand.row.filter(|_| is(Source::is_causal)))
+    let is = |what: fn(ViewSource) -> bool| operand.view.is_some_and(|view| what(view.source));
+    let range = if is(ViewSource::is_weight) { Range::of(&operand.values) } else { range.clone() };
+    (range, operand.row.filter(|_| is(ViewSource::is_causal)))
 }
 
 /// Values in a row, `per_cell` to a cell; where keys after their query cannot be read, `first_query`
@@ -58,7 +58,8 @@ pub(super) fn strip(
 /// The ranges of a page's operands. Where they are only added up, all have that of the largest, so
 /// that the colours add up too.
 pub(super) fn ranges(run: &Run, page: &Page) -> Result<Vec<Range>> {
-    let added = page.parts.iter().all(|part| !matches!(part, Part::Sign(sign) if !["+", "="].contains(sign)));
+    let added =
+        page.parts.iter().all(|part| !matches!(part, Piece::Sign(sign) if !["+", "="].contains(sign)));
     let own: Vec<Range> = page
         .operands()
         .map(|operand| match operand.view {
@@ -76,7 +77,7 @@ pub(super) fn ranges(run: &Run, page: &Page) -> Result<Vec<Range>> {
     page.operands()
         .zip(own)
         .map(|(operand, range)| match operand.view {
-            Some(view) if view.source != Source::Mask => {
+            Some(view) if view.source != ViewSource::Mask => {
                 let shared = Range::up_to(&view.matrix(run)?, range.quantity, limit);
                 Ok(Range { mode: range.mode, ..shared })
             }

@@ -2,6 +2,7 @@
 
 mod directory;
 mod embedded;
+#[cfg(feature = "hub")]
 mod hub;
 
 use std::fmt;
@@ -34,8 +35,17 @@ impl Source {
         } else if looks_like_path || Path::new(name).is_dir() {
             Self::Directory(name.into())
         } else {
-            Self::Hub(hub::full_id(name))
+            Self::Hub(full_id(name))
         }
+    }
+}
+
+/// `gpt2` and its like went by one word before the hub had owners.
+fn full_id(id: &str) -> String {
+    match id {
+        "gpt2" | "gpt2-medium" | "gpt2-large" | "gpt2-xl" => format!("openai-community/{id}"),
+        "distilgpt2" => format!("distilbert/{id}"),
+        _ => id.to_owned(),
     }
 }
 
@@ -86,11 +96,30 @@ impl Model {
     /// # Panics
     /// Never in a released program: the tests load it.
     pub fn demo() -> Self {
-        Self::load(&Source::Demo, &LoadOptions::default(), &(Arc::new(|_| {}) as OnProgress))
-            .expect("the embedded model is well-formed")
+        Self::open("demo").expect("the embedded model is well-formed")
     }
 
-    /// Loads a model from wherever it is.
+    /// Loads a model by name: `demo`, a directory, or an id of the model hub, whose files are
+    /// downloaded unless the hub's cache holds them.
+    ///
+    /// ```no_run
+    /// # use std::sync::Arc;
+    /// use actscope::{Input, Model, Run};
+    ///
+    /// let model = Arc::new(Model::open("openai-community/gpt2")?);
+    /// let run = Run::all(&model, Input::text("The quick brown fox"))?;
+    /// assert_eq!(run.cache.get("blocks.11.hook_resid_post")?.dims(), [run.n_tokens(), 768]);
+    /// # Ok::<(), actscope::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    /// [`Error::File`] for files that are missing or malformed, [`Error::Hub`] for what the hub did
+    /// not give.
+    pub fn open(name: &str) -> Result<Self> {
+        Self::load(&Source::parse(name), &LoadOptions::default(), &(Arc::new(|_| {}) as OnProgress))
+    }
+
+    /// Loads a model with options, and says how it goes.
     ///
     /// # Errors
     /// [`Error::File`] for files that are missing or malformed, [`Error::Hub`] for what the hub did
@@ -103,18 +132,19 @@ impl Model {
         }
         let dtype = options.dtype.on(options.device)?;
         let device = options.device.open()?;
-        let open = |files: Option<ModelFiles>, revision| {
-            Self::open(source, files, revision, options.device, (&device, dtype), on_progress)
+        let assemble = |files: Option<ModelFiles>, revision| {
+            Self::assemble(source, files, revision, options.device, (&device, dtype), on_progress)
         };
         match source {
-            Source::Demo => open(None, None),
-            Source::Directory(path) => open(Some(directory::find(path)?), None),
+            Source::Demo => assemble(None, None),
+            Source::Directory(path) => assemble(Some(directory::find(path)?), None),
+            #[cfg(feature = "hub")]
             Source::Hub(id) => {
                 let fetch = |check| {
                     let revision = options.revision.as_deref();
                     let wanted = hub::Wanted { id, revision, offline: options.offline, check };
                     let (files, commit) = hub::fetch(wanted, on_progress)?;
-                    open(Some(files), commit)
+                    assemble(Some(files), commit)
                 };
                 match fetch(false) {
                     // What the cache holds may be cut short.
@@ -122,11 +152,15 @@ impl Model {
                     done => done,
                 }
             }
+            #[cfg(not(feature = "hub"))]
+            Source::Hub(id) => Err(Error::Hub(format!(
+                "`{id}` is not a directory, and this program was built without the feature `hub`"
+            ))),
         }
     }
 
     /// Loads the files of a model; those of the demo model are part of the program.
-    fn open(
+    fn assemble(
         source: &Source,
         files: Option<ModelFiles>,
         revision: Option<String>,
@@ -285,4 +319,22 @@ fn shard_names(index: &Path) -> Result<Vec<String>> {
 fn is_file_name(name: &str) -> bool {
     let is_plain = |c: char| c.is_alphanumeric() || "._- +@=,()".contains(c);
     !name.starts_with('.') && (1..=255).contains(&name.len()) && name.chars().all(is_plain)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn old_names_get_their_owners() {
+        for (name, id) in [
+            ("gpt2", "openai-community/gpt2"),
+            ("gpt2-xl", "openai-community/gpt2-xl"),
+            ("distilgpt2", "distilbert/distilgpt2"),
+            ("stanford-crfm/alias-gpt2-small-x21", "stanford-crfm/alias-gpt2-small-x21"),
+            ("gpt3", "gpt3"),
+        ] {
+            assert_eq!(Source::parse(name), Source::Hub(id.into()));
+        }
+    }
 }

@@ -10,7 +10,7 @@ use ratatui::text::Span;
 
 use super::field::Field;
 use super::{centred, panel};
-use crate::engine::Export;
+use crate::engine::Writing;
 use crate::export::figure;
 use crate::hooks::HookName;
 use crate::picture::chart::Chart;
@@ -54,11 +54,11 @@ impl ExportForm {
     }
 
     /// What is to be written.
-    pub fn export(self, figure: figure::Options) -> Export {
+    pub fn export(self, figure: figure::Options) -> Writing {
         let Self { run, base, difference, hook, head, chart, everything, path, .. } = self;
         let path = PathBuf::from(path.text.trim());
         let (hook, chart) = if everything { (None, None) } else { (Some(hook), chart) };
-        Export { run, base, difference, hook, head, chart, path, figure }
+        Writing { run, base, difference, hook, head, chart, path, figure }
     }
 
     /// Handles a key; `true` when it is to be written.

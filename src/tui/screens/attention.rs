@@ -6,7 +6,7 @@ use ratatui::style::Color;
 use ratatui::text::Span;
 
 use super::{Scene, head_place, longest_label, position_label};
-use crate::analysis::{AttnStage, Source, View};
+use crate::analysis::{AttnStage, View, ViewSource};
 use crate::engine::{Look, Request, Slot};
 use crate::hooks::{Axis, HookName, Quantity, Site};
 use crate::interventions::Place;
@@ -62,7 +62,7 @@ fn layout(run: &Run, area: Rect) -> Layout {
 }
 
 fn view(app: &App, head: usize) -> View {
-    View { source: Source::Stage(app.selection.layer, app.stage), head }
+    View { source: ViewSource::Stage(app.selection.layer, app.stage), head }
 }
 
 fn head_plot(app: &App, run: &Run, area: Rect) -> Plot {
@@ -128,8 +128,10 @@ impl Scene for Body {
         }
         let view = view(app, app.selection.head);
         looks.push((Slot::Main, main_plot(app, run, layout.sheet.plot).look(view, app.pooling, range(view))));
-        let pattern =
-            View { source: Source::Stage(app.selection.layer, AttnStage::Pattern), head: app.selection.head };
+        let pattern = View {
+            source: ViewSource::Stage(app.selection.layer, AttnStage::Pattern),
+            head: app.selection.head,
+        };
         looks.push((Slot::Row, Look::Row { view: pattern, row: app.selection.position }));
         let stage = Look::Row { view, row: app.selection.position };
         looks.push((Slot::Strip(0), stage));

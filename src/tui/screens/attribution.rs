@@ -6,7 +6,7 @@ use ratatui::style::Style;
 use ratatui::text::{Line, Span};
 
 use super::Scene;
-use crate::analysis::attribution::{Attribution, Component, Neuron, Part};
+use crate::analysis::attribution::{Attribution, Component, Contribution, Neuron};
 use crate::analysis::base::WithBase;
 use crate::engine::{Look, Request, Seen, Slot};
 use crate::hooks::Quantity;
@@ -423,7 +423,7 @@ fn draw_parts(app: &App, found: &WithBase<Attribution>, layout: &Layout, buffer:
     for (line, y) in shown(at, layout.list.height.into(), ranked.len()).zip(layout.list.top()..) {
         let row = Rect { y, height: 1, ..layout.list };
         match line.and_then(|i| Some((i, ranked.get(i)?))) {
-            Some((i, Part { component, .. })) => {
+            Some((i, Contribution { component, .. })) => {
                 let value = |of: &Attribution| of.value(*component).unwrap_or(0.0);
                 let entry = Entry::new(component.to_string(), found, value, Some(i) == at);
                 entry.draw(row, most, theme, buffer);

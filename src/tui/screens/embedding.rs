@@ -6,7 +6,7 @@ use ratatui::text::Span;
 
 use super::{Scene, position_label, shape, verdict};
 use crate::analysis::walk::Check;
-use crate::analysis::{Source, View};
+use crate::analysis::{View, ViewSource};
 use crate::engine::{Look, Request, RowLook, Slot};
 use crate::hooks::{Axis, HookName, Site};
 use crate::picture::grid::Pooling;
@@ -19,8 +19,8 @@ use crate::tui::text::{fit, num, pad, put, put_line};
 use crate::tui::widgets::heatmap::{self, Form, Plot, Sheet, Zoom};
 use crate::tui::widgets::row_strip;
 
-const WTE: View = View { source: Source::Wte, head: 0 };
-const WPE: View = View { source: Source::Wpe, head: 0 };
+const WTE: View = View { source: ViewSource::Wte, head: 0 };
+const WPE: View = View { source: ViewSource::Wpe, head: 0 };
 
 /// Places of the seven strips in [`Slot::Strip`].
 const WTE_ROWS: usize = 0;

@@ -10,7 +10,7 @@ use super::{Scene, cell_text, position_label, shape};
 use crate::analysis::weights::{
     Circuit, Ends, Neighbour, NeuronTokens, Scored, Spectrum, ends_chart, neighbours_chart,
 };
-use crate::analysis::{Source, View};
+use crate::analysis::{View, ViewSource};
 use crate::engine::{Look, Request, Seen, Slot};
 use crate::hooks::{Axis, HookName, Site};
 use crate::picture::chart::Chart;
@@ -113,11 +113,11 @@ fn matrix(app: &App, run: &Run) -> Option<(View, usize)> {
     Some(match app.screens.weights.mode {
         Mode::Wte => {
             let row = app.screens.weights.token.unwrap_or(run.tokens[position] as usize);
-            (View { source: Source::Wte, head: 0 }, row.min(run.config().vocab_size - 1))
+            (View { source: ViewSource::Wte, head: 0 }, row.min(run.config().vocab_size - 1))
         }
         Mode::Wpe => {
             let row = app.screens.weights.position.unwrap_or(position);
-            (View { source: Source::Wpe, head: 0 }, row.min(run.config().n_positions - 1))
+            (View { source: ViewSource::Wpe, head: 0 }, row.min(run.config().n_positions - 1))
         }
         Mode::Residual => (View::hook(residual(app), 0), position),
         _ => return None,
@@ -248,7 +248,7 @@ impl Scene for Body {
                 ),
                 Span::styled(format!("   ‖row‖ {}", num(look.stats.norm as f32)), theme.text()),
             ];
-            let against = if view.source == Source::Wpe { "wpe" } else { "wte" };
+            let against = if view.source == ViewSource::Wpe { "wpe" } else { "wte" };
             let top: Vec<_> = look.largest.iter().map(|(i, x)| format!("{i}:{}", num(*x))).collect();
             let second = vec![
                 Span::styled(format!("cosine = row · {against}[i] / (‖row‖ ‖{against}[i]‖)   "), theme.dim()),
@@ -361,7 +361,7 @@ impl Scene for Body {
             let found = neighbours(app, view, row)?;
             let name = row_name(run, view, row).trim().to_owned();
             let chart = match view.source {
-                Source::Wpe => neighbours_chart(&name, "position", found, |row| row.to_string()),
+                ViewSource::Wpe => neighbours_chart(&name, "position", found, |row| row.to_string()),
                 _ => neighbours_chart(&name, "token", found, |row| show(row as u32)),
             };
             return Some((format!("neighbours.{row}"), chart));
@@ -412,8 +412,8 @@ fn draw_modes(app: &App, area: Rect, buffer: &mut Buffer) {
 
 fn row_name(run: &Run, view: View, row: usize) -> String {
     match view.source {
-        Source::Wte => format!("{row} {}", run.model.tokenizer.show(row as u32)),
-        Source::Wpe => format!("position {row}"),
+        ViewSource::Wte => format!("{row} {}", run.model.tokenizer.show(row as u32)),
+        ViewSource::Wpe => format!("position {row}"),
         _ => position_label(run, row),
     }
 }
@@ -421,14 +421,14 @@ fn row_name(run: &Run, view: View, row: usize) -> String {
 fn draw_matrix(app: &App, run: &Run, view: View, row: usize, layout: &Layout, buffer: &mut Buffer) {
     let theme = app.theme;
     let name = match view.source {
-        Source::Wte => "wte".to_owned(),
-        Source::Wpe => "wpe".to_owned(),
+        ViewSource::Wte => "wte".to_owned(),
+        ViewSource::Wpe => "wpe".to_owned(),
         _ => format!("{}{}", app.delta(), residual(app)),
     };
     let (n_rows, n_columns) = view.dims(run);
     let what = match view.source {
-        Source::Wte => "a row for each token",
-        Source::Wpe => "a row for each position",
+        ViewSource::Wte => "a row for each token",
+        ViewSource::Wpe => "a row for each position",
         _ => residual(app).point().doc,
     };
     let title = [
@@ -444,7 +444,7 @@ fn draw_matrix(app: &App, run: &Run, view: View, row: usize, layout: &Layout, bu
         let label = |row: usize| row_name(run, view, row);
         sheet.draw(buffer, &plot, map, &label, (row, column), theme);
     }
-    let against = if view.source == Source::Wpe { "positions" } else { "tokens" };
+    let against = if view.source == ViewSource::Wpe { "positions" } else { "tokens" };
     let heading = format!("nearest {against} by cosine");
     let head = Rect { height: 1.min(layout.right.height), ..layout.right };
     put_line(buffer, head, &[Span::styled(heading, theme.strong())]);
@@ -457,7 +457,7 @@ fn draw_matrix(app: &App, run: &Run, view: View, row: usize, layout: &Layout, bu
     let width = layout.right.width.saturating_sub(26).min(BAR).into();
     for (neighbour, y) in neighbours.iter().zip(layout.right.top() + 1..layout.right.bottom()) {
         let name = match view.source {
-            Source::Wpe => format!("position {}", neighbour.row),
+            ViewSource::Wpe => format!("position {}", neighbour.row),
             _ => run.model.tokenizer.show(neighbour.row as u32),
         };
         let spans = [

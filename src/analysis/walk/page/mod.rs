@@ -4,8 +4,8 @@ mod checks;
 mod steps;
 
 use super::words::{Condition, Values, curve, entry};
-use super::{At, Cell, Check, Curve, Fact, Kind, Line, Operand, Page, Part, Table, TableRow, label, steps};
-use crate::analysis::{AttnStage, Source, View, Weight};
+use super::{At, Cell, Check, Curve, Fact, Kind, Line, Operand, Page, Piece, Table, TableRow, label, steps};
+use crate::analysis::{AttnStage, View, ViewSource, Weight};
 use crate::error::{Error, Result};
 use crate::hooks::Site;
 use crate::model::{Activation, Config};
@@ -18,9 +18,9 @@ const LISTED: usize = 8;
 /// Up to so many tokens all keys are listed, beyond it those that are read most.
 const KEYS: usize = 16;
 
-const WTE: View = View { source: Source::Wte, head: 0 };
-const WPE: View = View { source: Source::Wpe, head: 0 };
-const UNEMBED: View = View { source: Source::Unembed, head: 0 };
+const WTE: View = View { source: ViewSource::Wte, head: 0 };
+const WPE: View = View { source: ViewSource::Wpe, head: 0 };
+const UNEMBED: View = View { source: ViewSource::Unembed, head: 0 };
 
 impl Page {
     /// What a step shows of `run`.
@@ -85,7 +85,7 @@ struct Draft<'a> {
     t: usize,
     l: usize,
     words: Values,
-    parts: Vec<Part>,
+    parts: Vec<Piece>,
     magnifier: Vec<Line>,
     facts: Vec<Fact>,
     tables: Vec<Table>,
@@ -202,7 +202,7 @@ impl<'a> Draft<'a> {
             Kind::Softmax => self.softmax(),
             Kind::Z => self.gather(),
             Kind::AttnOut => {
-                let z = View { source: Source::Merged(Site::Z.at(l)), head: 0 };
+                let z = View { source: ViewSource::Merged(Site::Z.at(l)), head: 0 };
                 self.project(z, Weight::O, Site::AttnOut, ["z", "W_O", "b_O", "attn_out"])
             }
             Kind::ResidMid => {
@@ -247,21 +247,21 @@ impl<'a> Draft<'a> {
     }
 
     fn stage(&self, stage: AttnStage) -> View {
-        View { source: Source::Stage(self.l, stage), head: self.at.head }
+        View { source: ViewSource::Stage(self.l, stage), head: self.at.head }
     }
 
     /// The token's row of a matrix.
     fn row(&self, view: View) -> Result<Vec<f32>> {
         // A product of one row alone rounds by where it lies in memory: what is taken off another
         // run's is made as theirs is, with all rows.
-        if self.other.is_some() && matches!(view.source, Source::Stage(..)) {
+        if self.other.is_some() && matches!(view.source, ViewSource::Stage(..)) {
             return Ok(view.matrix(self.run)?.row(self.t));
         }
         Ok(view.rows(self.run, self.t..self.t + 1)?.row(0))
     }
 
     fn sign(&mut self, sign: &'static str) {
-        self.parts.push(Part::Sign(sign));
+        self.parts.push(Piece::Sign(sign));
     }
 
     /// A matrix with the token's row marked; returns the row.
@@ -286,12 +286,12 @@ impl<'a> Draft<'a> {
         values: Vec<f32>,
     ) {
         let name = name.to_owned();
-        self.parts.push(Part::Operand(Operand { name, shape, view, row, column, band: None, values }));
+        self.parts.push(Piece::Operand(Operand { name, shape, view, row, column, band: None, values }));
     }
 
     /// Marks a column of the operand that was added last.
     fn mark(&mut self, column: usize) {
-        if let Some(Part::Operand(operand)) = self.parts.last_mut() {
+        if let Some(Piece::Operand(operand)) = self.parts.last_mut() {
             operand.column = Some(column);
         }
     }
@@ -299,7 +299,7 @@ impl<'a> Draft<'a> {
     /// Marks the head's columns of the operand that was added last.
     fn mark_head(&mut self) {
         let width = self.c.d_head();
-        if let Some(Part::Operand(operand)) = self.parts.last_mut() {
+        if let Some(Piece::Operand(operand)) = self.parts.last_mut() {
             operand.band = Some((self.at.head * width, (self.at.head + 1) * width));
         }
     }

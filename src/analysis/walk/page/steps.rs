@@ -4,7 +4,7 @@ use super::checks::{exactly, floats, normalize, tempered, times, worse};
 use super::{Draft, LISTED, UNEMBED, quoted};
 use crate::analysis::logits::Next;
 use crate::analysis::walk::{Cell, Check, Curve, Line, Table, TableRow, label};
-use crate::analysis::{AttnStage, Source, View, Weight};
+use crate::analysis::{AttnStage, View, ViewSource, Weight};
 use crate::error::Result;
 use crate::hooks::Site;
 use crate::model::{Conv1D, LayerNorm};
@@ -68,8 +68,10 @@ impl<'a> Draft<'a> {
             .map(|index| {
                 let tokenizer = &self.run.model.tokenizer;
                 let label = match table.source {
-                    Source::Wte if tokenizer.is_some() => format!("{index} {}", tokenizer.show(index as u32)),
-                    Source::Wte => index.to_string(),
+                    ViewSource::Wte if tokenizer.is_some() => {
+                        format!("{index} {}", tokenizer.show(index as u32))
+                    }
+                    ViewSource::Wte => index.to_string(),
                     _ => format!("{} {index}", label("position")),
                 };
                 Line { index, label, values: matrix.row(index), marked: index == row }
@@ -198,7 +200,7 @@ impl<'a> Draft<'a> {
         weight: Weight,
         column: usize,
     ) -> Result<(Vec<f32>, Vec<f32>)> {
-        let view = View { source: Source::Weight(self.l, weight), head: 0 };
+        let view = View { source: ViewSource::Weight(self.l, weight), head: 0 };
         let matrix = view.matrix(self.run)?;
         let values: Vec<f32> = matrix.read(|rows| (0..matrix.n_rows).map(|i| rows.get(i)[column]).collect());
         let shape = vec![matrix.n_rows, matrix.n_columns];
@@ -240,7 +242,7 @@ impl<'a> Draft<'a> {
 
     /// A tensor that has heads, with its heads side by side.
     pub(super) fn merged(&self, site: Site) -> View {
-        View { source: Source::Merged(site.at(self.l)), head: 0 }
+        View { source: ViewSource::Merged(site.at(self.l)), head: 0 }
     }
 
     pub(super) fn heads(&mut self) -> Result<Check> {
@@ -271,7 +273,7 @@ impl<'a> Draft<'a> {
         let q = self.matrix("q", self.hook(Site::Q))?;
         self.sign("×");
         let k = self.hook(Site::K).matrix(self.run)?.row(key);
-        let turned = View { source: Source::KeysT(self.l), head: self.at.head };
+        let turned = View { source: ViewSource::KeysT(self.l), head: self.at.head };
         let shape = vec![self.c.d_head(), self.run.n_tokens()];
         self.operand("kᵀ", shape, Some(turned), None, Some(key), k.clone());
         self.sign("=");
@@ -302,7 +304,7 @@ impl<'a> Draft<'a> {
     pub(super) fn mask(&mut self) -> Result<Check> {
         let scaled = self.matrix("scaled", self.stage(AttnStage::Scaled))?;
         self.sign("+");
-        self.matrix("mask", View { source: Source::Mask, head: 0 })?;
+        self.matrix("mask", View { source: ViewSource::Mask, head: 0 })?;
         self.sign("=");
         let masked = self.matrix("masked", self.stage(AttnStage::Masked))?;
         self.by_key("scores_of", &[("scaled", &scaled), ("masked", &masked)], None)?;

@@ -1,8 +1,8 @@
 //! An operation: its matrices, the rows and columns that take part, a magnifier over a row.
 
 use super::{Drawing, GUTTER, INNER, LINE, MARGIN};
-use crate::analysis::Source;
-use crate::analysis::walk::{Line, Operand, Part, label};
+use crate::analysis::ViewSource;
+use crate::analysis::walk::{Line, Operand, Piece, label};
 use crate::error::Result;
 use crate::export::walk::canvas::{Anchor, Face};
 use crate::export::walk::shape;
@@ -89,7 +89,7 @@ impl<'a> Drawing<'a> {
         let most = room - GUTTER;
         let width = cells.max(words).max(if zoomed { 116f32.min(most) } else { 0.0 }).min(most);
         let captions = match operand.view {
-            Some(view) if view.source == Source::Mask => vec![label("mask").to_owned()],
+            Some(view) if view.source == ViewSource::Mask => vec![label("mask").to_owned()],
             _ => captions(matrix.as_ref().map(|(tile, _)| tile), strip.as_ref()),
         };
         let captioned = captions.iter().map(|text| Face::DIM.width(text)).fold(0.0, f32::max).ceil();
@@ -107,20 +107,20 @@ impl<'a> Drawing<'a> {
 
     pub(super) fn operation(&mut self) -> Result<()> {
         let parts = &self.page.parts;
-        let share = |part: &Part| match part {
-            Part::Sign(_) => 0.0,
-            Part::Operand(operand) if operand.shape.is_empty() => 0.0,
-            Part::Operand(operand) if operand.view.is_none() => 0.8,
-            Part::Operand(_) => 1.0,
+        let share = |part: &Piece| match part {
+            Piece::Sign(_) => 0.0,
+            Piece::Operand(operand) if operand.shape.is_empty() => 0.0,
+            Piece::Operand(operand) if operand.view.is_none() => 0.8,
+            Piece::Operand(_) => 1.0,
         };
         let gap = |i: usize| match parts.get(i + 1) {
-            Some(Part::Operand(_)) if matches!(parts[i], Part::Operand(_)) => GAP,
+            Some(Piece::Operand(_)) if matches!(parts[i], Piece::Operand(_)) => GAP,
             _ => 0.0,
         };
-        let fixed = |part: &Part| match part {
-            Part::Sign(_) => SIGN,
-            Part::Operand(operand) if operand.shape.is_empty() => NUMBER,
-            Part::Operand(_) => 0.0,
+        let fixed = |part: &Piece| match part {
+            Piece::Sign(_) => SIGN,
+            Piece::Operand(operand) if operand.shape.is_empty() => NUMBER,
+            Piece::Operand(_) => 0.0,
         };
         let taken: f32 = parts.iter().enumerate().map(|(i, part)| fixed(part) + gap(i)).sum();
         let unit = (INNER - taken) / parts.iter().map(share).sum::<f32>();
@@ -128,8 +128,8 @@ impl<'a> Drawing<'a> {
         let mut laid = Vec::new();
         for part in parts {
             laid.push(match part {
-                Part::Sign(_) => None,
-                Part::Operand(operand) => {
+                Piece::Sign(_) => None,
+                Piece::Operand(operand) => {
                     let range = ranges.next().expect("there is one for each operand");
                     let room = fixed(part) + share(part) * unit;
                     Some(self.lay(operand, &range, room, TALL, true)?)
@@ -144,17 +144,17 @@ impl<'a> Drawing<'a> {
         let top = self.y;
         let band = parts
             .iter()
-            .any(|part| matches!(part, Part::Operand(o) if o.band.is_some() || o.column.is_some()));
+            .any(|part| matches!(part, Piece::Operand(o) if o.band.is_some() || o.column.is_some()));
         let zone = top + 2.0 * LINE + if band { 16.0 } else { 8.0 };
         let height =
             laid.iter().flatten().filter_map(|laid| Some(laid.matrix.as_ref()?.1.1)).fold(STRIP, f32::max);
         let mut bottom = zone;
         for (i, part) in parts.iter().enumerate() {
             match (part, &laid[i]) {
-                (Part::Operand(_), Some(laid)) => {
+                (Piece::Operand(_), Some(laid)) => {
                     bottom = self.place(laid, (x, top), (zone, height)).max(bottom);
                 }
-                (Part::Sign(sign), _) => {
+                (Piece::Sign(sign), _) => {
                     let at = (x + SIGN / 2.0, zone + height / 2.0 + 8.0);
                     // A product of numbers is a small dot in words.
                     self.canvas.text(at, Face::SIGN, Anchor::Middle, if *sign == "·" { "∙" } else { sign });
@@ -294,8 +294,8 @@ impl<'a> Drawing<'a> {
         self.lens(lines, lens_at, (lens, lens_height), row)?;
         let x = lens_at.0 + lens;
         let sign = self.page.parts.iter().find_map(|part| match part {
-            Part::Sign(sign) => Some(*sign),
-            Part::Operand(_) => None,
+            Piece::Sign(sign) => Some(*sign),
+            Piece::Operand(_) => None,
         });
         let middle = zone + height / 2.0;
         self.canvas.text(

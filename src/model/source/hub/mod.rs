@@ -38,15 +38,6 @@ const TICK: Duration = Duration::from_millis(50);
 /// More bytes than any configuration, index or tokenizer has.
 const LONGEST_TEXT: u64 = 64 << 20;
 
-/// `gpt2` and its like went by one word before the hub had owners.
-pub fn full_id(id: &str) -> String {
-    match id {
-        "gpt2" | "gpt2-medium" | "gpt2-large" | "gpt2-xl" => format!("openai-community/{id}"),
-        "distilgpt2" => format!("distilbert/{id}"),
-        _ => id.to_owned(),
-    }
-}
-
 /// How a model is fetched.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Wanted<'a> {
@@ -416,15 +407,6 @@ fn is_revision(name: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn old_names_get_their_owners() {
-        assert_eq!(full_id("gpt2"), "openai-community/gpt2");
-        assert_eq!(full_id("gpt2-xl"), "openai-community/gpt2-xl");
-        assert_eq!(full_id("distilgpt2"), "distilbert/distilgpt2");
-        assert_eq!(full_id("stanford-crfm/alias-gpt2-small-x21"), "stanford-crfm/alias-gpt2-small-x21");
-        assert_eq!(full_id("gpt3"), "gpt3");
-    }
 
     #[test]
     fn ids_and_revisions_are_checked() {

@@ -6,7 +6,7 @@ use ratatui::text::Span;
 use unicode_width::UnicodeWidthStr;
 
 use crate::analysis::View;
-use crate::analysis::walk::{Kind, Operand, Page, Part};
+use crate::analysis::walk::{Kind, Operand, Page, Piece};
 use crate::engine::{Look, Map, Slot};
 use crate::picture::grid::Pooling;
 use crate::picture::range::{Range, RangeMode};
@@ -253,37 +253,37 @@ pub fn ends(values: &[f32], width: usize, lines: usize) -> Vec<String> {
 
 /// Columns that the operation needs at least.
 pub fn least_width(page: &Page) -> u16 {
-    page.parts.iter().map(|part| if matches!(part, Part::Sign(_)) { SIGN } else { LEAST }).sum()
+    page.parts.iter().map(|part| if matches!(part, Piece::Sign(_)) { SIGN } else { LEAST }).sum()
 }
 
 /// The operation over `area`.
 pub fn lay<'a>(app: &App, run: &Run, page: &'a Page, area: Rect) -> Vec<Drawn<'a>> {
     let places = places(page, area);
-    let matrices = places.iter().filter(|(part, _)| matches!(part, Part::Operand(o) if !o.shape.is_empty()));
+    let matrices = places.iter().filter(|(part, _)| matches!(part, Piece::Operand(o) if !o.shape.is_empty()));
     let narrowest = matrices.map(|(_, place)| place.width).min().unwrap_or(0);
     let frame = Frame::new(page, narrowest, area.height);
     places
         .into_iter()
         .filter_map(|(part, place)| match part {
-            Part::Operand(operand) => Some(Drawn::new(app, run, operand, place, frame)),
-            Part::Sign(_) => None,
+            Piece::Operand(operand) => Some(Drawn::new(app, run, operand, place, frame)),
+            Piece::Sign(_) => None,
         })
         .collect()
 }
 
 /// The parts of the operation and their places: as wide as each other, but for single numbers.
-fn places<'a>(page: &'a Page, area: Rect) -> Vec<(&'a Part, Rect)> {
-    let is_number = |part: &&Part| matches!(part, Part::Operand(o) if o.shape.is_empty());
+fn places<'a>(page: &'a Page, area: Rect) -> Vec<(&'a Piece, Rect)> {
+    let is_number = |part: &&Piece| matches!(part, Piece::Operand(o) if o.shape.is_empty());
     let numbers = page.parts.iter().filter(is_number).count() as u16;
-    let signs = page.parts.iter().filter(|part| matches!(part, Part::Sign(_))).count() as u16;
+    let signs = page.parts.iter().filter(|part| matches!(part, Piece::Sign(_))).count() as u16;
     let operands = (page.parts.len() as u16).saturating_sub(signs + numbers).max(1);
     let wide = area.width.saturating_sub(signs * SIGN + numbers * LEAST) / operands;
     let mut x = area.x;
-    let mut place = |part: &'a Part| {
+    let mut place = |part: &'a Piece| {
         let width = match part {
-            Part::Sign(_) => SIGN,
-            Part::Operand(operand) if operand.shape.is_empty() => LEAST,
-            Part::Operand(_) => wide,
+            Piece::Sign(_) => SIGN,
+            Piece::Operand(operand) if operand.shape.is_empty() => LEAST,
+            Piece::Operand(_) => wide,
         };
         let rect = Rect { x, width, ..area };
         x += width;
@@ -301,7 +301,7 @@ pub fn draw(app: &App, run: &Run, page: &Page, area: Rect, buffer: &mut Buffer) 
     }
     let Some(middle) = operands.first().map(|drawn| middle(drawn.cells)) else { return };
     for (part, place) in places(page, area) {
-        if let Part::Sign(sign) = part {
+        if let Piece::Sign(sign) = part {
             put(buffer, place.x + 1, middle, 1, sign, theme.strong());
         }
     }

@@ -1,4 +1,4 @@
-//! Downloads on standard error: bars where it is a terminal, a line for each file elsewhere.
+//! Downloads on standard error: bars on a terminal, otherwise one line per file.
 
 use std::collections::HashMap;
 use std::io::IsTerminal;
@@ -12,13 +12,13 @@ use crate::model::Progress;
 use crate::model::source::OnProgress;
 use crate::text::{brief, plain};
 
-/// So much of a file's name is shown.
+/// The length to which file names are cut.
 const NAME: usize = 60;
 
 #[derive(Default)]
 pub struct Bars {
     all: MultiProgress,
-    /// `None` for a file that was announced in a line.
+    /// `None` for a file that was announced on a line.
     of_file: Mutex<HashMap<String, Option<ProgressBar>>>,
 }
 
@@ -31,7 +31,7 @@ impl Bars {
         })
     }
 
-    /// Leaves no trace of them on the terminal.
+    /// Clears the bars from the terminal.
     pub fn clear(&self) {
         let _ = self.all.clear();
     }
@@ -67,10 +67,10 @@ impl Bars {
 }
 
 fn style(template: &str) -> ProgressStyle {
-    ProgressStyle::with_template(template).expect("the template is well-formed")
+    ProgressStyle::with_template(template).expect("the template is valid")
 }
 
-/// How many of something are done, on standard error where that is a terminal.
+/// A progress bar that counts, on standard error if it is a terminal.
 pub fn count(what: &'static str) -> impl FnMut(usize, usize) -> Result<()> {
     let bar = ProgressBar::no_length().with_message(what);
     bar.set_style(style("{msg} {wide_bar} {pos} of {len} {eta}"));

@@ -59,7 +59,6 @@ fn path() -> Result<PathBuf> {
         return Ok(file.into());
     }
     let dirs = ProjectDirs::from("", "", "actscope");
-    let dirs =
-        dirs.ok_or_else(|| Error::usage("no home directory for the log: set ACTSCOPE_LOG_FILE"))?;
+    let dirs = dirs.ok_or_else(|| Error::usage("no home directory for the log: set ACTSCOPE_LOG_FILE"))?;
     Ok(dirs.state_dir().unwrap_or(dirs.cache_dir()).join("actscope.log"))
 }

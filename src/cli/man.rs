@@ -23,8 +23,7 @@ pub fn run(args: &Args) -> Result<()> {
         None => cli,
         Some(name) => {
             let found = cli.find_subcommand(name).cloned();
-            let found = found
-                .ok_or_else(|| Error::usage(format!("no subcommand `{name}`; see --help")))?;
+            let found = found.ok_or_else(|| Error::usage(format!("no subcommand `{name}`; see --help")))?;
             found.display_name(format!("actscope-{name}"))
         }
     };

@@ -63,9 +63,7 @@ impl WhatIfArgs {
     /// [`Error::File`] for a file that cannot be read, [`Error::Usage`] for `--mean` without `--ablate`.
     pub fn read(self) -> Result<Interventions> {
         if self.mean && !self.changes.iter().any(|change| matches!(change, Change::Mean(_))) {
-            return Err(Error::usage(
-                "--mean changes what --ablate does: use it with --ablate TARGET",
-            ));
+            return Err(Error::usage("--mean changes what --ablate does: use it with --ablate TARGET"));
         }
         let mut list = Interventions::default();
         if let Some(file) = self.file {

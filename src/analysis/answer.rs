@@ -1,4 +1,4 @@
-//! What is asked of one run, or of two to see what differs.
+//! Results about one run, or about two and their difference.
 
 use std::ops::Deref;
 
@@ -8,16 +8,16 @@ use crate::picture::Matrix;
 use crate::picture::chart::Chart;
 use crate::run::Run;
 
-/// What a difference is called.
+/// The name of a difference.
 pub const DIFFERENCE: &str = "changed − base";
 
-/// Something that another of its kind can be taken off.
+/// Something that can be subtracted from another of its kind.
 pub trait Minus {
     #[must_use]
     fn minus(&self, base: &Self) -> Self;
 }
 
-/// −inf where both are: a masked cell stays one.
+/// −inf if both are: a masked cell stays masked.
 impl Minus for f32 {
     fn minus(&self, base: &Self) -> Self {
         if *self == Self::NEG_INFINITY && base == self { *self } else { self - base }
@@ -30,27 +30,27 @@ impl Minus for f64 {
     }
 }
 
-/// Value by value, for lists of one length.
+/// Value by value, for lists of equal length.
 impl Minus for Vec<f32> {
     fn minus(&self, base: &Self) -> Self {
         self.iter().zip(base).map(|(a, b)| a.minus(b)).collect()
     }
 }
 
-/// Value by value, for matrices of one shape.
+/// Value by value, for matrices of equal shape.
 impl Minus for Matrix {
     fn minus(&self, base: &Self) -> Self {
         let rows: Vec<_> = (0..self.n_rows).map(|r| self.row(r).minus(&base.row(r))).collect();
-        Self::new(rows.concat(), self.n_rows, self.n_columns).expect("as many values as before")
+        Self::new(rows.concat(), self.n_rows, self.n_columns).expect("the number of values is the same")
     }
 }
 
-/// In signed colours; words stay, with a → before those that were others.
+/// In signed colours; words are kept, with a → before those that differ.
 impl Minus for Chart {
     fn minus(&self, base: &Self) -> Self {
         let values = self.values.minus(&base.values);
         let texts = if self.quantity == Quantity::Rank {
-            // They spell the values out.
+            // They spell out the values.
             let all = (0..values.n_rows).flat_map(|r| values.row(r));
             all.map(|x| if x == 0.0 { "0".into() } else { format!("{x:+}") }).collect()
         } else {
@@ -68,7 +68,7 @@ impl Minus for Chart {
     }
 }
 
-/// What is said of a run and, where differences are shown, of the run that is taken off.
+/// A result for a run and, if differences are shown, for the run that is subtracted.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Answer<T> {
     pub of: T,
@@ -76,20 +76,20 @@ pub struct Answer<T> {
 }
 
 impl<T> Answer<T> {
-    /// What is taken off, and what that difference is called.
+    /// What is subtracted, and the name of the difference.
     pub fn base(&self) -> Option<(&T, &'static str)> {
         self.minus.as_ref().map(|base| (base, DIFFERENCE))
     }
 
-    /// Of one run.
+    /// For one run.
     pub fn one(of: T) -> Self {
         Self { of, minus: None }
     }
 
-    /// Asks the run that is taken off first: its answer may settle what both are asked.
+    /// Computes the subtracted result first: it may decide the question for both.
     ///
     /// # Errors
-    /// Those of `ask`.
+    /// The errors of `ask`.
     pub fn ask(
         of: &Run,
         minus: Option<&Run>,
@@ -99,7 +99,7 @@ impl<T> Answer<T> {
         Ok(Self { of: ask(of, minus.as_ref())?, minus })
     }
 
-    /// What is shown of it: `get` of the one, or the difference of both.
+    /// What is shown: `get` of the one, or the difference of both.
     pub fn shown<U: Minus>(&self, get: impl Fn(&T) -> U) -> U {
         let of = get(&self.of);
         match &self.minus {
@@ -114,7 +114,7 @@ impl<T> Answer<T> {
     }
 }
 
-/// What is said of the run itself.
+/// The result for the run itself.
 impl<T> Deref for Answer<T> {
     type Target = T;
 

@@ -166,12 +166,12 @@ mod tests {
         assert_eq!(
             said(&["tokens", "a", "--prompt-fil", "b"]),
             "actscope: unexpected argument '--prompt-fil' found; a similar argument exists: '--prompt-file'; \
-             --help shows what there is"
+             try --help"
         );
         assert_eq!(
             said(&["top", "a", "--device", "gpu"]),
             "actscope: invalid value 'gpu' for '--device <DEVICE>': give cpu, cuda, cuda:N or metal; \
-             --help shows what there is"
+             try --help"
         );
     }
 }

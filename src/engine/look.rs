@@ -1,4 +1,4 @@
-//! What the screens show of a run, computed away from the thread that draws.
+//! What the screens show of a run, computed outside the drawing thread.
 
 use std::collections::HashMap;
 use std::ops::{self, Deref};
@@ -39,32 +39,32 @@ pub enum Slot {
     BesideRow,
     /// The row under the cursor.
     Row,
-    /// Rows beside each other on the embedding screen.
+    /// Adjacent rows on the screen Embedding.
     Strip(usize),
-    /// The tokens that may come next.
+    /// The likeliest next tokens.
     Next,
-    /// What every head does.
+    /// The scores of every head.
     Heads,
     /// The map of a head on random tokens.
     OnRandom,
-    /// What the logit lens reads.
+    /// The readings of the logit lens.
     Lens,
     /// The page of the walk, and the operands of its operation.
     Walk,
     Operand(usize),
-    /// What wrote a logit.
+    /// The contributions to a logit.
     Attribution,
-    /// The neurons of an MLP that wrote most.
+    /// The neurons of an MLP with the largest contributions.
     Neurons,
-    /// The rows that are near a row.
+    /// The nearest neighbours of a row.
     Neighbours,
     /// A circuit, or a neuron.
     Weights,
-    /// What stands out in the run.
+    /// The extremes of the run.
     Found,
 }
 
-/// What to compute.
+/// Something to compute.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Look {
     Map {
@@ -91,13 +91,13 @@ pub enum Look {
         k: usize,
     },
     Walk(At),
-    /// What wrote the logit of a token, by default the likeliest.
+    /// The contributions to the logit of a token, by default the likeliest.
     Attribution {
         position: usize,
         token: Option<u32>,
         versus: Option<u32>,
     },
-    /// The neurons of block `layer` that wrote most of it.
+    /// The neurons of block `layer` with the largest contributions to it.
     Neurons {
         position: usize,
         token: Option<u32>,
@@ -105,7 +105,7 @@ pub enum Look {
         layer: usize,
         k: usize,
     },
-    /// The rows of wte that are near a row; of wpe, those of wpe.
+    /// The rows of wte nearest to a row; for a row of wpe, those of wpe.
     Neighbours {
         view: View,
         row: usize,
@@ -128,7 +128,7 @@ pub enum Look {
     Found,
 }
 
-/// What was computed, together with what was asked.
+/// A result, together with its request.
 #[derive(Debug, Clone)]
 pub enum Seen {
     Map(Map),
@@ -143,12 +143,12 @@ pub enum Seen {
     Circuit(Look, Spectrum, [Ends; 2]),
     Neuron(Look, NeuronTokens, Vec<f32>),
     Found(Look, Found),
-    /// There is nothing to see, and why.
+    /// Nothing to show, with the reason.
     Nothing(Look, String),
 }
 
 impl Seen {
-    /// The question that this answers.
+    /// The request that this answers.
     pub fn look(&self) -> &Look {
         match self {
             Self::Map(map) => &map.look,
@@ -167,7 +167,7 @@ impl Seen {
         }
     }
 
-    /// Whether nothing of it is still to come.
+    /// Whether it is complete.
     pub fn is_whole(&self) -> bool {
         if let Self::Lens(_, lens) = self { lens.is_whole() } else { true }
     }
@@ -204,11 +204,11 @@ pub struct RowLook {
     pub largest: Vec<(usize, f32)>,
 }
 
-/// Everything that the screen wants to see of one run.
+/// Everything that the screen needs of one run.
 #[derive(Debug, Clone)]
 pub struct Wanted {
     pub run: Arc<Run>,
-    /// A run whose tensors are taken off those of `run`.
+    /// A run whose tensors are subtracted from those of `run`.
     pub base: Option<Arc<Run>>,
     pub shown_id: u64,
     /// The number of this request.
@@ -216,7 +216,7 @@ pub struct Wanted {
     pub looks: Vec<(Slot, Look)>,
 }
 
-/// How far something is that takes long.
+/// The progress of something slow.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Steps {
     pub what: &'static str,
@@ -224,25 +224,25 @@ pub struct Steps {
     pub of: usize,
 }
 
-/// Cells of the lens that are read together: as many as a product for few rows takes.
+/// Cells of the lens that are computed together: as many rows as the small product handles.
 const PIECE: usize = 24;
 
-/// What the lens has read, by the token that was followed.
+/// The readings of the lens, by the token that is followed.
 type Readings = HashMap<(lens::Cell, Option<u32>), Answer<Reading>>;
 
-/// Computes looks; remembers ranges and statistics, which need the whole matrix, and what the lens
-/// has read.
+/// Computes looks; caches ranges and statistics, which need the whole matrix, and the lens's
+/// readings.
 #[derive(Default)]
 pub struct Looker {
-    /// The id, the run and the one taken off it, that is known of.
+    /// The id, the run and the subtracted run of the caches.
     of: (u64, Option<Arc<Run>>, Option<Arc<Run>>),
     known: HashMap<(View, RangeMode), (Range, Stats)>,
     readings: Readings,
 }
 
 impl Looker {
-    /// Says what it sees: all at once, but what takes long piece by piece and with how far it is,
-    /// until `goes_on` says no.
+    /// Reports results: all at once, but slow ones piece by piece with their progress,
+    /// until `goes_on` returns false.
     pub fn look(&mut self, wanted: Wanted, goes_on: &dyn Fn() -> bool, emit: &mut dyn FnMut(Event)) {
         let same = |a: Option<&Arc<Run>>, b: Option<&Arc<Run>>| a.map(Arc::as_ptr) == b.map(Arc::as_ptr);
         let (id, run, against) = &self.of;
@@ -274,9 +274,9 @@ impl Looker {
         emit(Event::Looking { id, steps: None });
     }
 
-    /// Before each piece of what takes long, `step` gets what there is to see so far, and how far it
-    /// is; its error ends it.
-    #[allow(clippy::too_many_lines)] // an arm for each
+    /// Before each piece of a slow result, `step` receives the result so far and the
+    /// progress; an error from it ends the computation.
+    #[allow(clippy::too_many_lines)] // one arm per kind
     fn see(
         &mut self,
         run: &Run,
@@ -360,7 +360,7 @@ impl Looker {
                 Seen::Neuron(look.clone(), tokens, posts)
             }
             Look::Found => {
-                let progress = |done, of| step(None, Steps { what: "looking through", done, of });
+                let progress = |done, of| step(None, Steps { what: "searching", done, of });
                 Seen::Found(look.clone(), Found::new(run, progress)?)
             }
             Look::Lens { rows, positions, token, k } => {
@@ -400,7 +400,7 @@ impl Looker {
     }
 }
 
-/// A view of one run without that of another, token by token.
+/// A view of one run minus that of another, token by token.
 fn apart(view: View, run: &Run, minus: &Run) -> Result<Matrix> {
     difference(view, (run, minus), &Alignment::new(&run.tokens, &minus.tokens))
 }

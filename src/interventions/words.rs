@@ -273,7 +273,7 @@ impl fmt::Display for Intervention {
     }
 }
 
-/// Those that act, in one line.
+/// The active changes, on one line.
 impl fmt::Display for Interventions {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let words: Vec<_> = self.active().map(ToString::to_string).collect();

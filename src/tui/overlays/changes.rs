@@ -1,4 +1,4 @@
-//! The list of what is changed: switched, named, edited, saved and loaded.
+//! The list of changes: switch, name, edit, save and load them.
 
 use std::path::PathBuf;
 
@@ -20,12 +20,12 @@ pub struct Changes {
     entry: Option<Entry>,
 }
 
-/// A line that is being typed.
+/// A line being typed.
 #[derive(Debug, Clone)]
 struct Entry {
     purpose: Purpose,
     text: String,
-    /// Why it could not be taken.
+    /// Why it was rejected.
     wrong: Option<String>,
 }
 
@@ -51,7 +51,7 @@ impl Purpose {
 }
 
 impl Changes {
-    /// The list with a proposal for one more.
+    /// The list with a proposed new change.
     pub fn adding(text: String) -> Self {
         Self { selected: 0, entry: Some(Entry { purpose: Purpose::Add, text, wrong: None }) }
     }
@@ -77,7 +77,7 @@ pub fn key(app: &mut App, event: KeyEvent) -> Vec<Request> {
     requests
 }
 
-/// Esc: leaves the line that is being typed, else the list.
+/// Esc: cancels the line being typed, otherwise closes the list.
 pub fn back(app: &mut App) {
     match &mut app.overlay {
         Some(Overlay::Changes(changes)) if changes.entry.is_some() => changes.entry = None,
@@ -125,7 +125,7 @@ fn typed(app: &mut App, changes: &mut Changes, mut entry: Entry, event: KeyEvent
     Vec::new()
 }
 
-/// Takes a typed line, or keeps it open and says what is wrong with it.
+/// Accepts a typed line, or keeps it open and says what is wrong with it.
 fn entered(app: &mut App, changes: &mut Changes, mut entry: Entry) -> Vec<Request> {
     let text = entry.text.trim().to_owned();
     let list = &mut app.input.interventions.0;
@@ -137,7 +137,7 @@ fn entered(app: &mut App, changes: &mut Changes, mut entry: Entry) -> Vec<Reques
             Vec::new()
         }
         Purpose::Save | Purpose::Load if text.is_empty() => {
-            entry.wrong = Some("give the name of a file".into());
+            entry.wrong = Some("type a file name".into());
             changes.entry = Some(entry);
             Vec::new()
         }
@@ -177,7 +177,7 @@ pub fn draw(changes: &Changes, app: &App, area: Rect, buffer: &mut Buffer) {
     let base = theme.panel();
     let list = &app.input.interventions.0;
     let keys = if changes.entry.is_some() {
-        "Enter take · Ctrl-U clear · Esc back to the list"
+        "Enter accept · Ctrl-U clear · Esc back to the list"
     } else {
         "Space on, off · + new · e edit · n name · d delete · w save · o load · Esc close"
     };
@@ -187,7 +187,7 @@ pub fn draw(changes: &Changes, app: &App, area: Rect, buffer: &mut Buffer) {
     let room = usize::from(inside.height.saturating_sub(6)).min(list.len());
     let first = (changes.selected + 1).saturating_sub(room);
     if list.is_empty() {
-        let said = "nothing is changed; + adds, as do the keys a A K * d on a head, token or tensor";
+        let said = "no changes; + adds one, as do the keys a A K * d on a head, token or tensor";
         put_line(buffer, line(0), &[Span::styled(said, base.patch(theme.dim()))]);
     }
     for (y, (i, one)) in list.iter().enumerate().skip(first).take(room).enumerate() {

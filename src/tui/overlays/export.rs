@@ -1,4 +1,4 @@
-//! Where to write what is on screen, or everything.
+//! The form for exporting what is on screen, or everything.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -19,19 +19,19 @@ use crate::tui::text::put_line;
 
 pub struct ExportForm {
     run: Arc<Run>,
-    /// The run that is taken off, where differences are on screen.
+    /// The run to subtract, if differences are on screen.
     base: Option<Arc<Run>>,
-    /// What that difference is called.
+    /// The name of that difference.
     difference: &'static str,
     /// The tensor on screen.
     pub hook: HookName,
     pub head: Option<usize>,
-    /// The chart on screen, in place of a tensor.
+    /// The chart on screen, instead of a tensor.
     chart: Option<Chart>,
-    /// All that was captured, rather than that tensor.
+    /// Everything that was captured, rather than that tensor.
     pub everything: bool,
     pub path: String,
-    /// The name that the form began with.
+    /// The name that the form started with.
     proposed: String,
 }
 
@@ -54,19 +54,19 @@ impl ExportForm {
         Self { proposed: path.clone(), path, ..form }
     }
 
-    /// What is to be written.
+    /// The request to write.
     pub fn export(self, path: PathBuf, figure: figure::Options) -> Export {
         let Self { run, base, difference, hook, head, chart, everything, .. } = self;
         let (hook, chart) = if everything { (None, None) } else { (Some(hook), chart) };
         Export { run, base, difference, hook, head, chart, path, figure }
     }
 
-    /// What the names of differences have more.
+    /// The suffix in the names of differences.
     fn suffix(&self) -> &'static str {
         if self.base.is_some() { ".difference" } else { "" }
     }
 
-    /// Handles a key; `true` when it is to be written.
+    /// Handles a key; `true` to write.
     pub fn key(&mut self, key: KeyEvent) -> bool {
         let ctrl = key.modifiers.contains(KeyModifiers::CONTROL);
         match key.code {
@@ -84,7 +84,7 @@ impl ExportForm {
         self.path.extend(text.chars().filter(|c| !c.is_control()));
     }
 
-    /// A figure cannot show everything: the name follows while it is the proposed one.
+    /// A figure cannot show everything, so the proposed name follows the choice.
     fn toggle(&mut self) {
         self.everything = !self.everything;
         let all = format!("run{}.safetensors", self.suffix());
@@ -122,9 +122,9 @@ pub fn draw(form: &ExportForm, app: &App, area: Rect, buffer: &mut Buffer) {
         ],
     );
     let kinds = match (form.everything, &form.chart) {
-        (true, _) => "the ending decides: .safetensors .npz .json",
-        (false, Some(_)) => "the ending decides: .png .svg",
-        (false, None) => "the ending decides: .png .svg, or .safetensors .npz .npy .csv .json",
+        (true, _) => "the extension sets the format: .safetensors .npz .json",
+        (false, Some(_)) => "the extension sets the format: .png .svg",
+        (false, None) => "the extension sets the format: .png .svg, or .safetensors .npz .npy .csv .json",
     };
     put_line(buffer, line(5), &[Span::styled(format!("       {kinds}"), dim)]);
 }

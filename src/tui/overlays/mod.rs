@@ -1,4 +1,4 @@
-//! What lies over a screen and takes the keys: the prompt editor, the pickers, the forms.
+//! Overlays, which cover a screen and take the keys: the prompt editor, the pickers, the forms.
 
 mod changes;
 mod editor;
@@ -28,7 +28,7 @@ pub enum Overlay {
     Export(Box<ExportForm>),
     Token(TokenForm),
     Changes(Changes),
-    /// Waits for what stands out in the run.
+    /// Waits for the extremes of the run.
     Finding,
     /// Prompt B.
     Second(Box<Editor>),
@@ -53,18 +53,14 @@ pub fn draw(app: &App, area: Rect, buffer: &mut Buffer) {
             });
             let line =
                 |y: u16| Rect { y: inside.y + y, height: 1.min(inside.height.saturating_sub(y)), ..inside };
-            put_line(
-                buffer,
-                line(0),
-                &[Span::styled(format!("looking through {count}{}", bytes(size)), style)],
-            );
+            put_line(buffer, line(0), &[Span::styled(format!("searching {count}{}", bytes(size)), style)]);
             let bar = bar(share, inside.width.into());
             put_line(buffer, line(1), &[Span::styled(bar, style.patch(app.theme.focus()))]);
         }
     }
 }
 
-/// A cleared panel with a frame and a title; returns the room inside.
+/// A cleared panel with a frame and a title; returns the area inside.
 fn panel(area: Rect, title: &str, keys: &str, theme: Theme, buffer: &mut Buffer) -> Rect {
     let area = area.intersection(buffer.area);
     if area.width < 4 || area.height < 3 {

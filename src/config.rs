@@ -6,7 +6,7 @@ use serde::Deserialize;
 
 use crate::error::{Error, Result, out_of_range};
 
-/// Hugging Face's `GPT2Config`, as far as it changes what is computed; defaults are theirs.
+/// The fields of Hugging Face's `GPT2Config` that affect the computation, with the same defaults.
 #[derive(Debug, Clone, PartialEq, Deserialize)]
 #[serde(default)]
 pub struct Config {
@@ -25,7 +25,7 @@ pub struct Config {
     pub layer_norm_epsilon: f64,
     /// Divide scores by √d_head.
     pub scale_attn_weights: bool,
-    /// Divide scores by layer + 1 as well.
+    /// Also divide scores by layer + 1.
     pub scale_attn_by_inverse_layer_idx: bool,
     /// The unembedding is wteᵀ.
     pub tie_word_embeddings: bool,
@@ -38,8 +38,8 @@ impl Default for Config {
     }
 }
 
-/// The functions that Hugging Face's GPT-2 accepts as `activation_function`, each under the names
-/// it goes by there.
+/// The functions that Hugging Face's GPT-2 accepts as `activation_function`, each with all its
+/// names there.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Activation {
@@ -64,7 +64,7 @@ pub enum Activation {
     Relu2,
     /// min(relu(x), 6)
     Relu6,
-    /// x below 0 is multiplied by 0.01
+    /// x, or 0.01 · x below 0
     LeakyRelu,
     /// x · sigmoid(x)
     #[serde(alias = "swish")]
@@ -105,42 +105,42 @@ impl Config {
         self.n_inner.unwrap_or(self.n_embd.saturating_mul(4))
     }
 
-    /// What the scores of block `layer` are multiplied by.
+    /// The factor that the scores of block `layer` are multiplied by.
     pub fn attn_scale(&self, layer: usize) -> f64 {
         let by_width = if self.scale_attn_weights { (self.d_head() as f64).sqrt().recip() } else { 1.0 };
         if self.scale_attn_by_inverse_layer_idx { by_width / (layer + 1) as f64 } else { by_width }
     }
 
-    /// Reads the text of a `config.json`; `path` is for the error.
+    /// Parses the text of a `config.json`; `path` is for errors.
     ///
     /// # Errors
-    /// [`Error::File`] when it is not JSON, not a GPT-2, or its sizes cannot be.
+    /// [`Error::File`] if it is not JSON, not a GPT-2, or has impossible sizes.
     pub fn from_json(json: &[u8], path: &Path) -> Result<Self> {
         let fail = |problem: String| Err(Error::file(path, problem));
         let value: serde_json::Value = match serde_json::from_slice(json) {
             Ok(value) => value,
-            Err(error) => return fail(format!("is not JSON ({error}); download it anew")),
+            Err(error) => return fail(format!("is not JSON ({error}); download it again")),
         };
         if !value.is_object() {
-            return fail("is not a model's configuration: it holds no JSON object".into());
+            return fail("is not a model configuration: it is not a JSON object".into());
         }
         match value.get("model_type").and_then(|v| v.as_str()) {
             Some("gpt2") => {}
             Some(other) => {
                 return fail(format!(
-                    "model_type is `{other}`, but actscope reads `gpt2` only; choose a GPT-2 checkpoint"
+                    "model_type is `{other}`, but actscope only reads `gpt2`; choose a GPT-2 checkpoint"
                 ));
             }
             None => {
                 return fail(
-                    "has no model_type, so it is not known to be a GPT-2; \
+                    "has no model_type, so it may not be a GPT-2; \
                      add \"model_type\": \"gpt2\" if it is one"
                         .into(),
                 );
             }
         }
         if value.get("add_cross_attention") == Some(&true.into()) {
-            return fail("add_cross_attention is true, but actscope reads decoders only".into());
+            return fail("add_cross_attention is true, but actscope only reads decoders".into());
         }
         match serde_json::from_value::<Self>(value) {
             Ok(config) => config.checked(path),
@@ -162,10 +162,7 @@ impl Config {
             return Err(Error::file(path, out_of_range(field, n, 1..MOST + 1)));
         }
         if !self.n_embd.is_multiple_of(self.n_head) {
-            let problem = format!(
-                "n_embd {} cannot be divided into n_head {} heads of equal width",
-                self.n_embd, self.n_head
-            );
+            let problem = format!("n_embd {} is not a multiple of n_head {}", self.n_embd, self.n_head);
             return Err(Error::file(path, problem));
         }
         if !(self.layer_norm_epsilon >= 0.0 && self.layer_norm_epsilon.is_finite()) {

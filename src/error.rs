@@ -1,4 +1,4 @@
-//! What can go wrong, each as one sentence that names the place, the problem and the way out.
+//! The errors. Each is one sentence that names the place, the problem and the remedy.
 
 use std::fmt;
 use std::ops::Range;
@@ -6,29 +6,29 @@ use std::path::{Path, PathBuf};
 
 use crate::text::{self, brief, plain};
 
-/// A sentence is no longer: what it quotes of files, names and servers may be of any length.
+/// The maximum length of a message, since files, names and servers can be quoted at any length.
 const LONGEST: usize = 500;
 
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// The question itself cannot be asked: an empty prompt, a token id outside the vocabulary, …
+    /// An invalid request: an empty prompt, a token id outside the vocabulary, …
     Usage(String),
 
-    /// A hook pattern that names nothing in this model.
+    /// A hook pattern that matches nothing in this model.
     UnknownHook { pattern: String, nearest: Vec<String> },
 
-    /// A file that is not what it should be.
+    /// A file that is missing, unreadable or malformed.
     File { path: PathBuf, problem: String },
 
-    /// The model hub did not give what was asked.
+    /// The model hub did not deliver what was requested.
     Hub(String),
 
-    /// The device or number format asked for is not to be had here.
+    /// The requested device or number format is not available.
     Device(String),
 
-    /// The system does not give what the program itself needs: a thread, its signals.
+    /// The system refuses what the program itself needs: a thread, its signals.
     System(String),
 
     /// Stopped on request, between two layers.
@@ -41,8 +41,8 @@ pub enum Error {
     Tensor(#[from] candle_core::Error),
 }
 
-/// One line in which nothing is left that a terminal would obey; a long one loses its middle, so
-/// that the place and the way out stay.
+/// One line without anything that a terminal would interpret; a long line loses its middle, so
+/// that the place and the remedy remain.
 impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -56,14 +56,14 @@ impl fmt::Display for Error {
                 } else {
                     format!(" (nearest: {})", nearest.join(", "))
                 };
-                write!(f, "no hook is called `{pattern}`{nearest}; `actscope hooks` lists them all")
+                write!(f, "no hook named `{pattern}`{nearest}; `actscope hooks` lists them all")
             }
             Self::File { path, problem } => {
                 write!(f, "{}: {}", text::path(path), line(problem, LONGEST - text::PATH))
             }
             Self::Cancelled => f.write_str("cancelled"),
             Self::Crashed => f.write_str(
-                "a worker of actscope crashed: this is a bug in it, please report it with the lines above",
+                "a worker thread crashed: this is a bug in actscope; please report it with the lines above",
             ),
             Self::Tensor(cause) => {
                 write!(f, "tensor operation failed: {}", line(&cause.to_string(), LONGEST))
@@ -72,9 +72,9 @@ impl fmt::Display for Error {
     }
 }
 
-/// What was put together of texts of all kinds, as one line of at most `n` characters.
+/// Text of any origin, as one line of at most `n` characters.
 fn line(said: &str, n: usize) -> String {
-    // What libraries say in lines is one sentence here.
+    // Libraries report errors in several lines; join them into one.
     brief(&plain(&said.trim_end().replace('\n', " ")), n).into_owned()
 }
 
@@ -88,7 +88,7 @@ impl Error {
         Self::File { path: path.as_ref().into(), problem: problem.into() }
     }
 
-    /// Refuses a number that is not in `range`.
+    /// Refuses an index that is out of range, naming the range.
     ///
     /// # Errors
     /// [`Error::Usage`] that names the number and the range.
@@ -109,7 +109,7 @@ impl Error {
         }
     }
 
-    /// The process exit code: 2 for a question that cannot be asked, 1 for the rest.
+    /// The process exit code: 2 for an invalid request, 1 for all other errors.
     pub fn exit_code(&self) -> u8 {
         match self {
             Self::Usage(_) | Self::UnknownHook { .. } => 2,

@@ -1,4 +1,4 @@
-//! Small files that people bring: read whole, with a cap, and never waited for in vain.
+//! Small files from the user: read whole, with a size limit, without blocking on a dead pipe.
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, Read};
@@ -7,7 +7,7 @@ use std::path::Path;
 use crate::error::{Error, Result};
 use crate::text;
 
-/// What a file is, and the bytes that none of its kind needs.
+/// What a file is, and the maximum size of its kind.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Kind {
     noun: &'static str,
@@ -25,8 +25,8 @@ pub const TOKENIZER: Kind = Kind { noun: "tokenizer", at_most: 1 << 26 };
 /// The bytes of a file.
 ///
 /// # Errors
-/// [`Error::File`] for one that is missing, not to be read, or larger than any of its kind, and for a
-/// FIFO that nobody writes to.
+/// [`Error::File`] if it is missing, unreadable or larger than its kind allows, and for a
+/// FIFO without a writer.
 pub fn read(path: &Path, kind: Kind) -> Result<Vec<u8>> {
     let file = open(path).map_err(|e| unreadable(path, &e))?;
     let length = std::fs::metadata(path).map_or(0, |found| found.len());
@@ -36,29 +36,29 @@ pub fn read(path: &Path, kind: Kind) -> Result<Vec<u8>> {
 /// The text of a file.
 ///
 /// # Errors
-/// As [`read`], and [`Error::File`] with the place for bytes that are no UTF-8.
+/// See [`read`]; also [`Error::File`], with the place, for bytes that are not UTF-8.
 pub fn read_text(path: &Path, kind: Kind) -> Result<String> {
     utf8(read(path, kind)?, path)
 }
 
-/// The text that comes from standard input.
+/// The text on standard input.
 ///
 /// # Errors
-/// As [`read_text`].
+/// See [`read_text`].
 #[cfg(feature = "cli")]
 pub fn read_stdin(kind: Kind) -> Result<String> {
     let name = Path::new("standard input");
     utf8(read_all(io::stdin(), 0, name, kind)?, name)
 }
 
-/// `length` is what it is expected to be, so that memory is taken once.
+/// `length` is the expected length, so that memory is allocated once.
 fn read_all(file: impl Read, length: u64, name: &Path, kind: Kind) -> Result<Vec<u8>> {
     let Kind { noun, at_most } = kind;
     let mut bytes = Vec::with_capacity(length.min(at_most) as usize + 1);
     file.take(at_most + 1).read_to_end(&mut bytes).map_err(|e| unreadable(name, &e))?;
     if bytes.len() as u64 > at_most {
         let most = text::bytes(at_most);
-        return Err(Error::file(name, format!("is larger than {most}, which no {noun} is")));
+        return Err(Error::file(name, format!("is larger than {most}, the limit for its kind ({noun})")));
     }
     Ok(bytes)
 }
@@ -67,7 +67,7 @@ fn utf8(bytes: Vec<u8>, name: &Path) -> Result<String> {
     String::from_utf8(bytes).map_err(|e| {
         let place = e.utf8_error().valid_up_to();
         let line = e.as_bytes()[..place].split(|&byte| byte == b'\n').count();
-        Error::file(name, format!("is not UTF-8 text: see byte {place}, in line {line}"))
+        Error::file(name, format!("is not UTF-8 text: see byte {place}, on line {line}"))
     })
 }
 
@@ -75,8 +75,8 @@ fn unreadable(name: &Path, error: &io::Error) -> Error {
     Error::file(name, format!("cannot be read: {error}"))
 }
 
-/// Opening a FIFO waits until somebody opens its other end, which may be never; without waiting, its
-/// first bytes tell whether anybody has. From then on reading waits for the writer, as it should.
+/// Opening a FIFO blocks until its other end is opened, which may never happen. Without blocking, its
+/// first bytes tell whether there is a writer. From then on, reading waits for the writer, as it should.
 #[cfg(unix)]
 fn open(path: &Path) -> io::Result<impl Read> {
     use std::os::unix::fs::FileTypeExt;
@@ -86,9 +86,9 @@ fn open(path: &Path) -> io::Result<impl Read> {
     if file.metadata()?.file_type().is_fifo() {
         let mut buffer = [0; 1 << 12];
         match file.read(&mut buffer) {
-            Ok(0) => return Err(io::Error::other("nobody writes to this pipe")),
+            Ok(0) => return Err(io::Error::other("nothing is writing to this pipe")),
             Ok(n) => first.extend_from_slice(&buffer[..n]),
-            Err(e) if e.kind() == io::ErrorKind::WouldBlock => {} // somebody will
+            Err(e) if e.kind() == io::ErrorKind::WouldBlock => {} // a writer is there
             Err(e) => return Err(e),
         }
     }
@@ -101,14 +101,14 @@ fn open(path: &Path) -> io::Result<impl Read> {
     File::open(path)
 }
 
-/// Opens a file, and a pipe without waiting for its other end.
+/// Opens a file; for a pipe, without waiting for its other end.
 pub(crate) fn open_at_once(options: &mut OpenOptions, path: &Path) -> io::Result<File> {
     #[cfg(unix)]
     std::os::unix::fs::OpenOptionsExt::custom_flags(options, nix::fcntl::OFlag::O_NONBLOCK.bits());
     options.open(path)
 }
 
-/// From now on reading and writing wait for the other end of a pipe.
+/// From now on, reading from and writing to a pipe wait for its other end.
 #[cfg(unix)]
 pub(crate) fn wait_again(file: &File) -> io::Result<()> {
     use nix::fcntl::{FcntlArg, OFlag, fcntl};

@@ -1,5 +1,5 @@
-//! What people bring goes through other people's crates, and one of those may panic on it. Such a
-//! panic is an error like any other: nothing is printed, and the explorer's terminal stays.
+//! Third-party crates read the user's files, and may panic on them. Such a
+//! panic becomes an ordinary error: nothing is printed, and the explorer keeps its terminal.
 
 use std::any::Any;
 use std::cell::Cell;
@@ -7,14 +7,14 @@ use std::panic::{AssertUnwindSafe, PanicHookInfo, catch_unwind, set_hook, take_h
 use std::sync::{Mutex, Once, PoisonError};
 
 thread_local! {
-    /// Whether a panic of this thread will be caught and told.
+    /// Whether a panic of this thread will be caught and reported as an error.
     static GUARDED: Cell<bool> = const { Cell::new(false) };
 }
 
-/// What `body` gives.
+/// The result of `body`.
 ///
 /// # Errors
-/// Where it panics, what it said then, in one short line.
+/// If it panics, the message of the panic, in one short line.
 pub fn guard<T>(body: impl FnOnce() -> T) -> Result<T, String> {
     static QUIET: Once = Once::new();
     QUIET.call_once(|| on_panic(|_| {}));
@@ -24,7 +24,7 @@ pub fn guard<T>(body: impl FnOnce() -> T) -> Result<T, String> {
     done.map_err(|panic| said(&*panic))
 }
 
-/// Does `first` at each panic, and then what was done before; neither for one that [`guard`] catches.
+/// Runs `first` on each panic, then the previous hook; neither for a panic that [`guard`] catches.
 pub fn on_panic(first: impl Fn(&PanicHookInfo) + Send + Sync + 'static) {
     static CHANGING: Mutex<()> = Mutex::new(());
     let _alone = CHANGING.lock().unwrap_or_else(PoisonError::into_inner);

@@ -11,7 +11,7 @@
 //! # Ok::<(), actscope::Error>(())
 //! ```
 //!
-//! A layer below: any [`hooks::Hooks`] can watch the pass of a [`model::Gpt2`], or change it.
+//! At a lower level, any [`hooks::Hooks`] can watch or change the forward pass of a [`model::Gpt2`].
 //!
 //! ```
 //! use actscope::Model;
@@ -26,37 +26,26 @@
 //! # Ok::<(), actscope::Error>(())
 //! ```
 //!
-//! # Features
+//! # Modules
 //!
-//! All are on by default; without them the library needs no terminal, no network and no renderer.
+//! Each module uses only the modules below it.
 //!
-//! | feature | adds |
+//! | module | contents |
 //! |---|---|
-//! | `cli` | the program `actscope` (with `tui`) |
-//! | `tui` | the explorer (with `figures`) |
-//! | `figures` | [`export::figure`] and [`export::walk`]: SVG, PNG, ANSI |
-//! | `hub` | downloads from the model hub |
-//!
-//! # The house
-//!
-//! Each floor uses only the floors below it.
-//!
-//! | module | what is there |
-//! |---|---|
-//! | `cli` | the command line: one file per subcommand, each a thin call into the library |
-//! | `tui` | the explorer: state, the table of commands, update, draw, screens |
-//! | [`export`] | one file per format; figures |
-//! | `engine` | the worker threads of the explorer |
-//! | [`analysis`] | pure functions from a run to small results |
-//! | [`picture`] | values to what is drawn: matrix, grid, range, statistics, chart, colour maps, and what each cell shows |
+//! | [`cli`] | the command line: one file per subcommand, each a thin call into the library |
+//! | [`tui`] | the explorer: state, the table of commands, update, draw, screens |
+//! | [`export`] | export formats, one file each; figures |
+//! | [`engine`] | the worker threads of the explorer |
+//! | [`analysis`] | pure functions from runs to small results |
+//! | [`picture`] | from values to cells that can be drawn: matrix, grid, range, statistics, chart, colour maps |
 //! | [`run`] | a run: tokens, tensors, provenance |
 //! | [`interventions`] | changes to a forward pass as plain data |
 //! | [`model`] | sources, weights, tokenizer, the forward pass, the cache of a run |
 //! | [`hooks`] | the table of hook points, the `Hooks` trait, filters; knows no model |
 //! | [`config`] | the sizes and switches of a GPT-2 |
-//! | `text` | names to what no terminal obeys, numbers to a few digits: all words that are shown |
-//! | `signals`, `temporary`, `threads` | what the system asks and gives: an end in order, no file left behind, a sentence where there is no thread |
-//! | `files`, `guard` | small files that people bring, with a cap; panics of the crates that read what they bring |
+//! | [`text`] | text for display: escaped names, rounded numbers |
+//! | [`signals`], [`temporary`], [`threads`] | the system: clean exits, temporary files, threads, each failure a proper error |
+//! | [`files`], [`guard`] | the user's files: size limits, and panics in the crates that read them |
 
 pub mod analysis;
 #[cfg(feature = "cli")]

@@ -6,7 +6,7 @@ use actscope::cli;
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 fn main() -> ExitCode {
-    // For panics; an error is one sentence.
+    // For panics; errors are printed as one sentence.
     let _ = color_eyre::install();
     match cli::run(std::env::args_os()) {
         Ok(()) => ExitCode::SUCCESS,

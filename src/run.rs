@@ -1,4 +1,4 @@
-//! A run: everything GPT-2 computed for one sequence of tokens. Immutable once made.
+//! A run: everything GPT-2 computed for one sequence of tokens. Immutable once computed.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -11,8 +11,8 @@ use crate::hooks::{HookFilter, HookName, Hooks, Part, Site};
 use crate::interventions::{Donors, Interventions};
 use crate::model::{ActivationCache, Kept, Model, Tokenizer};
 
-/// What is to be run: text or token ids, whether BOS goes before them, and what is changed on the
-/// way.
+/// The input of a run: text or token ids, whether to put BOS first, and the
+/// interventions.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Input {
     pub prompt: Prompt,
@@ -27,7 +27,7 @@ pub enum Prompt {
 }
 
 impl Prompt {
-    /// As typed, or what its token ids decode to.
+    /// As typed, or decoded from its token ids.
     pub fn to_text(&self, tokenizer: &Tokenizer) -> String {
         match self {
             Self::Text(text) => text.clone(),
@@ -60,7 +60,7 @@ impl Input {
         Self { interventions, ..self }
     }
 
-    /// Whether there is no token to run.
+    /// Whether there are no tokens to run.
     pub fn is_empty(&self) -> bool {
         let nothing = match &self.prompt {
             Prompt::Text(text) => text.is_empty(),
@@ -69,19 +69,19 @@ impl Input {
         nothing && !self.bos
     }
 
-    /// The input of `run` with one more token at its end: token ids from here on, since text made
-    /// of drawn tokens need not be cut into the same tokens again.
+    /// The input of `run` with one more token at the end. This has token ids, since text made
+    /// of sampled tokens may tokenize differently.
     #[must_use]
     pub fn followed_by(&self, id: u32, run: &Run) -> Self {
         let without_bos = run.tokens.iter().copied().skip(usize::from(self.bos));
         Self { prompt: Prompt::Ids(without_bos.chain([id]).collect()), ..self.clone() }
     }
 
-    /// The token ids that the network gets.
+    /// The token ids for the network.
     ///
     /// # Errors
-    /// [`Error::Usage`] when text is given to a model without tokenizer, or BOS is asked of a model
-    /// that has none.
+    /// [`Error::Usage`] for text with a model without tokenizer, or for BOS with a model
+    /// that has no BOS token.
     pub fn tokens(&self, model: &Model) -> Result<Vec<u32>> {
         let ids = match &self.prompt {
             Prompt::Text(text) => model.tokenizer.encode(text)?,
@@ -91,8 +91,8 @@ impl Input {
             return Ok(ids);
         }
         let bos = model.config().bos_token_id;
-        let bos = bos
-            .ok_or_else(|| Error::usage("this model's config.json names no bos_token_id: leave --bos out"))?;
+        let bos =
+            bos.ok_or_else(|| Error::usage("this model's config.json has no bos_token_id: leave --bos out"))?;
         Ok(std::iter::once(bos).chain(ids).collect())
     }
 }
@@ -105,30 +105,30 @@ pub struct Run {
     /// The T tokens, BOS included.
     pub tokens: Vec<u32>,
     pub cache: ActivationCache,
-    /// How long the forward pass with its capture took.
+    /// Duration of the forward pass, including capture.
     pub took: Duration,
-    /// The first tensor that hooks, interventions apart, may have replaced.
+    /// The first tensor that hooks other than interventions may have replaced.
     pub changed: Option<HookName>,
-    /// What its interventions took from other prompts.
+    /// The tensors that its interventions took from other prompts.
     pub donors: Donors,
 }
 
 impl Run {
-    /// Runs `input` and keeps the hooks of `keep`; `hooks` sees (and may replace) each tensor
+    /// Runs `input` and keeps the hooks in `keep`; `hooks` sees (and may replace) each tensor
     /// first, after the input's interventions.
     ///
     /// # Errors
-    /// As [`crate::model::Gpt2::run`], [`Input::tokens`] and [`Interventions::check`].
+    /// See [`crate::model::Gpt2::run`], [`Input::tokens`] and [`Interventions::check`].
     pub fn new(model: &Arc<Model>, input: Input, keep: HookFilter, hooks: impl Hooks) -> Result<Self> {
         Self::make(None, model, input, keep, hooks)
     }
 
-    /// The same, but what this run has already is not computed again: rows before the first token
+    /// The same, but reuses what this run has: rows before the first token
     /// that differs, blocks below the first tensor that the hooks of either run may replace.
     /// `hooks` sees only what is computed.
     ///
     /// # Errors
-    /// As [`Run::new`].
+    /// See [`Run::new`].
     pub fn then(&self, input: Input, keep: HookFilter, hooks: impl Hooks) -> Result<Self> {
         Self::make(Some(self), &self.model, input, keep, hooks)
     }
@@ -167,8 +167,8 @@ impl Run {
         })
     }
 
-    /// How many rows of every tensor are the same in another run: those before the first token that
-    /// differs, none where something may have been replaced.
+    /// The number of rows of every tensor that are the same in another run: those before the first token that
+    /// differs; 0 if something may have been replaced.
     pub fn rows_shared_with(&self, other: &Self) -> usize {
         let pure = |run: &Self| run.changed.is_none() && run.input.interventions.is_idle();
         if !(Arc::ptr_eq(&self.model, &other.model) && pure(self) && pure(other)) {
@@ -177,14 +177,14 @@ impl Run {
         self.tokens.iter().zip(&other.tokens).take_while(|(a, b)| a == b).count()
     }
 
-    /// Bytes of everything that was captured, and of what of it is kept in memory; the rest follows
-    /// from that when it is looked at.
+    /// Bytes of everything captured, and of the part kept in memory; the rest is computed
+    /// when looked at.
     pub fn bytes(&self) -> (u64, u64) {
         let names = self.cache.names().into_iter();
         (names.map(|name| name.bytes(self.config(), self.n_tokens())).sum(), self.cache.bytes())
     }
 
-    /// What a run of `tokens` under `interventions` and other hooks can take from this one.
+    /// What a run of `tokens` under `interventions` and other hooks can reuse from this one.
     fn kept_for<H: Hooks>(
         &self,
         tokens: &[u32],
@@ -194,7 +194,7 @@ impl Run {
     ) -> Option<Kept<'_>> {
         let config = self.config();
         let rows = self.tokens.iter().zip(tokens).take_while(|(a, b)| a == b).count();
-        // Where all tokens are the same, so is what the same interventions make of them.
+        // If all tokens are the same, so is the effect of the same interventions.
         let own = &self.input.interventions;
         let first = if self.tokens == tokens {
             own.first_difference(interventions)
@@ -208,7 +208,7 @@ impl Run {
             Site::ResidPost if name.layer.is_some_and(|l| l + 1 == blocks) => self.cache.has(name),
             _ if whole => !chain.1.wants(name) || self.cache.has(name),
             Site::K | Site::V => self.cache.has(name),
-            // What follows from other tensors has no rows to go on from.
+            // Derived tensors have no kept rows to continue from.
             _ => !chain.wants(name) || self.cache.holds(name),
         };
         let mut below = HookName::all(config).into_iter().filter(|name| name.stage(config) < blocks);
@@ -216,10 +216,10 @@ impl Run {
         all.then_some(Kept { cache: &self.cache, rows, blocks })
     }
 
-    /// Runs `input` and keeps everything but what is kept only on request.
+    /// Runs `input` and keeps everything except hooks kept only on request.
     ///
     /// # Errors
-    /// As [`Run::new`].
+    /// See [`Run::new`].
     pub fn all(model: &Arc<Model>, input: Input) -> Result<Self> {
         Self::new(model, input, HookFilter::all(model.config()), ())
     }
@@ -240,23 +240,23 @@ impl Run {
     /// A part of a tensor: see [`ActivationCache::part`].
     ///
     /// # Errors
-    /// As there.
+    /// See there.
     pub fn part(&self, hook: HookName, part: &Part) -> Result<Tensor> {
         self.cache.part(hook, part)
     }
 
-    /// The same run with one tensor only.
+    /// The same run with only one tensor.
     #[must_use]
     pub fn only(&self, hook: HookName) -> Self {
         Self { cache: self.cache.only(hook), ..self.clone() }
     }
 
-    /// The token at `position` as it is shown, every byte visible.
+    /// The token at `position` for display, every byte visible.
     pub fn token_text(&self, position: usize) -> String {
         self.tokens.get(position).map_or_else(String::new, |&id| self.model.tokenizer.show(id))
     }
 
-    /// The prompt as text: as typed, or what its token ids decode to.
+    /// The prompt as text: as typed, or decoded from its token ids.
     pub fn prompt_text(&self) -> String {
         self.input.prompt.to_text(&self.model.tokenizer)
     }

@@ -1,19 +1,19 @@
-//! What the system asks of the process at any moment: to end, to stop, to go on.
+//! Signals: requests to end, stop or continue the process.
 //!
-//! One thread listens. It removes the temporary files and lets a signal do what it does by default,
-//! so that the exit status tells of it; or it passes the signal on, to an explorer that has a
-//! terminal to give back first.
+//! One thread listens. It removes temporary files and then lets a signal take its default action,
+//! so that the exit status shows it; or it passes the signal on to the explorer, which must restore
+//! the terminal first.
 
-/// What is asked.
+/// What a signal requests.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Signal {
-    /// To leave, as the user would: SIGTERM, SIGHUP, SIGINT.
+    /// Quit, as if the user had: SIGTERM, SIGHUP, SIGINT.
     Leave,
-    /// To end by the signal of this number.
+    /// End by the signal of this number.
     End(i32),
-    /// To stop, until someone continues it.
+    /// Stop until continued.
     Stop,
-    /// It was stopped, and goes on.
+    /// Continue after a stop.
     Continue,
 }
 
@@ -38,8 +38,8 @@ mod imp {
     use crate::error::{Error, Result};
     use crate::{temporary, threads};
 
-    /// All that end a process by default, but for those that cannot be caught and those that say
-    /// that the program is broken.
+    /// All signals that end a process by default, except those that cannot be caught and those that
+    /// report a fault in the program.
     const ENDING: &[i32] = &[
         SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGUSR1, SIGUSR2, SIGALRM, SIGVTALRM, SIGPROF, SIGXCPU, SIGSYS,
         SIGTRAP, SIGABRT,
@@ -50,16 +50,16 @@ mod imp {
     static LISTENER: Mutex<Option<Listener>> = Mutex::new(None);
     static HANDLE: Mutex<Option<Handle>> = Mutex::new(None);
 
-    /// Begins to listen, once.
+    /// Starts listening, once.
     ///
     /// # Errors
-    /// [`Error::System`] when signals cannot be caught.
+    /// [`Error::System`] if signals cannot be caught.
     pub fn start() -> Result<()> {
         let mut handle = HANDLE.lock().unwrap_or_else(PoisonError::into_inner);
         if handle.is_some() {
             return Ok(());
         }
-        // With a handler, whatever it does, writing beyond a limit is an error like any other.
+        // With any handler installed, exceeding the file size limit is an ordinary write error.
         signal_hook::flag::register(SIGXFSZ, Arc::default()).map_err(uncaught)?;
         let signals = Signals::new(heeded(ENDING.iter().copied().chain(also_ending()))).map_err(uncaught)?;
         let new = signals.handle();
@@ -68,10 +68,10 @@ mod imp {
         Ok(())
     }
 
-    /// From now on `listener` is told in place of what signals do by default, of stops as well.
+    /// From now on, signals go to `listener` instead of taking their default action, stops included.
     ///
     /// # Errors
-    /// As [`start`].
+    /// See [`start`].
     pub fn tell(listener: impl Fn(Signal) + Send + 'static) -> Result<()> {
         start()?;
         *LISTENER.lock().unwrap_or_else(PoisonError::into_inner) = Some(Box::new(listener));
@@ -85,16 +85,16 @@ mod imp {
 
     #[allow(clippy::needless_pass_by_value)] // for `map_err`
     fn uncaught(cause: std::io::Error) -> Error {
-        Error::System(format!("signals cannot be caught: {cause}"))
+        Error::System(format!("cannot catch signals: {cause}"))
     }
 
-    /// Those that the caller did not ask to ignore, as `nohup` does.
+    /// The signals that the caller does not ignore, as `nohup` does.
     fn heeded(signals: impl IntoIterator<Item = i32>) -> impl Iterator<Item = i32> {
         let ignored = ignored();
         signals.into_iter().filter(move |signal| ignored >> (signal - 1) & 1 == 0)
     }
 
-    /// A bit for each signal that is ignored, where the system says so without more ado.
+    /// A bit for each ignored signal, if the system reports them.
     fn ignored() -> u64 {
         let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
         let mask = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
@@ -118,7 +118,7 @@ mod imp {
             for &signal in &pending {
                 let asked = match signal {
                     SIGCONT => Signal::Continue,
-                    // They come in no order; to stop what was continued would be for ever.
+                    // Signals arrive in no order; a stop handled after its continue would last for ever.
                     SIGTSTP if pending.contains(&SIGCONT) => continue,
                     SIGTSTP => Signal::Stop,
                     SIGTERM | SIGHUP | SIGINT => Signal::Leave,
@@ -132,31 +132,31 @@ mod imp {
         }
     }
 
-    /// Ends the process as `signal` does by default, and leaves no temporary file.
+    /// Ends the process by the default action of `signal`, leaving no temporary files.
     pub fn end(signal: i32) -> ! {
         temporary::close();
         let _ = low_level::emulate_default_handler(signal);
-        // One of those that have no name: what a shell would say.
+        // A signal without a name: exit with the status a shell would report.
         low_level::exit(128 + signal)
     }
 
-    /// Whether there is a shell to go back to, that can also continue what is stopped.
+    /// Whether there is a shell to return to that can continue a stopped process.
     pub fn has_shell() -> bool {
         let session = getsid(None);
-        // As long as the terminal's first process is of our job, no other can have started it.
+        // If the session leader is in our own job, no shell started us.
         let own = session != Ok(getpgrp());
         let orphan = getpid() == getpgrp() && getsid(Some(getppid())) != session;
         own && !orphan
     }
 
-    /// Stops the process, and those that were started with it, as Ctrl-Z does; comes back when they
+    /// Stops the process and its job, as Ctrl-Z does; returns when they
     /// are continued.
     ///
     /// # Errors
-    /// [`Error::System`] when the system refuses.
+    /// [`Error::System`] if the system refuses.
     pub fn stop() -> Result<()> {
         kill(Pid::from_raw(0), signal::SIGSTOP)
-            .map_err(|cause| Error::System(format!("the program cannot be stopped: {cause}")))
+            .map_err(|cause| Error::System(format!("cannot stop the program: {cause}")))
     }
 }
 
@@ -165,12 +165,12 @@ mod imp {
     use super::Signal;
     use crate::error::{Error, Result};
 
-    /// There are none here.
+    /// There are no such signals here.
     pub fn start() -> Result<()> {
         Ok(())
     }
 
-    /// There are none here.
+    /// There are no such signals here.
     pub fn tell(_: impl Fn(Signal) + Send + 'static) -> Result<()> {
         Ok(())
     }
@@ -188,6 +188,6 @@ mod imp {
 
     /// Never.
     pub fn stop() -> Result<()> {
-        Err(Error::System("a program cannot be stopped here".into()))
+        Err(Error::System("cannot stop a program on this system".into()))
     }
 }

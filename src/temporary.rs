@@ -1,8 +1,8 @@
-//! Temporary files, of which none outlives its use: an error removes it, every signal that can be
-//! caught does ([`close`]), and what a crash left goes with the next write into the same directory
+//! Temporary files that never outlive their use: an error removes them, every signal that can be
+//! caught does ([`close`]), and the next write into the same directory removes what a crash left
 //! ([`sweep`]).
 //!
-//! Each is locked while it is in use: so one that was left is told from one that is being written.
+//! Each is locked while in use, which tells abandoned files from files being written.
 
 use std::fs::{self, File, OpenOptions};
 use std::io;
@@ -14,13 +14,13 @@ use tempfile::{NamedTempFile, TempDir};
 
 const PREFIX: &str = ".actscope-";
 const SUFFIX: &str = ".tmp";
-/// So many letters and digits are between them.
+/// The number of letters and digits between them.
 const LETTERS: usize = 6;
 
-/// One that is younger may not be locked yet.
+/// A younger file may not be locked yet.
 const STALE: Duration = Duration::from_mins(1);
 
-/// Those of this process. While this is held none is made, and none put in its place.
+/// The temporary files of this process. While this is held, none is created or renamed.
 static LIVE: Mutex<Live> = Mutex::new(Live { paths: Vec::new(), closed: false });
 
 struct Live {
@@ -32,7 +32,7 @@ fn live() -> MutexGuard<'static, Live> {
     LIVE.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Removes all that this process has, and lets it make no more: for when it is about to end.
+/// Removes all temporary files of this process and prevents new ones, before the process ends.
 #[cfg(feature = "tui")]
 pub fn close() {
     let mut live = live();
@@ -42,12 +42,12 @@ pub fn close() {
     }
 }
 
-/// Never what a link points to.
+/// Never follows a link.
 fn remove(path: &Path) {
     let _ = fs::remove_file(path).or_else(|_| fs::remove_dir_all(path));
 }
 
-/// Removes what an earlier process of this user left in `directory`; whatever is in doubt stays.
+/// Removes what an earlier process of this user left in `directory`; if in doubt, leaves it.
 pub fn sweep(directory: &Path) {
     let Ok(entries) = fs::read_dir(directory) else { return };
     for entry in entries.flatten().filter(|entry| entry.file_name().to_str().is_some_and(is_temporary)) {
@@ -62,7 +62,7 @@ fn is_temporary(name: &str) -> bool {
     letters.is_some_and(|l| l.len() == LETTERS && l.bytes().all(|b| b.is_ascii_alphanumeric()))
 }
 
-/// The lock of a file or directory that nobody uses any more.
+/// The lock of a file or directory that is no longer in use.
 fn stale(path: &Path) -> Option<File> {
     let file = open_itself(path).ok()?;
     let found = file.metadata().ok()?;
@@ -71,11 +71,11 @@ fn stale(path: &Path) -> Option<File> {
         return None;
     }
     let old = found.modified().ok()?.elapsed().ok()? > STALE;
-    // Where a file system has no locks, nothing is known.
+    // On a file system without locks, nothing can be known.
     (old && (found.is_file() || found.is_dir()) && file.try_lock().is_ok()).then_some(file)
 }
 
-/// Opens what is there, not what it links to, and waits for nobody.
+/// Opens a path without following links and without blocking.
 fn open_itself(path: &Path) -> io::Result<File> {
     let mut options = OpenOptions::new();
     #[cfg(unix)]
@@ -91,7 +91,7 @@ fn open_itself(path: &Path) -> io::Result<File> {
     options.read(true).open(path)
 }
 
-/// That one is there is known until this is dropped.
+/// Keeps a temporary file registered until dropped.
 #[derive(Debug)]
 struct Listed(PathBuf);
 
@@ -101,7 +101,7 @@ impl Drop for Listed {
     }
 }
 
-/// Makes a temporary file or directory that has the permissions of any other.
+/// Creates a temporary file or directory with ordinary permissions.
 fn make<T>(
     mode: u32,
     make: impl FnOnce(&tempfile::Builder) -> io::Result<T>,
@@ -112,14 +112,14 @@ fn make<T>(
     #[cfg(unix)]
     {
         use std::os::unix::fs::PermissionsExt;
-        // The umask takes away what it should.
+        // The umask applies.
         builder.permissions(fs::Permissions::from_mode(mode));
     }
     #[cfg(not(unix))]
     let _ = mode;
     let mut live = live();
     if live.closed {
-        return Err(io::Error::other("actscope is ending"));
+        return Err(io::Error::other("actscope is exiting"));
     }
     let made = make(&builder).map_err(|error| io::Error::new(error.kind(), root_cause(&error)))?;
     let path = path(&made);
@@ -128,7 +128,7 @@ fn make<T>(
     Ok((made, listed))
 }
 
-/// What the system said, without the name of the temporary file, which means nothing to anybody.
+/// The system's error without the name of the temporary file, which means nothing to the user.
 fn root_cause(error: &io::Error) -> String {
     error.raw_os_error().map_or_else(
         || {
@@ -143,16 +143,16 @@ fn root_cause(error: &io::Error) -> String {
 #[derive(Debug)]
 pub struct Temporary {
     file: NamedTempFile,
-    // After the file: dropped when that is gone.
+    // After the file, so that it is dropped when the file is gone.
     listed: Listed,
 }
 
 impl Temporary {
     /// # Errors
-    /// What the system says: no such directory, no right to write, …
+    /// The system's error: no such directory, permission denied, …
     pub fn new(directory: &Path) -> io::Result<Self> {
         let (file, listed) = make(0o666, |new| new.tempfile_in(directory), NamedTempFile::path)?;
-        // Without locks it is as good.
+        // Not locking is acceptable if locks are not supported.
         let _ = file.as_file().try_lock();
         Ok(Self { file, listed })
     }
@@ -161,14 +161,14 @@ impl Temporary {
         self.file.as_file()
     }
 
-    /// Gives each its name, in place of what has it: all of them, whatever signal comes.
+    /// Renames each file to its name, replacing what is there: all of them, whatever signal arrives.
     ///
     /// # Errors
-    /// The name that the system refuses, and why. It and those after it are not given.
+    /// The name that the system refuses, and why. That file and those after it are not renamed.
     pub fn put(files: Vec<(Self, PathBuf)>) -> Result<(), (PathBuf, io::Error)> {
         let mut files = files.into_iter();
         let mut put = Vec::new();
-        // Given back before anything above is dropped, which needs it.
+        // Released before the values above are dropped, which need it.
         let _live = live();
         files.try_for_each(|(Self { file, listed }, path)| {
             put.push(listed);
@@ -177,7 +177,7 @@ impl Temporary {
     }
 }
 
-/// A new directory, to be filled and then to appear as a whole.
+/// A new directory, to be filled and then renamed into place as a whole.
 #[derive(Debug)]
 pub struct TemporaryDirectory {
     directory: TempDir,
@@ -187,27 +187,27 @@ pub struct TemporaryDirectory {
 
 impl TemporaryDirectory {
     /// # Errors
-    /// As [`Temporary::new`].
+    /// See [`Temporary::new`].
     pub fn new(parent: &Path) -> io::Result<Self> {
         let (directory, listed) = make(0o777, |new| new.tempdir_in(parent), TempDir::path)?;
         let lock = File::open(directory.path()).ok().filter(|lock| lock.try_lock().is_ok());
         Ok(Self { directory, _lock: lock, _listed: listed })
     }
 
-    /// A new file in it.
+    /// A new file in the directory.
     ///
     /// # Errors
-    /// What the system says.
+    /// The system's error.
     pub fn file(&self, name: &str) -> io::Result<File> {
-        // While everything is being removed nothing is added.
+        // Nothing is added while everything is being removed.
         let _live = live();
         File::create_new(self.directory.path().join(name))
     }
 
-    /// Gives it the name `path`, which nothing has, or an empty directory.
+    /// Renames it to `path`, which must not exist or be an empty directory.
     ///
     /// # Errors
-    /// What the system says; then it is removed.
+    /// The system's error; the directory is then removed.
     pub fn put(self, path: &Path) -> io::Result<()> {
         {
             let _live = live();

@@ -1,8 +1,8 @@
-//! Text that is safe to show, and text that fits: nothing in it that a terminal would obey, cut with
+//! Text that is safe to show and fits: escaped so that a terminal interprets none of it, cut with
 //! a mark, wrapped.
 //!
-//! A number has a few digits: by [`num`] in columns and sentences, by [`short`] in narrow cells, by
-//! [`significant`] and [`to_scale`] in the words and cells of a figure, by [`printed`] in the walk's.
+//! Numbers have few digits: [`num`] in columns and sentences, [`short`] in narrow cells,
+//! [`significant`] and [`to_scale`] in the words and cells of a figure, [`printed`] in the walk.
 
 use std::borrow::Cow;
 use std::fmt::Write as _;
@@ -12,11 +12,11 @@ use std::path::Path;
 use serde::Serialize;
 use unicode_width::{UnicodeWidthChar, UnicodeWidthStr};
 
-/// So much of a path is told.
+/// The length to which paths are cut.
 pub const PATH: usize = 150;
 
-/// Whether `c` is obeyed rather than drawn: control characters, what turns the direction of text,
-/// separators of lines, and characters that take no room and have no look.
+/// Whether a terminal would act on `c` rather than draw it: control characters, bidirectional
+/// controls, line separators, and invisible characters of no width.
 pub fn acts(c: char) -> bool {
     matches!(c,
         '\0'..='\x1f' | '\x7f'..='\u{9f}' | '\u{ad}' | '\u{61c}' | '\u{180e}' | '\u{200b}'..='\u{200f}'
@@ -24,12 +24,12 @@ pub fn acts(c: char) -> bool {
         | '\u{1d173}'..='\u{1d17a}' | '\u{e0000}'..='\u{e007f}')
 }
 
-/// `text` in one line in which nothing [acts]: newline `↵`, tab `⇥`, others as `⟨1b⟩` and `⟨u+202e⟩`.
+/// `text` on one line without characters that [act](acts): newline `↵`, tab `⇥`, others as `⟨1b⟩` and `⟨u+202e⟩`.
 pub fn plain(text: &str) -> Cow<'_, str> {
     without(text, acts)
 }
 
-/// The same line by line: newlines and tabs stay.
+/// The same, line by line: newlines and tabs are kept.
 pub fn plain_lines(text: &str) -> Cow<'_, str> {
     without(text, |c| acts(c) && c != '\n' && c != '\t')
 }
@@ -45,7 +45,7 @@ fn without(text: &str, unwanted: impl Fn(char) -> bool) -> Cow<'_, str> {
     out.into()
 }
 
-/// Adds a character that is not drawn as a mark that is.
+/// Appends a visible mark for an invisible character.
 pub fn push_visible(text: &mut String, c: char) {
     let written = match c {
         '\n' => write!(text, "↵"),
@@ -53,10 +53,10 @@ pub fn push_visible(text: &mut String, c: char) {
         c if (c as u32) < 0x100 => write!(text, "⟨{:02x}⟩", c as u32),
         c => write!(text, "⟨u+{:04x}⟩", c as u32),
     };
-    debug_assert!(written.is_ok(), "a String takes everything");
+    debug_assert!(written.is_ok(), "writing to a String does not fail");
 }
 
-/// At most `n` characters, `…` in place of the middle: paths and sentences end in what matters.
+/// At most `n` characters, with `…` for the middle, since the ends of paths and sentences matter.
 pub fn brief(text: &str, n: usize) -> Cow<'_, str> {
     if text.chars().nth(n).is_none() {
         return text.into();
@@ -68,15 +68,15 @@ pub fn brief(text: &str, n: usize) -> Cow<'_, str> {
     format!("{}…{}", &text[..head], &text[tail..]).into()
 }
 
-/// A path as it is told: [`plain`] and [`brief`].
+/// A path for messages: [`plain`] and [`brief`].
 pub fn path(path: &Path) -> String {
     brief(&plain(&path.to_string_lossy()), PATH).into_owned()
 }
 
-/// JSON in which nothing [acts]: such characters are escaped, and read back as they were.
+/// JSON without characters that [act](acts): they are escaped, and read back unchanged.
 ///
 /// # Panics
-/// For what JSON cannot hold, such as a map whose keys are no strings; plain data is none of it.
+/// If JSON cannot represent the value, such as a map whose keys are not strings.
 pub fn json(value: &impl Serialize) -> String {
     struct Escaping;
     impl serde_json::ser::Formatter for Escaping {
@@ -100,7 +100,7 @@ pub fn json(value: &impl Serialize) -> String {
     String::from_utf8(out).expect("JSON is text")
 }
 
-/// `text`, cut to `width` columns with `…` where it was longer.
+/// `text`, cut to `width` columns with `…` if longer.
 pub fn fit(text: &str, width: usize) -> String {
     if text.width() <= width {
         return text.to_owned();
@@ -128,7 +128,7 @@ pub fn pad(text: &str, width: usize) -> String {
     text
 }
 
-/// `text` in lines of at most `width` columns, broken at blanks; a longer word is cut with a mark.
+/// `text` in lines of at most `width` columns, broken at spaces; a longer word is cut with a mark.
 pub fn wrap(text: &str, width: usize) -> Vec<String> {
     let mut lines: Vec<String> = Vec::new();
     for word in text.split_whitespace() {
@@ -143,7 +143,7 @@ pub fn wrap(text: &str, width: usize) -> Vec<String> {
     lines
 }
 
-/// A number in at most eight columns, as precise as they allow.
+/// A number in at most eight columns, as precisely as they allow.
 pub fn num(x: f32) -> String {
     let mut text = String::new();
     write_num(&mut text, x);
@@ -162,10 +162,10 @@ pub fn write_num(text: &mut String, x: f32) {
         a if a < 999.95 => write!(text, "{x:.1}"),
         _ => write!(text, "{x:.0}"),
     };
-    debug_assert!(written.is_ok(), "a String takes everything");
+    debug_assert!(written.is_ok(), "writing to a String does not fail");
 }
 
-/// A number in at most `width` columns, without the zero before the point; `…` where none fits.
+/// A number in at most `width` columns, without the zero before the point; `…` if it does not fit.
 pub fn short(x: f32, width: usize) -> String {
     if !x.is_finite() {
         return fit(&num(x), width);
@@ -178,7 +178,7 @@ pub fn short(x: f32, width: usize) -> String {
     (0..=3).rev().map(digits).find(|text| text.len() <= width).unwrap_or_else(|| fit("…", width))
 }
 
-/// A number in the words of a figure: three significant digits, a proper minus.
+/// A number in the text of a figure: three significant digits, a proper minus sign.
 pub fn significant(x: f32) -> String {
     let digits = match x.abs() {
         a if !a.is_finite() => num(a),
@@ -196,29 +196,29 @@ pub fn significant(x: f32) -> String {
     if x < 0.0 { format!("−{digits}") } else { digits }
 }
 
-/// A number among others up to `limit`, with as many decimals as suit them all.
+/// A number among others up to `limit`, with a number of decimals that suits them all.
 pub fn to_scale(x: f32, limit: f32) -> String {
     if !x.is_finite() || !(0.001..99_999.5).contains(&limit) {
         return significant(x);
     }
     let decimals = usize::try_from(2 - limit.log10().floor() as i32).unwrap_or(0);
     let text = format!("{:.decimals$}", x.abs());
-    // What is rounded to zero has no sign.
+    // A number that rounds to zero has no sign.
     let sign = if x < 0.0 && text.contains(|c| ('1'..='9').contains(&c)) { "−" } else { "" };
     format!("{sign}{text}")
 }
 
-/// [`num`] as it is set in print: a proper minus, ∞.
+/// [`num`] as in print: a proper minus sign, ∞.
 pub fn printed(x: f32) -> String {
     num(x).replace('-', "−").replace("inf", "∞")
 }
 
-/// Without zeros at the end of a fraction.
+/// Removes zeros at the end of a fraction.
 fn trimmed(digits: &str) -> &str {
     if digits.contains('.') { digits.trim_end_matches('0').trim_end_matches('.') } else { digits }
 }
 
-/// A count of bytes for people.
+/// A number of bytes in readable units.
 pub fn bytes(n: u64) -> String {
     match n as f64 {
         n if n < 1e3 => format!("{n} B"),

@@ -1,10 +1,10 @@
-//! Direct logit attribution: how much of a logit each component wrote.
+//! Direct logit attribution: how much each component contributes to a logit.
 //!
-//! What enters the final LayerNorm is a sum of what the components wrote, x = Σ xᵢ. With its scale
-//! σ frozen at what it was, LayerNorm is linear but for its bias, so the logit of token A is a sum
-//! as well: Σ (xᵢ − mean(xᵢ)) / σ · (w ⊙ W_U\[A\]) + b · W_U\[A\], with w and b those of ln_f.
+//! The input of the final LayerNorm is the sum of what the components wrote, x = Σ xᵢ. With its scale
+//! σ frozen, LayerNorm is linear except for its bias, so the logit of token A is a sum
+//! too: Σ (xᵢ − mean(xᵢ)) / σ · (w ⊙ W_U\[A\]) + b · W_U\[A\], with w and b those of ln_f.
 //! Centring is moved to the other side: every part is xᵢ · d with one direction d,
-//! (w ⊙ W_U\[A\] − its mean) / σ. For a difference of two tokens, W_U\[A\] − W_U\[B\] stands for
+//! (w ⊙ W_U\[A\] − its mean) / σ. For the difference of two tokens, W_U\[A\] − W_U\[B\] replaces
 //! W_U\[A\]. The weights are as in the checkpoint: nothing is folded.
 
 use std::fmt;
@@ -22,7 +22,7 @@ use crate::picture::matrix::dot;
 use crate::run::Run;
 use crate::text::num;
 
-/// What writes to the residual stream, biases on their own.
+/// A component that writes to the residual stream; biases are separate.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Component {
     /// The token's row of wte.
@@ -37,15 +37,15 @@ pub enum Component {
     Mlp(usize),
     /// b_out of a block.
     MlpBias(usize),
-    /// What interventions put into the residual stream of a block, or took from it: what the stream
-    /// gained there beyond what the components computed.
+    /// The effect of interventions on the residual stream of a block: what the stream
+    /// gained there beyond the outputs of the components.
     Change(usize),
-    /// The bias of ln_f, which adds to the logit what no residual stream carries.
+    /// The bias of ln_f, which adds to the logit without being in the residual stream.
     LnFinalBias,
 }
 
 impl Component {
-    /// Every component of a model that is run as it is, in data-flow order.
+    /// Every component of an unchanged model, in data-flow order.
     pub fn all(n_layer: usize, n_head: usize) -> Vec<Self> {
         let of_block = |l| {
             let heads = (0..n_head).map(move |h| Self::Head(l, h));
@@ -105,21 +105,21 @@ impl fmt::Display for Component {
     }
 }
 
-/// What one component wrote.
+/// The contribution of one component.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Contribution {
     pub component: Component,
     pub value: f64,
 }
 
-/// A logit, or the difference of two, as the sum of what the components wrote.
+/// A logit, or the difference of two, as the sum of the components' contributions.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Attribution {
     pub position: usize,
     pub token: u32,
-    /// The token whose logit is subtracted, if there is one.
+    /// The token whose logit is subtracted, if any.
     pub versus: Option<u32>,
-    /// The logit of `token`, minus that of `versus`, as the run has it.
+    /// The logit of `token` in the run, minus that of `versus`.
     pub logit: f64,
     /// In data-flow order.
     pub parts: Vec<Contribution>,
@@ -127,7 +127,7 @@ pub struct Attribution {
     pub residue: f64,
 }
 
-/// What one neuron wrote.
+/// The contribution of one neuron.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Neuron {
     pub neuron: usize,
@@ -137,7 +137,7 @@ pub struct Neuron {
     pub value: f64,
 }
 
-/// Contribution by part; what only the changed run has, its interventions, is all difference.
+/// Part by part; parts that only the changed run has, its interventions, count in full.
 impl Minus for Attribution {
     fn minus(&self, base: &Self) -> Self {
         let part = |part: &Contribution| Contribution {
@@ -160,14 +160,14 @@ impl Minus for Neuron {
 }
 
 impl Attribution {
-    /// The hooks that a run must have kept for this.
+    /// The hooks that a run must have kept.
     pub const HOOKS: [&'static str; 7] =
         ["embed", "pos_embed", "z.*", "post.*", "resid_post.*", "ln_final_scale", "logits"];
 
-    /// What wrote the logit of `token` at `position`: by default of the likeliest token.
+    /// The contributions to the logit of `token` at `position`, by default the likeliest token.
     ///
     /// # Errors
-    /// [`Error::Usage`] for a position or token that there is not, or tensors that were not kept.
+    /// [`Error::Usage`] for a position or token out of range, or tensors that were not kept.
     pub fn new(run: &Run, position: usize, token: Option<u32>, versus: Option<u32>) -> Result<Self> {
         let likeliest = Next::new(run, position, 1)?.top[0].id;
         let token = token.unwrap_or(likeliest);
@@ -206,7 +206,7 @@ impl Attribution {
     /// that is likeliest there in the base.
     ///
     /// # Errors
-    /// As [`Self::new`].
+    /// See [`Self::new`].
     pub fn with_base(
         run: &Run,
         base: Option<&Run>,
@@ -219,7 +219,7 @@ impl Attribution {
         })
     }
 
-    /// The parts, largest in size first; NaN before all.
+    /// The parts by magnitude, largest first; NaN before all others.
     pub fn ranked(&self) -> Vec<Contribution> {
         let mut parts = self.parts.clone();
         parts.sort_by(|a, b| b.value.abs().total_cmp(&a.value.abs()));
@@ -235,7 +235,7 @@ impl Attribution {
         self.parts.iter().find(|part| part.component == component).map(|part| part.value)
     }
 
-    /// Blocks × what writes in each, as a picture with words; `run` is the one this is of.
+    /// Blocks × components, as a picture with labels; `run` is the run of this result.
     pub fn chart(&self, run: &Run) -> Chart {
         let n_layer = run.config().n_layer;
         let mut names: Vec<_> = (0..run.config().n_head).map(|h| format!("h{h}")).collect();
@@ -253,30 +253,30 @@ impl Attribution {
             outside.map(|part| format!("{} {}", part.component, num(part.value as f32))).collect();
         Chart {
             title: format!(
-                "what wrote the logit of {}{versus} after {} (position {})",
+                "contributions to the logit of {}{versus} after {} (position {})",
                 show(self.token),
                 run.token_text(self.position),
                 self.position
             ),
             doc: format!(
-                "logit {} = what is shown + {} + residue {}",
+                "logit {} = sum of the cells + {} + residue {}",
                 num(self.logit as f32),
                 outside.join(" + "),
                 num(self.residue as f32)
             ),
-            formula:
-                "(x − mean(x)) / ln_f scale · (ln_f weight ⊙ W_U[token]) for what each component wrote, x"
-                    .into(),
+            formula: "(x − mean(x)) / ln_f scale · (ln_f weight ⊙ W_U[token]), x: the output of a component"
+                .into(),
             rows: Labels::numbered("block"),
             columns: Labels::named("component", names),
-            values: Matrix::new(values, n_layer, n_columns).expect("every block has as many parts"),
+            values: Matrix::new(values, n_layer, n_columns)
+                .expect("every block has the same number of parts"),
             quantity: Quantity::Signed,
             limit: None,
             texts: Vec::new(),
         }
     }
 
-    /// What each neuron of block `layer` wrote.
+    /// The contribution of each neuron of block `layer`.
     fn all_neurons(&self, run: &Run, layer: usize) -> Result<Vec<Neuron>> {
         Error::check("layer", layer, 0..run.config().n_layer)?;
         let direction = Direction::new(run, self.position, self.token, self.versus)?;
@@ -287,17 +287,17 @@ impl Attribution {
         Ok(post.into_iter().zip(written).enumerate().map(neuron).collect())
     }
 
-    /// The `k` neurons of block `layer` that wrote most, largest in size first.
+    /// The `k` neurons of block `layer` with the largest contributions, by magnitude, largest first.
     ///
     /// # Errors
-    /// [`Error::Usage`] for a layer that there is not, or tensors that were not kept.
+    /// [`Error::Usage`] for a layer out of range, or tensors that were not kept.
     pub fn neurons(&self, run: &Run, layer: usize, k: usize) -> Result<Vec<Neuron>> {
         Ok(largest(self.all_neurons(run, layer)?, k, |n| *n))
     }
 }
 
 impl WithBase<Attribution> {
-    /// As [`Attribution::chart`]; a difference has the interventions as a part of their own.
+    /// See [`Attribution::chart`]; a difference has the interventions as a separate part.
     pub fn chart(&self, run: &Run) -> Chart {
         let chart = self.shown(Attribution::clone).chart(run);
         let difference = if self.differs() { format!(", {DIFFERENCE}") } else { String::new() };
@@ -307,7 +307,7 @@ impl WithBase<Attribution> {
     /// The same of this and of the base: those whose share differs most.
     ///
     /// # Errors
-    /// As [`Attribution::neurons`].
+    /// See [`Attribution::neurons`].
     pub fn neurons(
         &self,
         (run, base): (&Run, Option<&Run>),
@@ -324,7 +324,7 @@ impl WithBase<Attribution> {
     }
 }
 
-/// The `k` of all that wrote most, largest in size first.
+/// The `k` largest contributions by magnitude, largest first.
 fn largest<T>(mut all: Vec<T>, k: usize, wrote: impl Fn(&T) -> Neuron) -> Vec<T> {
     let key = |of: &T| (wrote(of).value.abs(), wrote(of).neuron);
     all.sort_by(|a, b| {
@@ -335,12 +335,12 @@ fn largest<T>(mut all: Vec<T>, k: usize, wrote: impl Fn(&T) -> Neuron) -> Vec<T>
     all
 }
 
-/// What the residual stream at one position is multiplied with to give the logit.
+/// The direction that gives the logit from the residual stream at one position.
 struct Direction {
     position: usize,
     /// (C)
     d: Vec<f64>,
-    /// What the bias of ln_f adds.
+    /// The contribution of the bias of ln_f.
     ln_bias: f64,
 }
 
@@ -372,7 +372,7 @@ impl Direction {
         Ok(Matrix::of(weight)?.times(&self.d))
     }
 
-    /// What the components of a block wrote.
+    /// The contributions of the components of a block.
     fn block(&self, run: &Run, l: usize) -> Result<Vec<Contribution>> {
         let block = &run.model.net.blocks[l];
         let n_head = run.config().n_head;
@@ -396,7 +396,7 @@ impl Direction {
     }
 }
 
-/// The values of a weight that has one axis.
+/// The values of a weight with one axis.
 fn values(weight: &candle_core::Tensor) -> Result<Vec<f32>> {
     Ok(Matrix::of(&weight.unsqueeze(0)?)?.row(0))
 }

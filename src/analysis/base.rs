@@ -6,16 +6,16 @@ use crate::picture::Matrix;
 use crate::picture::chart::Chart;
 use crate::run::Run;
 
-/// What a difference is called.
+/// The name of a difference.
 pub const DIFFERENCE: &str = "changed − base";
 
-/// What can be subtracted from its like.
+/// Something that can be subtracted from another of its kind.
 pub trait Minus {
     #[must_use]
     fn minus(&self, base: &Self) -> Self;
 }
 
-/// −inf where both are: a masked cell stays one.
+/// −inf if both are: a masked cell stays masked.
 impl Minus for f32 {
     fn minus(&self, base: &Self) -> Self {
         if *self == Self::NEG_INFINITY && base == self { *self } else { self - base }
@@ -28,27 +28,27 @@ impl Minus for f64 {
     }
 }
 
-/// Value by value, for lists of one length.
+/// Value by value, for lists of equal length.
 impl Minus for Vec<f32> {
     fn minus(&self, base: &Self) -> Self {
         self.iter().zip(base).map(|(a, b)| a.minus(b)).collect()
     }
 }
 
-/// Value by value, for matrices of one shape.
+/// Value by value, for matrices of equal shape.
 impl Minus for Matrix {
     fn minus(&self, base: &Self) -> Self {
         let rows: Vec<_> = (0..self.n_rows).map(|r| self.row(r).minus(&base.row(r))).collect();
-        Self::new(rows.concat(), self.n_rows, self.n_columns).expect("as many values as before")
+        Self::new(rows.concat(), self.n_rows, self.n_columns).expect("the number of values is the same")
     }
 }
 
-/// In signed colours; words stay, with a → before those that were others.
+/// In signed colours; words are kept, with a → before those that differ.
 impl Minus for Chart {
     fn minus(&self, base: &Self) -> Self {
         let values = self.values.minus(&base.values);
         let texts = if self.quantity == Quantity::Rank {
-            // They spell the values out.
+            // They spell out the values.
             let all = (0..values.n_rows).flat_map(|r| values.row(r));
             all.map(|x| if x == 0.0 { "0".into() } else { format!("{x:+}") }).collect()
         } else {
@@ -88,7 +88,7 @@ impl<T> WithBase<T> {
     /// Asks the base first: its answer may settle what both are asked.
     ///
     /// # Errors
-    /// Those of `ask`.
+    /// The errors of `ask`.
     pub fn ask(
         of: &Run,
         base: Option<&Run>,

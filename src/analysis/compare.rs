@@ -1,4 +1,4 @@
-//! Two runs side by side: which rows belong together, where they differ, by how much.
+//! Comparing two runs: which rows are aligned, where they differ, and by how much.
 
 use rayon::prelude::*;
 
@@ -10,21 +10,21 @@ use crate::hooks::{Axis, HookName, Site};
 use crate::picture::Matrix;
 use crate::run::Run;
 
-/// Which position of one prompt belongs to which of another.
+/// The alignment of the positions of two prompts.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Alignment {
-    /// In order; `None` where the other prompt has no such token.
+    /// In order; `None` if the other prompt has no such token.
     pub pairs: Vec<(Option<usize>, Option<usize>)>,
 }
 
 impl Alignment {
-    /// Prompts of one length are aligned position by position, others so that the fewest tokens
-    /// are replaced, left out or put in.
+    /// Prompts of equal length are aligned position by position, others so that the fewest tokens
+    /// are replaced, deleted or inserted.
     pub fn new(a: &[u32], b: &[u32]) -> Self {
         if a.len() == b.len() {
             return Self { pairs: (0..a.len()).map(|t| (Some(t), Some(t))).collect() };
         }
-        // cost[i][j]: of aligning what begins at a[i] and b[j].
+        // cost[i][j]: the cost of aligning a[i..] and b[j..].
         let mut cost = vec![vec![0usize; b.len() + 1]; a.len() + 1];
         for i in (0..=a.len()).rev() {
             for j in (0..=b.len()).rev() {
@@ -51,12 +51,12 @@ impl Alignment {
         Self { pairs }
     }
 
-    /// The pairs that have both: (position in A, position in B).
+    /// The aligned pairs: (position in A, position in B).
     pub fn both(&self) -> impl Iterator<Item = (usize, usize)> + Clone {
         self.pairs.iter().filter_map(|&(a, b)| a.zip(b))
     }
 
-    /// Whether every token has its own position in the other prompt.
+    /// Whether every token is aligned with the same position of the other prompt.
     pub fn is_identity(&self) -> bool {
         self.pairs.iter().enumerate().all(|(t, &pair)| pair == (Some(t), Some(t)))
     }
@@ -88,19 +88,19 @@ pub fn difference(view: View, (of, base): (&Run, &Run), alignment: &Alignment) -
     Matrix::new(values, rows.len(), columns.len())
 }
 
-/// How the prediction at one position moved. Logarithms are natural.
+/// How the prediction at one position changed. Logarithms are natural.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Shift {
-    /// The token that comes next in the prompt, where one does: its id and Δ log-probability.
+    /// The next token in the prompt, if any: its id and Δ log-probability.
     pub actual: Option<(u32, f64)>,
-    /// The token that was likeliest before, likewise.
+    /// The likeliest token before, likewise.
     pub predicted: (u32, f64),
     /// KL(before ‖ after), in nats.
     pub kl: f64,
 }
 
 impl Shift {
-    /// From one row of logits to another; `next` is the token that comes next.
+    /// From one row of logits to another; `next` is the next token.
     pub fn new(before: &[f32], after: &[f32], next: Option<u32>) -> Self {
         let (p, q) = (Softmax::new(before), Softmax::new(after));
         let moved = |id: u32| (id, q.log_prob(after[id as usize]) - p.log_prob(before[id as usize]));
@@ -118,16 +118,16 @@ impl Shift {
 /// A tensor and a position.
 pub type Spot = (HookName, usize);
 
-/// What differs between two runs.
+/// The differences between two runs.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Comparison {
-    /// For each pair of the alignment that has both, by position in the run after.
+    /// For each aligned pair, by position in the run after.
     pub shifts: Vec<Option<Shift>>,
-    /// The first tensor in data-flow order that differs, and its first position that does.
+    /// The first tensor in data-flow order that differs, and its first differing position.
     pub first: Option<Spot>,
     /// The first position where any residual stream, or the logits, differ.
     pub earliest: Option<usize>,
-    /// The first tensor of the run after that holds NaN, and its first position that does.
+    /// The first tensor of the run after that has NaN, and its first position with NaN.
     pub nan: Option<Spot>,
 }
 
@@ -149,7 +149,7 @@ impl Comparison {
             shifts[position] = Some(shift);
         }
         let (first, earliest) = if before.tokens == after.tokens {
-            // What is before the first change is the same by construction.
+            // Everything before the first change is the same by construction.
             let lists = [before, after].map(|run| run.input.interventions.first());
             let from = lists.into_iter().flatten().min();
             let changed = |hook: &HookName| Some((*hook, first_difference(*hook, before, after)?));
@@ -171,7 +171,7 @@ impl Comparison {
     }
 }
 
-/// The first tensor, in data-flow order, that holds NaN, and its first position that does.
+/// The first tensor, in data-flow order, that has NaN, and its first position with NaN.
 pub fn first_nan(run: &Run) -> Option<Spot> {
     kept(run).find_map(|hook| {
         let matrix = Matrix::of(&run.tensor(hook)?).ok()?;
@@ -190,7 +190,7 @@ fn kept(run: &Run) -> impl Iterator<Item = HookName> {
     hooks.filter(|hook| run.tensor(*hook).is_some())
 }
 
-/// The first position where a tensor is not the same to the bit.
+/// The first position where the tensors are not equal to the bit.
 fn first_difference(hook: HookName, before: &Run, after: &Run) -> Option<usize> {
     let (a, b) = (Matrix::of(&before.tensor(hook)?).ok()?, Matrix::of(&after.tensor(hook)?).ok()?);
     let n_rows = b.n_rows;
@@ -203,7 +203,7 @@ fn first_difference(hook: HookName, before: &Run, after: &Run) -> Option<usize> 
     })
 }
 
-/// The position that a row of a tensor, all axes but the last one after the other, belongs to.
+/// The position of a row of a tensor whose axes except the last are flattened.
 fn position(hook: HookName, run: &Run) -> impl Fn(usize) -> usize {
     let by_head = hook.point().axes.contains(&Axis::Head);
     let first = hook.point().axes[0];

@@ -1,4 +1,4 @@
-//! What each head and each MLP is worth: the prediction without it.
+//! The effect of ablating each head and each MLP on the prediction.
 
 use super::base::WithBase;
 use super::compare::Shift;
@@ -10,24 +10,24 @@ use crate::picture::Matrix;
 use crate::picture::chart::{Chart, Labels};
 use crate::run::Run;
 
-/// What is asked of every component.
+/// What to measure for every component.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Question {
-    /// The position whose prediction is watched.
+    /// The position whose prediction to measure.
     pub position: usize,
-    /// The token whose log-probability is watched; `None`: the run's own top prediction there.
+    /// The token whose log-probability to measure; `None`: the run's own top prediction there.
     pub token: Option<u32>,
-    /// Ablate to the mean over the prompt rather than to 0.
+    /// Ablate to the mean over the prompt instead of 0.
     pub mean: bool,
 }
 
-/// What the run loses without one component.
+/// The effect of ablating one component.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Effect {
     pub layer: usize,
     /// A head; `None` for the MLP of the block.
     pub head: Option<usize>,
-    /// log p(token) without it − log p(token) with it, natural: below 0 for what helps the token.
+    /// log p(token) without it − log p(token) with it, natural: negative if it helps the token.
     pub delta_logprob: f64,
     /// KL(with ‖ without) of the prediction, in nats.
     pub kl: f64,
@@ -39,7 +39,7 @@ impl Effect {
         if self.head.is_some() { "head" } else { "mlp" }
     }
 
-    /// What was ablated.
+    /// The component that was ablated.
     pub fn place(&self) -> Place {
         component(self.layer, self.head)
     }
@@ -63,7 +63,7 @@ fn component(layer: usize, head: Option<usize>) -> Place {
     }
 }
 
-/// Which of the two numbers a chart shows.
+/// The number that a chart shows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 pub enum Measure {
     #[default]
@@ -87,7 +87,7 @@ impl Measure {
 #[derive(Debug, Clone, PartialEq)]
 pub struct Effects {
     pub question: Question,
-    /// The token whose log-probability is watched.
+    /// The token whose log-probability is measured.
     pub token: u32,
     /// Block by block: the heads, then the MLP.
     pub all: Vec<Effect>,
@@ -95,11 +95,11 @@ pub struct Effects {
 
 impl Effects {
     /// Ablates every head and every MLP of `run`, each at all positions and by itself, on top of
-    /// the interventions of the run. Before each one, `progress` gets how many are done, of how
-    /// many; its error ends it.
+    /// the interventions of the run. Before each one, `progress` receives the number done and the
+    /// total; an error from it ends the computation.
     ///
     /// # Errors
-    /// [`Error::Usage`] for a position or token that there is not, or logits that were not kept.
+    /// [`Error::Usage`] for a position or token out of range, or logits that were not kept.
     pub fn new(
         run: &Run,
         question: Question,
@@ -132,7 +132,7 @@ impl Effects {
     /// The same of this run and of its base, if there is one: of the same token.
     ///
     /// # Errors
-    /// As [`Self::new`].
+    /// See [`Self::new`].
     pub fn with_base(
         run: &Run,
         base: Option<&Run>,
@@ -147,12 +147,12 @@ impl Effects {
         })
     }
 
-    /// Blocks down, heads across: what log p gains without each.
+    /// Blocks down, heads across: the change of log p without each.
     pub fn chart_of_heads(&self, run: &Run) -> Chart {
         let heads = self.all.iter().filter(|effect| effect.head.is_some());
         let values = heads.map(|effect| effect.delta_logprob as f32).collect();
         let values = Matrix::new(values, run.config().n_layer, run.config().n_head);
-        let values = values.expect("a value for each head");
+        let values = values.expect("one value per head");
         let chart = self.chart(run, Measure::DeltaLogprob);
         Chart { columns: Labels::numbered("head"), values, ..chart }
     }
@@ -181,7 +181,7 @@ impl Effects {
                 "head",
                 (0..n_head).map(|head| head.to_string()).chain(["mlp".into()]).collect(),
             ),
-            values: Matrix::new(values, n_layer, n_head + 1).expect("a value for each component"),
+            values: Matrix::new(values, n_layer, n_head + 1).expect("one value per component"),
             quantity,
             limit: None,
             texts: Vec::new(),

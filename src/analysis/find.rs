@@ -1,4 +1,4 @@
-//! What stands out among all the tensors of a run.
+//! The extremes of all tensors of a run.
 
 use rayon::prelude::*;
 
@@ -7,19 +7,19 @@ use crate::error::Result;
 use crate::hooks::{Axis, HookName, Site};
 use crate::run::Run;
 
-/// How many times the median channel's root mean square makes a channel an outlier.
+/// The multiple of the median channel's root mean square from which a channel is an outlier.
 pub const OUTLIER: f64 = 5.0;
 
 /// The extremes of a run.
 #[derive(Debug, Clone, PartialEq, Default)]
 pub struct Found {
-    /// The largest |x| of each tensor, largest first; NaN and +inf before all.
+    /// The largest |x| of each tensor, largest first; NaN and +inf before all others.
     pub values: Vec<Extreme>,
     /// The row with the largest norm of each tensor, largest first.
     pub rows: Vec<Extreme>,
-    /// The outlying channels of the residual stream, those of most layers first.
+    /// The outlier channels of the residual stream, those of most layers first.
     pub channels: Vec<Channel>,
-    /// How many numbers were looked at.
+    /// The number of values searched.
     pub n_values: u64,
 }
 
@@ -27,17 +27,17 @@ pub struct Found {
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Extreme {
     pub hook: HookName,
-    /// 0 where the tensor has no head axis.
+    /// 0 if the tensor has no head axis.
     pub head: usize,
     pub row: usize,
-    /// Of a row: the column of its largest |x|.
+    /// For a row, the column of its largest |x|.
     pub column: usize,
     /// The value with its sign, or the norm of the row.
     pub value: f32,
 }
 
 impl Extreme {
-    /// The row's place in the tensor as it was captured.
+    /// The index of the row in the captured tensor.
     pub fn place(&self) -> Vec<usize> {
         match self.hook.point().axes {
             [Axis::Head, ..] => vec![self.head, self.row],
@@ -46,7 +46,7 @@ impl Extreme {
         }
     }
 
-    /// The value's place in the tensor as it was captured.
+    /// The index of the value in the captured tensor.
     pub fn cell(&self) -> Vec<usize> {
         let mut place = self.place();
         place.push(self.column);
@@ -64,19 +64,19 @@ impl Extreme {
 #[derive(Debug, Clone, PartialEq)]
 pub struct Channel {
     pub channel: usize,
-    /// The layers in whose resid_post it is one.
+    /// The layers in whose resid_post it is an outlier.
     pub layers: Vec<usize>,
-    /// Its root mean square over the median one, where that is largest.
+    /// The largest ratio of its root mean square to the median one.
     pub ratio: f64,
 }
 
 impl Found {
-    /// Looks once at every number of every tensor that `run` kept; −inf, which masks, is passed
-    /// over. Before each tensor, or few that are looked at together, `progress` gets how many are
-    /// done, of how many; its error ends it.
+    /// Looks once at every number of every tensor that `run` kept; skips −inf, which masks.
+    /// Before each tensor or small group of tensors, `progress` receives the number
+    /// done and the total; an error from it ends the search.
     ///
     /// # Errors
-    /// That of `progress`: what was kept is there.
+    /// The error of `progress`.
     pub fn new(run: &Run, mut progress: impl FnMut(usize, usize) -> Result<()>) -> Result<Self> {
         let hooks = run.cache.names();
         let mut scans: Vec<Scan> = Vec::with_capacity(hooks.len());
@@ -98,12 +98,12 @@ impl Found {
     }
 }
 
-/// What one tensor has to offer.
+/// The extremes of one tensor.
 struct Scan {
     hook: HookName,
     value: Option<Extreme>,
     row: Option<Extreme>,
-    /// Root mean square of each channel over positions, of resid_post only.
+    /// Root mean square of each channel over positions, for resid_post only.
     rms: Vec<f64>,
     n_values: u64,
 }

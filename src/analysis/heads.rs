@@ -49,7 +49,7 @@ impl Metric {
         }
     }
 
-    /// As people say it.
+    /// The name in text.
     pub fn title(self) -> &'static str {
         match self {
             Self::PrevToken => "previous token",
@@ -62,7 +62,7 @@ impl Metric {
         }
     }
 
-    /// The same in a word.
+    /// The same as one word.
     pub fn word(self) -> &'static str {
         self.title().trim_end_matches(" token")
     }
@@ -77,13 +77,13 @@ impl Metric {
 
     pub fn doc(self) -> &'static str {
         match self {
-            Self::PrevToken => "share of attention on the token before",
+            Self::PrevToken => "share of attention on the previous token",
             Self::Duplicate => "share of attention on earlier copies of the same token",
-            Self::Induction => "share of attention on what followed earlier copies of the token",
+            Self::Induction => "share of attention on the tokens after earlier copies of the token",
             Self::FirstToken => "share of attention on the first token",
-            Self::Distance => "how many tokens back it reads, on average",
-            Self::Entropy => "how spread its attention is, on average over queries",
-            Self::ZNorm => "length of what it gathers, on average over positions",
+            Self::Distance => "mean distance of attention, in tokens",
+            Self::Entropy => "mean entropy of attention over queries",
+            Self::ZNorm => "mean norm of z over positions",
         }
     }
 
@@ -121,7 +121,7 @@ impl Scores {
     }
 }
 
-/// What the first three scores leave out, as TransformerLens's `detect_head` has it.
+/// What the first three scores exclude, as in TransformerLens's `detect_head`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Exclude {
     /// Attention to position 0.
@@ -138,7 +138,7 @@ pub struct Atlas {
     pub n_tokens: usize,
     pub heads: Vec<Scores>,
     pub exclude: Exclude,
-    /// Shares of queries that have a token before, an earlier copy, and one after that.
+    /// Shares of queries that have a previous token, an earlier copy, and a token after that.
     most: [f32; 3],
 }
 
@@ -146,11 +146,11 @@ impl Atlas {
     /// Measures the heads of `run`, whose patterns and `z` must have been kept.
     ///
     /// `prev_token`, `duplicate` and `induction` are those of TransformerLens's `detect_head` with
-    /// its error measure "mul": the share of all attention of the head, over all queries, that lies
-    /// on the cells of the detection pattern. The weights are taken as they are, nothing folded.
+    /// its error measure "mul": the share of all attention of the head, over all queries, that is
+    /// on the cells of the detection pattern. The weights are used as they are: nothing is folded.
     ///
     /// # Errors
-    /// [`Error::Usage`] when a tensor was not kept.
+    /// [`Error::Usage`] if a tensor was not kept.
     pub fn new(run: &Run, exclude: Exclude) -> Result<Self> {
         let (n_layer, n_head) = (run.config().n_layer, run.config().n_head);
         let copies = earlier_copies(&run.tokens);
@@ -178,7 +178,7 @@ impl Atlas {
     /// The same of this run and of its base, if there is one.
     ///
     /// # Errors
-    /// As [`Self::new`].
+    /// See [`Self::new`].
     pub fn with_base(run: &Run, base: Option<&Run>, exclude: Exclude) -> Result<WithBase<Self>> {
         WithBase::ask(run, base, |run, _| Self::new(run, exclude))
     }
@@ -187,8 +187,8 @@ impl Atlas {
         &self.heads[layer * self.n_head + head]
     }
 
-    /// The largest score that the prompt allows any head: a token without an earlier copy can not
-    /// be attended to as one. `None` where there is no such bound.
+    /// The largest score that the prompt allows: a token without an earlier copy cannot
+    /// count as one. `None` if there is no such bound.
     pub fn most(&self, metric: Metric) -> Option<f32> {
         match metric {
             Metric::PrevToken | Metric::Duplicate | Metric::Induction => {
@@ -211,7 +211,7 @@ impl Atlas {
         heads
     }
 
-    /// The atlas in one metric: a row for each layer, a column for each head.
+    /// The atlas for one metric: a row per layer, a column per head.
     pub fn chart(&self, metric: Metric) -> Chart {
         let values = self.heads.iter().map(|scores| scores.get(metric)).collect();
         let unit = if metric.unit().is_empty() { String::new() } else { format!(", {}", metric.unit()) };
@@ -221,7 +221,7 @@ impl Atlas {
             formula: metric.formula().into(),
             rows: Labels::numbered("layer"),
             columns: Labels::numbered("head"),
-            values: Matrix::new(values, self.n_layer, self.n_head).expect("a value for each head"),
+            values: Matrix::new(values, self.n_layer, self.n_head).expect("one value per head"),
             quantity: metric.quantity(),
             limit: self.most(metric).filter(|most| *most > 0.0),
             texts: Vec::new(),
@@ -229,7 +229,7 @@ impl Atlas {
     }
 }
 
-/// For each position, those before it that hold the same token.
+/// For each position, the earlier positions with the same token.
 fn earlier_copies(tokens: &[u32]) -> Vec<Vec<usize>> {
     let before =
         |(query, token): (usize, &u32)| (0..query).filter(|&key| tokens[key] == *token).collect::<Vec<_>>();
@@ -268,11 +268,11 @@ fn mean_norm(z: &Matrix) -> f64 {
     z.read(|rows| (0..z.n_rows).map(|r| norm(rows.get(r))).sum::<f64>()) / z.n_rows as f64
 }
 
-/// `n` tokens drawn at random from the whole vocabulary of `model`, then the same again: what
-/// shows induction heads whatever they know of text. The same on every machine.
+/// `n` tokens drawn at random from the whole vocabulary of `model`, repeated once. This
+/// shows induction heads independently of what they know about text. The same on every machine.
 ///
 /// # Errors
-/// [`Error::Usage`] for more than the context holds twice, or none.
+/// [`Error::Usage`] for `n` = 0, or more than fit the context twice.
 pub fn repeated_random(model: &Model, n: usize, seed: u64, bos: bool) -> Result<Input> {
     let config = model.config();
     let most = (config.n_positions - usize::from(bos)) / 2;

@@ -1,7 +1,7 @@
-//! The logit lens: what the network would answer if a residual stream left the last block.
+//! The logit lens: what the network would predict if a residual stream left the last block.
 //!
-//! After nostalgebraist, "interpreting GPT: the logit lens" (2020). The weights are taken as they
-//! are: the whole of ln_f, its mean, scale, weight and bias, goes before the unembedding.
+//! After nostalgebraist, "interpreting GPT: the logit lens" (2020). The weights are used as they
+//! are: all of ln_f (mean, scale, weight and bias) is applied before the unembedding.
 
 use std::collections::HashMap;
 use std::ops::Range;
@@ -19,10 +19,10 @@ use crate::picture::Matrix;
 use crate::picture::chart::{Chart, Labels};
 use crate::run::Run;
 
-/// Logits that are held at a time.
+/// The number of logits held at a time.
 const AT_ONCE: usize = 1 << 23;
 
-/// The residual streams that the lens looks at, in data-flow order: what enters block 0, then after
+/// The residual streams that the lens reads, in data-flow order: the input of block 0, then after
 /// each block's attention and after its MLP.
 pub fn hooks(config: &Config) -> Vec<HookName> {
     let blocks = (0..config.n_layer).flat_map(|l| [Site::ResidMid.at(l), Site::ResidPost.at(l)]);
@@ -45,13 +45,13 @@ pub fn label(hook: HookName) -> String {
     }
 }
 
-/// A number that the lens gives.
+/// A number of the lens.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Show {
     /// The likeliest token, and its probability.
     #[default]
     Top,
-    /// The probability of the chosen token, or of what the network answers in the end.
+    /// The probability of the chosen token, or of the final answer.
     Prob,
     /// Its rank.
     Rank,
@@ -72,15 +72,15 @@ impl Show {
         }
     }
 
-    /// What a cell says; `token` is the chosen one as it is shown.
+    /// A description of a cell; `token` is the chosen one, for display.
     pub fn doc(self, token: Option<&str>) -> String {
-        let token = token.unwrap_or("the network's final answer");
+        let token = token.unwrap_or("the final answer");
         match self {
             Self::Top => "the likeliest next token, coloured by its probability".into(),
             Self::Prob => format!("probability of {token}"),
             Self::Rank => format!("rank of {token}, 1 is the likeliest"),
             Self::Entropy => "entropy of the next token, in bits".into(),
-            Self::Kl => "D(final ‖ lens): how far it is from the final probabilities, in nats".into(),
+            Self::Kl => "D(final ‖ lens): distance from the final probabilities, in nats".into(),
         }
     }
 
@@ -93,15 +93,15 @@ impl Show {
     }
 }
 
-/// What one row of a residual stream says of the next token.
+/// What one row of a residual stream predicts.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Reading {
     pub hook: HookName,
     pub position: usize,
     pub entropy_bits: f32,
-    /// D(final ‖ lens) in nats, final being what the network answers in the end.
+    /// D(final ‖ lens) in nats, where final is the network's own prediction.
     pub kl: f32,
-    /// The chosen token, or the likeliest in the end.
+    /// The chosen token, or the final answer.
     pub token: Candidate,
     /// The likeliest tokens, likeliest first.
     pub top: Vec<Candidate>,
@@ -130,17 +130,17 @@ pub struct Lens {
     pub positions: Range<usize>,
     /// The chosen token.
     pub token: Option<u32>,
-    /// Hook by hook, in data-flow order; while they are being made, those that are there.
+    /// Hook by hook, in data-flow order; while incomplete, those that are ready.
     pub readings: Vec<Reading>,
 }
 
 impl Lens {
     /// Reads the residual streams of `hooks` at `positions`, with the `k` likeliest tokens of each,
-    /// and follows `token`, or what is likeliest in the end. Only these rows are unembedded, some at
-    /// a time, so that no more than 32 MB of logits are held beside those of the end.
+    /// and follows `token`, or the final answer. Only these rows are unembedded, some at
+    /// a time, so that at most 32 MB of logits are held besides the final ones.
     ///
     /// # Errors
-    /// [`Error::Usage`] for positions that there are not, a token outside the vocabulary, or when a
+    /// [`Error::Usage`] for positions out of range, a token outside the vocabulary, or if a
     /// residual stream or the logits were not kept.
     pub fn new(
         run: &Run,
@@ -156,7 +156,7 @@ impl Lens {
     /// what is likeliest there in the end.
     ///
     /// # Errors
-    /// As [`Self::new`].
+    /// See [`Self::new`].
     pub fn with_base(
         run: &Run,
         base: Option<&Run>,
@@ -186,7 +186,7 @@ impl Lens {
         })
     }
 
-    /// What of it is known already.
+    /// The readings known so far.
     pub fn known<'a>(
         hooks: &[HookName],
         positions: Range<usize>,
@@ -203,20 +203,20 @@ impl Lens {
         self.hooks.iter().flat_map(|&hook| self.positions.clone().map(move |position| (hook, position)))
     }
 
-    /// Whether no reading is left to be made.
+    /// Whether all readings are ready.
     pub fn is_whole(&self) -> bool {
         self.readings.len() == self.hooks.len() * self.positions.len()
     }
 
-    /// The reading of a hook at a position, if it is there.
+    /// The reading of a hook at a position, if ready.
     pub fn get(&self, hook: HookName, position: usize) -> Option<&Reading> {
         let at = |reading: &Reading| (reading.hook, reading.position);
         let found = self.readings.binary_search_by_key(&(hook, position), at);
         found.ok().map(|i| &self.readings[i])
     }
 
-    /// A row for each residual stream, a column for each position; −inf where the reading is not
-    /// there yet.
+    /// A row per residual stream, a column per position; −inf if the reading is not
+    /// ready.
     pub fn chart(&self, run: &Run, show: Show) -> Chart {
         let tokenizer = &run.model.tokenizer;
         let chosen = self.token.map(|token| tokenizer.show(token));
@@ -241,11 +241,12 @@ impl Lens {
         };
         Chart {
             title: format!("logit lens: {}", show.name().replace('_', " ")),
-            doc: format!("{}, after each part of the network (raw weights)", show.doc(chosen.as_deref())),
+            doc: format!("{}, at each layer (raw weights)", show.doc(chosen.as_deref())),
             formula: show.formula().into(),
             rows: Labels::named("after", self.hooks.iter().map(|&hook| label(hook)).collect()),
             columns: Labels::named("position", self.positions.clone().map(|p| run.token_text(p)).collect()),
-            values: Matrix::new(values, self.hooks.len(), self.positions.len()).expect("a reading for each"),
+            values: Matrix::new(values, self.hooks.len(), self.positions.len())
+                .expect("one reading per cell"),
             quantity,
             limit,
             texts,
@@ -258,15 +259,15 @@ pub struct Reader<'a> {
     run: &'a Run,
     token: Option<u32>,
     k: usize,
-    /// What the network answers in the end, by position.
+    /// The final predictions, by position.
     finals: HashMap<usize, Final>,
 }
 
 impl<'a> Reader<'a> {
-    /// For cells at `positions`; the rest as in [`Lens::new`].
+    /// For cells at `positions`; see [`Lens::new`].
     ///
     /// # Errors
-    /// [`Error::Usage`] for positions that there are not, or a token outside the vocabulary.
+    /// [`Error::Usage`] for positions out of range, or a token outside the vocabulary.
     pub fn new(run: &'a Run, positions: Range<usize>, token: Option<u32>, k: usize) -> Result<Self> {
         Error::check_all("position", &positions, run.n_tokens())?;
         token.map_or(Ok(()), |token| run.model.net.check_ids(&[token]))?;
@@ -276,7 +277,7 @@ impl<'a> Reader<'a> {
     /// For this run and for its base, if there is one.
     ///
     /// # Errors
-    /// As [`Self::new`].
+    /// See [`Self::new`].
     pub fn with_base(
         run: &'a Run,
         base: Option<&'a Run>,
@@ -288,14 +289,14 @@ impl<'a> Reader<'a> {
         Ok(WithBase { of: of(run)?, base: base.map(of).transpose()? })
     }
 
-    /// The readings of some cells, in their order; each follows the token of its own that is given,
-    /// where none was chosen for all.
+    /// The readings of some cells, in order; each follows its own token, if given,
+    /// unless one was chosen for all.
     ///
     /// # Errors
-    /// [`Error::Usage`] when a residual stream or the logits were not kept.
+    /// [`Error::Usage`] if a residual stream or the logits were not kept.
     pub fn read(&mut self, cells: &[Cell], tokens: Option<&[u32]>) -> Result<Vec<Reading>> {
         self.answer(cells)?;
-        // What leaves the last block was unembedded by the run itself.
+        // The run itself has unembedded the output of the last block.
         let last = Site::ResidPost.at(self.run.config().n_layer - 1);
         let others: Vec<_> = cells.iter().copied().filter(|cell| cell.0 != last).collect();
         let logits = if others.is_empty() { None } else { Some(unembed(self.run, &others)?) };
@@ -316,7 +317,7 @@ impl<'a> Reader<'a> {
         Ok(places.par_iter().enumerate().map(read).collect())
     }
 
-    /// Finds what is answered in the end at the positions of `cells`, where it is not known.
+    /// Computes the final predictions at the positions of `cells`, if not yet known.
     fn answer(&mut self, cells: &[Cell]) -> Result<()> {
         let unknown = cells.iter().map(|cell| cell.1).filter(|at| !self.finals.contains_key(at));
         let Some((first, end)) = unknown.fold(None, |range: Option<(usize, usize)>, at| {
@@ -332,17 +333,17 @@ impl<'a> Reader<'a> {
         Ok(())
     }
 
-    /// Lets go of the answers in the end, of which each takes as much as two rows of logits.
+    /// Drops the final predictions, each of which takes as much memory as two rows of logits.
     fn forget(&mut self) {
         self.finals.clear();
     }
 }
 
 impl WithBase<Reader<'_>> {
-    /// What both read of some cells, in their order, both following the same tokens.
+    /// Both readings of some cells, in order, following the same tokens.
     ///
     /// # Errors
-    /// As [`Reader::read`].
+    /// See [`Reader::read`].
     pub fn read(&mut self, cells: &[Cell]) -> Result<Vec<WithBase<Reading>>> {
         let Some(base) = &mut self.base else {
             let read = self.of.read(cells, None)?.into_iter();
@@ -362,7 +363,7 @@ impl WithBase<Reader<'_>> {
     }
 }
 
-/// The logits of some rows of residual streams, as the network itself would compute them.
+/// The logits of some rows of residual streams, computed like those of the network itself.
 fn unembed(run: &Run, cells: &[Cell]) -> Result<Matrix> {
     let net = &run.model.net;
     let rows = |group: &[Cell]| {
@@ -378,7 +379,7 @@ fn unembed(run: &Run, cells: &[Cell]) -> Result<Matrix> {
     Matrix::new(logits.flatten_all()?.to_vec1()?, cells.len(), run.config().vocab_size)
 }
 
-/// What the network answers in the end, for many comparisons.
+/// A final prediction, prepared for many comparisons.
 struct Final {
     logits: Vec<f32>,
     softmax: Softmax,
@@ -397,7 +398,7 @@ impl Final {
         }
     }
 
-    /// Σ p_final (final − logits), what the KL divergence is but for the two normalisers.
+    /// Σ p_final (final − logits): the KL divergence without the two normalisers.
     fn mean_difference(&self, logits: &[f32]) -> f64 {
         let mut sum = 0.0;
         for ((&p, &last), &x) in self.probs.iter().zip(&self.logits).zip(logits) {

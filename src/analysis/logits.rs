@@ -1,4 +1,4 @@
-//! What the network expects next, and how surprised it was.
+//! The predictions of the next token, and the surprise of each.
 
 use candle_transformers::generation::{LogitsProcessor, Sampling as Candle};
 use rayon::prelude::*;
@@ -9,11 +9,11 @@ use crate::error::{Error, Result};
 use crate::hooks::{Part, Site};
 use crate::run::Run;
 
-/// So many rows of logits are made together where all are wanted: enough that reading W_U pays, 51 MB
+/// Rows of logits that are computed together if all are wanted: enough to make reading W_U pay, 51 MB
 /// for GPT-2's vocabulary.
 pub const ROWS_AT_ONCE: usize = 256;
 
-/// One token that may come next.
+/// A candidate for the next token.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Candidate {
     /// 1 for the likeliest.
@@ -23,13 +23,13 @@ pub struct Candidate {
     pub prob: f32,
 }
 
-/// What the logits at one position say.
+/// The prediction at one position.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Next {
     pub position: usize,
     /// The likeliest tokens, likeliest first.
     pub top: Vec<Candidate>,
-    /// The token that does come next in the prompt, if there is one.
+    /// The actual next token in the prompt, if any.
     pub actual: Option<Candidate>,
     pub entropy_bits: f64,
 }
@@ -38,7 +38,7 @@ impl Next {
     /// The `k` likeliest tokens after `position`; needs the logits in the run's cache.
     ///
     /// # Errors
-    /// [`Error::Usage`] for a position that there is not, or logits that were not kept.
+    /// [`Error::Usage`] for a position out of range, or logits that were not kept.
     pub fn new(run: &Run, position: usize, k: usize) -> Result<Self> {
         let logits = logits_after(run, position)?;
         let ids: Vec<_> = top(&logits, k).into_iter().enumerate().map(|(i, id)| (i + 1, id)).collect();
@@ -49,14 +49,14 @@ impl Next {
     /// moved most, in that order.
     ///
     /// # Errors
-    /// As [`Self::new`].
+    /// See [`Self::new`].
     pub fn with_base(run: &Run, base: Option<&Run>, position: usize, k: usize) -> Result<WithBase<Self>> {
         let Some(base) = base else { return Ok(WithBase { of: Self::new(run, position, k)?, base: None }) };
         let [before, after] = [logits_after(base, position)?, logits_after(run, position)?];
         let [p, q] = [Softmax::new(&before), Softmax::new(&after)];
         let moved = |(a, b): (&f32, &f32)| (q.prob(*b) - p.prob(*a)).abs() as f32;
         let moved: Vec<f32> = before.iter().zip(&after).map(moved).collect();
-        // Where nothing moved, the likeliest.
+        // If nothing changed, the likeliest.
         let still = moved.iter().all(|x| *x == 0.0);
         let ids = top(if still { &after } else { &moved }, k);
         let of = |run, logits: &[f32]| {
@@ -66,7 +66,7 @@ impl Next {
         Ok(WithBase { of: of(run, &after), base: Some(of(base, &before)) })
     }
 
-    /// What the logits say of some tokens, given by rank and id.
+    /// Candidates for some tokens, given by rank and id.
     fn of(run: &Run, position: usize, logits: &[f32], ids: &[(usize, usize)]) -> Self {
         let softmax = Softmax::new(logits);
         let candidate = |(rank, id): (usize, usize)| Candidate {
@@ -91,7 +91,7 @@ pub(super) fn logits_after(run: &Run, position: usize) -> Result<Vec<f32>> {
     Ok(View::hook(Site::Logits.once(), 0).rows(run, position..position + 1)?.row(0))
 }
 
-/// How a token was expected from the tokens before it.
+/// How well the earlier tokens predicted a token.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Surprise {
     /// −log₂ of its probability.
@@ -99,17 +99,17 @@ pub struct Surprise {
     pub rank: usize,
 }
 
-/// The surprise of each token; `None` for the first, which nothing comes before, and for all if
+/// The surprise of each token; `None` for the first, which nothing predicts, and for all if
 /// the logits were not captured.
 pub fn surprises(run: &Run) -> Vec<Option<Surprise>> {
     surprises_after(run, Vec::new(), || Ok(())).unwrap_or_else(|_| vec![None; run.n_tokens()])
 }
 
-/// The same where those of the first tokens are `known`. Logits are held for some rows at a time;
-/// before each time, `go_on` can end it.
+/// The same if those of the first tokens are `known`. Logits are held for some rows at a time;
+/// before each group, `go_on` can end the computation.
 ///
 /// # Errors
-/// That of `go_on`, and [`Error::Usage`] if the logits were not captured.
+/// The error of `go_on`, and [`Error::Usage`] if the logits were not captured.
 pub fn surprises_after(
     run: &Run,
     known: Vec<Option<Surprise>>,
@@ -149,13 +149,13 @@ pub fn top(logits: &[f32], k: usize) -> Vec<usize> {
     best
 }
 
-/// D(p ‖ q) of what two rows of logits say, in nats: 0 where they say the same.
+/// D(p ‖ q) of the distributions of two rows of logits, in nats: 0 if equal.
 pub fn kl(p: &[f32], q: &[f32]) -> f64 {
     let (of_p, of_q) = (Softmax::new(p), Softmax::new(q));
     of_p.kl(p, q, &of_q)
 }
 
-/// 1 + how many logits are larger.
+/// 1 + the number of larger logits.
 pub fn rank(logits: &[f32], id: usize) -> usize {
     1 + logits.iter().filter(|&&x| x > logits[id]).count()
 }
@@ -178,7 +178,7 @@ impl Softmax {
             let below = f64::from(x) - f64::from(max);
             let e = below.exp();
             sum += e;
-            // −inf has no part in it.
+            // −inf does not count.
             weighted += if e == 0.0 { 0.0 } else { e * below };
         }
         Self { max, sum, weighted }
@@ -207,20 +207,20 @@ impl Softmax {
         mean_difference / self.sum + (of_q.log_sum() - self.log_sum())
     }
 
-    /// ln Σ exp(x): log-probabilities are logits less this.
+    /// ln Σ exp(x): log-probabilities are logits minus this.
     pub fn log_sum(&self) -> f64 {
         f64::from(self.max) + self.sum.ln()
     }
 }
 
-/// How the next token is drawn.
+/// How the next token is sampled.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Sampling {
-    /// 0: always the likeliest.
+    /// Temperature; 0: always the likeliest.
     pub temperature: f64,
     /// Only the k likeliest.
     pub top_k: Option<usize>,
-    /// Only the likeliest that together reach this probability.
+    /// Only the likeliest tokens that together reach this probability.
     pub top_p: Option<f64>,
     pub seed: u64,
 }
@@ -232,10 +232,10 @@ impl Default for Sampling {
 }
 
 impl Sampling {
-    /// A token to follow the last of `run`; the same run and settings give the same token.
+    /// Samples a token to append to `run`; the same run and settings give the same token.
     ///
     /// # Errors
-    /// [`Error::Usage`] when the logits were not kept, [`Error::Tensor`] when none can be drawn.
+    /// [`Error::Usage`] if the logits were not kept, [`Error::Tensor`] if none can be sampled.
     pub fn draw(&self, run: &Run) -> Result<u32> {
         let n = run.n_tokens();
         let last = run.part(Site::Logits.once(), &Part::rows(n - 1..n))?.squeeze(0)?;
@@ -247,7 +247,7 @@ impl Sampling {
             (None, Some(p)) => Candle::TopP { p, temperature },
             (Some(k), Some(p)) => Candle::TopKThenTopP { k, p, temperature },
         };
-        // Each length has its own seed, so that drawing several tokens does not repeat one draw.
+        // Each length has its own seed, so that sampling several tokens does not repeat a draw.
         let seed = self.seed.wrapping_add(n as u64);
         Ok(LogitsProcessor::from_sampling(seed, how).sample(&last)?)
     }

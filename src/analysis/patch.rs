@@ -1,9 +1,9 @@
-//! Activation patching: how much of what one prompt makes of two tokens comes back when another
+//! Activation patching: how much of one prompt's preference between two tokens is restored when another
 //! prompt gets some of its activations.
 //!
 //! The measure is the logit difference of two tokens at the last position, logit(token) −
-//! logit(versus): `recovered` = (patched − corrupt) / (clean − corrupt), 0 where the patch does
-//! nothing and 1 where it restores what the clean prompt has.
+//! logit(versus): `recovered` = (patched − corrupt) / (clean − corrupt), 0 if the patch does
+//! nothing and 1 if it restores the value of the clean prompt.
 
 use std::str::FromStr;
 use std::sync::Arc;
@@ -18,7 +18,7 @@ use crate::picture::Matrix;
 use crate::picture::chart::{Chart, Labels};
 use crate::run::Run;
 
-/// What is patched, place by place.
+/// The activations to patch, one place at a time.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Sweep {
     /// The residual stream before a block, at one position.
@@ -59,7 +59,7 @@ impl FromStr for Sweep {
 
     fn from_str(name: &str) -> Result<Self, String> {
         let names = Self::ALL.map(Self::name).join(", ");
-        Self::ALL.into_iter().find(|sweep| sweep.name() == name).ok_or(format!("give one of {names}"))
+        Self::ALL.into_iter().find(|sweep| sweep.name() == name).ok_or(format!("expected one of {names}"))
     }
 }
 
@@ -93,11 +93,11 @@ impl Swept {
                 show(patching.token),
                 show(patching.versus)
             ),
-            doc: format!("{doc} from the clean prompt; 1 restores its logit difference, 0 nothing"),
+            doc: format!("{doc} from the clean prompt; 1: logit difference restored, 0: no effect"),
             formula: "(patched − corrupt) / (clean − corrupt)".into(),
             rows: Labels::numbered("layer"),
             columns,
-            values: Matrix::new(values, self.rows.len(), self.columns.len()).expect("a value for each place"),
+            values: Matrix::new(values, self.rows.len(), self.columns.len()).expect("one value per place"),
             quantity: Quantity::Signed,
             limit: None,
             texts: Vec::new(),
@@ -118,7 +118,7 @@ pub struct Patching {
 }
 
 impl Patching {
-    /// Without `token` or `versus`: of the ten likeliest tokens of either prompt, those whose
+    /// Without `token` or `versus`: among the ten likeliest tokens of either prompt, those whose
     /// log-probability falls and rises most from the clean to the corrupt prompt.
     ///
     /// # Errors
@@ -144,7 +144,7 @@ impl Patching {
         if clean_difference == corrupt_difference {
             let show = |id: u32| clean.model.tokenizer.show(id);
             return Err(Error::usage(format!(
-                "there is nothing to recover: after both prompts the logit of {} is {clean_difference} above \
+                "nothing to recover: after both prompts the logit of {} is {clean_difference} above \
                  that of {}; choose other tokens or prompts",
                 show(token),
                 show(versus)
@@ -158,7 +158,7 @@ impl Patching {
         self.clean.n_tokens() != self.corrupt.n_tokens()
     }
 
-    /// How many places a sweep patches.
+    /// The number of places in a sweep.
     pub fn n_places(&self, sweep: Sweep) -> usize {
         let config = self.corrupt.config();
         let across = match sweep {
@@ -173,7 +173,7 @@ impl Patching {
     /// `last`, whatever position the place names.
     ///
     /// # Errors
-    /// [`Error::Usage`] for a place that there is not, one that the clean run did not keep, or
+    /// [`Error::Usage`] for a place out of range, one that the clean run did not keep, or
     /// prompts of different length where positions must match.
     pub fn patched(&self, place: Place, last: bool, keep: HookFilter) -> Result<Run> {
         let config = self.corrupt.config();
@@ -196,13 +196,13 @@ impl Patching {
     /// How much of the logit difference the patch at `place` restores.
     ///
     /// # Errors
-    /// As [`Patching::patched`].
+    /// See [`Patching::patched`].
     pub fn recovered(&self, place: Place, last: bool) -> Result<f32> {
         let logits = HookFilter::new(&["logits"], self.corrupt.config())?;
         self.recovery(&self.patched(place, last, logits)?)
     }
 
-    /// How much of the logit difference a run of the corrupt prompt has.
+    /// The share of the logit difference in a run of the corrupt prompt.
     ///
     /// # Errors
     /// [`Error::Usage`] if its logits were not kept.
@@ -212,11 +212,11 @@ impl Patching {
         Ok((difference - self.corrupt_difference) / (self.clean_difference - self.corrupt_difference))
     }
 
-    /// Patches every place of a sweep, one at a time. Before each one, `progress` gets how many are
-    /// done, of how many; its error ends it.
+    /// Patches every place of a sweep, one at a time. Before each one, `progress` receives the number
+    /// done and the total; an error from it ends the sweep.
     ///
     /// # Errors
-    /// As [`Patching::patched`].
+    /// See [`Patching::patched`].
     pub fn sweep(
         &self,
         sweep: Sweep,
@@ -252,7 +252,7 @@ fn last_logits(run: &Run) -> Result<Vec<f32>> {
 struct Transplant<'a> {
     from: &'a Run,
     place: Place,
-    /// What is added to a position to find it in `from`.
+    /// The offset from a position to its source in `from`.
     shift: isize,
 }
 
@@ -266,7 +266,7 @@ impl Hooks for Transplant<'_> {
     }
 
     fn hook(&mut self, name: HookName, x: &Tensor) -> Result<Option<Tensor>> {
-        let from = self.from.only(name).tensor(name); // also what is made on request only
+        let from = self.from.only(name).tensor(name); // also tensors kept only on request
         let from = from.ok_or_else(|| Error::usage(format!("{name} was not captured in the clean run")))?;
         Ok(Some(self.place.transplant(name, x, &from, self.shift)?))
     }

@@ -1,4 +1,4 @@
-//! Any tensor of a run, or of its model, as a matrix to look at.
+//! Any tensor of a run or its model as a matrix.
 
 use candle_core::{DType, Device, Tensor};
 
@@ -18,7 +18,7 @@ pub enum AttnStage {
     Scaled,
     /// The same with −inf in the future: `hook_attn_scores`.
     Masked,
-    /// softmax of it: `hook_pattern`.
+    /// Its softmax: `hook_pattern`.
     Pattern,
 }
 
@@ -59,7 +59,7 @@ impl Weight {
     }
 }
 
-/// Where a matrix comes from.
+/// The source of a matrix.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum ViewSource {
     Hook(HookName),
@@ -73,7 +73,7 @@ pub enum ViewSource {
     Merged(HookName),
     /// The keys of a block, transposed: (d_head, T) per head.
     KeysT(usize),
-    /// What hides the future: 0 or −inf, (T, T).
+    /// The causal mask: 0 or −inf, (T, T).
     Mask,
     Weight(usize, Weight),
     /// W_U, (C, V).
@@ -81,7 +81,7 @@ pub enum ViewSource {
 }
 
 impl ViewSource {
-    /// Whether what lies right of the diagonal is the future, which attention cannot read.
+    /// Whether the part right of the diagonal is the future, which attention cannot read.
     pub fn is_causal(self) -> bool {
         match self {
             Self::Hook(hook) => matches!(hook.site, Site::AttnScores | Site::Pattern),
@@ -91,22 +91,22 @@ impl ViewSource {
         }
     }
 
-    /// Whether it is the same in two runs of as many tokens, whatever is changed on the way.
+    /// Whether it is the same in two runs of equal length, whatever the interventions.
     pub fn is_same(self) -> bool {
         self.is_weight() || self == Self::Mask
     }
 
-    /// Whether it belongs to the model, and stays the same from run to run.
+    /// Whether it belongs to the model and is the same in every run.
     pub fn is_weight(self) -> bool {
         matches!(self, Self::Wte | Self::Wpe | Self::Weight(..) | Self::Unembed)
     }
 }
 
-/// A matrix to look at: a tensor, and the head where it has heads.
+/// A matrix: a tensor, and one head if it has heads.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct View {
     pub source: ViewSource,
-    /// Ignored where the tensor has no head axis.
+    /// Ignored if the tensor has no head axis.
     pub head: usize,
 }
 
@@ -136,7 +136,7 @@ impl View {
         }
     }
 
-    /// Rows and columns for `run`.
+    /// The numbers of rows and columns for `run`.
     pub fn dims(&self, run: &Run) -> (usize, usize) {
         let (rows, columns) = self.axes();
         let of = |axis: Axis| axis.len(run.config(), run.n_tokens());
@@ -164,15 +164,15 @@ impl View {
         }
     }
 
-    /// Whether the rows that are stored are this matrix's columns: W_U, which is wteᵀ or as large.
+    /// Whether the stored rows are the columns of this matrix: W_U, which is wteᵀ or as large.
     pub fn stored_transposed(&self) -> bool {
         self.source == ViewSource::Unembed
     }
 
-    /// The matrix itself; where it [is stored transposed](Self::stored_transposed), its transpose.
+    /// The matrix itself, or its transpose if it [is stored transposed](Self::stored_transposed).
     ///
     /// # Errors
-    /// [`Error::Usage`] when the run did not keep the tensor or has no such head.
+    /// [`Error::Usage`] if the run did not keep the tensor or has no such head.
     pub fn stored(&self, run: &Run) -> Result<Matrix> {
         if !self.stored_transposed() {
             return self.matrix(run);
@@ -180,7 +180,7 @@ impl View {
         Matrix::of(&run.model.net.unembed.t()?) // (V, C)
     }
 
-    /// A window of the matrix, pooled; `stored` is [what is stored](Self::stored) of it.
+    /// A window of the matrix, pooled; `stored` is its [stored form](Self::stored).
     pub fn grid(&self, stored: &Matrix, window: &Window, per_cell: (usize, usize), pooling: Pooling) -> Grid {
         if !self.stored_transposed() {
             return Grid::new(stored, window, per_cell, pooling);
@@ -192,18 +192,18 @@ impl View {
     /// The matrix itself.
     ///
     /// # Errors
-    /// [`Error::Usage`] when the run did not capture the tensor or has no such head.
+    /// [`Error::Usage`] if the run did not capture the tensor or has no such head.
     pub fn matrix(&self, run: &Run) -> Result<Matrix> {
         self.rows(run, 0..self.dims(run).0)
     }
 
-    /// Some of its rows; of what follows from other tensors, only these are computed.
+    /// Some of its rows; if the tensor is derived, only these are computed.
     ///
     /// # Errors
-    /// As [`Self::matrix`].
+    /// See [`Self::matrix`].
     ///
     /// # Panics
-    /// When there are no such rows.
+    /// If there are no such rows.
     pub fn rows(&self, run: &Run, rows: std::ops::Range<usize>) -> Result<Matrix> {
         let (all, n_columns) = self.dims(run);
         assert!(rows.end <= all, "rows {rows:?} of {all}");

@@ -1,5 +1,5 @@
-//! What the weights say by themselves: neighbours of a row, circuits of a head, directions of a
-//! neuron. All on the weights as in the checkpoint: no LayerNorm is folded in, nothing is centred,
+//! The weights by themselves: neighbours of a row, circuits of a head, directions of a
+//! neuron. The weights are as in the checkpoint: no LayerNorm is folded in, nothing is centred,
 //! biases are left out.
 
 use candle_core::{DType, Device, Tensor};
@@ -14,15 +14,15 @@ use crate::picture::chart::{Chart, Labels};
 use crate::picture::matrix::dot;
 use crate::text::num;
 
-/// A row of a table, and how near it points to what it is compared with.
+/// A row of a table, and its similarity to the row that it is compared with.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Neighbour {
     pub row: usize,
-    /// cos ∠ = a · b / (‖a‖ ‖b‖); NaN where one of them is 0.
+    /// cos ∠ = a · b / (‖a‖ ‖b‖); NaN if one of them is 0.
     pub cosine: f64,
 }
 
-/// The `k` rows of `table` that point most nearly where `x` does, nearest first; without row
+/// The `k` rows of `table` most similar to `x` by cosine, nearest first, without row
 /// `except`. Rows without a direction come last.
 pub fn nearest(x: &[f32], table: &Matrix, k: usize, except: Option<usize>) -> Vec<Neighbour> {
     let d: Vec<f64> = x.iter().copied().map(f64::from).collect();
@@ -38,7 +38,7 @@ pub fn nearest(x: &[f32], table: &Matrix, k: usize, except: Option<usize>) -> Ve
     all
 }
 
-/// Keeps the `k` first, in order.
+/// Keeps the first `k`, in order.
 fn first_by<T>(all: &mut Vec<T>, k: usize, order: impl Fn(&T, &T) -> std::cmp::Ordering) {
     if k < all.len() {
         all.select_nth_unstable_by(k, &order);
@@ -57,9 +57,9 @@ pub struct Scored {
 /// The tokens at both ends of a direction.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Ends {
-    /// Highest score first.
+    /// Highest scores first.
     pub top: Vec<Scored>,
-    /// Lowest score first.
+    /// Lowest scores first.
     pub bottom: Vec<Scored>,
 }
 
@@ -88,7 +88,7 @@ fn unembedding(net: &Gpt2) -> Result<Matrix> {
 /// rows times matrix, as everywhere here.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Circuit {
-    /// W_V · W_O: what is written for what is read.
+    /// W_V · W_O: what the head writes for what it reads.
     Ov,
     /// W_Q · W_Kᵀ: which keys a query looks for; without the scale.
     Qk,
@@ -111,7 +111,7 @@ impl Circuit {
         }
     }
 
-    /// What its two sides do.
+    /// The names of its two sides.
     pub fn sides(self) -> [&'static str; 2] {
         match self {
             Self::Ov => ["reads", "writes"],
@@ -230,7 +230,7 @@ pub fn chart(net: &Gpt2, circuit: Circuit) -> Result<Chart> {
     })
 }
 
-/// A table of the weights as it is: wte or wpe.
+/// A table of the weights: wte or wpe.
 ///
 /// # Errors
 /// As [`Matrix::of`].
@@ -240,7 +240,7 @@ pub fn table(net: &Gpt2, wpe: bool) -> Result<Chart> {
     Ok(Chart {
         title: title.into(),
         doc: if wpe { "positional embedding" } else { "token embedding" }.to_owned()
-            + ": a row for each "
+            + ": one row per "
             + rows,
         formula: String::new(),
         rows: Labels::numbered(rows),
@@ -252,7 +252,7 @@ pub fn table(net: &Gpt2, wpe: bool) -> Result<Chart> {
     })
 }
 
-/// Rows that are near one, `names` them; `of` is that one.
+/// The nearest rows, named by `names`; `of` describes the row that they are compared with.
 pub fn neighbours_chart(
     of: &str,
     noun: &'static str,
@@ -261,7 +261,7 @@ pub fn neighbours_chart(
 ) -> Chart {
     Chart {
         title: format!("nearest to {of}"),
-        doc: "by cosine, nearest first; rows as they are: nothing centred or folded".into(),
+        doc: "by cosine, nearest first; raw rows: nothing centred or folded".into(),
         formula: "a · b / (‖a‖ ‖b‖)".into(),
         rows: Labels::named(noun, found.iter().map(|neighbour| name(neighbour.row)).collect()),
         columns: Labels::named("number", vec!["cosine".into()]),
@@ -273,7 +273,7 @@ pub fn neighbours_chart(
     }
 }
 
-/// Tokens by their scores, a column for each list.
+/// Tokens by score, one column per list.
 pub fn ends_chart(
     (title, formula): (String, &str),
     lists: [(&str, &[Scored]); 4],
@@ -301,18 +301,18 @@ impl NeuronTokens {
         ends_chart((title, "wte · W_in[:, n] and W_out[n] · W_U"), self.lists(), show)
     }
 
-    /// They with what they do.
+    /// The lists with their names.
     pub fn lists(&self) -> [(&'static str, &[Scored]); 4] {
         [
-            ("moved up by", &self.reads.top),
-            ("moves up", &self.writes.top),
-            ("moved down by", &self.reads.bottom),
-            ("moves down", &self.writes.bottom),
+            ("activated by", &self.reads.top),
+            ("promotes", &self.writes.top),
+            ("inhibited by", &self.reads.bottom),
+            ("suppresses", &self.writes.bottom),
         ]
     }
 }
 
-/// A tensor of two axes, in float64.
+/// A tensor with two axes, in float64.
 fn matrix(tensor: &Tensor) -> Result<DMatrix<f64>> {
     let (rows, columns) = tensor.dims2()?;
     let values: Vec<f64> = tensor.to_device(&Device::Cpu)?.to_dtype(DType::F64)?.flatten_all()?.to_vec1()?;
@@ -328,15 +328,15 @@ pub struct NeuronTokens {
     pub bias: f64,
     /// ‖W_in\[:, n\]‖ and ‖W_out\[n\]‖.
     pub norms: [f64; 2],
-    /// What moves it: wte · W_in\[:, n\].
+    /// The tokens that activate it: wte · W_in\[:, n\].
     pub reads: Ends,
-    /// What it moves: W_out\[n\] · W_U.
+    /// The tokens that it promotes: W_out\[n\] · W_U.
     pub writes: Ends,
 }
 
 impl NeuronTokens {
     /// # Errors
-    /// [`Error::Usage`] for a layer or neuron that there is not.
+    /// [`Error::Usage`] for a layer or neuron out of range.
     pub fn new(net: &Gpt2, layer: usize, neuron: usize, k: usize) -> Result<Self> {
         Error::check("layer", layer, 0..net.config.n_layer)?;
         Error::check("neuron", neuron, 0..net.config.d_mlp())?;

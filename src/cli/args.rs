@@ -18,7 +18,7 @@ use crate::text;
 #[derive(Debug, clap::Args)]
 #[command(next_help_heading = "Model")]
 pub struct ModelArgs {
-    /// `demo` (part of the program), a hub id such as openai-community/gpt2, or a directory
+    /// `demo` (built in), a hub id such as openai-community/gpt2, or a directory
     #[arg(short, long, value_name = "NAME", default_value = "demo")]
     model: String,
 
@@ -26,15 +26,15 @@ pub struct ModelArgs {
     #[arg(long, value_name = "REV")]
     revision: Option<String>,
 
-    /// Use only what has been downloaded before
+    /// Use only files that have already been downloaded
     #[arg(long)]
     offline: bool,
 
-    /// Where to compute: cpu, cuda, cuda:N or metal
+    /// Device to compute on: cpu, cuda, cuda:N or metal
     #[arg(long, value_name = "DEVICE", default_value = "cpu")]
     device: DeviceSpec,
 
-    /// Number format to compute in: f32, f64, f16 or bf16
+    /// Number format for the computation: f32, f64, f16 or bf16
     #[arg(long, value_name = "DTYPE", default_value = "f32")]
     dtype: DtypeSpec,
 }
@@ -53,7 +53,7 @@ impl ModelArgs {
         }
     }
 
-    /// Loads the model; downloads show on standard error.
+    /// Loads the model; shows downloads on standard error.
     pub fn load(&self) -> Result<Arc<Model>> {
         let source = self.source();
         tracing::info!(source = %text::plain(&source.to_string()), "loading");
@@ -73,43 +73,43 @@ pub struct InputArgs {
 }
 
 impl InputArgs {
-    /// What to run, and with which changes.
+    /// The input to run, with its changes.
     ///
     /// # Errors
-    /// [`Error::Usage`] when there is nothing, [`Error::File`] for a file that is not to be read.
+    /// [`Error::Usage`] without a prompt, [`Error::File`] for a file that cannot be read.
     pub fn required(self) -> Result<Input> {
         Ok(self.prompt.required()?.with_interventions(self.what_if.read()?))
     }
 
-    /// What to run, if anything is given: `sample` is what else.
+    /// The input to run; `sample` if none is given.
     ///
     /// # Errors
-    /// [`Error::File`] for a file that is not to be read.
+    /// [`Error::File`] for a file that cannot be read.
     pub fn or(self, sample: &str) -> Result<Input> {
         let input = self.prompt.optional()?.unwrap_or_else(|| Input::text(sample));
         Ok(input.with_interventions(self.what_if.read()?))
     }
 
-    /// Whether BOS is asked for.
+    /// Whether `--bos` was given.
     pub fn bos(&self) -> bool {
         self.prompt.bos
     }
 
-    /// Takes `--mean` away where it has a meaning beside that for `--ablate`; says whether it was
-    /// there.
+    /// Removes `--mean`, for commands where it also means something without `--ablate`; returns
+    /// whether it was given.
     pub fn take_mean(&mut self) -> bool {
         self.what_if.take_mean()
     }
 
-    /// What is to be changed on the way.
+    /// The changes to the run.
     ///
     /// # Errors
-    /// [`Error::File`] for a file that is not to be read.
+    /// [`Error::File`] for a file that cannot be read.
     pub fn interventions(self) -> Result<Interventions> {
         self.what_if.read()
     }
 
-    /// Whether a prompt, or BOS, is given at all.
+    /// Whether a prompt or `--bos` was given.
     pub fn is_given(&self) -> bool {
         self.prompt.is_given()
     }
@@ -136,11 +136,11 @@ impl DifferenceArgs {
     /// What to run, and its base.
     ///
     /// # Errors
-    /// [`Error::Usage`] where nothing is changed.
+    /// [`Error::Usage`] without changes.
     pub fn of(self, input: Input) -> Result<WithBase<Input>> {
         if self.difference && input.interventions.is_idle() {
             return Err(Error::usage(
-                "--difference shows what changes do, and there is none: give one, such as --ablate head:1.5",
+                "--difference needs a change to show the effect of, such as --ablate head:1.5",
             ));
         }
         let base = self.difference.then(|| input.clone().with_interventions(Interventions::default()));
@@ -152,24 +152,24 @@ impl WithBase<Input> {
     /// The runs of both.
     ///
     /// # Errors
-    /// Those of `run`.
+    /// The errors of `run`.
     pub fn runs(self, run: impl Fn(Input) -> Result<Run>) -> Result<WithBase<Run>> {
         Ok(WithBase { of: run(self.of)?, base: self.base.map(run).transpose()? })
     }
 }
 
-/// A prompt where no run is made.
+/// A prompt for commands that do not run the model.
 #[derive(Debug, Clone, clap::Args)]
 pub struct PromptArgs {
     /// Text to run, or - to read it from standard input
     #[arg(value_name = "PROMPT")]
     prompt: Option<String>,
 
-    /// Read the prompt from a file; as from standard input, one newline at its end is dropped
+    /// Read the prompt from a file; one newline at the end is dropped, as with standard input
     #[arg(long, value_name = "FILE", conflicts_with = "prompt")]
     prompt_file: Option<PathBuf>,
 
-    /// Token ids in place of text, such as 464,2068,7; needs no tokenizer
+    /// Token ids instead of text, such as 464,2068,7; needs no tokenizer
     #[arg(long, value_name = "IDS", conflicts_with_all = ["prompt", "prompt_file"], allow_hyphen_values = true)]
     token_ids: Option<TokenIds>,
 
@@ -179,22 +179,22 @@ pub struct PromptArgs {
 }
 
 impl PromptArgs {
-    /// What to run.
+    /// The input to run.
     ///
     /// # Errors
-    /// [`Error::Usage`] when there is nothing, [`Error::File`] for a file that is not to be read.
+    /// [`Error::Usage`] without a prompt, [`Error::File`] for a file that cannot be read.
     pub fn required(self) -> Result<Input> {
         self.optional()?.ok_or_else(|| {
             Error::usage(
-                "there is no prompt: give one, or - for standard input, --prompt-file FILE or --token-ids 1,2,3",
+                "no prompt given: pass one, or - for standard input, --prompt-file FILE or --token-ids 1,2,3",
             )
         })
     }
 
-    /// What to run, if anything is given.
+    /// The input to run, if one is given.
     ///
     /// # Errors
-    /// [`Error::File`] for a file that is not to be read.
+    /// [`Error::File`] for a file that cannot be read.
     fn optional(self) -> Result<Option<Input>> {
         let prompt = match (self.token_ids, self.prompt_file, self.prompt) {
             (Some(TokenIds(ids)), _, _) => Prompt::Ids(ids),
@@ -206,7 +206,7 @@ impl PromptArgs {
         Ok(Some(Input::new(prompt).with_bos(self.bos)))
     }
 
-    /// Whether a prompt, or BOS, is given at all.
+    /// Whether a prompt or `--bos` was given.
     fn is_given(&self) -> bool {
         self.prompt.is_some() || self.prompt_file.is_some() || self.token_ids.is_some() || self.bos
     }
@@ -216,8 +216,8 @@ impl PromptArgs {
     }
 }
 
-/// The text of a file (`-` is standard input) without one newline at its end, which editors and
-/// `echo` put there.
+/// The text of a file (`-` is standard input) without the final newline that editors and `echo`
+/// add.
 fn read_prompt(path: &Path) -> Result<String> {
     let mut text = if path == Path::new("-") {
         files::read_stdin(files::PROMPT)?
@@ -236,7 +236,7 @@ fn read_prompt(path: &Path) -> Result<String> {
 /// `--color`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
 pub enum Color {
-    /// As the environment says (COLORTERM, TERM, NO_COLOR)
+    /// From the environment (COLORTERM, TERM, NO_COLOR)
     Auto,
     Truecolor,
     #[value(name = "256")]
@@ -246,7 +246,7 @@ pub enum Color {
 }
 
 impl Color {
-    /// What is asked for; `None` if that is left open.
+    /// The depth requested; `None` for `auto`.
     pub fn depth(self) -> Option<Depth> {
         match self {
             Self::Auto => None,
@@ -262,7 +262,7 @@ impl Color {
     }
 }
 
-/// Something of a block, as `LAYER.INDEX`.
+/// A head or neuron, as `LAYER.INDEX`.
 #[derive(Debug, Clone, Copy)]
 pub struct Place(pub usize, pub usize);
 
@@ -274,7 +274,7 @@ impl FromStr for Place {
             let (layer, index) = s.split_once('.')?;
             Some(Self(layer.parse().ok()?, index.parse().ok()?))
         };
-        read().ok_or("give the layer and the number in it, as in 1.5")
+        read().ok_or("expected LAYER.INDEX, such as 1.5")
     }
 }
 
@@ -286,7 +286,7 @@ impl FromStr for TokenIds {
 
     fn from_str(s: &str) -> Result<Self, String> {
         let words = s.split(|c: char| c == ',' || c.is_whitespace()).filter(|word| !word.is_empty());
-        let id = |word: &str| word.parse().map_err(|_| format!("`{word}` is no token id"));
+        let id = |word: &str| word.parse().map_err(|_| format!("`{word}` is not a token id"));
         words.map(id).collect::<Result<_, _>>().map(Self)
     }
 }

@@ -1,4 +1,4 @@
-//! `actscope attribute`: which component wrote how much of a logit.
+//! `actscope attribute`: how much each component contributes to a logit.
 
 use std::sync::Arc;
 
@@ -13,7 +13,7 @@ use crate::model::Model;
 use crate::run::{Input, Run};
 use crate::tui::widgets::bar::bar;
 
-/// Show which component wrote how much of a logit
+/// Show how much each component contributes to a logit
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
 Examples:
@@ -21,21 +21,21 @@ Examples:
   actscope attribute \"The old man and the\" --token \" sea\" --versus \" land\" --json
   actscope attribute \"The old man and the\" --position 2 --neurons 3
 
-The parts are what embeddings, heads (without bias), MLPs (without bias) and biases wrote to the residual \
+The parts are what the embeddings, heads (without bias), MLPs (without bias) and biases write to the residual \
 stream, seen through the final LayerNorm with its scale frozen and through the unembedding; weights are as \
-in the checkpoint. They add up to the logit but for the residue, which is rounding.")]
+in the checkpoint. They add up to the logit, except for the residue, which is rounding.")]
 pub struct Args {
     #[command(flatten)]
     input: InputArgs,
-    /// The token that is scored, as text or id; without it, the likeliest
+    /// Token to score, as text or id; default: the likeliest
     #[arg(long, value_name = "TEXT|ID", allow_hyphen_values = true)]
     token: Option<String>,
     #[command(flatten)]
     of: AttributionArgs,
-    /// List the neurons of this block's MLP as well
+    /// Also list the neurons of this block's MLP
     #[arg(long, value_name = "L")]
     neurons: Option<usize>,
-    /// How many neurons
+    /// Number of neurons to list
     #[arg(short, value_name = "N", default_value_t = 10, value_parser = clap::value_parser!(u32).range(1..))]
     k: u32,
     /// Write {position, token, versus, logit, parts: [{component, layer, head, value}], residue}
@@ -45,13 +45,13 @@ pub struct Args {
     model: ModelArgs,
 }
 
-/// What `render attribution` takes as well.
+/// Arguments shared with `render attribution`.
 #[derive(Debug, Clone, clap::Args)]
 pub struct AttributionArgs {
-    /// The position whose logits are asked about, counted from 0; without it, the last
+    /// Position whose logits to look at, counted from 0; default: the last
     #[arg(long, value_name = "T")]
     position: Option<usize>,
-    /// Take this token's logit off
+    /// Subtract the logit of this token
     #[arg(long, value_name = "TEXT|ID", allow_hyphen_values = true)]
     versus: Option<String>,
 }
@@ -61,7 +61,7 @@ impl AttributionArgs {
         self.versus.as_deref().map(|named| model.token(named)).transpose()
     }
 
-    /// The position, where one was given.
+    /// The position, if given.
     pub fn given(&self) -> Option<usize> {
         self.position
     }
@@ -71,7 +71,7 @@ impl AttributionArgs {
     }
 }
 
-/// A run that kept what attribution reads.
+/// A run that keeps what attribution reads.
 pub fn run_for_attribution(model: &Arc<Model>, input: Input) -> Result<Run> {
     Run::new(model, input, HookFilter::new(&Attribution::HOOKS, model.config())?, ())
 }
@@ -146,7 +146,7 @@ pub fn run(args: Args) -> Result<()> {
     let show = |id| format!("{} ({id})", model.tokenizer.show(id));
     let versus = versus.map_or_else(String::new, |versus| format!(" minus {}", show(versus)));
     print(&format!(
-        "{}{versus} after {} (position {position}): {:.4} = the sum of {} parts, residue {:.1e}\n",
+        "{}{versus} after {} (position {position}): {:.4}, the sum of {} parts, residue {:.1e}\n",
         show(attribution.token),
         run.token_text(position),
         attribution.logit,
@@ -162,7 +162,7 @@ pub fn run(args: Args) -> Result<()> {
     }
     table.print()?;
     let Some((layer, neurons)) = neurons else { return Ok(()) };
-    print(&format!("\nneurons of MLP {layer}, those that wrote most\n"))?;
+    print(&format!("\nneurons of MLP {layer} with the largest contributions\n"))?;
     let mut table =
         Table::new([Column::Left("neuron"), Column::Right("post"), Column::Right("wrote"), Column::Left("")]);
     let most = neurons.first().map_or(1.0, |n| n.value);

@@ -1,6 +1,6 @@
-//! `actscope bench`: what a user waits for, measured.
+//! `actscope bench`: measures how long the user waits.
 
-#![allow(clippy::inline_always)] // what is not inlined is compiled without vector instructions
+#![allow(clippy::inline_always)] // code that is not inlined is compiled without vector instructions
 
 use std::hint::black_box;
 use std::sync::Arc;
@@ -23,7 +23,7 @@ use crate::tui::app::Screen;
 use crate::tui::headless::Headless;
 
 const LENGTHS: [usize; 4] = [16, 64, 256, 1024];
-/// The terminal that frames are drawn for.
+/// The size of the terminal that frames are drawn for.
 const SIZE: (u16, u16) = (240, 70);
 
 /// Measure runs that capture every hook, edits, and the explorer's frames
@@ -35,21 +35,21 @@ Examples:
   actscope bench --tokens 64 --compare-threads
 
 Columns, in milliseconds:
-  run     forward pass that captures every hook; what follows from others is made when looked at
-  logits  the same, and the logits of every position
-  all     the same, and every other tensor made as well, one after the other
-  floor   the matrix products of the pass alone by the `gemm` crate, logits included
-  edit    run with another last token after a run, and its logits there
-  append  run with one token more after a run, and its logits there
-  peak    GFLOP/s that these threads reach in the same second with nothing but multiply-adds")]
+  run     forward pass that captures every hook; tensors that follow from others are computed later
+  logits  the same, with the logits of every position
+  all     the same, with every other tensor computed too, one after the other
+  floor   only the matrix products of the pass, with the `gemm` crate, logits included
+  edit    another run with a different last token, and its logits there
+  append  another run with one token more, and its logits there
+  peak    GFLOP/s of these threads at the same time with nothing but multiply-adds")]
 pub struct Args {
-    /// Lengths of the prompts; without it, those of 16,64,256,1024 that the model's context holds
+    /// Prompt lengths; default: those of 16,64,256,1024 that fit the model's context
     #[arg(long, value_name = "N,…", value_delimiter = ',')]
     tokens: Option<Vec<usize>>,
-    /// Measured runs of each length; one more goes before them
+    /// Number of measured runs of each length, after one that is not measured
     #[arg(long, value_name = "N", default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..))]
     runs: u32,
-    /// Measure with one thread, then with all
+    /// Measure with one thread, then with all threads
     #[arg(long)]
     compare_threads: bool,
     /// Write a JSON object: {load_ms, first_frame_ms, first_activations_ms, runs: […], frames: […]}
@@ -61,11 +61,11 @@ pub struct Args {
 
 #[derive(Serialize)]
 struct Report {
-    /// From the files to a network that can run.
+    /// From the files to a network that is ready to run.
     load_ms: f64,
-    /// From the state at the start to a drawn frame, before anything is loaded.
+    /// From the initial state to a drawn frame, before anything is loaded.
     first_frame_ms: f64,
-    /// Loading, a run of 16 tokens, what the first screen shows of it, and a frame.
+    /// Loading, a run of 16 tokens, what the first screen shows, and a frame.
     first_activations_ms: f64,
     runs: Vec<Row>,
     frames: Vec<Frames>,
@@ -82,22 +82,22 @@ struct Row {
     floor_ms: f64,
     /// null for a prompt of one token.
     edit_ms: Option<f64>,
-    /// null where the context is full.
+    /// null if the context is full.
     append_ms: Option<f64>,
-    /// What these threads reach with nothing but multiply-adds, just after the runs.
+    /// The speed of these threads with nothing but multiply-adds, just after the runs.
     peak_gflops: f64,
-    /// Most memory that the process had while it ran this length; null where the system does not say.
+    /// Peak memory of the process during the runs of this length; null if the system does not report it.
     peak_rss_bytes: Option<u64>,
 }
 
-/// One screen: 50 keys of the cursor, and what each takes.
+/// One screen: the times of 50 cursor keys.
 #[derive(Serialize)]
 struct Frames {
     tokens: usize,
     screen: &'static str,
-    /// The 99th percentile from the key to a drawn frame.
+    /// The 99th percentile of the time from key to drawn frame.
     frame_ms: f64,
-    /// The same with all that the screen asked for computed.
+    /// The same, including everything that the screen requests.
     looked_ms: f64,
 }
 
@@ -120,7 +120,7 @@ pub fn run(args: &Args) -> Result<()> {
     let mut runs = Vec::new();
     for &threads in &threads {
         let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build();
-        let pool = pool.map_err(|e| Error::usage(format!("{threads} threads cannot be started: {e}")))?;
+        let pool = pool.map_err(|e| Error::usage(format!("cannot start {threads} threads: {e}")))?;
         for &n in &lengths {
             runs.push(pool.install(|| measure(&model, n, args.runs))?);
         }
@@ -182,7 +182,7 @@ fn show(report: &Report) -> Result<()> {
     ))
 }
 
-/// The lengths asked for, each within the context; else those of [`LENGTHS`] that are.
+/// The lengths given, each of which must fit the context; else those of [`LENGTHS`] that fit.
 fn lengths(asked: Option<&[usize]>, longest: usize) -> Result<Vec<usize>> {
     if let Some(asked) = asked {
         asked.iter().try_for_each(|&n| Error::check("--tokens", n, 1..longest + 1))?;
@@ -191,7 +191,7 @@ fn lengths(asked: Option<&[usize]>, longest: usize) -> Result<Vec<usize>> {
     let (mut fitting, too_long): (Vec<_>, Vec<_>) = LENGTHS.into_iter().partition(|&n| n <= longest);
     if !too_long.is_empty() {
         let too_long: Vec<_> = too_long.iter().map(ToString::to_string).collect();
-        say(&format!("leaving out {} tokens: the context holds {longest}", too_long.join(", ")));
+        say(&format!("skipping {} tokens: the context holds {longest}", too_long.join(", ")));
     }
     if fitting.is_empty() {
         fitting.push(longest);
@@ -206,7 +206,7 @@ fn measure(model: &Arc<Model>, n_tokens: usize, runs: u32) -> Result<Row> {
     let keep = HookFilter::all(config);
     let prompt = Input::ids(&ids[..n_tokens]);
     let run = || Run::all(model, prompt.clone());
-    let before = run()?; // the first touches memory that the others find ready
+    let before = run()?; // the first run touches memory for the others
     let logits = |run: &Run, first: usize| {
         let n = run.n_tokens();
         (first..n).step_by(ROWS_AT_ONCE).try_for_each(|first| {
@@ -244,7 +244,7 @@ fn measure(model: &Arc<Model>, n_tokens: usize, runs: u32) -> Result<Row> {
     })
 }
 
-/// Makes every tensor of a run; those over the vocabulary a few rows at a time.
+/// Computes every tensor of a run; those over the vocabulary a few rows at a time.
 fn everything(run: &Run) -> Result<()> {
     let n = run.n_tokens();
     for name in run.cache.names() {
@@ -259,7 +259,7 @@ fn everything(run: &Run) -> Result<()> {
     Ok(())
 }
 
-/// The matrix products of a forward pass with nothing around them, the lower half of attention's.
+/// Only the matrix products of a forward pass, for attention only the lower half.
 fn floor(model: &Model, n: usize) -> Result<impl Fn() -> Result<()>> {
     let (config, net) = (model.config(), &model.net);
     let rows = |width: usize| -> Result<Tensor> {
@@ -287,15 +287,15 @@ fn floor(model: &Model, n: usize) -> Result<impl Fn() -> Result<()>> {
     })
 }
 
-/// What the vector units do when nothing is in their way: 10⁹ additions and multiplications a
-/// second, of all threads together.
+/// The peak speed of the vector units: 10⁹ additions and multiplications a
+/// second, all threads together.
 fn peak_gflops() -> f64 {
     let start = Instant::now();
     let made: usize = rayon::broadcast(|_| Arch::new().dispatch(MultiplyAdds)).into_iter().sum();
     2.0 * made as f64 / start.elapsed().as_secs_f64() / 1e9
 }
 
-/// Multiplies and adds for some 20 ms; returns how often.
+/// Multiplies and adds for about 20 ms; returns how often.
 struct MultiplyAdds;
 
 impl WithSimd for MultiplyAdds {
@@ -304,7 +304,7 @@ impl WithSimd for MultiplyAdds {
     #[inline(always)]
     fn with_simd<S: Simd>(self, simd: S) -> usize {
         const ROUNDS: usize = 8_000_000;
-        // So many sums that do not wait for one another hide how long each step takes.
+        // This many independent sums hide the latency of each step.
         let mut sums = [simd.splat_f32s(1.0); 12];
         let (factor, term) = (simd.splat_f32s(black_box(0.999)), simd.splat_f32s(black_box(0.002)));
         for _ in 0..ROUNDS {
@@ -317,14 +317,14 @@ impl WithSimd for MultiplyAdds {
     }
 }
 
-/// The cursor moved to and fro on every screen.
+/// Moves the cursor back and forth on every screen.
 fn frames(model: &Arc<Model>, n_tokens: usize) -> Vec<Frames> {
     let input = Input::ids(ids(n_tokens, model.config().vocab_size));
     let mut explorer = Headless::new("bench", input, SIZE);
     explorer.loaded(model);
     let measure = |screen: Screen| {
         explorer.app.screen = screen;
-        explorer.key(KeyCode::Down); // asks for what the screen shows at all
+        explorer.key(KeyCode::Down); // requests what the screen shows
         let keys = [KeyCode::Right, KeyCode::Right, KeyCode::Down, KeyCode::Left, KeyCode::Up];
         let (mut frame, mut looked) = (Vec::new(), Vec::new());
         for key in keys.into_iter().cycle().take(50) {
@@ -345,7 +345,7 @@ fn frames(model: &Arc<Model>, n_tokens: usize) -> Vec<Frames> {
     Screen::ALL.into_iter().map(measure).collect()
 }
 
-/// Milliseconds since, to the microsecond.
+/// Milliseconds since `start`, to the microsecond.
 fn ms(start: Instant) -> f64 {
     (start.elapsed().as_secs_f64() * 1e6).round() / 1e3
 }
@@ -356,7 +356,7 @@ fn time(body: impl FnOnce()) -> f64 {
     ms(start)
 }
 
-/// Median and least of `n` times.
+/// The median and minimum of `n` times.
 fn times(n: u32, mut body: impl FnMut() -> Result<()>) -> Result<(f64, f64)> {
     let mut all = Vec::new();
     for _ in 0..n {
@@ -368,19 +368,19 @@ fn times(n: u32, mut body: impl FnMut() -> Result<()>) -> Result<(f64, f64)> {
     Ok((f64::midpoint(all[all.len() / 2], all[(all.len() - 1) / 2]), all[0]))
 }
 
-/// Token ids without pattern, the same every time.
+/// Token ids without a pattern, the same every time.
 fn ids(n: usize, vocab_size: usize) -> Vec<u32> {
     let step = |state: &u64| Some(state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1));
     let states = std::iter::successors(step(&42), step);
     states.map(|state| ((state >> 33) % vocab_size as u64) as u32).take(n).collect()
 }
 
-/// Lets the peak be counted anew, where Linux allows it.
+/// Resets the peak memory count, if Linux allows it.
 fn reset_peak() {
     let _ = std::fs::write("/proc/self/clear_refs", "5");
 }
 
-/// The largest resident set so far, as Linux tells it.
+/// The largest resident set so far, as reported by Linux.
 fn peak_rss() -> Option<u64> {
     let status = std::fs::read_to_string("/proc/self/status").ok()?;
     let kib = status.lines().find_map(|line| line.strip_prefix("VmHWM:"))?.trim().strip_suffix("kB")?;

@@ -1,4 +1,4 @@
-//! `actscope circuit`: singular values and directions of what a head does to the residual stream.
+//! `actscope circuit`: singular values and directions of a head's OV or QK circuit.
 
 use serde::Serialize;
 
@@ -16,24 +16,24 @@ Examples:
   actscope circuit 0.0 --kind qk --directions 5
   actscope circuit 1.5 --json -k 20
 
-OV is W_V · W_O, what the head writes for what it reads; QK is W_Q · W_Kᵀ, which keys a query looks for. \
+OV is W_V · W_O: what the head writes for what it reads. QK is W_Q · W_Kᵀ: which keys a query looks for. \
 Both are (C, C) of rank d_head. Tokens are scored through the raw embeddings: reads, queries and keys by \
-wte · u, writes by v · W_U. LayerNorms and biases are not folded in. The sign of a direction is its \
-convention: both of its ends are listed.")]
+wte · u, writes by v · W_U. LayerNorms and biases are not folded in. The sign of a direction is \
+arbitrary, so both ends are listed.")]
 pub struct Args {
-    /// The head, as LAYER.HEAD
+    /// Head, as LAYER.HEAD
     #[arg(value_name = "L.H")]
     head: Place,
-    /// Which circuit
+    /// Circuit to show
     #[arg(long, value_name = "KIND", default_value = "ov")]
     kind: Kind,
-    /// How many singular directions to show as tokens
+    /// Number of singular directions to show as tokens
     #[arg(long, value_name = "N", default_value_t = 3)]
     directions: usize,
-    /// How many tokens at each end
+    /// Number of tokens to list at each end
     #[arg(short, value_name = "N", default_value_t = 8, value_parser = clap::value_parser!(u32).range(1..))]
     k: u32,
-    /// Write {layer, head, kind, singular_values, directions: [{index, value, reads, writes}]}; of qk, queries and keys
+    /// Write {layer, head, kind, singular_values, directions: [{index, value, reads, writes}]}; queries, keys for qk
     #[arg(long)]
     json: bool,
     #[command(flatten)]

@@ -1,11 +1,11 @@
-//! `actscope completions`: scripts that complete this command line.
+//! `actscope completions`: shell completions.
 
 use clap::CommandFactory;
 
 use super::{Cli, output};
 use crate::error::Result;
 
-/// Write a completion script for a shell
+/// Print a completion script for a shell
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
 Examples:

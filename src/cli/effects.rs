@@ -15,7 +15,7 @@ use crate::model::Model;
 use crate::run::{Input, Run};
 use crate::text::num;
 
-/// Show what each head and each MLP is worth: the prediction without it
+/// Show how the prediction changes without each head and each MLP
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
 Examples:
@@ -23,20 +23,20 @@ Examples:
   actscope effects --position 3 --token \" the\" --json \"The old man saw the young woman\"
   actscope effects --mean --ablate head:1.5 --prompt-file poem.txt
 
-Each one is ablated by itself, at all positions. delta_logprob is the change of the natural
-log-probability of one token (the likeliest with everything in place, or --token) after one
-position: below 0 for what helps the token. kl is D(with ‖ without), in nats. With --ablate,
---knockout and the like, all of it is on top of those changes.")]
+Each is ablated by itself, at all positions. delta_logprob is the change in the natural
+log-probability of one token (the likeliest without ablation, or --token) after one
+position: negative if the component helps the token. kl is D(with ‖ without), in nats. With --ablate,
+--knockout and the like, everything is measured on top of those changes.")]
 pub struct Args {
     #[command(flatten)]
     input: InputArgs,
-    /// The token whose log-probability is watched, as text or as an id; without it, the likeliest
+    /// Token whose log-probability to measure, as text or id; default: the likeliest
     #[arg(long, value_name = "TEXT|ID", allow_hyphen_values = true)]
     token: Option<String>,
-    /// The position that is followed, counted from 0; without it, the last
+    /// Position after which to predict, counted from 0; default: the last
     #[arg(long, value_name = "T")]
     position: Option<usize>,
-    /// Write a JSON array of {component, layer, head, delta_logprob, kl}; head is null for an mlp
+    /// Write a JSON array of {component, layer, head, delta_logprob, kl}; head is null for an MLP
     #[arg(long)]
     json: bool,
     #[command(flatten)]
@@ -60,7 +60,7 @@ pub fn measure(
     inputs: WithBase<Input>,
     (position, token, mean): (Option<usize>, Option<u32>, bool),
 ) -> Result<(Run, WithBase<Effects>)> {
-    // With the residual stream, what is below an ablated block need not be computed again.
+    // With the residual stream kept, the blocks below an ablated one need not be computed again.
     let keep = HookFilter::new(&["logits", "resid_post.*"], model.config())?;
     let runs = inputs.runs(|input| Run::new(model, input, keep.clone(), ()))?;
     let run = runs.of;

@@ -8,7 +8,7 @@ use super::args::{Color, InputArgs, ModelArgs};
 use crate::error::{Error, Result};
 use crate::tui;
 
-/// It repeats itself, so that induction heads have something to do.
+/// A sample that repeats itself, so that induction heads have something to do.
 const SAMPLE: &str =
     "Alice said to the White Rabbit that the Red Queen was late. The White Rabbit said to Alice that the Red";
 
@@ -25,16 +25,16 @@ pub struct Args {
 #[derive(Debug, clap::Args)]
 #[command(next_help_heading = "Screen")]
 struct ScreenArgs {
-    /// How many colours
+    /// Number of colours
     #[arg(long, value_name = "COLORS", default_value = "auto")]
     color: Color,
-    /// Colours for a light background; without it or --dark, the terminal is asked
+    /// Use colours for a light background; without --light or --dark, the terminal is asked
     #[arg(long, conflicts_with = "dark")]
     light: bool,
-    /// Colours for a dark background
+    /// Use colours for a dark background
     #[arg(long)]
     dark: bool,
-    /// Leave the mouse to the terminal, to select text with
+    /// Leave the mouse to the terminal, for selecting text
     #[arg(long)]
     no_mouse: bool,
 }
@@ -45,7 +45,7 @@ pub fn run(args: Args) -> Result<()> {
     if !keys || !std::io::stdout().is_terminal() {
         let which = if keys { "output" } else { "input" };
         return Err(Error::usage(format!(
-            "the explorer needs a terminal, and standard {which} is none; in a script use one of the \
+            "the explorer needs a terminal, but standard {which} is not one; in scripts use the \
              subcommands {}",
             for_scripts().join(", ")
         )));

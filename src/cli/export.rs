@@ -15,9 +15,9 @@ use crate::text;
 
 /// Write the tensors of a run to a file
 ///
-/// The file's name says the format: .safetensors, .npz and .json hold any number of tensors, .csv
-/// and .npy one. All hold float32, and all but .csv and .npy also the prompt, the token ids and
-/// where the model comes from. A file that cannot be written whole is left as it was.
+/// The file name determines the format: .safetensors, .npz and .json hold any number of tensors, .csv
+/// and .npy one. All hold float32; all but .csv and .npy also hold the prompt, the token ids and
+/// the model's source. If writing fails, an existing file is left unchanged.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
 Examples:
@@ -28,16 +28,16 @@ Examples:
 pub struct Args {
     #[command(flatten)]
     input: InputArgs,
-    /// The file, or - for standard output
+    /// Output file, or - for standard output
     #[arg(short, long, value_name = "FILE")]
     output: PathBuf,
-    /// Hooks by name, short name or glob, as `actscope hooks` lists them; without it, all
+    /// Hooks to write: names, short names or globs (see `actscope hooks`); default: all
     #[arg(long, value_name = "GLOB")]
     hooks: Vec<String>,
-    /// Only these positions: A..B, A.. or ..B, without B itself
+    /// Positions to write: A..B, A.. or ..B, where B is excluded
     #[arg(long, value_name = "A..B")]
     positions: Option<Positions>,
-    /// The format, where the file's name does not say it; to standard output it is json
+    /// Format, if the file name does not determine it; default on standard output: json
     #[arg(long, value_name = "FORMAT")]
     format: Option<Format>,
     #[command(flatten)]
@@ -51,7 +51,7 @@ pub fn run(args: Args) -> Result<()> {
     let inputs = args.difference.of(args.input.required()?)?;
     let to = Destination::new(&args.output);
     if to == Destination::Stdout && !format.is_text() && std::io::stdout().is_terminal() {
-        return Err(Error::usage(format!("{format} is not for the eye: send it to a file or a program")));
+        return Err(Error::usage(format!("{format} is binary: write it to a file or a pipe")));
     }
     let to = to.prepare()?;
     let model = args.model.load()?;
@@ -92,7 +92,7 @@ impl FromStr for Positions {
             let to = if to.is_empty() { None } else { Some(to.parse().ok()?) };
             Some(Self { from, to })
         };
-        read().ok_or("give A..B, A.. or ..B")
+        read().ok_or("expected A..B, A.. or ..B")
     }
 }
 

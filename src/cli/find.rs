@@ -1,4 +1,4 @@
-//! `actscope find`: what stands out among all tensors of a run.
+//! `actscope find`: the extremes of all tensors of a run.
 
 use serde::Serialize;
 
@@ -10,20 +10,20 @@ use crate::error::Result;
 use crate::run::Run;
 use crate::text::num;
 
-/// Find what stands out in a run: the largest values, rows and channels
+/// Find the largest values, rows and channels of a run
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
 Examples:
   actscope find \"The old man and the sea\"
   actscope find \"The old man and the sea\" --json -k 50
 
-Of each captured tensor the largest |x| and the row with the largest norm, largest first, and the channels of \
-the residual stream that are outliers in most layers: whose root mean square over positions in resid_post is at \
+Lists the largest |x| and the row with the largest norm of each captured tensor, largest first, and the channels of \
+the residual stream that are outliers in most layers: their root mean square over positions in resid_post is at \
 least 5 times the median channel's.")]
 pub struct Args {
     #[command(flatten)]
     input: InputArgs,
-    /// How many of each
+    /// Number of each to list
     #[arg(short, value_name = "N", default_value_t = 10, value_parser = clap::value_parser!(u32).range(1..))]
     k: u32,
     /// Write {n_values, values: [{hook, index, value}], rows: [{hook, index, norm}], channels: [{channel, layers, ratio}]}
@@ -44,7 +44,7 @@ struct Answer {
 #[derive(Serialize)]
 struct Cell {
     hook: String,
-    /// Place in the tensor.
+    /// The index in the tensor.
     index: Vec<usize>,
     #[serde(serialize_with = "output::number")]
     value: f32,
@@ -70,7 +70,7 @@ pub fn run(args: Args) -> Result<()> {
     let input = args.input.required()?;
     let model = args.model.load()?;
     let run = Run::all(&model, input)?;
-    let mut found = Found::new(&run, count("looking through"))?;
+    let mut found = Found::new(&run, count("searching"))?;
     let k = args.k as usize;
     found.values.truncate(k);
     found.rows.truncate(k);

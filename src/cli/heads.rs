@@ -24,49 +24,49 @@ Examples:
   actscope heads --effects \"The old man and the sea, and the old\"
   actscope heads --json --prompt-file poem.txt | jq 'max_by(.prev_token)'
 
-prev_token, duplicate and induction are the scores of TransformerLens's detect_head: shares of all
-attention of the head, so what the tokens themselves allow is their upper bound. All numbers are
-of the weights as they are, nothing folded.")]
+prev_token, duplicate and induction are the scores of TransformerLens's detect_head: shares of the
+head's total attention, so the tokens of the prompt limit how high they can be. The weights are
+used as they are: nothing is folded.")]
 pub struct Args {
     #[command(flatten)]
     input: InputArgs,
     #[command(flatten)]
     how: HeadArgs,
-    /// Largest first, by one of the numbers
+    /// Sort by one of the numbers, largest first
     #[arg(long, value_name = "NUMBER", value_enum)]
     sort: Option<Metric>,
-    /// Also what the prediction after the last token is without each head: delta_logprob and kl, as in
-    /// `actscope effects`
+    /// Also show how the prediction after the last token changes without each head: delta_logprob and
+    /// kl, as in `actscope effects`
     #[arg(long)]
     effects: bool,
     /// Write a JSON array of {layer, head, prev_token, duplicate, induction, first_token, distance,
-    /// entropy_bits, z_norm}, with --effects also {delta_logprob, kl}
+    /// entropy_bits, z_norm}; with --effects also {delta_logprob, kl}
     #[arg(long)]
     json: bool,
     #[command(flatten)]
     model: ModelArgs,
 }
 
-/// What the heads are measured on.
+/// The tokens that the heads are measured on.
 #[derive(Debug, Clone, clap::Args)]
 pub struct HeadArgs {
-    /// In place of a prompt, N random tokens and then the same again
+    /// Use N random tokens, repeated once, instead of a prompt
     #[arg(long, value_name = "N", conflicts_with_all = ["prompt", "prompt_file", "token_ids"])]
     repeat_random: Option<usize>,
-    /// Which random tokens
+    /// Seed of the random tokens
     #[arg(long, value_name = "S", default_value_t = 0,
         conflicts_with_all = ["prompt", "prompt_file", "token_ids"])]
     seed: u64,
-    /// Leave attention to position 0 out of the first three scores
+    /// Exclude attention to position 0 from the first three scores
     #[arg(long)]
     exclude_bos: bool,
-    /// Leave attention of a token to itself out of the first three scores
+    /// Exclude attention of a token to itself from the first three scores
     #[arg(long)]
     exclude_current_token: bool,
 }
 
 impl HeadArgs {
-    /// What to run: the prompt, or what a model's vocabulary is needed for.
+    /// What to run: the prompt, or random tokens, which need the model's vocabulary.
     pub fn asked(&self, prompt: InputArgs) -> Result<Asked> {
         Ok(match self.repeat_random {
             Some(n) => Asked::Random {
@@ -79,7 +79,7 @@ impl HeadArgs {
         })
     }
 
-    /// The run that the heads are measured on, and the measures.
+    /// The run that the heads are measured on, and their scores.
     pub fn atlas(&self, model: &Arc<Model>, inputs: WithBase<Input>) -> Result<(Run, WithBase<Atlas>)> {
         let keep = HookFilter::new(&["pattern.*", "z.*"], model.config())?;
         let runs = inputs.runs(|input| Run::new(model, input, keep.clone(), ()))?;

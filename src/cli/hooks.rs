@@ -16,7 +16,7 @@ Examples:
   actscope hooks --model openai-community/gpt2 --tokens 12
   actscope hooks --json | jq -r '.[].name'")]
 pub struct Args {
-    /// Length of the prompt that shapes and bytes are for; without it, the whole context
+    /// Prompt length for shapes and bytes; default: the whole context
     #[arg(long, value_name = "N")]
     tokens: Option<usize>,
     /// Write a JSON array of {name, short, shape, bytes, formula, doc, on_request}
@@ -34,7 +34,7 @@ struct Row {
     bytes: u64,
     formula: &'static str,
     doc: &'static str,
-    /// Kept only when a pattern names nothing else.
+    /// Kept only if a pattern names nothing else.
     on_request: bool,
 }
 

@@ -1,4 +1,4 @@
-//! `actscope lens`: what each part of the network would already answer.
+//! `actscope lens`: what each layer would predict.
 
 use std::sync::Arc;
 
@@ -14,7 +14,7 @@ use crate::model::Model;
 use crate::run::{Input, Run};
 use crate::text::num;
 
-/// Show what each part of the network would already answer: the logit lens
+/// Show what each layer would predict: the logit lens
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
 Examples:
@@ -23,22 +23,22 @@ Examples:
   actscope lens --json -k 3 --prompt-file poem.txt
   actscope lens \"Once upon a\" --token 640 --model openai-community/gpt2
 
-Each residual stream goes through ln_f and the unembedding as if it left the last block: embed
-(wte + wpe), then resid_mid and resid_post of every block. kl is D(final ‖ lens) in nats. The
-weights are taken as they are, nothing folded.")]
+The residual stream at each layer goes through ln_f and the unembedding, as if it were the final one: embed
+(wte + wpe), then resid_mid and resid_post of every block. kl is D(final ‖ lens), in nats. The
+weights are used as they are: nothing is folded.")]
 pub struct Args {
     #[command(flatten)]
     input: InputArgs,
     #[command(flatten)]
     how: LensArgs,
-    /// How many of the likeliest tokens
+    /// Number of likeliest tokens to list
     #[arg(short, value_name = "N", default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..))]
     k: u32,
-    /// Only this position, counted from 0; without it, all of them in JSON and the last in the table
+    /// Position, counted from 0; default: the last in the table, all in JSON
     #[arg(long, value_name = "T")]
     position: Option<usize>,
     /// Write a JSON array of {layer, site, position, entropy_bits, kl, token_rank, token_prob, top},
-    /// top being an array of {id, text, prob}
+    /// where top is an array of {id, text, prob}
     #[arg(long)]
     json: bool,
     #[command(flatten)]
@@ -47,8 +47,8 @@ pub struct Args {
 
 #[derive(Debug, Clone, clap::Args)]
 pub struct LensArgs {
-    /// The token of token_rank and token_prob, as text or as an id (digits are an id); without it,
-    /// what the network answers in the end
+    /// Token for token_rank and token_prob, as text or id (digits are an id); default: the final
+    /// answer
     #[arg(long, value_name = "TEXT|ID", allow_hyphen_values = true)]
     token: Option<String>,
 }
@@ -60,7 +60,7 @@ impl LensArgs {
     }
 }
 
-/// A run that kept what the lens reads.
+/// A run that keeps what the lens reads.
 pub fn run_for_lens(model: &Arc<Model>, input: Input) -> Result<Run> {
     let mut keep: Vec<_> = hooks(model.config()).iter().map(ToString::to_string).collect();
     keep.push("logits".into());
@@ -85,7 +85,7 @@ struct Row {
 #[derive(Serialize)]
 struct Top {
     id: u32,
-    /// As in `actscope tokens`.
+    /// See `actscope tokens`.
     text: Option<String>,
     #[serde(serialize_with = "output::number")]
     prob: f32,

@@ -1,4 +1,4 @@
-//! A log in a file, never on the terminal, and only when `ACTSCOPE_LOG` asks for it.
+//! Logging to a file, never to the terminal, and only if `ACTSCOPE_LOG` is set.
 
 use std::fs::{self, File, OpenOptions};
 use std::io;
@@ -10,21 +10,21 @@ use tracing_subscriber::EnvFilter;
 
 use crate::error::{Error, Result};
 
-/// Begins to log what the filter in `ACTSCOPE_LOG` lets through.
+/// Starts logging with the filter in `ACTSCOPE_LOG`.
 ///
 /// # Errors
-/// [`Error::Usage`] for a filter that is none, [`Error::File`] when the file cannot be written.
+/// [`Error::Usage`] for an invalid filter, [`Error::File`] if the file cannot be written.
 pub fn start() -> Result<()> {
     let Some(filter) = std::env::var_os("ACTSCOPE_LOG").filter(|filter| !filter.is_empty()) else {
         return Ok(());
     };
     let filter = filter.to_string_lossy();
     let filter = EnvFilter::try_new(&filter).map_err(|e| {
-        Error::usage(format!("ACTSCOPE_LOG is `{filter}`, which is no filter ({e}); try debug"))
+        Error::usage(format!("ACTSCOPE_LOG is `{filter}`, which is not a valid filter ({e}); try debug"))
     })?;
     let path = path()?;
     let file = open(&path).map_err(|e| {
-        Error::file(&path, format!("the log cannot be written: {e}; ACTSCOPE_LOG_FILE names another place"))
+        Error::file(&path, format!("cannot write the log: {e}; set ACTSCOPE_LOG_FILE to another path"))
     })?;
     let log = tracing_subscriber::fmt().with_env_filter(filter).with_ansi(false);
     // A second call in one process (as in tests) keeps the first log.
@@ -33,16 +33,16 @@ pub fn start() -> Result<()> {
     Ok(())
 }
 
-/// Opens a file to append to; nothing that could make the program wait.
+/// Opens a file for appending; refuses anything that could block.
 fn open(path: &Path) -> io::Result<File> {
     path.parent().map_or(Ok(()), fs::create_dir_all)?;
     if fs::metadata(path).is_ok_and(|there| !there.is_file() && !is_character_device(&there)) {
-        return Err(io::Error::other("it is no regular file"));
+        return Err(io::Error::other("not a regular file"));
     }
     OpenOptions::new().create(true).append(true).open(path)
 }
 
-/// As `/dev/null` is.
+/// Such as `/dev/null`.
 #[cfg(unix)]
 fn is_character_device(found: &fs::Metadata) -> bool {
     std::os::unix::fs::FileTypeExt::is_char_device(&found.file_type())
@@ -53,13 +53,12 @@ fn is_character_device(_: &fs::Metadata) -> bool {
     false
 }
 
-/// `ACTSCOPE_LOG_FILE`, else `actscope.log` where the system keeps such files of this user.
+/// `ACTSCOPE_LOG_FILE`, else `actscope.log` in the user's state or data directory.
 fn path() -> Result<PathBuf> {
     if let Some(file) = std::env::var_os("ACTSCOPE_LOG_FILE").filter(|file| !file.is_empty()) {
         return Ok(file.into());
     }
     let dirs = ProjectDirs::from("", "", "actscope");
-    let dirs =
-        dirs.ok_or_else(|| Error::usage("there is no home directory for a log: set ACTSCOPE_LOG_FILE"))?;
+    let dirs = dirs.ok_or_else(|| Error::usage("no home directory for the log: set ACTSCOPE_LOG_FILE"))?;
     Ok(dirs.state_dir().unwrap_or(dirs.cache_dir()).join("actscope.log"))
 }

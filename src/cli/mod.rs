@@ -38,12 +38,12 @@ use crate::signals;
 #[derive(Debug, Parser)]
 #[command(
     name = "actscope",
-    bin_name = "actscope", // whatever name it was called by
+    bin_name = "actscope", // whatever name it was run as
     version,
     about = "Explore every activation of a GPT-2 in the terminal",
     long_about = "Explore every activation of a GPT-2 in the terminal.\n\n\
-        Without a subcommand the explorer opens, on PROMPT or on a sample. The subcommands compute \
-        the same numbers for scripts: results go to standard output, all else to standard error.",
+        Without a subcommand, the explorer opens with PROMPT or a sample prompt. The subcommands print \
+        the same numbers for scripts: results go to standard output, messages to standard error.",
     args_conflicts_with_subcommands = true,
     after_help = EXAMPLES
 )]
@@ -56,14 +56,14 @@ struct Cli {
 
 const EXAMPLES: &str = "\
 Examples:
-  actscope                                          a sample prompt on the demo model
-  actscope \"The cat sat on the\"                     your own
+  actscope                                          a sample prompt, the demo model
+  actscope \"The cat sat on the\"                     your own prompt
   actscope --model openai-community/gpt2 -          GPT-2 from the hub, prompt from a pipe
   actscope -- tokens                                a prompt that is a subcommand's name
 
-A first word that is a subcommand's name is the subcommand, unless -- or an option goes before it.
-Set ACTSCOPE_LOG (say to debug) to write a log file, ACTSCOPE_LOG_FILE to say where;
-RAYON_NUM_THREADS to compute in so many threads (up to 1024) rather than one on each core.";
+A first word that names a subcommand is taken as the subcommand, unless -- or an option precedes it.
+Set ACTSCOPE_LOG (for example to debug) to write a log file, and ACTSCOPE_LOG_FILE to choose its path.
+Set RAYON_NUM_THREADS to choose the number of threads (up to 1024; default: one per core).";
 
 #[derive(Debug, Subcommand)]
 #[allow(clippy::large_enum_variant)] // made once
@@ -88,16 +88,16 @@ enum Command {
     Man(man::Args),
 }
 
-/// Does what the command line `args` (its first is the program's name) asks for.
+/// Runs the command line `args`, whose first item is the program's name.
 ///
 /// # Errors
-/// Whatever keeps it from being done, as one sentence.
+/// Any failure, as one sentence.
 pub fn run(args: impl IntoIterator<Item = OsString>) -> Result<()> {
     let cli = match Cli::try_parse_from(args) {
         Ok(cli) => cli,
         Err(error) if error.use_stderr() => return Err(Error::usage(sentence(&error))),
         Err(help) => {
-            // Nothing is lost when nobody reads on.
+            // A closed pipe is not an error.
             let _ = help.print();
             return Ok(());
         }
@@ -130,7 +130,7 @@ pub fn run(args: impl IntoIterator<Item = OsString>) -> Result<()> {
     }
 }
 
-/// What clap says in paragraphs, without the usage that it adds.
+/// clap's message in one line, without its usage section.
 fn sentence(error: &clap::Error) -> String {
     let text = error.render().to_string();
     let said = text
@@ -139,7 +139,7 @@ fn sentence(error: &clap::Error) -> String {
         .map(|paragraph| paragraph.split_whitespace().collect::<Vec<_>>().join(" "));
     let said: Vec<_> = said.filter(|paragraph| !paragraph.is_empty()).collect();
     let said = said.join("; ").replace("; tip: ", "; ");
-    format!("{}; --help shows what there is", said.trim_start_matches("error: "))
+    format!("{}; try --help", said.trim_start_matches("error: "))
 }
 
 #[cfg(test)]
@@ -167,12 +167,12 @@ mod tests {
         assert_eq!(
             said(&["tokens", "a", "--prompt-fil", "b"]),
             "actscope: unexpected argument '--prompt-fil' found; a similar argument exists: '--prompt-file'; \
-             --help shows what there is"
+             try --help"
         );
         assert_eq!(
             said(&["top", "a", "--device", "gpu"]),
             "actscope: invalid value 'gpu' for '--device <DEVICE>': give cpu, cuda, cuda:N or metal; \
-             --help shows what there is"
+             try --help"
         );
     }
 }

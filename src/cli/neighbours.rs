@@ -1,4 +1,4 @@
-//! `actscope neighbours`: which rows of the embeddings point where a row points.
+//! `actscope neighbours`: the rows of the embeddings that are nearest to a row.
 
 use std::sync::Arc;
 
@@ -14,31 +14,31 @@ use crate::model::Model;
 use crate::picture::Matrix;
 use crate::run::{Input, Run};
 
-/// Show the nearest neighbours of a row, by cosine
+/// Show the nearest neighbours of a row, by cosine similarity
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
 Examples:
-  actscope neighbours \" sea\"                              the token's row of wte among those of all tokens
-  actscope neighbours 7 --of wpe                          a position's row of wpe among those of all positions
-  actscope neighbours 3 \"The old man sat\" --of resid_post.2   a row of a run's tensor among the tokens' of wte
+  actscope neighbours \" sea\"                              a token's row of wte, among all tokens
+  actscope neighbours 7 --of wpe                          a position's row of wpe, among all positions
+  actscope neighbours 3 \"The old man sat\" --of resid_post.2   a row of a run's tensor, among the rows of wte
 
 Rows are compared as they are: nothing is centred or folded.")]
 pub struct Args {
-    /// The row: a token as text or id (of wte), or a position
+    /// Row to compare: a token as text or id (for wte), or a position
     #[arg(value_name = "ROW", allow_hyphen_values = true)]
     row: String,
     #[command(flatten)]
     input: InputArgs,
-    /// Where the row is from: wte, wpe, or a hook with rows of width C, such as resid_post.2
+    /// Source of the row: wte, wpe, or a hook with rows of width C, such as resid_post.2
     #[arg(long, value_name = "wte|wpe|HOOK", default_value = "wte")]
     of: String,
-    /// The head, where the hook has heads
+    /// Head, if the hook has heads
     #[arg(long, value_name = "H")]
     head: Option<usize>,
-    /// How many
+    /// Number of neighbours to list
     #[arg(short, value_name = "N", default_value_t = 10, value_parser = clap::value_parser!(u32).range(1..))]
     k: u32,
-    /// Write a JSON array of {rank, id, text, cosine}, of wpe {rank, position, cosine}
+    /// Write a JSON array of {rank, id, text, cosine}; for wpe, {rank, position, cosine}
     #[arg(long)]
     json: bool,
     #[command(flatten)]
@@ -49,7 +49,7 @@ pub struct Args {
 struct TokenRow {
     rank: usize,
     id: u32,
-    /// As in `actscope tokens`.
+    /// See `actscope tokens`.
     text: Option<String>,
     #[serde(serialize_with = "output::number")]
     cosine: f32,
@@ -114,21 +114,21 @@ pub fn run(args: Args) -> Result<()> {
     table.print()
 }
 
-/// Whether rows are from a table of the weights.
+/// Whether `of` is a table of the weights.
 pub fn is_table(of: &str) -> bool {
     matches!(of, "wte" | "wpe")
 }
 
-/// Refuses a prompt for what is of the weights alone.
+/// Refuses a prompt if `what` depends on the weights alone.
 pub fn no_prompt(what: &str, prompt: &InputArgs) -> Result<()> {
     if prompt.is_given() {
-        return Err(Error::usage(format!("{what} is the same for every prompt: leave the prompt out")));
+        return Err(Error::usage(format!("{what} does not depend on the prompt: leave the prompt out")));
     }
     Ok(())
 }
 
 fn position(row: &str) -> Result<usize> {
-    row.parse().map_err(|_| Error::usage(format!("`{row}` is no position: positions count from 0")))
+    row.parse().map_err(|_| Error::usage(format!("`{row}` is not a position: positions count from 0")))
 }
 
 /// The `k` nearest neighbours of a row of wte, or of wpe.
@@ -141,7 +141,7 @@ pub fn of_table(model: &Model, of: &str, row: &str, k: usize) -> Result<Vec<Neig
     Ok(nearest(&table.row(row), &table, k, Some(row)))
 }
 
-/// The `k` rows of wte nearest to a row of a hook, and the run that it is of.
+/// The `k` rows of wte nearest to a row of a hook, and the run of that row.
 pub fn of_run(
     model: &Arc<Model>,
     input: Input,
@@ -152,7 +152,7 @@ pub fn of_run(
     let view = View::hook(hook, head.unwrap_or(0));
     if view.axes() != (Axis::Pos, Axis::Model) {
         return Err(Error::usage(format!(
-            "the rows of {hook} are not of the residual stream, as those of wte are: choose a hook \
+            "the rows of {hook} are not in the residual stream, as those of wte are: choose a hook \
              whose shape ends in C, such as resid_post.0"
         )));
     }

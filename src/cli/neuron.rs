@@ -1,4 +1,4 @@
-//! `actscope neuron`: the tokens that a neuron's directions point to.
+//! `actscope neuron`: the tokens that a neuron reads and writes.
 
 use serde::Serialize;
 
@@ -7,19 +7,19 @@ use super::output::{EndsRow, print, print_object, token_columns};
 use crate::analysis::weights::NeuronTokens;
 use crate::error::Result;
 
-/// Show what moves a neuron and what it moves, as tokens
+/// Show the tokens that activate a neuron and the tokens it promotes
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
 Examples:
   actscope neuron 2.117
   actscope neuron 0.5 --json -k 20 --model openai-community/gpt2
 
-What moves it: wte · W_in[:, n]. What it moves: W_out[n] · W_U. LayerNorms are not folded in.")]
+Activation is scored by wte · W_in[:, n], promotion by W_out[n] · W_U. LayerNorms are not folded in.")]
 pub struct Args {
-    /// The neuron, as LAYER.NEURON
+    /// Neuron, as LAYER.NEURON
     #[arg(value_name = "L.N")]
     neuron: Place,
-    /// How many tokens at each end
+    /// Number of tokens to list at each end
     #[arg(short, value_name = "N", default_value_t = 10, value_parser = clap::value_parser!(u32).range(1..))]
     k: u32,
     /// Write {layer, neuron, bias, norm_in, norm_out, reads: {top, bottom}, writes: {top, bottom}}
@@ -61,10 +61,10 @@ pub fn run(args: &Args) -> Result<()> {
     text.push_str(&token_columns(
         &model,
         &[
-            ("moved up by".into(), &found.reads.top),
-            ("moved down by".into(), &found.reads.bottom),
-            ("moves up".into(), &found.writes.top),
-            ("moves down".into(), &found.writes.bottom),
+            ("activated by".into(), &found.reads.top),
+            ("inhibited by".into(), &found.reads.bottom),
+            ("promotes".into(), &found.writes.top),
+            ("suppresses".into(), &found.writes.bottom),
         ],
     ));
     print(&text)

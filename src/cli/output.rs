@@ -1,5 +1,5 @@
-//! Everything that is written for people and programs, but for files: results on standard output,
-//! all else on standard error. Nothing that a terminal would obey gets through.
+//! All output except files: results on standard output,
+//! messages on standard error. Nothing that a terminal would interpret gets through.
 
 use std::fmt::Display;
 use std::io::{IsTerminal, Write};
@@ -14,23 +14,23 @@ use crate::export::Destination;
 use crate::model::Model;
 use crate::text::{json, pad, plain, plain_lines};
 
-/// Writes `text` to standard output. A reader that has had enough (`| head`) is no error.
+/// Writes `text` to standard output. A closed pipe (`| head`) is not an error.
 ///
 /// # Errors
-/// [`crate::Error::File`] when it cannot be written.
+/// [`crate::Error::File`] if it cannot be written.
 pub fn print(text: &str) -> Result<()> {
     write(&plain_lines(text))
 }
 
-/// The same with the colours of the text; whatever names are in it were made plain before.
+/// The same with colours kept; names in the text have been escaped before.
 ///
 /// # Errors
-/// As [`print`].
+/// See [`print`].
 pub fn print_colored(text: &str) -> Result<()> {
     write(&colored(text))
 }
 
-/// [`plain_lines`] but for the codes of colours.
+/// [`plain_lines`], but colour codes are kept.
 fn colored(text: &str) -> String {
     let mut parts = text.split("\x1b[");
     let mut out = plain_lines(parts.next().unwrap_or_default()).into_owned();
@@ -50,51 +50,51 @@ fn write(text: &str) -> Result<()> {
     Ok(())
 }
 
-/// Says something on standard error that is no result. Nothing depends on whether anybody hears it.
+/// Prints a message to standard error. Failure to write it is ignored.
 pub fn say(sentence: &impl Display) {
-    // Not `eprintln`, which panics when nobody listens.
+    // Not `eprintln`, which panics if the pipe is closed.
     let _ = std::io::stderr().write_all(format!("{}\n", report(sentence)).as_bytes());
 }
 
-/// A sentence as it is said: one line.
+/// A message as it is printed: one line.
 pub fn report(sentence: &impl Display) -> String {
     format!("actscope: {}", plain(&sentence.to_string()))
 }
 
-/// Columns of the terminal; where there is none, those of a common one.
+/// The width of the terminal, or a common width without one.
 pub fn width() -> usize {
     let terminal = std::io::stdout().is_terminal().then(ratatui::crossterm::terminal::size);
     terminal.and_then(std::result::Result::ok).map_or(100, |(columns, _)| columns.into())
 }
 
-/// What the name of a file ends in, in small letters.
+/// The extension of a file name, in lower case.
 pub fn ending(path: &Path) -> Option<String> {
     Some(path.extension()?.to_string_lossy().to_lowercase())
 }
 
-/// Writes a JSON array with a line for each row.
+/// Prints a JSON array, one line per row.
 ///
 /// # Errors
-/// As [`print`].
+/// See [`print`].
 pub fn print_json<T: Serialize>(rows: &[T]) -> Result<()> {
     let rows: Vec<_> = rows.iter().map(json).collect();
     print(&if rows.is_empty() { "[]\n".to_owned() } else { format!("[\n{}\n]\n", rows.join(",\n")) })
 }
 
-/// Writes one JSON object in a line.
+/// Prints a JSON object on one line.
 ///
 /// # Errors
-/// As [`print`].
+/// See [`print`].
 pub fn print_object<T: Serialize>(object: &T) -> Result<()> {
     print(&format!("{}\n", json(object)))
 }
 
-/// A token's text in JSON: bytes that are no UTF-8 become `U+FFFD`.
+/// A token's text in JSON: bytes that are not UTF-8 become `U+FFFD`.
 pub fn text_of(model: &Model, id: u32) -> Option<String> {
     model.tokenizer.bytes(id).map(|bytes| String::from_utf8_lossy(&bytes).into_owned())
 }
 
-/// The tokens at the ends of a direction in JSON.
+/// The tokens at the two ends of a direction, in JSON.
 #[derive(Serialize)]
 pub struct EndsRow {
     top: Vec<ScoredRow>,
@@ -104,7 +104,7 @@ pub struct EndsRow {
 #[derive(Serialize)]
 struct ScoredRow {
     id: u32,
-    /// As in `actscope tokens`.
+    /// See `actscope tokens`.
     text: Option<String>,
     #[serde(serialize_with = "number")]
     score: f32,
@@ -118,7 +118,7 @@ impl EndsRow {
     }
 }
 
-/// Lists of tokens with their scores side by side, each under its name.
+/// Lists of tokens with their scores, side by side, each under its name.
 pub fn token_columns(model: &Model, columns: &[(String, &[Scored])]) -> String {
     let mut text = String::new();
     let lines = columns.iter().map(|(_, list)| list.len()).max().unwrap_or(0);
@@ -138,7 +138,7 @@ pub fn token_columns(model: &Model, columns: &[(String, &[Scored])]) -> String {
     text
 }
 
-/// Columns under their names, as wide as what is in them.
+/// Columns under their names, as wide as their cells.
 pub struct Table {
     columns: Vec<Column>,
     rows: Vec<Vec<String>>,
@@ -154,13 +154,13 @@ impl Table {
         Self { columns: columns.into_iter().collect(), rows: Vec::new() }
     }
 
-    /// A cell for each column.
+    /// One cell per column.
     pub fn row(&mut self, cells: impl IntoIterator<Item = String>) {
         self.rows.push(cells.into_iter().map(|cell| plain(&cell).into_owned()).collect());
     }
 
     /// # Errors
-    /// As [`print`].
+    /// See [`print`].
     pub fn print(&self) -> Result<()> {
         let name = |column: &Column| match column {
             Column::Left(head) | Column::Right(head) => (*head).to_owned(),
@@ -186,7 +186,7 @@ impl Table {
     }
 }
 
-/// A number in JSON; those it has none for as in exports: `"-inf"`, `"inf"`, `"nan"`.
+/// A number in JSON; non-finite ones are strings, as in exports: `"-inf"`, `"inf"`, `"nan"`.
 #[allow(clippy::trivially_copy_pass_by_ref)] // serde hands over a reference
 pub fn number<S: Serializer>(x: &f32, to: S) -> Result<S::Ok, S::Error> {
     if x.is_finite() { to.serialize_f32(*x) } else { to.serialize_str(&x.to_string().to_lowercase()) }

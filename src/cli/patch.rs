@@ -1,4 +1,4 @@
-//! `actscope patch`: activations of one prompt in the pass of another.
+//! `actscope patch`: activations of one prompt patched into the run of another.
 
 use std::sync::Arc;
 
@@ -15,7 +15,7 @@ use crate::model::Model;
 use crate::run::{Input, Prompt, Run};
 use crate::text::num;
 
-/// Patch activations from a clean prompt into a corrupt one, place by place
+/// Patch activations from a clean prompt into a corrupt one, one at a time
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
 Examples:
@@ -25,34 +25,34 @@ Examples:
   actscope patch --clean \"A boy and a girl\" --corrupt \"A cat and a dog\" --sweep heads
   actscope patch --clean \"One two\" --corrupt \"One three\" --at head:1.5 --at resid_mid.2@1
 
-A value is the recovered logit difference of --token over --versus at the last position:
-(patched − corrupt) / (clean − corrupt), 1 where it is fully restored, 0 where nothing changes.
-resid_pre, attn_out and mlp_out patch one position of one block, heads one head at all positions.
-All need prompts of equal length; with --last, which patches the last position only, none does.
-Without --token or --versus: of both prompts' ten likeliest tokens, those whose log-probability
+Each value is the recovered logit difference of --token over --versus at the last position:
+(patched − corrupt) / (clean − corrupt): 1 if fully restored, 0 if nothing changes.
+resid_pre, attn_out and mlp_out patch one position of one block; heads patches one head at all positions.
+Prompts must have equal length, except with --last, which patches the last position only.
+Defaults of --token and --versus: among the ten likeliest tokens of both prompts, those whose log-probability
 falls and rises most from the clean prompt to the corrupt one.")]
 pub struct Args {
-    /// The prompt that activations are taken from
+    /// Prompt to take activations from
     #[arg(long, value_name = "TEXT", required_unless_present = "clean_ids")]
     clean: Option<String>,
-    /// The same as token ids
+    /// The same, as token ids
     #[arg(long, value_name = "IDS", conflicts_with = "clean")]
     clean_ids: Option<TokenIds>,
     #[command(flatten)]
     corrupt: CorruptArgs,
-    /// Put the model's BOS token first in both
+    /// Put the model's BOS token first in both prompts
     #[arg(long)]
     bos: bool,
-    /// The token that the clean prompt is for, as text or as an id
+    /// Token that the clean prompt favours, as text or id
     #[arg(long, value_name = "TEXT|ID", allow_hyphen_values = true)]
     token: Option<String>,
-    /// The token that the corrupt prompt is for
+    /// Token that the corrupt prompt favours
     #[arg(long, value_name = "TEXT|ID", allow_hyphen_values = true)]
     versus: Option<String>,
-    /// What is patched: resid_pre, attn_out, mlp_out or heads
+    /// Activations to patch: resid_pre, attn_out, mlp_out or heads
     #[arg(long, value_name = "SWEEP", required_unless_present = "at", conflicts_with = "at")]
     sweep: Option<Sweep>,
-    /// In place of a sweep, these places, each by itself: targets as those of --ablate, and the
+    /// Patch these places instead of a sweep, each by itself: targets as for --ablate, and the
     /// tensors of attention
     #[arg(long, value_name = "TARGET")]
     at: Vec<Place>,
@@ -65,22 +65,22 @@ pub struct Args {
     model: ModelArgs,
 }
 
-/// The other prompt.
+/// The corrupt prompt.
 #[derive(Debug, Clone, clap::Args)]
 pub struct CorruptArgs {
-    /// The prompt that is patched
+    /// Prompt to patch
     #[arg(long, value_name = "TEXT")]
     corrupt: Option<String>,
-    /// The same as token ids
+    /// The same, as token ids
     #[arg(long, value_name = "IDS", conflicts_with = "corrupt")]
     corrupt_ids: Option<TokenIds>,
-    /// Patch the last position only, whatever the lengths
+    /// Patch the last position only, for prompts of any length
     #[arg(long)]
     last: bool,
 }
 
 impl CorruptArgs {
-    /// Patches a sweep of activations of `input` into this prompt.
+    /// Patches a sweep of activations from `input` into this prompt.
     pub fn sweep(
         &self,
         model: &Arc<Model>,
@@ -99,7 +99,7 @@ impl CorruptArgs {
 
 fn prompt(text: Option<String>, ids: Option<TokenIds>) -> Result<Prompt> {
     let given = ids.map(|TokenIds(ids)| Prompt::Ids(ids)).or(text.map(Prompt::Text));
-    given.ok_or_else(|| Error::usage("there is no second prompt: give --corrupt TEXT or --corrupt-ids IDS"))
+    given.ok_or_else(|| Error::usage("no second prompt given: use --corrupt TEXT or --corrupt-ids IDS"))
 }
 
 pub fn run(args: Args) -> Result<()> {
@@ -153,13 +153,13 @@ fn at(patching: &Patching, places: &[Place], last: bool, json: bool) -> Result<(
     print(&format!("{}{}\n", words(patching), lines.collect::<String>()))
 }
 
-/// The run of one of the two prompts, with all that can be patched.
+/// The run of one of the two prompts, with everything that can be patched.
 fn ready(model: &Arc<Model>, prompt: Prompt, bos: bool, interventions: &Interventions) -> Result<Arc<Run>> {
     let input = Input::new(prompt).with_bos(bos).with_interventions(interventions.clone());
     Ok(Arc::new(Run::all(model, input)?))
 }
 
-/// What the values are about.
+/// A line that explains the values.
 fn words(patching: &Patching) -> String {
     let show = |id: u32| patching.clean.model.tokenizer.show(id);
     format!(
@@ -171,7 +171,7 @@ fn words(patching: &Patching) -> String {
     )
 }
 
-/// A number as in all JSON.
+/// A number in JSON.
 #[derive(Serialize)]
 struct Number(#[serde(serialize_with = "output::number")] f32);
 

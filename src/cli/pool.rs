@@ -6,15 +6,14 @@ use std::thread;
 use crate::error::{Error, Result};
 use crate::threads::none_left;
 
-/// More than any machine has cores. Each thread takes memory, whether it has work or not.
+/// More than the cores of any machine. Each thread takes memory, even when idle.
 const MAX: usize = 1024;
 
-/// Starts the threads that compute, as many as `RAYON_NUM_THREADS` says or the machine has cores:
-/// before they are needed, where it could only panic. The first call decides.
+/// Starts the compute threads: `RAYON_NUM_THREADS`, or one per core.
+/// Starting them on demand could only panic. The first call decides.
 ///
 /// # Errors
-/// [`Error::Usage`] when the variable says nothing sensible, [`Error::System`] when there are no
-/// threads to be had.
+/// [`Error::Usage`] if the variable is invalid, [`Error::System`] if no threads are available.
 pub fn start() -> Result<()> {
     let asked = std::env::var_os("RAYON_NUM_THREADS").map(|value| value.to_string_lossy().into_owned());
     let n = match asked.as_deref().map_or(Ok(0), number)? {
@@ -23,17 +22,17 @@ pub fn start() -> Result<()> {
     };
     match rayon::ThreadPoolBuilder::new().num_threads(n).build_global() {
         Err(error) if std::error::Error::source(&error).is_some() => Err(none_left(&error)),
-        // It was started before.
+        // Already started.
         _ => Ok(()),
     }
 }
 
-/// Reads a number of threads; 0, or nothing, is as many as there are cores.
+/// Parses a number of threads; 0 or nothing means one per core.
 fn number(value: &str) -> Result<usize> {
     let n = if value.is_empty() { Some(0) } else { value.parse().ok() };
     n.filter(|n| *n <= MAX).ok_or_else(|| {
         Error::usage(format!(
-            "RAYON_NUM_THREADS is `{value}`: give a number of threads up to {MAX}, or 0 for one on each core"
+            "RAYON_NUM_THREADS is `{value}`: use a number of threads up to {MAX}, or 0 for one per core"
         ))
     })
 }

@@ -1,4 +1,4 @@
-//! Downloads on standard error: bars where it is a terminal, a line for each file elsewhere.
+//! Downloads on standard error: bars on a terminal, otherwise one line per file.
 
 use std::collections::HashMap;
 use std::fmt;
@@ -13,13 +13,13 @@ use crate::model::Progress;
 use crate::model::source::OnProgress;
 use crate::text::{brief, bytes, plain};
 
-/// So much of a file's name is shown.
+/// The length to which file names are cut.
 const NAME: usize = 60;
 
 #[derive(Default)]
 pub struct Bars {
     all: MultiProgress,
-    /// `None` for a file that was announced in a line.
+    /// `None` for a file that was announced on a line.
     of_file: Mutex<HashMap<String, Option<ProgressBar>>>,
 }
 
@@ -32,7 +32,7 @@ impl Bars {
         })
     }
 
-    /// Leaves no trace of them on the terminal.
+    /// Clears the bars from the terminal.
     pub fn clear(&self) {
         let _ = self.all.clear();
     }
@@ -69,18 +69,18 @@ impl Bars {
 fn style(template: &str) -> ProgressStyle {
     let key = |n: fn(&ProgressState) -> u64| {
         move |state: &ProgressState, out: &mut dyn fmt::Write| {
-            // A String takes everything.
+            // A String accepts everything.
             let _ = out.write_str(&bytes(n(state)));
         }
     };
     ProgressStyle::with_template(template)
-        .expect("the template is well-formed")
+        .expect("the template is valid")
         .with_key("done", key(ProgressState::pos))
         .with_key("size", key(|state| state.len().unwrap_or_default()))
         .with_key("speed", key(|state| state.per_sec() as u64))
 }
 
-/// How many of something are done, on standard error where that is a terminal.
+/// A progress bar that counts, on standard error if it is a terminal.
 pub fn count(what: &'static str) -> impl FnMut(usize, usize) -> Result<()> {
     let bar = ProgressBar::no_length().with_message(what);
     bar.set_style(style("{msg} {wide_bar} {pos} of {len} {eta}"));

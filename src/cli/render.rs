@@ -45,16 +45,16 @@ Examples:
   actscope render effects \"The cat sat on the\" --show kl -o effects.svg
   actscope render patch \"The old man and the old\" --corrupt \"The young man and the old\" -o patch.png")]
 pub struct Args {
-    /// Name or short name of a hook, as `actscope hooks` lists them, or a chart: heads, lens,
-    /// attribution, effects, patch or neighbours; or of the weights alone, without a prompt: ov or qk (the
-    /// singular values of every head's circuit), neuron, neighbours, wte or wpe
+    /// What to draw: a hook by name or short name (see `actscope hooks`), or a chart: heads, lens,
+    /// attribution, effects, patch or neighbours; or, from the weights and without a prompt: ov or qk (the
+    /// singular values of every head's circuits), neuron, neighbours, wte or wpe
     what: String,
     #[command(flatten)]
     input: InputArgs,
-    /// Only this head, counted from 0; without it, all of them
+    /// Head to draw, counted from 0; default: all
     #[arg(long, value_name = "H")]
     head: Option<usize>,
-    /// Which number of a chart: heads, lens and effects have those of their JSON, patch its sweeps
+    /// Number to draw in a chart: those in the JSON of heads, lens and effects, or a sweep of patch
     #[arg(long, value_name = "NUMBER")]
     show: Option<String>,
     #[command(flatten)]
@@ -65,24 +65,24 @@ pub struct Args {
     attribution: AttributionArgs,
     #[command(flatten)]
     corrupt: CorruptArgs,
-    /// The row that neighbours are of: a token as text or id (of wte), or a position
+    /// Row whose neighbours to draw: a token as text or id (for wte), or a position
     #[arg(long, value_name = "ROW", allow_hyphen_values = true)]
     row: Option<String>,
-    /// Where that row is from: wte, wpe, or a hook with rows of width C, such as resid_post.2
+    /// Source of that row: wte, wpe, or a hook with rows of width C, such as resid_post.2
     #[arg(long, value_name = "wte|wpe|HOOK", default_value = "wte")]
     of: String,
-    /// The neuron, as LAYER.NEURON
+    /// Neuron, as LAYER.NEURON
     #[arg(long, value_name = "L.N")]
     neuron: Option<Place>,
     #[command(flatten)]
     difference: DifferenceArgs,
-    /// A .png or .svg file, or - for text on standard output
+    /// Output file, .png or .svg, or - for text on standard output
     #[arg(short, long, value_name = "FILE", default_value = "-")]
     output: PathBuf,
-    /// Light on dark
+    /// Use a dark background
     #[arg(long)]
     dark: bool,
-    /// Columns of the text; without it, as many as the terminal has
+    /// Width of the text in columns; default: that of the terminal
     #[arg(long, value_name = "N")]
     width: Option<usize>,
     /// Colours of the text
@@ -92,7 +92,7 @@ pub struct Args {
     model: ModelArgs,
 }
 
-/// How a chart is made: of a run of the input, or of the weights alone.
+/// How a chart is made: from a run of the input, or from the weights alone.
 enum Make {
     Run(OfRun),
     Weights(fn(&Args, &Model) -> Result<Chart>),
@@ -100,7 +100,7 @@ enum Make {
 
 type OfRun = fn(&Args, &Arc<Model>, WithBase<Input>) -> Result<(Run, Chart)>;
 
-/// What is drawn beside the tensors.
+/// The charts that can be drawn, besides tensors.
 const CHARTS: &[(&str, Make)] = &[
     ("heads", Make::Run(heads)),
     ("lens", Make::Run(lens)),
@@ -116,7 +116,7 @@ const CHARTS: &[(&str, Make)] = &[
     ("wpe", Make::Weights(wpe)),
 ];
 
-/// How many neighbours, and tokens at each end.
+/// The number of neighbours, and of tokens at each end.
 const LISTED: usize = 20;
 
 fn heads(args: &Args, model: &Arc<Model>, inputs: WithBase<Input>) -> Result<(Run, Chart)> {
@@ -178,7 +178,7 @@ fn wpe(_: &Args, model: &Model) -> Result<Chart> {
 }
 
 fn neuron(args: &Args, model: &Model) -> Result<Chart> {
-    let given = args.neuron.ok_or_else(|| Error::usage("there is no neuron: give --neuron LAYER.NEURON"));
+    let given = args.neuron.ok_or_else(|| Error::usage("no neuron given: use --neuron LAYER.NEURON"));
     let Place(layer, neuron) = given?;
     let tokens = NeuronTokens::new(&model.net, layer, neuron, LISTED)?;
     Ok(tokens.chart(|id| model.tokenizer.show(id)))
@@ -205,16 +205,16 @@ fn neighbours_in_run(args: &Args, model: &Arc<Model>, inputs: WithBase<Input>) -
 }
 
 impl Args {
-    /// What to run where no difference can be drawn.
+    /// The input of a chart that has no difference.
     fn alone(&self, inputs: WithBase<Input>) -> Result<Input> {
         if inputs.base.is_none() {
             return Ok(inputs.of);
         }
-        let why = if self.what == "patch" { "compares two prompts" } else { "is of one run" };
+        let why = if self.what == "patch" { "compares two prompts" } else { "shows one run" };
         Err(Error::usage(format!("{} {why}: leave --difference out", self.what)))
     }
 
-    /// How the chart of that name is made, if there is one.
+    /// How the chart of this name is made, if there is one.
     fn chart(&self) -> Option<&'static Make> {
         let suits =
             |make: &Make| self.what != "neighbours" || matches!(make, Make::Weights(_)) == is_table(&self.of);
@@ -222,10 +222,10 @@ impl Args {
     }
 
     fn row(&self) -> Result<&str> {
-        self.row.as_deref().ok_or_else(|| Error::usage("there is no row: give --row ROW"))
+        self.row.as_deref().ok_or_else(|| Error::usage("no row given: use --row ROW"))
     }
 
-    /// What `--show` names among the numbers that a chart has.
+    /// The number of a chart that `--show` names.
     fn number<T: Copy>(&self, all: &[T], name: fn(T) -> &'static str) -> Result<Option<T>> {
         let Some(show) = &self.show else { return Ok(None) };
         let found = all.iter().copied().find(|&number| name(number) == show);
@@ -250,27 +250,27 @@ impl Form {
             Some("png") => Ok(Self::Png),
             Some("svg") => Ok(Self::Svg),
             _ => Err(Error::usage(format!(
-                "{}: the name says no kind of picture; let it end in .png or .svg, or give - for text",
+                "{}: unknown picture format; use a name that ends in .png or .svg, or - for text",
                 text::path(path)
             ))),
         }
     }
 }
 
-/// What draws, once there is a model.
+/// Draws the figure, once there is a model.
 type Draw<'a> = Box<dyn FnOnce(&Arc<Model>, Options) -> Result<Figure> + 'a>;
 
-/// What is asked for; refuses what does not go together before the model is loaded.
+/// Plans the figure; refuses conflicting arguments before the model is loaded.
 fn plan(args: &Args) -> Result<Draw<'_>> {
     let chart = args.chart();
     if chart.is_some() && args.head.is_some() {
-        return Err(Error::usage(format!("{} is a chart, not one head's: leave --head out", args.what)));
+        return Err(Error::usage(format!("{} is a chart of the whole run: leave --head out", args.what)));
     }
     if let Some(Make::Weights(make)) = chart {
         no_prompt(&args.what, &args.input)?;
         if args.difference.is_given() {
             return Err(Error::usage(format!(
-                "{} is the same in every run: leave --difference out",
+                "{} does not depend on the run: leave --difference out",
                 args.what
             )));
         }

@@ -27,7 +27,7 @@ pub struct Args {
 struct Row {
     position: usize,
     id: u32,
-    /// Bytes that are no UTF-8 of their own as U+FFFD; null without a tokenizer.
+    /// Bytes that are not UTF-8 by themselves become U+FFFD; null without a tokenizer.
     text: Option<String>,
     bytes: Option<Vec<u8>>,
 }

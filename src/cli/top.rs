@@ -1,4 +1,4 @@
-//! `actscope top`: what the network expects next.
+//! `actscope top`: the likeliest next tokens.
 
 use serde::Serialize;
 
@@ -19,10 +19,10 @@ Examples:
 pub struct Args {
     #[command(flatten)]
     input: InputArgs,
-    /// How many
+    /// Number of tokens to list
     #[arg(short, value_name = "N", default_value_t = 10, value_parser = clap::value_parser!(u32).range(1..))]
     k: u32,
-    /// The position that is followed, counted from 0; without it, the last
+    /// Position after which to predict, counted from 0; default: the last
     #[arg(long, value_name = "T")]
     position: Option<usize>,
     /// Write a JSON array of {rank, id, text, logit, prob}
@@ -36,7 +36,7 @@ pub struct Args {
 struct Row {
     rank: usize,
     id: u32,
-    /// As in `actscope tokens`.
+    /// See `actscope tokens`.
     text: Option<String>,
     #[serde(serialize_with = "output::number")]
     logit: f32,

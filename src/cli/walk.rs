@@ -11,9 +11,9 @@ use crate::text;
 
 /// Follow one token through the network, step by step, in words, numbers and figures
 ///
-/// The text becomes tokens, a row of wte and one of wpe, their sum; then a block with its attention
-/// and MLP; the final LayerNorm, the logits, the next token. Each step has its formula, the matrices
-/// of the run, and a check that the numbers are what they should be.
+/// The text becomes tokens, rows of wte and wpe, and their sum; then come a block with its attention
+/// and MLP, the final LayerNorm, the logits and the next token. Each step has its formula, the matrices
+/// of the run, and a check of the numbers.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
 Examples:
@@ -21,24 +21,24 @@ Examples:
   actscope walk \"The cat sat on the mat\" -o note.html   # one page with the figures in it
   actscope walk \"The cat sat\" --position 1 --layer 2 --head 3 | less -R
 
-The figures are SVG, light and dark. Files of an earlier walk are replaced, others left
-alone; a walk that cannot be written whole changes nothing.")]
+The figures are SVG, light and dark. Files of an earlier walk are replaced, other files left
+alone; if writing fails, nothing is changed.")]
 pub struct Args {
     #[command(flatten)]
     input: InputArgs,
-    /// Position of the token to follow, counted from 0; without it, the last
+    /// Position of the token to follow, counted from 0; default: the last
     #[arg(long, value_name = "T")]
     position: Option<usize>,
-    /// The block to go through, counted from 0
+    /// Block to go through, counted from 0
     #[arg(long, value_name = "L", default_value_t = 0)]
     layer: usize,
-    /// The attention head to look into, counted from 0
+    /// Attention head to look into, counted from 0
     #[arg(long, value_name = "H", default_value_t = 0)]
     head: usize,
-    /// A directory for walk.md and its figures, an .html file, or - for text on standard output
+    /// Directory for walk.md and its figures, an .html file, or - for text on standard output
     #[arg(short, long, value_name = "DIR|FILE", default_value = "-")]
     output: PathBuf,
-    /// Columns of the text; without it, as many as the terminal has
+    /// Width of the text in columns; default: that of the terminal
     #[arg(long, value_name = "N")]
     width: Option<usize>,
     /// Colours of the text
@@ -62,12 +62,12 @@ impl Form {
             _ if path == Path::new("-") => Ok(Self::Text),
             _ if named_directory || path.is_dir() => Ok(Self::Directory),
             None if path.exists() => {
-                Err(Error::file(path, "is not a directory: name one, or a file that ends in .html"))
+                Err(Error::file(path, "is not a directory: use a directory, or a file that ends in .html"))
             }
             None => Ok(Self::Directory),
             Some("html" | "htm") => Ok(Self::Html),
             Some(_) => Err(Error::usage(format!(
-                "{}: name a directory for {MARKDOWN} and its figures, a file that ends in .html, or - for text",
+                "{}: use a directory (for {MARKDOWN} and its figures), a file that ends in .html, or - for text",
                 text::path(path)
             ))),
         }
@@ -78,7 +78,7 @@ pub fn run(args: Args) -> Result<()> {
     let form = Form::of_path(&args.output)?;
     let input = args.input.required()?;
     let exists = args.output.is_dir();
-    // Whether it can be written shows now, and not after a long run.
+    // Find out now, not after a long run, whether it can be written.
     let to = match form {
         Form::Directory if exists => Destination::new(args.output.join(MARKDOWN)),
         _ => Destination::new(&args.output),
@@ -98,7 +98,7 @@ pub fn run(args: Args) -> Result<()> {
     Ok(())
 }
 
-/// Writes the note into a directory, and says so.
+/// Writes the note into a directory, and prints where.
 fn write(directory: &Path, files: &[(String, String)]) -> Result<()> {
     write_directory(directory, files)?;
     let path = directory.join(MARKDOWN);

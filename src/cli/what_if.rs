@@ -1,4 +1,4 @@
-//! The arguments that change a run: in the order in which they are given.
+//! The arguments that change a run, in the order given.
 
 use std::path::PathBuf;
 
@@ -8,24 +8,24 @@ use crate::error::{Error, Result};
 use crate::files;
 use crate::interventions::{Change, Intervention, Interventions};
 
-/// How the value of a flag becomes a change.
+/// Parses the value of a flag into a change.
 type Parse = fn(&str) -> Result<Change>;
 
-/// Flags whose values are changes; clap's derive would lose their order across flags.
+/// Flags whose values are changes; clap's derive would lose the order across flags.
 const FLAGS: [(&str, &str, Parse, &str); 5] = [
     (
         "ablate",
         "TARGET",
         Change::zero,
         "Set head:L.H, neuron:L.N, attn:L, mlp:L, layer:L, position:T or a tensor \
-      (resid_pre.3) to 0; TARGET@T at one position only",
+      (resid_pre.3) to 0; TARGET@T for one position only",
     ),
     (
         "knockout",
         "EDGE",
         knockout,
-        "Keep a query of a head from reading a key: 'LAYER.HEAD:QUERY->KEY', in quotes; \
-      the others share what it read",
+        "Stop a query of a head from reading a key: 'LAYER.HEAD:QUERY->KEY', in quotes; \
+      the other keys share its attention",
     ),
     ("scale", "TARGET=X", Change::scale, "Multiply a target by X"),
     (
@@ -38,8 +38,8 @@ const FLAGS: [(&str, &str, Parse, &str); 5] = [
         "patch",
         "TARGET from IDS",
         Change::patch,
-        "Put in what another prompt, of these token ids, has there, as in 'resid_pre.3@7 from 464,2068,7586'; \
-      from T of IDS for its position T",
+        "Replace a target by its value on another prompt, given as ids: 'resid_pre.3@7 from 464,2068,7586'; \
+      position T comes from position T of IDS",
     ),
 ];
 
@@ -52,7 +52,7 @@ pub struct WhatIfArgs {
 }
 
 impl WhatIfArgs {
-    /// Whether there was a `--mean`; from now on there is none.
+    /// Removes `--mean`; returns whether it was given.
     pub fn take_mean(&mut self) -> bool {
         std::mem::take(&mut self.mean)
     }
@@ -60,12 +60,10 @@ impl WhatIfArgs {
     /// The changes of the file, then those of the command line.
     ///
     /// # Errors
-    /// [`Error::File`] for a file that is not to be read, [`Error::Usage`] for a mean of nothing.
+    /// [`Error::File`] for a file that cannot be read, [`Error::Usage`] for `--mean` without `--ablate`.
     pub fn read(self) -> Result<Interventions> {
         if self.mean && !self.changes.iter().any(|change| matches!(change, Change::Mean(_))) {
-            return Err(Error::usage(
-                "--mean says what --ablate puts in place: give --ablate TARGET with it",
-            ));
+            return Err(Error::usage("--mean changes what --ablate does: use it with --ablate TARGET"));
         }
         let mut list = Interventions::default();
         if let Some(file) = self.file {
@@ -114,11 +112,11 @@ impl clap::Args for WhatIfArgs {
             heading(arg.value_parser(parse).allow_hyphen_values(true))
         });
         let mean = Arg::new("mean").long("mean").action(ArgAction::SetTrue);
-        let mean = mean.help("Ablate to the mean over the prompt's positions rather than to 0");
+        let mean = mean.help("Ablate to the mean over the prompt's positions instead of 0");
         let file = Arg::new("interventions").long("interventions").value_name("FILE");
         let file = file
             .value_parser(value_parser!(PathBuf))
-            .help("Changes that the explorer saved; they come first");
+            .help("File of changes saved in the explorer; they apply first");
         command.args(flags).args([heading(mean), heading(file)])
     }
 

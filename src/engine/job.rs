@@ -1,4 +1,4 @@
-//! Making runs: one request at a time, each abandoned between two layers when a newer one comes.
+//! Making runs: one request at a time, each abandoned between two layers when a newer one arrives.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -18,20 +18,20 @@ use crate::interventions::Interventions;
 use crate::model::{LoadOptions, Model, Progress, Source};
 use crate::run::{Input, Run};
 
-/// What can be asked of the engine.
+/// A request to the engine.
 #[derive(Debug)]
 pub enum Request {
-    /// Make runs; cancels the job before it.
+    /// Makes runs; cancels the job before it.
     Job(Job),
-    /// Abandon every job older than this id.
+    /// Abandons every job older than this id.
     Cancel(u64),
-    /// Compute what the screen shows; ends what was computed for it before.
+    /// Computes what the screen shows; ends the previous such request.
     Look(Wanted),
     Export(Box<Writing>),
     Errand(Errand),
 }
 
-/// Work for the run worker, numbered in the order of asking.
+/// Work for the run worker, numbered in order of request.
 #[derive(Debug, Clone)]
 pub struct Job {
     pub id: u64,
@@ -43,24 +43,24 @@ pub struct Job {
 pub enum Work {
     Run {
         input: Input,
-        /// The run of the same prompt without changes, if there are any and it is known.
+        /// The run of the same prompt without changes, if there are changes and it is known.
         base: Option<Made>,
     },
-    /// Draw `n` tokens one after the other, each shown as it comes.
+    /// Samples `n` tokens one after the other, each shown as it arrives.
     Generate { from: Arc<Run>, n: usize, sampling: Sampling },
-    /// Run a second prompt beside `a`; `tokens` are those that patching compares, where chosen.
+    /// Runs a second prompt to compare with `a`; `tokens` are those that patching compares, if chosen.
     Second { a: Arc<Run>, input: Input, tokens: [Option<u32>; 2] },
-    /// Patch every place of a sweep.
+    /// Patches every place of a sweep.
     Sweep { patching: Arc<Patching>, sweep: Sweep },
-    /// Measure every head on `n` random tokens, twice; where it `differs`, without the
-    /// interventions as well.
+    /// Measures every head on `n` random tokens, repeated once; if `differs`, also without the
+    /// interventions.
     Repeat { n: usize, seed: u64, interventions: Interventions, differs: bool },
     /// Ablate every head and every MLP of a run, and of its base.
     Effects { run: Arc<Run>, base: Option<Arc<Run>>, question: Question },
 }
 
 impl Work {
-    /// What it does and how many runs it makes, where it says so run by run.
+    /// Its description and number of runs, if it reports progress run by run.
     pub fn steps(&self) -> Option<Steps> {
         let (what, of) = match self {
             Self::Run { .. } | Self::Generate { .. } | Self::Second { .. } | Self::Repeat { .. } => {
@@ -75,45 +75,45 @@ impl Work {
         Some(Steps { what, done: 0, of })
     }
 
-    /// Tokens that it draws.
+    /// The number of tokens that it samples.
     pub fn tokens(&self) -> usize {
         if let Self::Generate { n, .. } = self { *n } else { 0 }
     }
 }
 
-/// What the engine says.
+/// A report from the engine.
 #[derive(Debug)]
 pub enum Event {
-    /// The model is on its way.
+    /// The model is loading.
     Loading(Progress),
     Loaded(Arc<Model>),
-    /// The model cannot be had.
+    /// The model cannot be loaded.
     LoadFailed(Error),
     /// The hash of the weights is known.
     Hashed,
-    /// Something about job `id`.
+    /// A report on job `id`.
     Job {
         id: u64,
         said: Said,
     },
-    /// A list of changes was read, or why not.
+    /// A list of changes was read, or the error.
     Listed(Result<Interventions, String>),
     Looked {
         shown_id: u64,
         seen: Vec<(Slot, Arc<Seen>)>,
     },
-    /// How far the look `id` is that takes long; nothing when it is done.
+    /// Progress of the slow look `id`; `None` when it is done.
     Looking {
         id: u64,
         steps: Option<Steps>,
     },
-    /// An export ended: what was written, or why not.
+    /// An export ended: what was written, or the error.
     Exported(Result<String, String>),
     /// A worker thread panicked.
     Crashed,
 }
 
-/// What is said of a job.
+/// A report on a job.
 #[derive(Debug)]
 pub enum Said {
     /// A run is about to enter block `layer` of `n_layer`.
@@ -121,24 +121,24 @@ pub enum Said {
         layer: usize,
         n_layer: usize,
     },
-    /// How many of its runs are made.
+    /// The number of its runs that are done.
     Step(Steps),
     Ran {
         run: Arc<Run>,
         summary: Arc<Summary>,
-        /// Tokens of this job still to be drawn.
+        /// The number of tokens still to be sampled.
         left: usize,
     },
-    /// What could be said of a run that is shown already.
+    /// More about a run that is already shown.
     Summed(Arc<Summary>),
-    /// Every head was measured on random tokens, twice.
+    /// Every head was measured on repeated random tokens.
     Repeated {
         atlas: Arc<WithBase<Atlas>>,
-        /// The random tokens with what the heads did on them.
+        /// The run of the random tokens, with the scores of the heads.
         runs: WithBase<Arc<Run>>,
     },
     Effects(Arc<WithBase<Effects>>),
-    /// The run that was made last without its changes, and what they changed.
+    /// The last run without its changes, and their effect.
     Base {
         base: Made,
         comparison: Arc<Comparison>,
@@ -146,26 +146,26 @@ pub enum Said {
     /// A second prompt was run.
     Second(Box<Second>),
     Swept(Swept),
-    /// A run could not be made; the last one stands.
+    /// A run failed; the last one remains.
     Refused(String),
     Cancelled,
 }
 
-/// What every screen wants to know of a run.
+/// What every screen needs to know about a run.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Summary {
-    /// The surprise of each token; none for the first, and shorter while it is being computed.
+    /// The surprise of each token; `None` for the first, and shorter while being computed.
     pub surprises: Vec<Option<Surprise>>,
 }
 
-/// A run and what every screen wants to know of it.
+/// A run with what every screen needs to know about it.
 #[derive(Debug, Clone)]
 pub struct Made {
     pub run: Arc<Run>,
     pub summary: Arc<Summary>,
 }
 
-/// Two prompts beside each other.
+/// Two prompts side by side.
 #[derive(Debug, Clone)]
 pub struct Second {
     pub a: Arc<Run>,
@@ -173,16 +173,16 @@ pub struct Second {
     pub alignment: Alignment,
     /// From A to B.
     pub comparison: Comparison,
-    /// A is the clean prompt, B the corrupt one; or why nothing can be patched.
+    /// A is the clean prompt, B the corrupt one; or why they cannot be patched.
     pub patching: Result<Arc<Patching>, String>,
 }
 
 /// Loads the model and makes runs with it.
 pub struct Worker {
     model: Option<Arc<Model>>,
-    /// Id of the newest job that was asked for.
+    /// The id of the newest requested job.
     newest: Arc<AtomicU64>,
-    /// The run before, of which the next one takes what is the same.
+    /// The previous run, which the next one reuses where possible.
     last: Option<(Arc<Run>, Arc<Summary>)>,
 }
 
@@ -191,7 +191,7 @@ impl Worker {
         Self { model: None, newest, last: None }
     }
 
-    /// The same worker with a model that is loaded already.
+    /// The same worker with a model that is already loaded.
     #[must_use]
     pub fn holding(self, model: Arc<Model>) -> Self {
         Self { model: Some(model), ..self }
@@ -214,7 +214,7 @@ impl Worker {
         }
     }
 
-    /// Does a job to its end, or until a newer one is asked for.
+    /// Runs a job to its end, or until a newer one is requested.
     pub fn execute(&mut self, job: Job, emit: &dyn Fn(Event)) {
         let Job { id, work } = job;
         let say = |said| emit(Event::Job { id, said });
@@ -255,7 +255,7 @@ impl Worker {
             let n = last.rows_shared_with(&run).min(summary.surprises.len());
             summary.surprises[..n].to_vec()
         });
-        // What is shown first does not wait for the logits of every position.
+        // The first view does not need the logits of every position.
         let first = Arc::new(Summary { surprises: known.clone() });
         self.last = Some((Arc::clone(&run), Arc::clone(&first)));
         say(Said::Ran { run: Arc::clone(&run), summary: first, left });
@@ -289,7 +289,7 @@ impl Worker {
         Ok(())
     }
 
-    /// Says how far a job is, and ends it when a newer one was asked for.
+    /// Reports the progress of a job, and ends it if a newer one was requested.
     fn step(&self, id: u64, steps: Option<Steps>, say: &dyn Fn(Said)) -> impl Fn(usize, usize) -> Result<()> {
         move |done, _| {
             self.go_on(id)?;
@@ -300,7 +300,7 @@ impl Worker {
         }
     }
 
-    /// An error when a newer job was asked for.
+    /// An error if a newer job was requested.
     fn go_on(&self, id: u64) -> Result<()> {
         if self.newest.load(Ordering::Acquire) > id { Err(Error::Cancelled) } else { Ok(()) }
     }
@@ -339,7 +339,7 @@ impl Worker {
         Ok(())
     }
 
-    /// Compares a run with what it is without its changes.
+    /// Compares a run with its base, the run without changes.
     fn compare(&self, id: u64, run: &Arc<Run>, base: Option<Made>, say: &dyn Fn(Said)) -> Result<()> {
         if run.input.interventions.is_idle() {
             return Ok(());
@@ -359,7 +359,7 @@ impl Worker {
     }
 }
 
-/// Reports each layer, and ends the run when it is no longer the newest.
+/// Reports each layer, and ends the run if it is no longer the newest.
 struct Watch<'a> {
     id: u64,
     newest: &'a AtomicU64,

@@ -1,4 +1,4 @@
-//! What the screens show of a run, computed away from the thread that draws.
+//! What the screens show of a run, computed outside the drawing thread.
 
 use std::collections::HashMap;
 use std::fmt;
@@ -40,32 +40,32 @@ pub enum Slot {
     BesideRow,
     /// The row under the cursor.
     Row,
-    /// Rows beside each other on the embedding screen.
+    /// Adjacent rows on the screen Embedding.
     Strip(usize),
-    /// The tokens that may come next.
+    /// The likeliest next tokens.
     Next,
-    /// What every head does.
+    /// The scores of every head.
     Heads,
     /// The map of a head on random tokens.
     OnRandom,
-    /// What the logit lens reads.
+    /// The readings of the logit lens.
     Lens,
     /// The page of the walk, and the operands of its operation.
     Walk,
     Operand(usize),
-    /// What wrote a logit.
+    /// The contributions to a logit.
     Attribution,
-    /// The neurons of an MLP that wrote most.
+    /// The neurons of an MLP with the largest contributions.
     Neurons,
-    /// The rows that are near a row.
+    /// The nearest neighbours of a row.
     Neighbours,
     /// A circuit, or a neuron.
     Weights,
-    /// What stands out in the run.
+    /// The extremes of the run.
     Found,
 }
 
-/// What to compute.
+/// Something to compute.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Look {
     Map {
@@ -92,13 +92,13 @@ pub enum Look {
         k: usize,
     },
     Walk(At),
-    /// What wrote the logit of a token, by default the likeliest.
+    /// The contributions to the logit of a token, by default the likeliest.
     Attribution {
         position: usize,
         token: Option<u32>,
         versus: Option<u32>,
     },
-    /// The neurons of block `layer` that wrote most of it.
+    /// The neurons of block `layer` with the largest contributions to it.
     Neurons {
         position: usize,
         token: Option<u32>,
@@ -106,7 +106,7 @@ pub enum Look {
         layer: usize,
         k: usize,
     },
-    /// The rows of wte that are near a row; of wpe, those of wpe.
+    /// The rows of wte nearest to a row; for a row of wpe, those of wpe.
     Neighbours {
         view: View,
         row: usize,
@@ -130,10 +130,10 @@ pub enum Look {
 }
 
 impl Look {
-    /// What it does and in how many steps, where it says so step by step.
+    /// The progress it reports, if it is slow.
     pub fn steps(&self, run: &Run) -> Option<Steps> {
         let (what, of) = match self {
-            Self::Found => ("looking through", run.cache.names().len()),
+            Self::Found => ("searching", run.cache.names().len()),
             Self::Lens { rows, positions, .. } => {
                 let rows = rows.end.min(lens::hooks(run.config()).len()).saturating_sub(rows.start);
                 ("reading", rows * positions.len())
@@ -144,7 +144,7 @@ impl Look {
     }
 }
 
-/// What was computed, together with what was asked.
+/// A result, together with its request.
 #[derive(Debug, Clone)]
 pub enum Seen {
     Map(Map),
@@ -159,12 +159,12 @@ pub enum Seen {
     Circuit(Look, Spectrum, [Ends; 2]),
     Neuron(Look, NeuronTokens, Vec<f32>),
     Found(Look, Found),
-    /// There is nothing to see, and why.
+    /// Nothing to show, with the reason.
     Nothing(Look, String),
 }
 
 impl Seen {
-    /// The question that this answers.
+    /// The request that this answers.
     pub fn look(&self) -> &Look {
         match self {
             Self::Map(map) => &map.look,
@@ -183,7 +183,7 @@ impl Seen {
         }
     }
 
-    /// Whether nothing of it is still to come.
+    /// Whether it is complete.
     pub fn is_whole(&self) -> bool {
         if let Self::Lens(_, lens) = self { lens.of.is_whole() } else { true }
     }
@@ -220,11 +220,11 @@ pub struct RowLook {
     pub largest: Vec<(usize, f32)>,
 }
 
-/// Everything that the screen wants to see of one run.
+/// Everything that the screen needs of one run.
 #[derive(Debug, Clone)]
 pub struct Wanted {
     pub run: Arc<Run>,
-    /// The run that `run` is compared with.
+    /// A run whose tensors are subtracted from those of `run`.
     pub base: Option<Arc<Run>>,
     pub shown_id: u64,
     /// The number of this request.
@@ -232,7 +232,7 @@ pub struct Wanted {
     pub looks: Vec<(Slot, Look)>,
 }
 
-/// How far something is that takes long.
+/// The progress of something slow.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Steps {
     pub what: &'static str,
@@ -248,14 +248,14 @@ impl fmt::Display for Steps {
     }
 }
 
-/// Cells of the lens that are read together: as many as a product for few rows takes.
+/// Cells of the lens that are computed together: as many rows as the small product handles.
 const PIECE: usize = 24;
 
-/// What the lens has read, by the token that was followed.
+/// The readings of the lens, by the token that is followed.
 type Readings = HashMap<(lens::Cell, Option<u32>), WithBase<Reading>>;
 
-/// Computes looks; remembers ranges and statistics, which need the whole matrix, and what the lens
-/// has read.
+/// Computes looks; caches ranges and statistics, which need the whole matrix, and the lens's
+/// readings.
 #[derive(Default)]
 pub struct Looker {
     /// The id, the run and its base that this is known of.
@@ -265,8 +265,8 @@ pub struct Looker {
 }
 
 impl Looker {
-    /// Says what it sees: all at once, but what takes long piece by piece and with how far it is,
-    /// until `goes_on` says no.
+    /// Reports results: all at once, but slow ones piece by piece with their progress,
+    /// until `goes_on` returns false.
     pub fn look(&mut self, wanted: Wanted, goes_on: &dyn Fn() -> bool, emit: &mut dyn FnMut(Event)) {
         let same = |a: Option<&Arc<Run>>, b: Option<&Arc<Run>>| a.map(Arc::as_ptr) == b.map(Arc::as_ptr);
         let (id, run, base) = &self.of;
@@ -299,9 +299,9 @@ impl Looker {
         emit(Event::Looking { id, steps: None });
     }
 
-    /// Before each piece of what takes long, `step` gets what there is to see so far, and how many
-    /// steps are done; its error ends it.
-    #[allow(clippy::too_many_lines)] // an arm for each
+    /// Before each piece of a slow result, `step` receives the result so far and the number of
+    /// steps done; an error from it ends the computation.
+    #[allow(clippy::too_many_lines)] // one arm per kind
     fn see(
         &mut self,
         run: &Run,

@@ -1,9 +1,9 @@
 //! The worker threads behind the explorer: requests in, events out.
 //!
-//! Two workers, so that looking at the last run never waits for the next one: one loads the model
-//! and makes runs (the newest request wins, and cancels the one before it between two layers), one
-//! computes what the screens show of a run (likewise: a newer request ends what takes long between
-//! two pieces of it). Exports get a thread of their own.
+//! There are two workers, so that looking at the last run never waits for the next one. One loads the model
+//! and makes runs (the newest request wins, and cancels the previous one between two layers); the other
+//! computes what the screens show of a run (likewise, a newer request ends a slow one between
+//! two pieces). Exports get their own thread.
 
 mod job;
 mod look;
@@ -21,7 +21,7 @@ use crate::error::Result;
 use crate::model::{LoadOptions, Source};
 use crate::threads;
 
-/// Where events go; called from the workers' threads.
+/// Receives events; called from the workers' threads.
 pub type Sink = Arc<dyn Fn(Event) + Send + Sync>;
 
 /// The running workers. They end with the process.
@@ -36,7 +36,7 @@ impl Engine {
     /// Starts the workers; the first thing they do is load the model.
     ///
     /// # Errors
-    /// [`Error::System`](crate::Error::System) when there are no threads for them.
+    /// [`Error::System`](crate::Error::System) if no threads are available.
     #[allow(clippy::needless_pass_by_value)] // the workers keep it
     pub fn start(source: Source, options: LoadOptions, sink: Sink) -> Result<Self> {
         let engine = Self {
@@ -51,7 +51,7 @@ impl Engine {
             let mut worker = Worker::new(newest);
             let Some(model) = worker.load(&source, &options, &events) else { return };
             let hashed = Arc::clone(&events);
-            // Without a thread of its own it waits for who needs it.
+            // Without its own thread, it is computed when needed.
             let _ = spawn("actscope-hash", &events, move || {
                 if model.provenance.weights_sha256().is_ok() {
                     hashed(Event::Hashed);
@@ -71,7 +71,7 @@ impl Engine {
         Ok(engine)
     }
 
-    /// Hands a request over and returns at once.
+    /// Sends a request and returns at once.
     pub fn send(&self, request: Request) {
         match request {
             Request::Job(job) => {
@@ -85,7 +85,7 @@ impl Engine {
         }
     }
 
-    /// Does something that has an event for an answer in a thread of its own.
+    /// Runs something that answers with an event, in its own thread.
     fn aside(&self, name: &str, body: impl FnOnce() -> Event + Send + 'static) {
         let sink = Arc::clone(&self.sink);
         if let Err(error) = spawn(name, &self.sink, move || sink(body())) {
@@ -94,7 +94,7 @@ impl Engine {
     }
 }
 
-/// Starts a thread; should it panic, the explorer is told.
+/// Starts a thread; reports a panic to the explorer.
 fn spawn(name: &str, sink: &Sink, body: impl FnOnce() + Send + 'static) -> Result<()> {
     let sink = Arc::clone(sink);
     threads::spawn(name, move || {
@@ -104,7 +104,7 @@ fn spawn(name: &str, sink: &Sink, body: impl FnOnce() + Send + 'static) -> Resul
     })
 }
 
-/// Holds the newest of what was put in until it is taken.
+/// Holds the newest item until it is taken.
 struct Newest<T> {
     newest: Mutex<Option<T>>,
     filled: Condvar,
@@ -122,12 +122,12 @@ impl<T> Newest<T> {
         self.filled.notify_one();
     }
 
-    /// Whether there is something.
+    /// Whether there is an item.
     fn is_filled(&self) -> bool {
         self.newest.lock().unwrap_or_else(PoisonError::into_inner).is_some()
     }
 
-    /// Waits until there is something.
+    /// Waits for an item.
     fn take(&self) -> T {
         let mut newest = self.newest.lock().unwrap_or_else(PoisonError::into_inner);
         loop {

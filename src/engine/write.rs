@@ -1,4 +1,4 @@
-//! Writing and reading files for the explorer, each in a thread of its own.
+//! Writing and reading files for the explorer, each in its own thread.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -21,17 +21,17 @@ pub struct Writing {
     pub run: Arc<Run>,
     /// The run whose tensors are subtracted.
     pub base: Option<Arc<Run>>,
-    /// What that difference is called.
+    /// The name of that difference.
     pub difference: &'static str,
-    /// The tensor to write; `None` for all that were kept.
+    /// The tensor to write; `None` for all captured ones.
     pub hook: Option<HookName>,
-    /// The head to draw, for figures of tensors that have heads.
+    /// The head to draw, for figures of tensors with heads.
     pub head: Option<usize>,
-    /// The chart to draw in its place.
+    /// The chart to draw instead.
     pub chart: Option<Chart>,
-    /// Its ending decides the format.
+    /// The extension sets the format.
     pub path: PathBuf,
-    /// How figures are drawn.
+    /// Options of figures.
     pub figure: figure::Options,
 }
 
@@ -45,7 +45,7 @@ impl Writing {
         Event::Exported(written.map_err(|error| error.to_string()))
     }
 
-    /// A difference is written row by row: of token and token, as they stand on the screen.
+    /// Differences are written row by row, between tokens as aligned on the screen.
     fn check(&self) -> Result<()> {
         let alignment = self.base.as_ref().map(|base| Alignment::new(&self.run.tokens, &base.tokens));
         let alike = |(i, pair): (usize, &(Option<usize>, Option<usize>))| *pair == (Some(i), Some(i));
@@ -53,7 +53,7 @@ impl Writing {
             return Ok(());
         }
         Err(Error::usage(format!(
-            "{} cannot be written: not every token has its partner at the same position; write one of the runs",
+            "cannot write {}: the tokens of the prompts are not at the same positions; write one of the runs instead",
             self.difference
         )))
     }
@@ -77,7 +77,7 @@ impl Writing {
             }
             (None, None) => {
                 return Err(Error::usage(
-                    "a figure shows one tensor: choose it with Tab, or write .safetensors",
+                    "a figure shows one tensor: choose it with Tab, or use .safetensors",
                 ));
             }
         };
@@ -90,7 +90,7 @@ impl Writing {
     fn write_tensors(&self) -> Result<String> {
         let format = Format::of_path(&self.path)?;
         if self.chart.is_some() {
-            return Err(Error::usage("a chart is a picture: let the name end in .png or .svg"));
+            return Err(Error::usage("a chart is a picture: use a name that ends in .png or .svg"));
         }
         let to = Destination::new(&self.path).prepare()?;
         let run = self.hook.map_or_else(|| (*self.run).clone(), |hook| self.run.only(hook));
@@ -101,7 +101,7 @@ impl Writing {
     }
 }
 
-/// A list of changes to write or to read.
+/// A list of changes to write or read.
 #[derive(Debug, Clone)]
 pub enum Errand {
     Save(PathBuf, Interventions),

@@ -1,4 +1,4 @@
-//! Where a file goes: all of it under its name, or nothing.
+//! Where output goes. A file is written completely or not at all.
 
 use std::fs::{self, File, OpenOptions, Permissions};
 use std::io::{self, BufWriter, ErrorKind, Write};
@@ -8,7 +8,7 @@ use crate::error::{Error, Result};
 use crate::files::{open_at_once, wait_again};
 use crate::temporary::{self, Temporary, TemporaryDirectory};
 
-/// More links than this, one to the next, are a circle.
+/// A longer chain of links is a cycle.
 const MAX_LINKS: usize = 40;
 
 /// A file, or standard output.
@@ -19,16 +19,16 @@ pub enum Destination {
 }
 
 impl Destination {
-    /// The place that `-o PATH` names: `-` is standard output.
+    /// The destination of `-o PATH`: `-` is standard output.
     pub fn new(path: impl Into<PathBuf>) -> Self {
         let path = path.into();
         if path == Path::new("-") { Self::Stdout } else { Self::File(path) }
     }
 
-    /// Finds out whether it can be written to, and changes nothing there: for before a long run.
+    /// Checks that it can be written to, without changing anything, before a long run.
     ///
     /// # Errors
-    /// [`Error::File`]: no such directory, no right to write, a directory in the file's place, …
+    /// [`Error::File`]: no such directory, permission denied, is a directory, …
     pub fn prepare(self) -> Result<Prepared> {
         let place = match &self {
             Self::Stdout => Place::Stdout,
@@ -42,25 +42,23 @@ impl Destination {
             return Error::file("standard output", format!("cannot be written: {cause}"));
         };
         let problem = match cause.kind() {
-            ErrorKind::IsADirectory => "is a directory: name a file in it".into(),
+            ErrorKind::IsADirectory => "is a directory: choose a file in it".into(),
             ErrorKind::NotFound | ErrorKind::NotADirectory => {
                 let place = target(path).unwrap_or_else(|_| path.clone());
                 let parent = directory_of(&place).display();
-                format!("cannot be written: there is no directory {parent}; make it first")
+                format!("cannot be written: directory {parent} does not exist; create it first")
             }
             _ if is_pipe_without_reader(path, cause) => {
-                "is a pipe that nobody reads: start its reader first".into()
+                "is a pipe without a reader: start its reader first".into()
             }
             ErrorKind::FileTooLarge => {
-                format!(
-                    "cannot be written ({cause}): raise the limit on files, or choose another place with -o"
-                )
+                format!("cannot be written ({cause}): raise the file limit, or choose another path with -o")
             }
             ErrorKind::PermissionDenied | ErrorKind::ReadOnlyFilesystem => {
-                format!("cannot be written ({cause}): choose another place with -o")
+                format!("cannot be written ({cause}): choose another path with -o")
             }
             ErrorKind::StorageFull | ErrorKind::QuotaExceeded => {
-                format!("cannot be written ({cause}): make room, or choose another place with -o")
+                format!("cannot be written ({cause}): free some space, or choose another path with -o")
             }
             _ => format!("cannot be written: {cause}"),
         };
@@ -68,7 +66,7 @@ impl Destination {
     }
 }
 
-/// A destination that could be written to a moment ago.
+/// A destination that has been checked.
 #[derive(Debug)]
 #[must_use = "nothing is written yet"]
 pub struct Prepared {
@@ -79,19 +77,19 @@ pub struct Prepared {
 #[derive(Debug)]
 enum Place {
     Stdout,
-    /// A device or pipe: there is no old content to keep, and nothing may take its place.
+    /// A device or pipe: there is no old content to keep, and it must not be replaced.
     Special(File),
-    /// A new file under this name, with the permissions of the one that it replaces.
+    /// A new file under this name, with the permissions of the file that it replaces.
     Replace(PathBuf, Option<Permissions>),
 }
 
 impl Prepared {
-    /// Lets `fill` write, and gives the number of bytes. A file appears whole or not at all: it is
-    /// written beside its place and then renamed. A reader of standard output that has had enough
-    /// (`| head`) is no error.
+    /// Calls `fill` to write; returns the number of bytes. A file appears whole or not at all: it is
+    /// written under a temporary name and then renamed. A closed pipe on standard output
+    /// (`| head`) is not an error.
     ///
     /// # Errors
-    /// [`Error::File`] with the cause: no space, no right to write, …
+    /// [`Error::File`] with the cause: no space, permission denied, …
     pub fn write(self, fill: impl FnOnce(&mut dyn Write) -> io::Result<()>) -> Result<u64> {
         let destination = self.destination.clone();
         if let Place::Replace(path, _) = &self.place {
@@ -102,8 +100,8 @@ impl Prepared {
         Ok(bytes)
     }
 
-    /// Lets `fill` write: beside the place, what is then to be put there; at once, where nothing can
-    /// be put. Gives the number of bytes as well.
+    /// Calls `fill` to write: to a temporary file that is renamed later, or directly if the destination
+    /// cannot be replaced. Also returns the number of bytes.
     fn stage(
         self,
         fill: impl FnOnce(&mut dyn Write) -> io::Result<()>,
@@ -123,8 +121,8 @@ impl Prepared {
     }
 }
 
-/// Writes files, each a name and its text, into a directory: all, or none. Makes the directory if it
-/// is not there; else replaces what has those names.
+/// Writes files, given by name and text, into a directory: all or none. Creates the directory if it
+/// does not exist; otherwise replaces files with the same names.
 ///
 /// # Errors
 /// [`Error::File`] with the cause.
@@ -159,7 +157,7 @@ fn new_directory(directory: &Path, files: &[(String, String)]) -> Result<()> {
 }
 
 fn place_of(path: &Path) -> io::Result<Place> {
-    // Opened but not emptied: this asks for the right to write, and follows links.
+    // Opened but not truncated: this checks the permission, and follows links.
     let (path, permissions) = match open_at_once(OpenOptions::new().write(true), path) {
         Ok(file) => {
             let old = file.metadata()?;
@@ -174,7 +172,7 @@ fn place_of(path: &Path) -> io::Result<Place> {
         }
         Err(cause) => return Err(cause),
     };
-    // Made and removed at once, so that nothing is left behind when the run is interrupted.
+    // Created and removed at once, so that an interrupted run leaves nothing behind.
     Temporary::new(directory_of(&path))?;
     Ok(Place::Replace(path, permissions))
 }
@@ -191,9 +189,9 @@ fn is_pipe_without_reader(_: &Path, _: &io::Error) -> bool {
     false
 }
 
-/// Where a file of this name appears: where links lead, though nothing is there yet.
+/// The target of a file name: follows links, even to files that do not exist yet.
 fn target(path: &Path) -> io::Result<PathBuf> {
-    // Without a slash at the end, which would hide a link.
+    // Without a trailing slash, which would hide a link.
     let mut path: PathBuf = path.components().collect();
     for _ in 0..MAX_LINKS {
         if !path.is_symlink() {
@@ -201,7 +199,7 @@ fn target(path: &Path) -> io::Result<PathBuf> {
         }
         path = directory_of(&path).join(fs::read_link(&path)?);
     }
-    Err(io::Error::other("its links go round in a circle"))
+    Err(io::Error::other("its links form a cycle"))
 }
 
 fn directory_of(path: &Path) -> &Path {
@@ -222,7 +220,7 @@ fn stage(
     if let Some(permissions) = permissions {
         new.file().set_permissions(permissions)?;
     }
-    // Some file systems say only now that there is no space.
+    // Some file systems report a lack of space only now.
     new.file().sync_all()?;
     Ok((bytes, new))
 }

@@ -1,4 +1,4 @@
-//! `.json`: the manifest, then every tensor as nested arrays, a line for each innermost row.
+//! `.json`: the manifest, then every tensor as nested arrays, one line per innermost row.
 
 use std::io::{self, Write};
 
@@ -28,7 +28,7 @@ fn write_array(shape: &[usize], values: &[f32], out: &mut dyn Write) -> io::Resu
 }
 
 fn write_number(value: f32, out: &mut dyn Write) -> io::Result<()> {
-    // JSON has a number for none of -inf, inf and NaN.
+    // JSON has no numbers for -inf, inf and NaN.
     let quote = if value.is_finite() { "" } else { "\"" };
     write!(out, "{quote}{}{quote}", Shortest(value))
 }

@@ -1,4 +1,4 @@
-//! Where a file's numbers come from.
+//! The provenance of a file's numbers.
 
 use std::ops::Range;
 
@@ -11,34 +11,34 @@ use crate::interventions::Interventions;
 use crate::run::Run;
 use crate::text::json;
 
-/// All that is needed to make the same tensors again.
+/// Everything needed to reproduce the tensors.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Manifest {
     pub actscope_version: String,
     /// `demo`, the hub id, or the directory.
     pub model: String,
-    /// The hub's commit, where there is one.
+    /// The hub's commit, if any.
     pub revision: Option<String>,
     pub weights_sha256: String,
-    /// Format of the weights in their file.
+    /// Number format of the weights in their file.
     pub stored_dtype: Option<String>,
-    /// Format that was computed in; the tensors are written as float32 in any case.
+    /// Number format of the computation; the tensors are always written as float32.
     pub dtype: String,
     pub device: String,
-    /// Whether a BOS token was put before the prompt; `token_ids` has it then.
+    /// Whether a BOS token was put before the prompt; if so, `token_ids` includes it.
     pub bos: bool,
     pub prompt: String,
-    /// What was changed on the way; `--interventions` reads such a list.
+    /// The changes to the run; `--interventions` reads such a list.
     #[serde(default)]
     pub interventions: Interventions,
-    /// `changed − base` where the values are those with the interventions minus those without.
+    /// `changed − base` if the values are those with the interventions minus those without.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub difference: Option<String>,
-    /// What the network was given, all of it.
+    /// The complete input of the network.
     pub token_ids: Vec<u32>,
-    /// The same as text with every byte visible.
+    /// The same as text, with every byte visible.
     pub tokens: Vec<String>,
-    /// First position that was written, and the one after the last.
+    /// The first position written, and the one after the last.
     pub positions: [usize; 2],
     pub hooks: Vec<TensorInfo>,
 }
@@ -48,7 +48,7 @@ pub struct Manifest {
 pub struct TensorInfo {
     pub name: String,
     pub shape: Vec<usize>,
-    /// What each axis counts, as in the columns of a `.csv`.
+    /// The names of the axes, as in the columns of a `.csv`.
     pub axes: Vec<String>,
 }
 
@@ -83,7 +83,7 @@ impl Manifest {
         })
     }
 
-    /// A JSON object with a line for each field.
+    /// A JSON object with one line per field.
     pub fn to_json(&self) -> String {
         let lines: Vec<_> =
             self.fields().iter().map(|(name, value)| format!("  {}: {}", json(name), json(value))).collect();
@@ -105,7 +105,7 @@ fn shape(hook: HookName, run: &Run, positions: &Range<usize>) -> Vec<usize> {
     axes.map(|(axis, n)| if *axis == Axis::Pos { positions.len() } else { n }).collect()
 }
 
-/// The name of an axis where spaces are in the way.
+/// The name of an axis without spaces.
 pub(super) fn column(axis: Axis) -> &'static str {
     match axis {
         Axis::Vocab => "token_id",

@@ -1,6 +1,6 @@
-//! Writing runs to files that other programs read: tensors with all that says where they come from.
+//! Writing runs to files for other programs: tensors with their provenance.
 //!
-//! | format | holds | values that are not finite |
+//! | format | contents | non-finite values |
 //! |---|---|---|
 //! | `.safetensors` | all tensors by hook name, the [`Manifest`] as `__metadata__` | as they are |
 //! | `.npz` | all tensors as `NAME.npy`, the manifest as `manifest.json`, stored uncompressed | as they are |
@@ -8,8 +8,8 @@
 //! | `.csv` | one tensor, one value per row after its indices | `-inf`, `inf`, `nan` |
 //! | `.npy` | one tensor | as they are |
 //!
-//! All hold float32 exactly: a number written as text is the shortest that reads back to the same
-//! bits. Every format can go to standard output, for none needs to go back in what it wrote.
+//! All hold float32 exactly: a number written as text is the shortest that parses back to the same
+//! bits. Every format can be written to standard output, since none needs to seek.
 //!
 //! ```
 //! # use std::sync::Arc;
@@ -55,7 +55,7 @@ use crate::hooks::{HookName, Part};
 use crate::run::Run;
 use crate::text;
 
-/// A file format for tensors; see the [module](self) for what each holds.
+/// A file format for tensors; see the [module](self) for the contents of each.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Format {
     Safetensors,
@@ -68,7 +68,7 @@ pub enum Format {
 impl Format {
     pub const ALL: [Self; 5] = [Self::Safetensors, Self::Npz, Self::Json, Self::Csv, Self::Npy];
 
-    /// The file name's ending, without the dot.
+    /// The file name extension, without the dot.
     pub fn extension(self) -> &'static str {
         match self {
             Self::Safetensors => "safetensors",
@@ -79,21 +79,21 @@ impl Format {
         }
     }
 
-    /// The format that a file's name asks for; `-`, standard output, asks for JSON.
+    /// The format that a file name determines; for `-`, standard output, JSON.
     ///
     /// # Errors
-    /// [`Error::Usage`] for another ending, or none.
+    /// [`Error::Usage`] for any other extension, or none.
     pub fn of_path(path: &Path) -> Result<Self> {
         if path == Path::new("-") {
             return Ok(Self::Json);
         }
         let ending = path.extension().and_then(|e| e.to_str()).unwrap_or_default();
         ending.parse().map_err(|endings| {
-            Error::usage(format!("{}: the name says no format; let it end in {endings}", text::path(path)))
+            Error::usage(format!("{}: unknown format; use a name that ends in {endings}", text::path(path)))
         })
     }
 
-    /// Whether it holds a single tensor only.
+    /// Whether it holds only a single tensor.
     pub fn holds_one(self) -> bool {
         matches!(self, Self::Csv | Self::Npy)
     }
@@ -111,7 +111,7 @@ impl fmt::Display for Format {
 }
 
 impl FromStr for Format {
-    /// The endings there are, as words.
+    /// The list of extensions, as text.
     type Err = &'static str;
 
     fn from_str(name: &str) -> Result<Self, Self::Err> {
@@ -127,11 +127,11 @@ pub struct Written {
     pub bytes: u64,
 }
 
-/// Writes what `run` kept, at `positions` (all if `None`), to where `to` was made ready.
+/// Writes what `run` kept, at `positions` (all if `None`), to `to`.
 ///
 /// # Errors
-/// As [`Export::new`], and [`Error::File`] when writing fails: then the old file, if there was one,
-/// is as it was.
+/// See [`Export::new`]; also [`Error::File`] if writing fails: then the old file, if any,
+/// is unchanged.
 pub fn write(run: &Run, positions: Option<Range<usize>>, format: Format, to: Prepared) -> Result<Written> {
     Export::new(run, positions, format)?.write(to)
 }
@@ -149,8 +149,8 @@ pub struct Export {
 }
 
 impl Export {
-    /// Takes what `run` kept at `positions`: rows of every tensor, queries of an attention map
-    /// (whose keys stay whole). Nothing is computed or copied before it is written.
+    /// Takes what `run` kept at `positions`: rows of every tensor, or queries of an attention map
+    /// (with all keys). Nothing is computed or copied before it is written.
     ///
     /// # Errors
     /// [`Error::Usage`] for positions outside the prompt, or more than one tensor for a format that
@@ -161,11 +161,11 @@ impl Export {
         Error::check_all("position", &range, n_tokens)?;
         let hooks = run.cache.names();
         match hooks.len() {
-            0 => return Err(Error::usage("there is nothing to write: no tensor was kept")),
+            0 => return Err(Error::usage("nothing to write: no tensor was kept")),
             n if n > 1 && format.holds_one() => {
                 return Err(Error::usage(format!(
-                    "a .{format} file holds one tensor, and there are {n}: name one with --hooks NAME, \
-                     or write .safetensors, .npz or .json"
+                    "a .{format} file holds one tensor, but there are {n}: choose one with --hooks NAME, \
+                     or use .safetensors, .npz or .json"
                 )));
             }
             _ => {}
@@ -174,24 +174,24 @@ impl Export {
         Ok(Self { manifest, format, positions: range, hooks, run: run.clone(), base: None })
     }
 
-    /// The same without the tensors of another run of as many tokens, which kept as many; the manifest
-    /// says what that difference is called.
+    /// The same minus the tensors of another run of equal length, which kept the same tensors; the manifest
+    /// names the difference.
     #[must_use]
     pub fn with_base(mut self, base: Option<(&Run, &str)>) -> Self {
         self.manifest.difference = base.map(|(_, name)| name.to_owned());
         Self { base: base.map(|(base, _)| base.clone()), ..self }
     }
 
-    /// Writes it to where `to` was made ready.
+    /// Writes it to `to`.
     ///
     /// # Errors
-    /// [`Error::File`] when writing fails: then the old file, if there was one, is as it was.
+    /// [`Error::File`] if writing fails: then the old file, if any, is unchanged.
     pub fn write(&self, to: Prepared) -> Result<Written> {
         let bytes = to.write(|out| self.write_to(out))?;
         Ok(Written { tensors: self.hooks.len(), bytes })
     }
 
-    /// The tensors, each made when its turn comes.
+    /// The tensors, each computed when reached.
     fn tensors(&self) -> impl Iterator<Item = io::Result<(HookName, Tensor)>> {
         let part = Part::rows(self.positions.clone());
         self.hooks.iter().map(move |&hook| Ok((hook, self.part(hook, &part).map_err(io::Error::other)?)))
@@ -204,15 +204,15 @@ impl Export {
         Ok(Tensor::from_vec(a.to_vec1::<f32>()?.minus(&b.to_vec1()?), of.shape(), of.device())?)
     }
 
-    /// The tensor of a format that holds one.
+    /// The tensor, for a format that holds one.
     fn tensor(&self) -> io::Result<(HookName, Tensor)> {
         self.tensors().next().expect("there is at least one")
     }
 
-    /// Writes the whole file, from its first byte to its last.
+    /// Writes the whole file.
     ///
     /// # Errors
-    /// Those of `out`.
+    /// The errors of `out`.
     pub fn write_to(&self, out: &mut dyn Write) -> io::Result<()> {
         match self.format {
             Format::Safetensors => safetensors::write(self, out),
@@ -240,7 +240,7 @@ fn write_f32s(x: &Tensor, out: &mut dyn Write) -> io::Result<()> {
     Ok(())
 }
 
-/// A float32 as the shortest text that reads back to the same bits.
+/// A float32 as the shortest text that parses back to the same bits.
 struct Shortest(f32);
 
 impl fmt::Display for Shortest {

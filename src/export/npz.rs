@@ -8,7 +8,7 @@ use zip::{CompressionMethod, ZipWriter};
 use super::{Export, npy};
 
 pub(super) fn write(export: &Export, out: &mut dyn Write) -> io::Result<()> {
-    // Sizes that zip writes with 32 bits; the header of an `.npy` needs far less than what is left.
+    // The largest size that zip writes with 32 bits, with ample room for the header of an `.npy`.
     const LARGE: usize = u32::MAX as usize - (1 << 20);
     let stored = SimpleFileOptions::default().compression_method(CompressionMethod::Stored);
     let mut out = Fused { out, failed: None };
@@ -25,8 +25,8 @@ pub(super) fn write(export: &Export, out: &mut dyn Write) -> io::Result<()> {
     out.failed.map_or(Ok(()), Err)
 }
 
-/// Passes on what is written up to the first failure, and swallows the rest: a `ZipWriter` that met
-/// an error would write again when it is dropped, and complain on standard error.
+/// Passes writes on until the first failure, and swallows the rest: after
+/// an error, a dropped `ZipWriter` would write again and complain on standard error.
 struct Fused<'a> {
     out: &'a mut dyn Write,
     failed: Option<io::Error>,

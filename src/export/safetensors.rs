@@ -7,10 +7,10 @@ use serde_json::{Map, Value, json};
 use super::{Export, TensorInfo, write_f32s};
 use crate::text;
 
-// Written here, not by the crate: it would hold the whole file in memory, and its hash maps would
-// give the same run other bytes each time.
+// Not written by the crate, which would hold the whole file in memory, and whose hash maps would
+// produce different bytes for the same run each time.
 pub(super) fn write(export: &Export, out: &mut dyn Write) -> io::Result<()> {
-    // `__metadata__` holds nothing but strings: those stay as they are, all else becomes JSON.
+    // `__metadata__` holds only strings: those stay as they are, everything else becomes JSON.
     let mut metadata = export.manifest.fields();
     for value in metadata.values_mut().filter(|value| !value.is_string()) {
         *value = Value::String(text::json(value));
@@ -23,7 +23,7 @@ pub(super) fn write(export: &Export, out: &mut dyn Write) -> io::Result<()> {
         header.insert(name.clone(), json!({"dtype": "F32", "shape": shape, "data_offsets": [begin, end]}));
     }
     let mut header = text::json(&header).into_bytes();
-    // The values begin at a multiple of eight.
+    // The values start at a multiple of eight.
     header.resize(header.len().next_multiple_of(8), b' ');
     out.write_all(&(header.len() as u64).to_le_bytes())?;
     out.write_all(&header)?;

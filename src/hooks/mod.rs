@@ -1,7 +1,7 @@
-//! Where a forward pass can be looked into, and how.
+//! Hook points: where and how to look into a forward pass.
 //!
-//! [`HOOKS`] is *the* table of hook points: network, cache, explorer, command line and export
-//! derive from it. Names are TransformerLens's, without the batch dimension; `hook_normalized` is
+//! [`HOOKS`] is *the* table of hook points: the network, cache, explorer, command line and exports
+//! use it. Names are TransformerLens's, without the batch dimension; `hook_normalized` is
 //! before the LayerNorm's weight and bias, `hook_out` after them (as in TransformerLens 4).
 
 mod name;
@@ -18,32 +18,32 @@ use candle_core::Tensor;
 
 use crate::error::Result;
 
-/// Watches a forward pass and may change it.
+/// Watches a forward pass, and may change it.
 ///
 /// Implemented by `()` (does nothing), by [`Edit`] (a closure that replaces tensors), by the cache
-/// beside the network (keeps what passes) and by pairs: `(edit, cache)` lets the cache see what the
-/// edit made.
+/// of the model (keeps tensors) and by pairs: in `(edit, cache)` the cache sees the tensors
+/// that the edit returns.
 pub trait Hooks {
-    /// Whether [`Hooks::hook`] should be called at all for this point; what nobody wants need not
+    /// Whether to call [`Hooks::hook`] for this point; tensors that nobody wants need not
     /// be computed.
     fn wants(&self, name: HookName) -> bool;
 
-    /// Sees the tensor of `name`, with the shape of [`HookName::shape`]; `Some(tensor)` of the same
-    /// shape takes its place from here on.
+    /// Receives the tensor of `name`, with the shape of [`HookName::shape`]; `Some(tensor)` of the same
+    /// shape replaces it from here on.
     fn hook(&mut self, name: HookName, x: &Tensor) -> Result<Option<Tensor>>;
 
-    /// Told of a tensor that hooks before this one replaced, where this one does not want it.
+    /// Called for a tensor that earlier hooks replaced and that this one does not want.
     fn replaced(&mut self, _name: HookName, _x: &Tensor) -> Result<()> {
         Ok(())
     }
 
-    /// The first tensor, in data-flow order, that this may replace; `None` if it only watches. What
-    /// comes before it can be taken from another run.
+    /// The first tensor, in data-flow order, that this may replace; `None` if it only watches. Tensors
+    /// before it can be reused from another run.
     fn first_change(&self) -> Option<HookName> {
         Some(Site::Embed.once())
     }
 
-    /// Called before each block that is computed; an error (say [`Error::Cancelled`](crate::Error::Cancelled)) ends the run.
+    /// Called before each block is computed; an error (such as [`Error::Cancelled`](crate::Error::Cancelled)) ends the run.
     fn before_block(&mut self, _layer: usize) -> Result<()> {
         Ok(())
     }
@@ -115,7 +115,7 @@ impl<H: Hooks + ?Sized> Hooks for &mut H {
     }
 }
 
-/// Replaces the tensor of one hook by what the closure makes of it.
+/// Replaces the tensor of one hook by the result of the closure.
 pub struct Edit<F>(pub HookName, pub F);
 
 impl<F: FnMut(&Tensor) -> Result<Tensor>> Hooks for Edit<F> {

@@ -8,12 +8,12 @@ use super::{HookPoint, Site};
 use crate::config::Config;
 use crate::error::{Error, Result};
 
-/// The name of one hook point of a model, e.g. `blocks.3.attn.hook_pattern`, short `pattern.3`;
-/// ordered as the data flows.
+/// The name of one hook point of a model, such as `blocks.3.attn.hook_pattern`, short `pattern.3`;
+/// ordered by data flow.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct HookName {
     pub site: Site,
-    /// Block, counted from 0; `None` where the site exists once.
+    /// Block, counted from 0; `None` if the site exists once.
     pub layer: Option<usize>,
 }
 
@@ -33,8 +33,8 @@ impl HookName {
         self.site.point()
     }
 
-    /// The tensors of the same run that this one follows from: a row's `from` and `from_before`
-    /// in this model. None for what only a forward pass gives.
+    /// The tensors of the same run that this one is computed from: the row's `from` and `from_before`
+    /// in this model. Empty if only a forward pass computes it.
     pub fn sources(&self, config: &Config) -> Vec<Self> {
         let point = self.point();
         match (self.layer, point.from_before) {
@@ -46,8 +46,8 @@ impl HookName {
         }
     }
 
-    /// The block that it belongs to: what comes before the blocks is part of the first, what comes
-    /// after them is `n_layer`.
+    /// The block it belongs to: hooks before the blocks belong to the first, and for those
+    /// after them this is `n_layer`.
     pub fn stage(&self, config: &Config) -> usize {
         match self.layer {
             Some(layer) => layer,
@@ -62,7 +62,7 @@ impl HookName {
         axes.map(|axis| axis.len(config, n_tokens)).collect()
     }
 
-    /// Bytes that the captured tensor (float32) takes.
+    /// Size of the captured tensor (float32) in bytes.
     pub fn bytes(&self, config: &Config, n_tokens: usize) -> u64 {
         let shape = self.shape(config, n_tokens);
         shape.iter().map(|&n| n as u64).product::<u64>() * 4
@@ -107,7 +107,7 @@ impl fmt::Display for HookName {
 impl FromStr for HookName {
     type Err = Error;
 
-    /// Reads a full or short name; whether the model has that many blocks is not checked.
+    /// Parses a full or short name; does not check that the model has that many blocks.
     fn from_str(name: &str) -> Result<Self> {
         let full = |site: &Site| {
             let point = site.point();

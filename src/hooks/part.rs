@@ -7,12 +7,12 @@ use candle_core::Tensor;
 use super::{Axis, HookName};
 use crate::error::Result;
 
-/// Which part of a tensor; `Part::default()` is all of it.
+/// A part of a tensor; `Part::default()` is all of it.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Part {
-    /// Rows: positions, of an attention map queries.
+    /// Rows: positions, or queries in an attention map.
     pub rows: Option<Range<usize>>,
-    /// One head, of tensors that have heads; the head axis stays, with length 1.
+    /// One head, for tensors with heads; the head axis stays, with length 1.
     pub head: Option<usize>,
 }
 
@@ -25,7 +25,7 @@ impl Part {
         Self { rows: None, head: Some(head) }
     }
 
-    /// This part of a whole tensor; nothing is copied.
+    /// This part of a whole tensor, without copying.
     pub(crate) fn of(&self, name: HookName, whole: &Tensor) -> Result<Tensor> {
         let mut x = whole.clone();
         for (i, axis) in name.point().axes.iter().enumerate() {

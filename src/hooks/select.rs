@@ -8,24 +8,24 @@ use super::HookName;
 use crate::config::Config;
 use crate::error::{Error, Result};
 
-/// The hooks of a model that a set of patterns names.
+/// The hooks of a model that match a set of patterns.
 #[derive(Debug, Clone)]
 pub struct HookFilter {
     chosen: HashSet<HookName>,
 }
 
 impl HookFilter {
-    /// Every hook but those that are kept only on request (`attn.hook_result`).
+    /// Every hook except those kept only on request (`attn.hook_result`).
     pub fn all(config: &Config) -> Self {
         let names = HookName::all(config).into_iter();
         Self { chosen: names.filter(|name| !name.point().on_request).collect() }
     }
 
-    /// What `patterns` name: full names, short names (`q.3`) or globs over either
+    /// The hooks that `patterns` match: full names, short names (`q.3`) or globs over either
     /// (`blocks.*.attn.hook_pattern`, `resid_*.0`). On-request hooks need a pattern of their own.
     ///
     /// # Errors
-    /// [`Error::UnknownHook`] for a pattern that names nothing in this model, with the nearest names.
+    /// [`Error::UnknownHook`] for a pattern that matches nothing in this model, with the nearest names.
     pub fn new<S: AsRef<str>>(patterns: &[S], config: &Config) -> Result<Self> {
         let all = HookName::all(config);
         let mut chosen = HashSet::new();
@@ -53,7 +53,7 @@ impl HookFilter {
 }
 
 impl HookName {
-    /// The one hook of this model that `name` (full or short) names.
+    /// The hook of this model with this full or short name.
     ///
     /// # Errors
     /// [`Error::UnknownHook`] with the nearest names.
@@ -80,7 +80,7 @@ fn matching(pattern: &str, all: &[HookName]) -> Result<Vec<HookName>> {
     Ok(hits.into_iter().filter(|name| only_on_request || !name.point().on_request).collect())
 }
 
-/// The error for a name that is none, with the three nearest ones.
+/// The error for an unknown name, with the three nearest ones.
 fn unknown(pattern: &str, all: &[HookName]) -> Error {
     let likeness = |name: &HookName| {
         let full = strsim::jaro_winkler(pattern, &name.to_string());

@@ -6,7 +6,7 @@ use crate::config::Config;
 /// What one axis of a hooked tensor counts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Axis {
-    /// Position in the prompt, `T` (of an attention map: the query).
+    /// Position in the prompt, `T` (in an attention map, the query).
     Pos,
     /// Position that is attended to, `T`.
     Key,
@@ -52,7 +52,7 @@ impl Axis {
     }
 }
 
-/// What the numbers of a hooked tensor are, which decides how they are coloured.
+/// What the numbers of a hooked tensor are; decides their colours.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Quantity {
     /// Any sign, 0 in the middle.
@@ -76,16 +76,16 @@ pub struct HookPoint {
     pub per_layer: bool,
     pub axes: &'static [Axis],
     pub quantity: Quantity,
-    /// What it follows from, in the same block; what comes after the blocks, in the last one. Empty
-    /// for what only a forward pass gives, or where what a hook replaces may go around.
+    /// The sites it is computed from, in the same block (after the blocks, in the last one). Empty
+    /// if only a forward pass computes it, or if a hook's replacement may bypass it.
     pub from: &'static [Site],
-    /// In every block but the first it follows from this, of the block before, instead: `| …`.
+    /// In every block except the first, it is computed from this site of the block before: `| …`.
     pub from_before: Option<Site>,
     /// How it is computed.
     pub formula: &'static str,
-    /// One line for people.
+    /// A one-line description.
     pub doc: &'static str,
-    /// Large and rarely wanted: captured only when a pattern names nothing else.
+    /// Large and rarely wanted: captured only if a pattern names nothing else.
     pub on_request: bool,
 }
 

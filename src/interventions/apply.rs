@@ -10,20 +10,20 @@ use crate::error::{Error, Result};
 use crate::hooks::{Axis, HookFilter, HookName, Hooks};
 use crate::model::{ActivationCache, Gpt2};
 
-/// Makes the changes of a list that are on.
+/// Applies the active changes of a list.
 #[derive(Debug)]
 pub struct Changes(Vec<(Change, Option<ActivationCache>)>);
 
-/// What other prompts made of the tensors that are patched from them, by the changes up to that.
+/// The tensors of other prompts that are patched in, by the changes up to then.
 #[derive(Debug, Clone, Default)]
 pub struct Donors(HashMap<String, ActivationCache>);
 
 impl Interventions {
-    /// What makes them: a hook like any other. Prompts that they take activations from are run, but
-    /// for those that are `known`, as after it all of them are.
+    /// The hook that applies them. Runs the prompts that they take activations from, except
+    /// those already `known`; afterwards all are.
     ///
     /// # Errors
-    /// As [`Gpt2::run`] and [`Self::check`], for those prompts.
+    /// See [`Gpt2::run`] and [`Self::check`], for those prompts.
     pub fn hooks(&self, net: &Gpt2, known: &mut Donors) -> Result<Changes> {
         let all: Self = self.active().map(|intervention| intervention.change.clone()).collect();
         let with_donor = |(i, one): (usize, &super::Intervention)| {
@@ -65,8 +65,8 @@ impl Hooks for Changes {
 }
 
 impl Change {
-    /// The tensor `x` of `hook`, which this change touches, after it; what is outside its place
-    /// stays as it is, to the bit.
+    /// The tensor `x` of `hook` after this change; everything outside its place
+    /// stays the same, to the bit.
     fn apply(&self, hook: HookName, x: &Tensor, from: Option<&Tensor>) -> Result<Tensor> {
         if let (Self::Patch(place, donor), Some(from)) = (self, from) {
             let at = place.position.unwrap_or(0);
@@ -86,11 +86,11 @@ impl Change {
             Ok(rows)
         };
         let new = match *self {
-            Self::Patch(..) => return Err(Error::usage(format!("{hook} was not made for `{self}`"))),
+            Self::Patch(..) => return Err(Error::usage(format!("{hook} was not computed for `{self}`"))),
             Self::Zero(_) => part.zeros_like()?,
             Self::Scale(_, factor) => (part * f64::from(factor))?,
             Self::Mean(_) => {
-                // Half precision would round, or overflow, on the way.
+                // Half precision would round or overflow in between.
                 let wide = if x.dtype() == DType::F64 { DType::F64 } else { DType::F32 };
                 let mean = rows(0, x.dim(0)?)?.to_dtype(wide)?.mean_keepdim(0)?;
                 mean.to_dtype(x.dtype())?.broadcast_as(part.shape())?.contiguous()?
@@ -106,7 +106,7 @@ impl Change {
         Ok(x.slice_assign(&place, &new)?)
     }
 
-    /// Where it changes a tensor of these dimensions, axis by axis.
+    /// The ranges it changes in a tensor of these dimensions, axis by axis.
     fn ranges(&self, hook: HookName, dims: &[usize]) -> Vec<Range<usize>> {
         match *self {
             Self::Knockout(Edge { head, query, key, .. }) => [head, query, key].map(|i| i..i + 1).into(),
@@ -116,8 +116,8 @@ impl Change {
 }
 
 impl Place {
-    /// `x` with what `from`, the same tensor of another prompt, has here; where this is one
-    /// position, `shift` later. Positions that only one of them has stay as they are.
+    /// `x` with the values of `from`, the same tensor of another prompt, in this place; if this is one
+    /// position, from `shift` later. Positions that only one of them has stay unchanged.
     pub(crate) fn transplant(
         self,
         hook: HookName,
@@ -137,7 +137,7 @@ impl Place {
         Ok(x.slice_assign(&ranges, &part)?)
     }
 
-    /// Where it is in the tensor of `hook`, which it stands for, axis by axis.
+    /// Its ranges in the tensor of `hook`, axis by axis.
     pub(crate) fn ranges(self, hook: HookName, dims: &[usize]) -> Vec<Range<usize>> {
         let along = |(axis, &n): (&Axis, &usize)| match (axis, self.target) {
             (Axis::Pos, _) => self.position.map_or(0..n, |position| position..position + 1),

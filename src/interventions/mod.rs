@@ -1,27 +1,27 @@
-//! What if: changes to a forward pass as plain data, to be listed, saved, and made again.
+//! What if: changes to a forward pass as plain data, which can be listed, saved and applied again.
 //!
-//! A list of them is part of what is run ([`crate::Input`]); they act before any other hook, in the
-//! order of the list where several touch the same tensor. Each is one line of text:
+//! A list of changes is part of the input ([`crate::Input`]). They act before any other hook; several
+//! changes to the same tensor act in the order of the list. Each is one line of text:
 //!
-//! | text | what becomes of the tensor |
+//! | text | the tensor becomes |
 //! |---|---|
 //! | `zero TARGET` | 0 |
 //! | `mean TARGET` | its mean over the positions of the prompt |
 //! | `scale TARGET=X` | itself times X |
 //! | `add TARGET:A-B=X` | itself plus X · (row A − row B) of the same tensor; `=X` may be left out for 1 |
-//! | `patch TARGET from IDS` | what it is in another prompt, of these token ids, with the changes before this one: at every position that both have, or at the one that the target names; `from T of IDS` takes position T there |
-//! | `knockout L.H:Q->K` | query Q of head L.H no longer reads key K: its score is −inf, so that softmax gives what K had to the other keys. Without any key left, the row is NaN |
+//! | `patch TARGET from IDS` | its value in another prompt with these token ids, under the changes before this one: at every position that both have, or at the position of the target; `from T of IDS` takes position T there |
+//! | `knockout L.H:Q->K` | query Q of head L.H no longer reads key K: its score is −inf, so softmax gives K's share to the other keys. If no key is left, the row is NaN |
 //!
 //! | target | tensor |
 //! |---|---|
 //! | `head:L.H` | `attn.hook_z` of head H in block L: what the head gathered |
 //! | `neuron:L.N` | `mlp.hook_post` of neuron N in block L |
 //! | `attn:L`, `mlp:L` | `hook_attn_out`, `hook_mlp_out` of block L, biases included |
-//! | `layer:L` | both of them: without them block L hands on what it got |
+//! | `layer:L` | both: without them, block L passes its input on unchanged |
 //! | `position:T` | `hook_resid_pre` of block 0 at position T: the token's whole embedding |
-//! | `resid_mid.3`, `q.3`, `q.3.5`, … | any tensor whose rows are positions, by short or full name; of tensors with heads, one head |
+//! | `resid_mid.3`, `q.3`, `q.3.5`, … | any tensor whose rows are positions, by short or full name; for tensors with heads, also one head |
 //!
-//! Every target but `position:T` may end in `@T`: only position T. Without it, all positions.
+//! Every target except `position:T` may end in `@T` for position T only. Without it, all positions change.
 //!
 //! ```
 //! use std::sync::Arc;
@@ -45,22 +45,22 @@ use crate::error::{Error, Result};
 use crate::hooks::{Axis, HookName, Site};
 use crate::text::json;
 
-/// What is changed of a forward pass.
+/// The part of a forward pass that is changed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Target {
-    /// A head's part of a tensor with heads; of `attn.hook_z`, the head itself.
+    /// A head's part of a tensor with heads; for `attn.hook_z`, the head itself.
     Head(HookName, usize),
     Neuron {
         layer: usize,
         neuron: usize,
     },
-    /// What attention and what the MLP of a block add.
+    /// The outputs of attention and MLP of a block.
     Layer(usize),
-    /// All of a tensor.
+    /// A whole tensor.
     Tensor(HookName),
 }
 
-/// A target at one position or at all of them.
+/// A target at one position or at all.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Place {
     pub target: Target,
@@ -80,11 +80,11 @@ pub struct Direction {
 pub struct Donor {
     /// All its tokens, BOS included.
     pub tokens: Vec<u32>,
-    /// The position there, where one position is changed; `None`: the same.
+    /// The position there, if one position is changed; `None`: the same.
     pub position: Option<usize>,
 }
 
-/// What a query reads of a key in one head.
+/// What a query reads from a key in one head.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Edge {
     pub layer: usize,
@@ -116,7 +116,7 @@ pub struct Intervention {
     pub name: Option<String>,
 }
 
-/// Changes, first made first.
+/// Changes, in the order in which they apply.
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct Interventions(pub Vec<Intervention>);
@@ -126,55 +126,55 @@ fn yes() -> bool {
 }
 
 impl Interventions {
-    /// Those that act.
+    /// The active ones.
     pub fn active(&self) -> impl Iterator<Item = &Intervention> {
         self.0.iter().filter(|intervention| intervention.on)
     }
 
-    /// Whether none acts: the run is what it is without them, to the bit.
+    /// Whether none is active: the run is the same as without them, to the bit.
     pub fn is_idle(&self) -> bool {
         self.active().next().is_none()
     }
 
-    /// The first tensor, in data-flow order, that any of them changes: what is before it is as it
-    /// is without them.
+    /// The first tensor, in data-flow order, that any of them changes: those before it are the
+    /// same as without them.
     pub fn first(&self) -> Option<HookName> {
         self.active().flat_map(|intervention| intervention.change.hooks()).min()
     }
 
-    /// The first tensor that differs from what `other` makes of the same tokens.
+    /// The first tensor that differs from a run of the same tokens under `other`.
     pub fn first_difference(&self, other: &Self) -> Option<HookName> {
         let same = self.active().zip(other.active()).take_while(|(a, b)| a.change == b.change).count();
         let rest = self.active().skip(same).chain(other.active().skip(same));
         rest.flat_map(|intervention| intervention.change.hooks()).min()
     }
 
-    /// Whether each position still depends on none after it, which a mean over the prompt or a
-    /// direction from later rows does not respect.
+    /// Whether each position still depends only on earlier ones, which a mean over the prompt or a
+    /// direction from later rows would break.
     pub fn is_causal(&self) -> bool {
         self.active().all(|intervention| intervention.change.is_causal())
     }
 
-    /// Whether all that act can, in a model of this configuration on this many tokens.
+    /// Checks that all active changes are possible, in a model of this configuration on this many tokens.
     ///
     /// # Errors
-    /// [`Error::Usage`] that names what is not there, and the valid range.
+    /// [`Error::Usage`] with the index that is out of range, and the range.
     pub fn check(&self, config: &Config, n_tokens: usize) -> Result<()> {
         self.active().try_for_each(|intervention| intervention.change.check(config, n_tokens))
     }
 
-    /// The list as JSON, a line for each.
+    /// The list as JSON, one line per change.
     pub fn to_json(&self) -> String {
         let lines: Vec<_> = self.0.iter().map(json).collect();
         if lines.is_empty() { "[]\n".into() } else { format!("[\n{}\n]\n", lines.join(",\n")) }
     }
 
-    /// Reads what [`Self::to_json`] wrote.
+    /// Parses the output of [`Self::to_json`].
     ///
     /// # Errors
-    /// What is wrong, and in which line.
+    /// What is wrong, and on which line.
     pub fn from_json(text: &str) -> Result<Self, String> {
-        serde_json::from_str(text).map_err(|e| format!("is no list of interventions: {e}"))
+        serde_json::from_str(text).map_err(|e| format!("is not a list of interventions: {e}"))
     }
 }
 
@@ -191,7 +191,7 @@ impl From<Change> for Intervention {
 }
 
 impl Target {
-    /// The tensors that it stands for.
+    /// The tensors it stands for.
     pub fn hooks(self) -> impl Iterator<Item = HookName> {
         let (first, second) = match self {
             Self::Layer(l) => (Site::AttnOut.at(l), Some(Site::MlpOut.at(l))),
@@ -213,7 +213,7 @@ impl Target {
 }
 
 impl Change {
-    /// The tensors that it changes.
+    /// The tensors it changes.
     pub fn hooks(&self) -> impl Iterator<Item = HookName> + use<> {
         let scores = match self {
             Self::Knockout(edge) => Some(Site::AttnScores.at(edge.layer)),
@@ -222,7 +222,7 @@ impl Change {
         self.place().into_iter().flat_map(|place| place.target.hooks()).chain(scores)
     }
 
-    /// Where it acts, but for edges.
+    /// Where it acts, except for edges.
     pub(crate) fn place(&self) -> Option<Place> {
         match *self {
             Self::Zero(place)
@@ -244,10 +244,10 @@ impl Change {
         }
     }
 
-    /// Whether it can be made in a model of this configuration on this many tokens.
+    /// Checks that it is possible in a model of this configuration on this many tokens.
     ///
     /// # Errors
-    /// [`Error::Usage`] that names what is not there, and the valid range.
+    /// [`Error::Usage`] with the index that is out of range, and the range.
     pub fn check(&self, config: &Config, n_tokens: usize) -> Result<()> {
         let found = self.place().map_or(Ok(()), |place| place.find(config, n_tokens, true));
         let rest = || match self {
@@ -262,22 +262,24 @@ impl Change {
 }
 
 impl Place {
-    /// Whether there is such a place in a model of this configuration on this many tokens.
+    /// Checks that the place exists in a model of this configuration on this many tokens.
     ///
     /// # Errors
-    /// [`Error::Usage`] that names what is not there, and the valid range.
+    /// [`Error::Usage`] with the index that is out of range, and the range.
     pub fn check(self, config: &Config, n_tokens: usize) -> Result<()> {
         self.find(config, n_tokens, false).map_err(|why| Error::usage(format!("`{self}`: {why}")))
     }
 
-    /// `by_rows`: only in a tensor whose rows are positions.
+    /// `by_rows`: only accept a tensor whose rows are positions.
     fn find(self, config: &Config, n_tokens: usize, by_rows: bool) -> Result<()> {
         for hook in self.target.hooks() {
             if let Some(layer) = hook.layer {
                 Error::check("layer", layer, 0..config.n_layer)?;
             }
             if by_rows && hook.point().axes[0] != Axis::Pos {
-                return Err(Error::usage(format!("{hook} is changed edge by edge: knockout L.H:Q->K")));
+                return Err(Error::usage(format!(
+                    "{hook} can only be changed edge by edge: knockout L.H:Q->K"
+                )));
             }
         }
         match self.target {
@@ -293,17 +295,19 @@ impl Place {
 }
 
 impl Donor {
-    /// The position of it that goes to `position`.
+    /// The position in the other prompt that goes to `position`.
     fn position(&self, position: usize) -> usize {
         self.position.unwrap_or(position)
     }
 
     fn find(&self, place: Place) -> Result<()> {
         match (place.position, self.position) {
-            _ if self.tokens.is_empty() => Err(Error::usage("there are no token ids to take it from")),
+            _ if self.tokens.is_empty() => Err(Error::usage("no token ids to patch from")),
             (Some(at), _) => Error::check("position", self.position(at), 0..self.tokens.len())
-                .map_err(|why| Error::usage(format!("{why} in the prompt that it is from"))),
-            (None, Some(_)) => Err(Error::usage("one position goes to one: name it with @T")),
+                .map_err(|why| Error::usage(format!("{why} in the prompt to patch from"))),
+            (None, Some(_)) => {
+                Err(Error::usage("one source position needs one target position: add @T to the target"))
+            }
             (None, None) => Ok(()),
         }
     }
@@ -316,7 +320,7 @@ impl Edge {
         if key <= query {
             return Ok(());
         }
-        Err(Error::usage(format!("query {query} never reads key {key}: it comes later")))
+        Err(Error::usage(format!("query {query} never reads key {key}, which comes later")))
     }
 
     fn find(self, config: &Config, n_tokens: usize) -> Result<()> {

@@ -1,4 +1,4 @@
-//! Interventions as text: one line each, read back as it was written.
+//! Interventions as text: one line each, which parses back to the same change.
 
 use std::fmt;
 use std::str::FromStr;
@@ -30,7 +30,7 @@ impl FromStr for Target {
     fn from_str(text: &str) -> Result<Self> {
         let wrong = || {
             Error::usage(format!(
-                "`{text}` is nothing that can be changed: give head:L.H, neuron:L.N, attn:L, mlp:L, layer:L, \
+                "`{text}` is not a target: use head:L.H, neuron:L.N, attn:L, mlp:L, layer:L, \
                  position:T or a tensor such as resid_pre.3, with @T at its end for one position"
             ))
         };
@@ -83,8 +83,9 @@ impl FromStr for Place {
 
     fn from_str(text: &str) -> Result<Self> {
         let number = |position: &str| {
-            let wrong =
-                || Error::usage(format!("`{position}` in `{text}` is no position: positions count from 0"));
+            let wrong = || {
+                Error::usage(format!("`{position}` in `{text}` is not a position: positions count from 0"))
+            };
             position.parse().map_err(|_| wrong())
         };
         if let Some(position) = text.strip_prefix("position:") {
@@ -120,9 +121,11 @@ impl FromStr for Edge {
             })
         };
         read().ok_or_else(|| {
-            // The shell takes what follows an unquoted > for a file.
+            // An unquoted > is a redirection in the shell.
             let quote = if text.ends_with('-') { ", in quotes" } else { "" };
-            Error::usage(format!("`{text}` is no edge: give LAYER.HEAD:QUERY->KEY, such as 3.5:7->2{quote}"))
+            Error::usage(format!(
+                "`{text}` is not an edge: use LAYER.HEAD:QUERY->KEY, such as 3.5:7->2{quote}"
+            ))
         })
     }
 }
@@ -167,7 +170,7 @@ impl FromStr for Change {
             "patch" => Self::patch(rest),
             "knockout" => Ok(Self::Knockout(rest.parse()?)),
             _ => Err(Error::usage(format!(
-                "`{text}` is no intervention: give zero TARGET, mean TARGET, scale TARGET=X, add TARGET:A-B=X, \
+                "`{text}` is not an intervention: use zero TARGET, mean TARGET, scale TARGET=X, add TARGET:A-B=X, \
                  patch TARGET from IDS or knockout L.H:Q->K"
             ))),
         }
@@ -175,29 +178,29 @@ impl FromStr for Change {
 }
 
 impl Change {
-    /// Reads `TARGET`.
+    /// Parses `TARGET`.
     ///
     /// # Errors
-    /// [`Error::Usage`] that says what there is to give.
+    /// [`Error::Usage`] with the expected syntax.
     pub fn zero(text: &str) -> Result<Self> {
         Ok(Self::Zero(text.parse()?))
     }
 
-    /// Reads `TARGET=X`.
+    /// Parses `TARGET=X`.
     ///
     /// # Errors
-    /// [`Error::Usage`] that says what there is to give.
+    /// [`Error::Usage`] with the expected syntax.
     pub fn scale(text: &str) -> Result<Self> {
         let (place, factor) = text.split_once('=').ok_or_else(|| {
-            Error::usage(format!("`{text}` says no factor: give TARGET=X, such as head:3.5=0.5"))
+            Error::usage(format!("`{text}` has no factor: use TARGET=X, such as head:3.5=0.5"))
         })?;
         Ok(Self::Scale(place.parse()?, number(factor)?))
     }
 
-    /// Reads `TARGET:A-B` or `TARGET:A-B=X`.
+    /// Parses `TARGET:A-B` or `TARGET:A-B=X`.
     ///
     /// # Errors
-    /// [`Error::Usage`] that says what there is to give.
+    /// [`Error::Usage`] with the expected syntax.
     pub fn add(text: &str) -> Result<Self> {
         let (rest, factor) = text.split_once('=').map_or((text, None), |(rest, x)| (rest, Some(x)));
         let read = || {
@@ -207,7 +210,7 @@ impl Change {
         };
         let (place, plus, minus) = read().ok_or_else(|| {
             Error::usage(format!(
-                "`{text}` says no two rows: give TARGET:A-B, such as resid_pre.3@7:5-2, and =X for X times their \
+                "`{text}` does not name two rows: use TARGET:A-B, such as resid_pre.3@7:5-2, and =X for X times their \
                  difference"
             ))
         })?;
@@ -217,10 +220,10 @@ impl Change {
 }
 
 impl Change {
-    /// Reads `TARGET from IDS` or `TARGET from T of IDS`.
+    /// Parses `TARGET from IDS` or `TARGET from T of IDS`.
     ///
     /// # Errors
-    /// [`Error::Usage`] that says what there is to give.
+    /// [`Error::Usage`] with the expected syntax.
     pub fn patch(text: &str) -> Result<Self> {
         let read = || {
             let (place, donor) = text.split_once(" from ")?;
@@ -233,7 +236,7 @@ impl Change {
         };
         let (place, donor) = read().ok_or_else(|| {
             Error::usage(format!(
-                "`{text}` says no other prompt: give TARGET from IDS, such as resid_pre.3@7 from 464,2068,7586, and \
+                "`{text}` does not name another prompt: use TARGET from IDS, such as resid_pre.3@7 from 464,2068,7586, and \
                  from T of IDS for its position T"
             ))
         })?;
@@ -244,7 +247,7 @@ impl Change {
 /// A factor.
 fn number(text: &str) -> Result<f32> {
     let number = text.parse::<f32>().ok().filter(|x| x.is_finite());
-    number.ok_or_else(|| Error::usage(format!("`{text}` is no finite number")))
+    number.ok_or_else(|| Error::usage(format!("`{text}` is not a finite number")))
 }
 
 impl TryFrom<String> for Change {
@@ -270,7 +273,7 @@ impl fmt::Display for Intervention {
     }
 }
 
-/// Those that act, in one line.
+/// The active changes, on one line.
 impl fmt::Display for Interventions {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let words: Vec<_> = self.active().map(ToString::to_string).collect();
@@ -358,7 +361,7 @@ mod tests {
             ("zero position:9", "position 9 is out of range (0 to 8)"),
             ("scale mlp:3@9=2", "position 9 is out of range (0 to 8)"),
             ("add resid_pre.3:9-2", "position 9 is out of range (0 to 8)"),
-            ("knockout 3.5:7->8", "query 7 never reads key 8: it comes later"),
+            ("knockout 3.5:7->8", "query 7 never reads key 8, which comes later"),
             ("knockout 3.5:9->2", "position 9 is out of range (0 to 8)"),
             ("knockout 3.5:7-", "in quotes"),
             ("zero pattern.3", "knockout L.H:Q->K"),

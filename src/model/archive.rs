@@ -1,7 +1,7 @@
-//! The zip archives that `torch.save` writes: members that are stored as they are, none compressed.
+//! The zip archives that `torch.save` writes: members are stored uncompressed.
 //!
-//! What a directory claims about itself is not believed: it is read entry by entry, so that one that
-//! lies takes no more memory than its bytes.
+//! A directory's claims about itself are not trusted: it is read entry by entry, so that a false
+//! one takes no more memory than its bytes.
 
 use std::collections::HashMap;
 use std::fs::File;
@@ -10,13 +10,13 @@ use std::path::Path;
 
 use candle_core::{Error, Result};
 
-/// More than the directory of any state dict takes.
+/// More than the directory of any state dict.
 const LONGEST_DIRECTORY: u64 = 1 << 24;
 
-/// Where a member is said to lie.
+/// Where a member should be, according to the directory.
 #[derive(Debug, Clone, Copy)]
 struct Member {
-    /// The place of its local header.
+    /// The offset of its local header.
     header: u64,
     size: u64,
     stored: bool,
@@ -30,12 +30,12 @@ pub struct Directory {
 
 impl Directory {
     /// # Errors
-    /// When the file is no zip archive, or its directory is damaged or too long.
+    /// If the file is not a zip archive, or its directory is damaged or too long.
     pub fn read(path: &Path) -> Result<Self> {
         let mut file = File::open(path)?;
         let (start, size) = place(&mut file)?;
         if size > LONGEST_DIRECTORY {
-            return Err(bad("its directory is longer than that of any checkpoint"));
+            return Err(bad("its directory is too long for a checkpoint"));
         }
         let mut bytes = Vec::new();
         file.seek(SeekFrom::Start(start))?;
@@ -47,12 +47,12 @@ impl Directory {
         self.members.keys().map(String::as_str)
     }
 
-    /// The bytes of the member called `name`, and how many there are said to be.
+    /// The bytes of the member `name`, and their number according to the directory.
     ///
     /// # Errors
-    /// When there is no such member, or it is not where the directory says.
+    /// If there is no such member, or it is not where the directory says.
     pub fn open(&self, path: &Path, name: &str) -> Result<(impl Read + use<>, u64)> {
-        let member = self.members.get(name).ok_or_else(|| bad(format!("it holds no {name}")))?;
+        let member = self.members.get(name).ok_or_else(|| bad(format!("it contains no {name}")))?;
         if !member.stored {
             return Err(bad(format!("{name} is compressed or encrypted, which PyTorch never does")));
         }
@@ -73,7 +73,7 @@ impl Directory {
 /// Where the directory starts, and its length.
 fn place(file: &mut File) -> Result<(u64, u64)> {
     const END: usize = 22;
-    let none = || bad("it is no zip archive; before PyTorch 1.6 checkpoints were none, and are not read");
+    let none = || bad("it is not a zip archive; checkpoints from before PyTorch 1.6 are not supported");
     // The end of the archive is a record of 22 bytes and a comment of at most 64 KiB.
     let len = file.seek(SeekFrom::End(0))?;
     let tail_start = len.saturating_sub((END + usize::from(u16::MAX)) as u64);
@@ -86,7 +86,7 @@ fn place(file: &mut File) -> Result<(u64, u64)> {
     if size != u32::MAX && start != u32::MAX {
         return Ok((start.into(), size.into()));
     }
-    // Too large for 32 bits: a record before names the place of one with 64.
+    // Too large for 32 bits: an earlier record has the offset of one with 64.
     let at = end.checked_sub(20).filter(|&at| tail[at..].starts_with(b"PK\x06\x07")).ok_or_else(none)?;
     let at = Fields(&tail[at + 8..]).u64().ok_or_else(none)?;
     file.seek(SeekFrom::Start(at))?;
@@ -119,7 +119,7 @@ fn entries(directory: &[u8]) -> Option<HashMap<String, Member>> {
         if signature != 0x0201_4b50 {
             return None;
         }
-        // What does not fit 32 bits is in an extra field, in this order.
+        // Values that do not fit 32 bits are in an extra field, in this order.
         let mut wide = Fields(&[]);
         while let (Some(tag), Some(len)) = (extra.u16(), extra.u16()) {
             let field = extra.skip(len.into())?;

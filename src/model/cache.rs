@@ -10,33 +10,33 @@ use super::reuse::Kept;
 use crate::error::{Error, Result};
 use crate::hooks::{HookFilter, HookName, Hooks, Part, Site};
 
-/// The tensors of a run: float32, contiguous, on the CPU, whatever the model runs on, so that what
-/// is shown, compared and exported is one thing.
+/// The tensors of a run: float32, contiguous, on the CPU, whatever the model runs on, so that
+/// display, comparison and export all use the same numbers.
 ///
-/// Kept in memory is what only a forward pass gives, what hooks replaced, and within a budget what
-/// an MLP computes. Everything else (the LayerNorms, attention scores and patterns, logits: six
-/// times as much for a long prompt) follows from that by [`Gpt2::derive`] when it is asked for.
+/// Only tensors that cannot be derived are kept in memory, those that hooks replaced, and, within a
+/// budget, what an MLP computes. Everything else (LayerNorms, attention scores and patterns, logits: six
+/// times as much for a long prompt) is derived by [`Gpt2::derive`] on request.
 #[derive(Debug, Clone)]
 pub struct ActivationCache {
     pub(super) net: Gpt2,
     filter: HookFilter,
-    /// What the filter names, and what that follows from.
+    /// The tensors of the filter, and those that they follow from.
     needed: HashSet<HookName>,
-    /// Whether there is room for what takes long to derive.
+    /// Whether there is room for tensors that take long to derive.
     roomy: bool,
     kept: BTreeMap<HookName, Tensor>,
     recent: Arc<Mutex<Recent>>,
 }
 
 impl ActivationCache {
-    /// Bytes of a run's tensors up to which those that take long to derive are kept as well.
+    /// Maximum bytes of a run's tensors with those that take long to derive.
     pub const ROOM: u64 = 256 << 20;
-    /// Bytes of derived tensors that are held until others push them out.
+    /// Maximum bytes of recently derived tensors that are held.
     pub const RECENT_BYTES: u64 = 64 << 20;
-    /// Rows of probabilities that are made at once: their logits are as large.
+    /// Rows of probabilities that are computed at once: their logits are as large.
     const ROWS_AT_ONCE: usize = 128;
 
-    /// A cache for every hook that is not kept only on request.
+    /// A cache for every hook, except those kept only on request.
     pub fn all(net: &Gpt2) -> Self {
         Self::with_filter(HookFilter::all(&net.config), net)
     }
@@ -44,7 +44,7 @@ impl ActivationCache {
     /// A cache for the hooks that `patterns` name.
     ///
     /// # Errors
-    /// [`Error::UnknownHook`] for a pattern that names nothing.
+    /// [`Error::UnknownHook`] for a pattern that matches nothing.
     pub fn matching<S: AsRef<str>>(patterns: &[S], net: &Gpt2) -> Result<Self> {
         Ok(Self::with_filter(HookFilter::new(patterns, &net.config)?, net))
     }
@@ -60,7 +60,7 @@ impl ActivationCache {
         Self { net: net.clone(), filter, needed, roomy: true, kept: BTreeMap::new(), recent: Arc::default() }
     }
 
-    /// The same for a run of so many tokens, within the budget of [`Self::ROOM`].
+    /// The same for a run of `n_tokens`, within the budget of [`Self::ROOM`].
     #[must_use]
     pub fn for_tokens(self, n_tokens: usize) -> Self {
         let config = &self.net.config;
@@ -84,7 +84,7 @@ impl ActivationCache {
         self.part(name, &Part::default()).ok()
     }
 
-    /// A part of a tensor; of what is not in memory, only this part is computed.
+    /// A part of a tensor; if it is not in memory, only this part is computed.
     ///
     /// # Errors
     /// [`Error::Usage`] if it was not captured, or has no such rows or head.
@@ -99,14 +99,14 @@ impl ActivationCache {
         Ok(x)
     }
 
-    /// What was captured, in data-flow order.
+    /// The hooks that were captured, in data-flow order.
     pub fn names(&self) -> Vec<HookName> {
         let mut names = self.filter.names(&self.net.config);
         names.retain(|name| self.has(*name));
         names
     }
 
-    /// The tensors of [`Self::names`], each made when its turn comes.
+    /// The tensors of [`Self::names`], each computed when reached.
     pub fn iter(&self) -> impl Iterator<Item = (HookName, Tensor)> {
         let tensor = |name| self.fetch(name, &Part::default()).and_then(|x| Ok(x.contiguous()?)).ok();
         self.names().into_iter().filter_map(move |name| Some((name, tensor(name)?)))
@@ -118,7 +118,7 @@ impl ActivationCache {
         Self { filter: HookFilter::of([hook]), ..self.clone() }
     }
 
-    /// Bytes of what is kept in memory, beside at most [`Self::RECENT_BYTES`] of what was derived.
+    /// Bytes kept in memory, not counting at most [`Self::RECENT_BYTES`] of derived tensors.
     pub fn bytes(&self) -> u64 {
         self.kept.values().map(bytes).sum()
     }
@@ -128,7 +128,7 @@ impl ActivationCache {
         self.kept.contains_key(&name)
     }
 
-    /// Whether a tensor is in memory or follows from what is.
+    /// Whether a tensor is in memory or can be derived from tensors that are.
     pub(crate) fn has(&self, name: HookName) -> bool {
         let sources = || name.sources(&self.net.config);
         self.kept.contains_key(&name)
@@ -152,7 +152,7 @@ impl ActivationCache {
         plain(&self.net.derive(name, part, &get)?)
     }
 
-    /// A whole tensor, some rows after the other, so that what it follows from is never whole.
+    /// A whole tensor, computed a few rows at a time, so that its sources are never held whole.
     fn in_pieces(&self, name: HookName, rows_at_once: usize) -> Result<Tensor> {
         let n = self.fetch(Site::LnFinalScale.once(), &Part::default())?.dims()[0];
         let first = self.fetch(name, &Part::rows(0..n.min(rows_at_once)))?;
@@ -168,7 +168,7 @@ impl ActivationCache {
         Ok(whole)
     }
 
-    /// Takes over whole tensors of the blocks that are kept.
+    /// Takes over whole tensors of the kept blocks.
     pub(crate) fn adopt(&mut self, kept: Kept) -> Result<()> {
         for name in HookName::all(&self.net.config) {
             let replaced = self.needed.contains(&name) && kept.cache.kept.contains_key(&name);
@@ -218,7 +218,7 @@ impl Hooks for ActivationCache {
     }
 }
 
-/// Derived tensors, the latest last.
+/// Derived tensors, most recent last.
 #[derive(Debug, Default)]
 struct Recent {
     tensors: Vec<(HookName, Tensor)>,

@@ -1,4 +1,4 @@
-//! Tensors of a run made anew from those that they follow from.
+//! Derives tensors of a run from the tensors that they follow from.
 
 use candle_core::Tensor;
 
@@ -8,11 +8,11 @@ use crate::error::{Error, Result};
 use crate::hooks::{HookName, Part, Site};
 
 impl Gpt2 {
-    /// A part of a tensor that has [sources](HookName::sources), made of them by the formula of its
-    /// hook point; `get` gives a part of a source, on this network's device and in its format.
+    /// A part of a tensor that has [sources](HookName::sources), computed from them by the formula of its
+    /// hook point; `get` returns a part of a source, on this network's device and in its format.
     ///
     /// # Errors
-    /// Those of `get`; [`Error::Usage`] for a tensor that only a forward pass gives.
+    /// The errors of `get`; [`Error::Usage`] for a tensor that cannot be derived.
     pub fn derive(
         &self,
         name: HookName,
@@ -26,7 +26,7 @@ impl Gpt2 {
         let scale = |ln: &LayerNorm| Ok(ops.center(&source(0)?, ln)?.1);
         let normalized = |ln: &LayerNorm| Ok(ops.center(&source(0)?, ln)?.0.broadcast_div(&source(1)?)?);
         let out = |ln: &LayerNorm| ln.affine(&source(0)?);
-        // One row for each site and none for the rest: a new one has to say how it is made.
+        // One row for each site and no catch-all: a new site must say how it is derived.
         match name.site {
             Site::ResidPre if l > 0 => source(0),
             Site::ResidPre | Site::ResidMid => sum(),
@@ -61,7 +61,9 @@ impl Gpt2 {
             | Site::V
             | Site::Z
             | Site::AttnOut
-            | Site::ResidPost => Err(Error::usage(format!("only a forward pass gives {name}"))),
+            | Site::ResidPost => {
+                Err(Error::usage(format!("{name} cannot be derived: only a forward pass computes it")))
+            }
         }
     }
 }

@@ -7,7 +7,7 @@ use candle_core::{DType, Device};
 
 use crate::error::{Error, Result};
 
-/// Where to compute.
+/// The device to compute on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum DeviceSpec {
     #[default]
@@ -18,7 +18,7 @@ pub enum DeviceSpec {
 
 impl DeviceSpec {
     /// # Errors
-    /// [`Error::Device`] when this build or machine does not have it.
+    /// [`Error::Device`] if this build or machine does not have it.
     pub fn open(self) -> Result<Device> {
         let opened = match self {
             Self::Cpu => return Ok(Device::Cpu),
@@ -33,9 +33,9 @@ impl DeviceSpec {
             };
             Error::Device(if built {
                 let cause = e.to_string();
-                format!("device {self} cannot be opened: {}", cause.lines().next().unwrap_or_default())
+                format!("cannot open device {self}: {}", cause.lines().next().unwrap_or_default())
             } else {
-                format!("this actscope was built without `{feature}`: build it with --features {feature}, or use --device cpu")
+                format!("actscope was built without `{feature}`: rebuild with --features {feature}, or use --device cpu")
             })
         })
     }
@@ -48,8 +48,8 @@ impl FromStr for DeviceSpec {
         match s.split_once(':').unwrap_or((s, "0")) {
             ("cpu", "0") => Ok(Self::Cpu),
             ("metal", "0") => Ok(Self::Metal),
-            ("cuda", n) => n.parse().map(Self::Cuda).map_err(|_| format!("`{n}` is no GPU number")),
-            _ => Err("give cpu, cuda, cuda:N or metal".into()),
+            ("cuda", n) => n.parse().map(Self::Cuda).map_err(|_| format!("`{n}` is not a GPU number")),
+            _ => Err("expected cpu, cuda, cuda:N or metal".into()),
         }
     }
 }
@@ -76,14 +76,16 @@ pub enum DtypeSpec {
 
 impl DtypeSpec {
     /// # Errors
-    /// [`Error::Device`] where `device` cannot compute in this format.
+    /// [`Error::Device`] if `device` cannot compute in this format.
     pub fn on(self, device: DeviceSpec) -> Result<DType> {
         match (self, device) {
             (Self::Bf16, DeviceSpec::Cpu) => Err(Error::Device(
-                "the CPU cannot multiply bf16 matrices: use --dtype f32 (bf16 files are widened exactly)"
+                "the CPU cannot multiply bf16 matrices: use --dtype f32 (which holds bf16 weights exactly)"
                     .into(),
             )),
-            (Self::F64, DeviceSpec::Metal) => Err(Error::Device("Metal has no f64: use --dtype f32".into())),
+            (Self::F64, DeviceSpec::Metal) => {
+                Err(Error::Device("Metal does not support f64: use --dtype f32".into()))
+            }
             (Self::F32, _) => Ok(DType::F32),
             (Self::F64, _) => Ok(DType::F64),
             (Self::F16, _) => Ok(DType::F16),
@@ -101,7 +103,7 @@ impl FromStr for DtypeSpec {
             "f64" | "float64" => Ok(Self::F64),
             "f16" | "float16" => Ok(Self::F16),
             "bf16" | "bfloat16" => Ok(Self::Bf16),
-            _ => Err("give f32, f64, f16 or bf16".into()),
+            _ => Err("expected f32, f64, f16 or bf16".into()),
         }
     }
 }

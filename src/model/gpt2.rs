@@ -1,4 +1,4 @@
-//! GPT-2, with a name on everything it computes.
+//! GPT-2, with a name for everything it computes.
 
 use std::ops::Range;
 use std::sync::Arc;
@@ -25,17 +25,17 @@ pub struct Gpt2 {
     pub ln_f: LayerNorm,
     /// Unembedding W_U, (C, V): wteᵀ where the head is tied.
     pub unembed: Tensor,
-    /// How it computes.
+    /// How the operations are computed.
     pub ops: Ops,
 }
 
-/// The weights of a block, as they are in the checkpoint.
+/// The weights of a block, as in the checkpoint.
 #[derive(Debug, Clone)]
 pub struct Block {
     pub ln_1: LayerNorm,
     /// W_Q, W_K, W_V side by side: (C, 3 C).
     pub c_attn: Conv1D,
-    /// W_O, (C, C): rows are heads one after the other.
+    /// W_O, (C, C): its rows are the heads, one after the other.
     pub attn_proj: Conv1D,
     pub ln_2: LayerNorm,
     /// W_in, (C, n_inner).
@@ -45,10 +45,10 @@ pub struct Block {
 }
 
 impl Gpt2 {
-    /// Reads the network's tensors, each checked against the shape that `config` gives it.
+    /// Reads the network's tensors and checks each against the shape in `config`.
     ///
     /// # Errors
-    /// [`Error::File`] that names a tensor that is missing or of another shape.
+    /// [`Error::File`] that names a tensor that is missing or has the wrong shape.
     pub fn load(config: Config, weights: &Weights) -> Result<Self> {
         let (v, c, m) = (config.vocab_size, config.n_embd, config.d_mlp());
         let ops = Ops::default();
@@ -82,7 +82,7 @@ impl Gpt2 {
             || weights.get("wte.weight", &[v, c]),
             || (0..config.n_layer).into_par_iter().map(block).collect::<Vec<_>>(),
         );
-        // Of several blocks that are broken the first is named.
+        // If several blocks are broken, report the first.
         let (wte, blocks) = (wte?, blocks.into_iter().collect::<Result<_>>()?);
         let unembed = if config.tie_word_embeddings {
             wte.t()?
@@ -100,7 +100,7 @@ impl Gpt2 {
         })
     }
 
-    /// The same network, computed in another way.
+    /// The same network with other operations.
     ///
     /// # Errors
     /// [`Error::Tensor`]
@@ -128,7 +128,7 @@ impl Gpt2 {
 
     /// One forward pass over T tokens; returns the logits, (T, V).
     ///
-    /// Every tensor of [`crate::hooks::HOOKS`] that `hooks` want passes through them on its way.
+    /// Every tensor of [`crate::hooks::HOOKS`] that `hooks` want passes through them.
     ///
     /// # Errors
     /// [`Error::Usage`] for no tokens, more than the context holds, or an id outside the
@@ -140,11 +140,11 @@ impl Gpt2 {
         self.head(&x, tap) // (T, V)
     }
 
-    /// The same, only as far as `hooks` want to see: logits that nobody asks for are not computed.
-    /// Rows and blocks that are `kept` from another run are taken from there, not computed again.
+    /// The same, only as far as `hooks` need: unwanted logits are not computed.
+    /// Rows and blocks `kept` from another run are reused, not computed again.
     ///
     /// # Errors
-    /// As [`Self::run`].
+    /// See [`Self::run`].
     pub fn watch(&self, tokens: &[u32], hooks: &mut dyn Hooks, kept: Option<Kept>) -> Result<()> {
         self.check(tokens)?;
         let tap = &mut Tap::new(hooks);
@@ -165,9 +165,9 @@ impl Gpt2 {
         self.norm(&x, tap) // (T, C)
     }
 
-    // S rows are computed: all T, or those after the ones that are kept from another run.
+    // S rows are computed: all T, or those after the rows kept from another run.
 
-    /// Token and position, added, for tokens of which the first is at position `first`: (S, C).
+    /// Token embedding plus positional embedding, for tokens from position `first` on: (S, C).
     pub(super) fn embed(&self, tokens: &[u32], first: usize, tap: &mut Tap) -> Result<Tensor> {
         let ids = Tensor::new(tokens, self.device())?; // (S)
         let embed = tap.once(Site::Embed, self.wte.index_select(&ids, 0)?)?; // (S, C)
@@ -190,7 +190,7 @@ impl Gpt2 {
         self.layer_norm(&self.ln_f, x, names, tap) // (S, C)
     }
 
-    /// Logits, (S, C) → (S, V), and probabilities where they are wanted.
+    /// Logits, (S, C) → (S, V), and probabilities if wanted.
     fn head(&self, x: &Tensor, tap: &mut Tap) -> Result<Tensor> {
         let logits = tap.once(Site::Logits, self.ops.product(x, &self.unembed)?)?; // (S, V)
         if tap.hooks.wants(Site::Probs.once()) {
@@ -199,11 +199,11 @@ impl Gpt2 {
         Ok(logits)
     }
 
-    /// The logits of residual rows as if they left the last block, (n, C) → (n, V), by the very
-    /// operations that end [`Gpt2::run`]; the rows are on this network's device, in its format.
+    /// The logits of residual rows as if they left the last block, (n, C) → (n, V), by the same
+    /// final operations as [`Gpt2::run`]; the rows are on this network's device, in its format.
     ///
     /// # Errors
-    /// [`Error::Tensor`] for rows of another shape, device or format.
+    /// [`Error::Tensor`] for rows of the wrong shape, device or format.
     pub fn unembed(&self, resid: &Tensor) -> Result<Tensor> {
         self.ops.product(&self.ops.layer_norm(resid, &self.ln_f)?, &self.unembed)
     }
@@ -227,7 +227,7 @@ impl Gpt2 {
         tap.at(l, Site::ResidPost, self.ops.add(&resid_mid, &mlp_out)?) // (S, C)
     }
 
-    /// LayerNorm in its three steps where one of the first two is wanted, else at once: (S, C) → (S, C).
+    /// LayerNorm, in three steps if one of the first two is wanted, else at once: (S, C) → (S, C).
     fn layer_norm(&self, ln: &LayerNorm, x: &Tensor, names: [HookName; 3], tap: &mut Tap) -> Result<Tensor> {
         let [scale_of, normalized_of, out_of] = names;
         if !tap.hooks.wants(scale_of) && !tap.hooks.wants(normalized_of) {
@@ -281,17 +281,17 @@ impl Gpt2 {
         let longest = self.config.n_positions;
         if tokens.len() > longest {
             return Err(Error::usage(format!(
-                "the prompt has {} tokens, but this model's context holds {longest}; shorten it",
+                "the prompt has {} tokens, but the model's context holds only {longest}; shorten it",
                 tokens.len()
             )));
         }
         self.check_ids(tokens)
     }
 
-    /// Whether these are tokens of the vocabulary, at least one.
+    /// Checks that there is at least one token and that all are in the vocabulary.
     ///
     /// # Errors
-    /// [`Error::Usage`] that names the id that is not.
+    /// [`Error::Usage`] for no tokens, or with the id that is not in the vocabulary.
     pub fn check_ids(&self, tokens: &[u32]) -> Result<()> {
         if tokens.is_empty() {
             return Err(Error::usage("the prompt is empty: give it at least one token"));

@@ -1,7 +1,7 @@
-//! The loops behind [`super::ops`] for float32 on the CPU, over slices; each is compiled for every
-//! level of vector instructions and chosen when the program runs.
+//! The loops behind [`super::ops`] for float32 on the CPU, over slices. Each is compiled for every
+//! level of vector instructions; the level is chosen at run time.
 
-#![allow(clippy::inline_always)] // what is not inlined is compiled without those instructions
+#![allow(clippy::inline_always)] // code that is not inlined is compiled without those instructions
 
 mod attention;
 mod memory;
@@ -19,7 +19,7 @@ pub use packed::Packed;
 /// candle's products pack blocks of it into the caches, which pays where they are used often enough.
 const FEW: usize = 24;
 
-/// Less work than this (in multiplications or the like) is not worth a second thread.
+/// Less work than this (in multiplications) is not worth a second thread.
 const WORTH_SHARING: usize = 1 << 15;
 
 /// The widest panel: two vectors of AVX-512.
@@ -52,15 +52,15 @@ impl<'a> Mat<'a> {
         Self { rows: self.columns, columns: self.rows, strides: (self.strides.1, self.strides.0), ..self }
     }
 
-    /// Whether a row holds numbers only.
+    /// Whether a row is free of NaN and infinities.
     fn is_finite(&self, row: usize) -> bool {
         let row = &self.values[row * self.strides.0..];
         row.iter().step_by(self.strides.1).take(self.columns).all(|x| x.is_finite())
     }
 }
 
-/// x · w of few rows and a transposed matrix, (S, K) · (K, N) → (S, N); `None` for others, which
-/// candle multiplies as well.
+/// x · w for few rows and a transposed matrix, (S, K) · (K, N) → (S, N); `None` for other cases, which
+/// candle multiplies equally well.
 pub fn product(arch: Arch, x: Mat, w: Mat) -> Option<Vec<f32>> {
     let few = x.rows <= FEW && w.strides.0 == 1;
     few.then(|| {
@@ -73,7 +73,7 @@ pub fn product(arch: Arch, x: Mat, w: Mat) -> Option<Vec<f32>> {
     })
 }
 
-/// Makes (rows, n) from stripes of columns, each made on its own.
+/// Computes (rows, n) in independent stripes of columns.
 fn by_columns(rows: usize, n: usize, stripe: impl Fn(Range<usize>) -> Vec<f32> + Sync) -> Vec<f32> {
     let width = n.div_ceil(2 * rayon::current_num_threads()).next_multiple_of(64).clamp(64, 512);
     let ranges: Vec<_> = (0..n).step_by(width).map(|start| start..n.min(start + width)).collect();
@@ -87,8 +87,8 @@ fn by_columns(rows: usize, n: usize, stripe: impl Fn(Range<usize>) -> Vec<f32> +
     out
 }
 
-/// x · w of few rows, (S, K) · (K, N) → (S, N) with rows `stride` apart: w is read once, in the order
-/// in which it lies.
+/// x · w for few rows, (S, K) · (K, N) → (S, N) with rows `stride` apart: w is read once, in memory
+/// order.
 struct FewRows<'a> {
     x: Mat<'a>,
     w: Mat<'a>,
@@ -259,8 +259,8 @@ fn mean_and_scale(x: &[f32], eps: f32) -> (f32, f32) {
     (mean, (variance + eps).sqrt())
 }
 
-/// How many sums a sum is made of: x[i] is in the i-th, counted around. Zeros change nothing, wherever
-/// they are and however many.
+/// The number of partial sums of a sum: x[i] goes to number i modulo this. Zeros do not change the
+/// result, wherever they are and however many.
 const LANES: usize = 32;
 
 /// Σ f(x), in lanes.
@@ -279,7 +279,7 @@ fn sum(x: &[f32], f: impl Fn(f32) -> f32) -> f32 {
     lanes.iter().sum()
 }
 
-/// The largest; NaN is passed over.
+/// The largest value; NaN is skipped.
 #[inline(always)]
 fn max(x: &[f32]) -> f32 {
     let larger = |a: f32, b: f32| if b > a { b } else { a };
@@ -294,7 +294,7 @@ fn max(x: &[f32]) -> f32 {
     lanes.iter().fold(rest, |a, &b| larger(a, b))
 }
 
-/// eˣ to 2 ulp for x ≤ 88, 0 below −87; without branches, so that it is made for many at once.
+/// eˣ to 2 ulp for x ≤ 88, 0 below −87; branch-free, so that it vectorizes.
 /// 2ⁿ · eʳ with |r| ≤ ln 2 / 2, the second factor by the polynomial of Cephes' `expf`.
 #[inline(always)]
 fn exp(x: f32) -> f32 {
@@ -341,14 +341,14 @@ impl WithSimd for Gelu<'_> {
     }
 }
 
-/// Softmax of each row of n values; a row of nothing but −inf becomes NaN.
+/// Softmax of each row of n values; a row of only −inf becomes NaN.
 pub fn softmax(arch: Arch, x: &[f32], n: usize) -> Vec<f32> {
     let mut out = x.to_vec();
     by_rows(&mut out, n, x.len() * 4, |_, rows| arch.dispatch(Softmax { rows, n }));
     out
 }
 
-/// Rows of n values become their softmax.
+/// Replaces rows of n values by their softmax.
 struct Softmax<'a> {
     rows: &'a mut [f32],
     n: usize,

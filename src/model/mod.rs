@@ -1,5 +1,5 @@
-//! A GPT-2: where it comes from, its weights and tokenizer, the forward pass, and the tensors that
-//! it leaves.
+//! A GPT-2: its source, weights and tokenizer, the forward pass, and the tensors
+//! of a run.
 
 mod archive;
 mod cache;
@@ -46,11 +46,11 @@ impl Model {
         &self.net.config
     }
 
-    /// The token that a user names: digits are a token id, anything else is text that must be one
-    /// token. A token that is itself digits is named by its id.
+    /// The token that a user names: digits are a token id, anything else is text that must be a single
+    /// token. Name a token that consists of digits by its id.
     ///
     /// # Errors
-    /// [`Error::Usage`] for an id outside the vocabulary, and as [`Tokenizer::one`].
+    /// [`Error::Usage`] for an id outside the vocabulary; see also [`Tokenizer::one`].
     pub fn token(&self, named: &str) -> Result<u32> {
         let digits = !named.is_empty() && named.bytes().all(|byte| byte.is_ascii_digit());
         if !digits {
@@ -62,16 +62,16 @@ impl Model {
     }
 }
 
-/// What was loaded, for the title line and every export.
+/// The provenance of a model, for the title line and every export.
 #[derive(Debug)]
 pub struct Provenance {
     /// `demo`, the hub id, or the directory.
     pub model: String,
-    /// The hub's commit, where there is one.
+    /// The hub's commit, if any.
     pub revision: Option<String>,
-    /// Format of the weights in the file.
+    /// Number format of the weights in the file.
     pub stored_dtype: Option<DType>,
-    /// Format that the network computes in.
+    /// Number format that the network computes in.
     pub dtype: DType,
     pub device: String,
     pub(crate) weights: WeightBytes,
@@ -86,10 +86,10 @@ pub(crate) enum WeightBytes {
 }
 
 impl Provenance {
-    /// SHA-256 of the weight files, one after the other; read once, on the first call.
+    /// SHA-256 of the weight files, one after the other; computed on the first call.
     ///
     /// # Errors
-    /// [`crate::Error::File`] if a file cannot be read any more.
+    /// [`crate::Error::File`] if a file can no longer be read.
     pub fn weights_sha256(&self) -> Result<&str> {
         if let Some(known) = self.sha256.get() {
             return Ok(known);

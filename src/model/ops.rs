@@ -1,5 +1,5 @@
-//! The operations of the forward pass: plain candle expressions, and beside each the fused loop of
-//! [`super::kernels`] that takes its place for float32 on the CPU.
+//! The operations of the forward pass: plain candle expressions, each with a fused loop of
+//! [`super::kernels`] that replaces it for float32 on the CPU.
 
 use std::ops::Deref;
 use std::sync::Arc;
@@ -19,7 +19,7 @@ pub struct Conv1D {
     pub bias: Tensor,
 }
 
-/// A matrix as it is multiplied with.
+/// A matrix, stored for multiplication.
 #[derive(Debug, Clone)]
 enum Weight {
     Plain(Tensor),
@@ -27,10 +27,10 @@ enum Weight {
 }
 
 impl Conv1D {
-    /// A weight (in, out) and a bias (out), kept as `ops` multiplies.
+    /// A weight (in, out) and a bias (out), stored as `ops` needs them.
     ///
     /// # Errors
-    /// [`crate::error::Error::Tensor`] for a weight that is no matrix.
+    /// [`crate::error::Error::Tensor`] if the weight is not a matrix.
     pub fn new(weight: &Tensor, bias: Tensor, ops: Ops) -> Result<Self> {
         let weight = weight.contiguous()?;
         if let Some((arch, [w])) = ops.fused([&weight]) {
@@ -40,13 +40,13 @@ impl Conv1D {
         Ok(Self { weight: Weight::Plain(weight), bias })
     }
 
-    /// The same of a weight that is a slice, row after row.
+    /// The same from a slice of weights, row by row.
     pub(super) fn pack(weight: &[f32], bias: Tensor, arch: Arch) -> Self {
         let packed = Packed::new(arch, Mat::new(weight, bias.elem_count()));
         Self { weight: Weight::Packed(Arc::new(packed)), bias }
     }
 
-    /// The weight row after row, (in, out); this may be a copy.
+    /// The weight row by row, (in, out); this may be a copy.
     ///
     /// # Errors
     /// [`crate::error::Error::Tensor`]
@@ -57,7 +57,7 @@ impl Conv1D {
         })
     }
 
-    /// The same, kept as `ops` multiplies.
+    /// The same, stored as `ops` needs it.
     pub(super) fn with_ops(&self, ops: Ops) -> Result<Self> {
         Self::new(&self.weight()?, self.bias.clone(), ops)
     }
@@ -71,24 +71,24 @@ pub struct LayerNorm {
     pub eps: f64,
 }
 
-/// How the operations are computed; all ways agree to rounding.
+/// How the operations are computed; all ways agree up to rounding.
 #[derive(Debug, Clone, Copy)]
 pub enum Ops {
     /// As candle expressions, on any device and in any format.
     Plain,
-    /// By fused loops with these vector instructions where all is float32 on the CPU, else plainly.
+    /// Fused loops with these vector instructions if everything is float32 on the CPU, else plain.
     Fused(Arch),
 }
 
 impl Default for Ops {
-    /// The fastest that this machine has.
+    /// The fastest way on this machine.
     fn default() -> Self {
         Self::Fused(Arch::new())
     }
 }
 
 impl Ops {
-    /// Every way that this machine has, the plain one first.
+    /// All ways on this machine, the plain one first.
     #[allow(clippy::vec_init_then_push)]
     pub fn available() -> Vec<Self> {
         let mut ways = vec![Self::Plain];
@@ -101,7 +101,7 @@ impl Ops {
         ways
     }
 
-    /// The instructions that weights on `device` in `dtype` are packed for; `None` where they are not.
+    /// The instructions that weights on `device` in `dtype` are packed for; `None` if they are not packed.
     pub(super) fn packs(self, device: &Device, dtype: DType) -> Option<Arch> {
         match self {
             Self::Fused(arch) if device.is_cpu() && dtype == DType::F32 => Some(arch),
@@ -114,7 +114,7 @@ impl Ops {
         self.linear_part(x, w, 0, (x.dims()[0], w.bias.elem_count()))
     }
 
-    /// As many of its outputs from `start` on as `shape` has room for: (S, in) → (S, …).
+    /// The same for the outputs from `start` on, as many as fit `shape`: (S, in) → (S, …).
     pub fn linear_part(
         self,
         x: &Tensor,
@@ -145,7 +145,7 @@ impl Ops {
         Ok(x.matmul(w)?)
     }
 
-    /// a + b of one shape, elementwise.
+    /// a + b of equal shapes, elementwise.
     pub fn add(self, a: &Tensor, b: &Tensor) -> Result<Tensor> {
         let (a, b) = (a.contiguous()?, b.contiguous()?);
         if let Some((_, [x, y])) = self.fused([&a, &b]) {
@@ -165,7 +165,7 @@ impl Ops {
         ln.affine(&centered.broadcast_div(&scale)?)
     }
 
-    /// The first steps of it, to the bit: x − mean and √(var + ε), (T, C) → (T, C), (T, 1).
+    /// The first steps of LayerNorm, equal to the bit: x − mean and √(var + ε), (T, C) → (T, C), (T, 1).
     pub fn center(self, x: &Tensor, ln: &LayerNorm) -> Result<(Tensor, Tensor)> {
         let x = x.contiguous()?;
         if let Some((arch, [floats])) = self.fused([&x]) {
@@ -227,7 +227,7 @@ impl Ops {
         Ok(pattern.matmul(&v)?.transpose(0, 1)?.contiguous()?)
     }
 
-    /// The three of them at once, where nobody looks in between: (S, H, d_head) for the last S
+    /// Scores, softmax and weighing at once, if the steps are not wanted: (S, H, d_head) for the last S
     /// positions.
     pub fn attention(self, q: &Tensor, k: &Tensor, v: &Tensor, scale: f64) -> Result<Tensor> {
         if let Some((arch, [q, k, v])) = self.fused([q, k, v]) {
@@ -238,7 +238,7 @@ impl Ops {
         self.weigh(&self.softmax(&self.scores(q, k, first, scale)?)?, v)
     }
 
-    /// The tensors as slices, if there is a fused way for them.
+    /// The tensors as slices, if a fused loop can handle them.
     fn fused<const N: usize>(
         self,
         tensors: [&Tensor; N],
@@ -261,7 +261,7 @@ impl LayerNorm {
         Ok((centered, scale))
     }
 
-    /// The elementwise end of it: normalized · w + b.
+    /// The last step of LayerNorm, elementwise: normalized · w + b.
     pub fn affine(&self, normalized: &Tensor) -> Result<Tensor> {
         let scaled = normalized.broadcast_mul(&self.weight)?;
         Ok(scaled.broadcast_add(&self.bias)?)
@@ -285,7 +285,7 @@ impl Activation {
             Self::Silu => x.silu()?,
             Self::Tanh => x.tanh()?,
             Self::Sigmoid => sigmoid(x)?,
-            // tanh(ln(1 + e^x)) with the softplus written so that e^x cannot overflow.
+            // tanh(ln(1 + e^x)), with softplus written so that e^x cannot overflow.
             Self::Mish => {
                 let softplus = (x.relu()? + (x.abs()?.neg()?.exp()? + 1.0)?.log()?)?;
                 (x * softplus.tanh()?)?
@@ -295,7 +295,7 @@ impl Activation {
     }
 }
 
-/// What is added to scores so that no query sees the future: (S, T), 0 or −inf, for queries at
+/// The causal mask that is added to scores: (S, T), 0 or −inf, for queries at
 /// positions `first`..`first + S`.
 pub fn causal_mask(first: usize, s: usize, n: usize, dtype: DType, device: &Device) -> Result<Tensor> {
     let cell = |query: usize, key: usize| if key > first + query { f32::NEG_INFINITY } else { 0.0 };
@@ -326,7 +326,7 @@ impl<S: Deref<Target = Storage>> Floats<'_, S> {
 
     fn after_offset(&self) -> &[f32] {
         let Storage::Cpu(CpuStorage::F32(values)) = &*self.storage else {
-            unreachable!("`of` saw to it");
+            unreachable!("`of` checked this");
         };
         &values[self.layout.start_offset()..]
     }
@@ -340,7 +340,7 @@ impl<S: Deref<Target = Storage>> Floats<'_, S> {
     /// (n, m)
     fn matrix(&self) -> Mat<'_> {
         let ([rows, columns], [down, right]) = (self.dims(), self.layout.stride()) else {
-            unreachable!("products are of matrices");
+            unreachable!("products take matrices");
         };
         Mat { values: self.after_offset(), rows: *rows, columns: *columns, strides: (*down, *right) }
     }

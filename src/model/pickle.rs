@@ -1,7 +1,7 @@
-//! `pytorch_model.bin`: a zip archive in which a pickle says where each tensor lies.
+//! `pytorch_model.bin`: a zip archive with a pickle that says where each tensor is.
 //!
-//! Reads what `torch.save` writes for a state dict. Nothing in a file is run: a pickle is taken as
-//! a description, what it does not need to say is passed over, and what makes no sense is refused.
+//! Reads what `torch.save` writes for a state dict. Nothing in the file is run: the pickle is read as
+//! a description; what is not needed is skipped, and nonsense is refused.
 
 use std::collections::HashMap;
 use std::io::Read;
@@ -17,21 +17,21 @@ use super::archive::Directory;
 const LONGEST_PICKLE: u64 = 1 << 24;
 const MOST_OPERATIONS: usize = 1 << 20;
 
-/// Names of tensors and storages are shorter, tensors have fewer dimensions.
+/// Upper limits for the names of tensors and storages, and for dimensions.
 const LONGEST_NAME: usize = 512;
 const MOST_DIMENSIONS: usize = 8;
 
-/// The tensors of a checkpoint, read one by one when asked for.
+/// The tensors of a checkpoint, read one by one on request.
 #[derive(Debug)]
 pub struct Archive {
     path: PathBuf,
     directory: Directory,
-    /// The folder in the archive that all is in.
+    /// The folder in the archive that contains everything.
     prefix: String,
     entries: HashMap<String, Entry>,
 }
 
-/// Where a tensor lies: `shape` and `stride` over the elements of a storage from `offset` on.
+/// Where a tensor is: `shape` and `stride` over the elements of a storage from `offset` on.
 #[derive(Debug, Clone, PartialEq)]
 struct Entry {
     storage: String,
@@ -45,7 +45,8 @@ impl Archive {
     pub fn open(path: &Path) -> Result<Self> {
         let directory = Directory::read(path)?;
         let prefix = directory.names().filter_map(|name| name.strip_suffix("data.pkl")).min();
-        let prefix = prefix.ok_or_else(|| bad("it holds no data.pkl, so it is no PyTorch checkpoint"))?;
+        let prefix =
+            prefix.ok_or_else(|| bad("it contains no data.pkl, so it is not a PyTorch checkpoint"))?;
         let prefix = prefix.to_owned();
         let mut pickle = Vec::new();
         let (member, _) = directory.open(path, &format!("{prefix}data.pkl"))?;
@@ -58,7 +59,7 @@ impl Archive {
         self.entries.get(name).map(|entry| entry.dtype)
     }
 
-    /// `None` if there is no tensor of that name.
+    /// `None` if there is no tensor with this name.
     pub fn get(&self, name: &str) -> Result<Option<Tensor>> {
         let entry = self.entries.get(name);
         entry.map(|entry| self.read(entry).map_err(|e| bad(format!("tensor `{name}`: {e}")))).transpose()
@@ -69,19 +70,21 @@ impl Archive {
         let transposed = match stride {
             stride if *stride == strides(shape.iter()) => false,
             stride if stride.iter().rev().eq(strides(shape.iter().rev()).iter()) => true,
-            _ => return Err(bad("its elements do not lie in order")),
+            _ => return Err(bad("its elements are not contiguous")),
         };
         let size = dtype.size_in_bytes();
         let n_bytes = shape.iter().try_fold(size, |n, &d| n.checked_mul(d));
         let start = offset.checked_mul(size);
         let (mut member, n_stored) =
             self.directory.open(&self.path, &format!("{}data/{storage}", self.prefix))?;
-        let (Some(n_bytes), Some(start)) = (n_bytes, start) else { return Err(bad("it has no such size")) };
+        let (Some(n_bytes), Some(start)) = (n_bytes, start) else {
+            return Err(bad("its size is impossible"));
+        };
         if start.checked_add(n_bytes).is_none_or(|end| end as u64 > n_stored) {
             return Err(bad("it ends after its storage"));
         }
         std::io::copy(&mut member.by_ref().take(start as u64), &mut std::io::sink())?;
-        // Grows as it is read, so that a lie about the size costs nothing.
+        // Grows as it is read, so that a false size costs nothing.
         let mut bytes = Vec::new();
         member.take(n_bytes as u64).read_to_end(&mut bytes)?;
         if bytes.len() != n_bytes {
@@ -100,7 +103,7 @@ fn bad(problem: impl Into<String>) -> Error {
     Error::Msg(problem.into())
 }
 
-/// The strides of a tensor whose elements lie in order, last axis fastest.
+/// The strides of a contiguous tensor, last axis fastest.
 fn strides<'a>(shape: impl DoubleEndedIterator<Item = &'a usize>) -> Vec<usize> {
     let step = |n: &mut usize, d: &usize| {
         let stride = *n;
@@ -112,10 +115,10 @@ fn strides<'a>(shape: impl DoubleEndedIterator<Item = &'a usize>) -> Vec<usize> 
     strides
 }
 
-/// The place of a value in [`Machine::values`].
+/// The index of a value in [`Machine::values`].
 type Id = usize;
 
-/// What a pickle builds, as far as it tells of tensors.
+/// What a pickle builds, as far as it describes tensors.
 enum Value<'a> {
     Int(i64),
     Text(&'a str),
@@ -130,13 +133,13 @@ enum Value<'a> {
     Other,
 }
 
-/// The stack machine that pickles are programs for. Values lie side by side and name each other by
-/// place, so that none is copied and no depth is too deep.
+/// The stack machine that runs pickles. Values are in one list and refer to each other by
+/// index, so that none is copied and nesting has no limit.
 struct Machine<'a> {
     pickle: &'a [u8],
     values: Vec<Value<'a>>,
     stack: Vec<Id>,
-    /// Heights of the stack at each open mark.
+    /// The height of the stack at each open mark.
     marks: Vec<usize>,
     memo: HashMap<u32, Id>,
 }
@@ -151,14 +154,14 @@ impl<'a> Machine<'a> {
     fn run(mut self) -> Result<HashMap<String, Entry>> {
         let damaged = || bad("its data.pkl is damaged");
         if self.pickle.len() as u64 > LONGEST_PICKLE {
-            return Err(bad("its data.pkl is longer than that of any checkpoint"));
+            return Err(bad("its data.pkl is too long for a checkpoint"));
         }
         for _ in 0..MOST_OPERATIONS {
             if !self.step().ok_or_else(damaged)? {
                 return self.tensors().ok_or_else(damaged);
             }
         }
-        Err(bad("its data.pkl describes more than any checkpoint holds"))
+        Err(bad("its data.pkl describes too much for a checkpoint"))
     }
 
     fn tensors(&self) -> Option<HashMap<String, Entry>> {
@@ -172,7 +175,7 @@ impl<'a> Machine<'a> {
         Some(items.iter().filter_map(named).collect())
     }
 
-    /// Does one operation; `false` at the end.
+    /// Executes one operation; returns `false` at the end.
     fn step(&mut self) -> Option<bool> {
         match self.u8()? {
             0x80 => drop(self.u8()?), // PROTO
@@ -211,7 +214,7 @@ impl<'a> Machine<'a> {
                 self.push(Value::Int(n));
             }
             0x8a => {
-                // LONG1: as many little-endian bytes as it says, the last with the sign.
+                // LONG1: a count, then as many little-endian bytes, the last with the sign.
                 let n = self.u8()?.into();
                 let bytes = self.take(n)?;
                 let mut long = [if bytes.last().is_some_and(|byte| byte & 0x80 != 0) { 0xff } else { 0 }; 8];
@@ -311,11 +314,11 @@ impl<'a> Machine<'a> {
         (mark <= self.stack.len()).then(|| self.stack.split_off(mark))
     }
 
-    /// Keys and values by turns, into the dict on top of the stack.
+    /// Alternating keys and values, into the dict on top of the stack.
     fn set_items(&mut self, items: &[Id]) -> Option<()> {
         let dict = *self.stack.last()?;
         let pairs = items.chunks_exact(2).map(|pair| (pair[0], pair[1]));
-        // Into anything else nothing goes that a tensor needs.
+        // Anything else receives nothing that a tensor needs.
         if let Value::Dict(dict) = &mut self.values[dict] {
             dict.extend(pairs);
         }

@@ -1,4 +1,4 @@
-//! A forward pass that goes on from an earlier run: what is kept of it, and how new rows join it.
+//! A forward pass that continues an earlier run: what is kept, and how new rows join it.
 
 use candle_core::Tensor;
 
@@ -7,9 +7,9 @@ use super::gpt2::Gpt2;
 use crate::error::{Error, Result};
 use crate::hooks::{HookName, Hooks, Part, Site};
 
-/// What a run need not compute, because another one has it: of the blocks below `blocks` the first
-/// `rows` rows of every tensor. `blocks` is `n_layer` if those of all blocks are kept but not what
-/// comes after the blocks, and more if that is kept too.
+/// What a run need not compute because another run has it: for the blocks below `blocks`, the first
+/// `rows` rows of every tensor. `blocks` is `n_layer` if all blocks are kept but not what
+/// follows them, and more if that is kept too.
 #[derive(Debug, Clone, Copy)]
 pub struct Kept<'a> {
     pub(crate) cache: &'a ActivationCache,
@@ -32,8 +32,8 @@ impl Kept<'_> {
 }
 
 impl Gpt2 {
-    /// As the body of a run of its own, but new rows only go through the blocks that are kept, all
-    /// T through the others: (T, C), or (S, C) where all blocks and what comes after them are kept.
+    /// Like the body of a fresh run, but only new rows go through the kept blocks, and all
+    /// T through the others: (T, C), or (S, C) if all blocks and what follows them are kept.
     pub(super) fn body_after<'a>(&self, kept: Kept<'a>, tokens: &[u32], tap: &mut Tap<'a>) -> Result<Tensor> {
         let (new, n_layer) = (&tokens[kept.rows..], self.config.n_layer);
         let blocks = kept.blocks.min(n_layer);
@@ -57,15 +57,15 @@ impl Gpt2 {
     }
 }
 
-/// Hands tensors to the hooks and takes back what they become. Where rows are kept from another
-/// run, what is computed are the rows after them, and hooks see both.
+/// Hands tensors to the hooks and takes back the results. If rows are kept from another
+/// run, only the rows after them are computed, and hooks see both.
 pub(super) struct Tap<'a> {
     pub hooks: &'a mut dyn Hooks,
     kept: Option<Kept<'a>>,
 }
 
 impl<'a> Tap<'a> {
-    /// For a run of its own.
+    /// For a fresh run.
     pub fn new(hooks: &'a mut dyn Hooks) -> Self {
         Self { hooks, kept: None }
     }
@@ -94,7 +94,7 @@ impl<'a> Tap<'a> {
         Ok(x)
     }
 
-    /// The tensor to go on with.
+    /// The tensor to continue with.
     pub fn see(&mut self, name: HookName, x: Tensor) -> Result<Tensor> {
         if !self.hooks.wants(name) {
             return Ok(x);
@@ -102,15 +102,15 @@ impl<'a> Tap<'a> {
         Ok(self.replaced(name, &x)?.unwrap_or(x))
     }
 
-    /// The tensor that takes the place of `x`, if there is one.
+    /// The replacement of `x`, if there is one.
     pub fn replaced(&mut self, name: HookName, x: &Tensor) -> Result<Option<Tensor>> {
         if let Some(kept) = &self.kept {
             self.hooks.hook(name, &kept.before(name, x)?)?;
-            return Ok(None); // nothing is kept where something may be replaced
+            return Ok(None); // nothing is kept if something may be replaced
         }
         match self.hooks.hook(name, x)? {
             Some(new) if new.dims() != x.dims() => Err(Error::usage(format!(
-                "the hook on {name} returned shape {:?} in place of {:?}",
+                "the hook on {name} returned shape {:?} instead of {:?}",
                 new.dims(),
                 x.dims()
             ))),

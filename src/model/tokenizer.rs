@@ -1,4 +1,4 @@
-//! Text to token ids and back, with every byte of a token at hand.
+//! Text to token ids and back, with access to every byte of a token.
 
 mod components;
 
@@ -18,15 +18,15 @@ use crate::files;
 use crate::guard::guard;
 use crate::text;
 
-/// The bytes of a text, counted as if each step made it as long as it can. The regex of byte-level BPE
-/// gives up on a million blanks in a row, and the pieces of a text take some 400 bytes for each of its.
+/// The maximum bytes of a text, assuming that each step makes it as long as possible. The regex of byte-level BPE
+/// gives up on a million spaces in a row, and the pieces of a text take about 400 bytes per byte of text.
 const LONGEST_TEXT: usize = 2_000_000;
-/// The bytes of all added tokens, counted likewise.
+/// The maximum bytes of all added tokens, counted likewise.
 const MOST_ADDED: usize = 1 << 22;
-/// Entries, pairs and settings; the largest vocabularies come to two million.
+/// Entries, pairs and settings; the largest vocabularies have two million.
 const MOST_VALUES: usize = 1 << 22;
 
-/// A byte-level BPE tokenizer, or none: a model without one runs on token ids.
+/// A byte-level BPE tokenizer, or none: without one, a model runs on token ids.
 #[derive(Debug, Clone, Default)]
 pub struct Tokenizer {
     inner: Option<Box<Inner>>,
@@ -41,15 +41,15 @@ struct Inner {
 }
 
 impl Tokenizer {
-    /// No tokenizer: [`Tokenizer::encode`] refuses, ids show as `#464`.
+    /// No tokenizer: [`Tokenizer::encode`] fails, and ids are shown as `#464`.
     pub fn none() -> Self {
         Self::default()
     }
 
-    /// Reads the text of a `tokenizer.json`; `path` is for the error.
+    /// Parses the text of a `tokenizer.json`; `path` is for errors.
     ///
     /// # Errors
-    /// [`Error::File`] when it is no byte-level BPE tokenizer.
+    /// [`Error::File`] if it is not a byte-level BPE tokenizer.
     pub fn from_json(json: &[u8], path: &Path) -> Result<Self> {
         let read = || {
             let json = parse(json)?;
@@ -62,7 +62,7 @@ impl Tokenizer {
     /// Reads GPT-2's original pair of files.
     ///
     /// # Errors
-    /// [`Error::File`] when either cannot be read.
+    /// [`Error::File`] if either cannot be read.
     pub fn from_vocab_and_merges(vocab: &Path, merges: &Path) -> Result<Self> {
         let bad = |path| move |problem: String| not_a_tokenizer(path, &problem);
         let pieces = parse(&files::read(vocab, files::TOKENIZER)?).map_err(bad(vocab))?;
@@ -82,11 +82,11 @@ impl Tokenizer {
         Self::from_value(json, vocab).map_err(bad(vocab))
     }
 
-    /// The model is checked before.
+    /// The model has been checked before.
     fn from_value(mut json: Value, file: &Path) -> Result<Self, String> {
         let bounds = components::check(&json)?;
         check_added(&json["added_tokens"], bounds.growth)?;
-        // A prompt is run whole, alone and each time alike, whatever the tokenizer was saved with.
+        // No truncation, padding or dropout, whatever the tokenizer was saved with.
         for setting in ["truncation", "padding", "post_processor", "decoder"] {
             json[setting] = Value::Null;
         }
@@ -102,38 +102,38 @@ impl Tokenizer {
     /// The token ids of `text`; no special tokens are added.
     ///
     /// # Errors
-    /// [`Error::Usage`] when the model has no tokenizer, or the text may become too long for one;
-    /// [`Error::File`] where the tokenizer fails on it.
+    /// [`Error::Usage`] if the model has no tokenizer, or the text may become too long;
+    /// [`Error::File`] if the tokenizer fails on it.
     pub fn encode(&self, text: &str) -> Result<Vec<u32>> {
         let Some(inner) = &self.inner else {
             return Err(Error::usage(
-                "this model has no tokenizer: give token ids (--token-ids 1,2,3) in place of text",
+                "this model has no tokenizer: use token ids (--token-ids 1,2,3) instead of text",
             ));
         };
         if text.len().saturating_mul(inner.bounds.growth) > LONGEST_TEXT {
             return Err(Error::usage(format!(
-                "the prompt is too long to be tokenized: {} bytes, which can become {} times as many on the way; \
-                 give less text or token ids (--token-ids)",
+                "the prompt is too long to tokenize: {} bytes, which can become {} times as many in the process; \
+                 shorten it or use token ids (--token-ids)",
                 text.len(),
                 inner.bounds.growth
             )));
         }
         guard(|| inner.encode(text).map_err(|e| e.to_string())).flatten().map_err(|problem| {
             let problem = short(&problem);
-            let problem = format!("cannot tokenize this prompt ({problem}); give token ids (--token-ids)");
+            let problem = format!("cannot tokenize this prompt ({problem}); use token ids (--token-ids)");
             Error::file(&inner.file, problem)
         })
     }
 
-    /// The one token that `text` is; blanks may be written as [`visible`] shows them (`·dog`).
+    /// The single token that `text` is; spaces may be written as [`visible`] shows them (`·dog`).
     ///
     /// # Errors
-    /// [`Error::Usage`] for text that is not one token, with its pieces, and when the model has no
+    /// [`Error::Usage`] for text that is not one token, with its pieces, and if the model has no
     /// tokenizer.
     pub fn one(&self, text: &str) -> Result<u32> {
         if !self.is_some() {
             return Err(Error::usage(format!(
-                "this model has no tokenizer: give a token id in place of `{text}`"
+                "this model has no tokenizer: use a token id instead of `{text}`"
             )));
         }
         let typed = text.replace('·', " ").replace('↵', "\n").replace('⇥', "\t");
@@ -144,11 +144,11 @@ impl Tokenizer {
         }
         let ids = self.encode(&typed)?;
         if ids.is_empty() {
-            return Err(Error::usage("the token is empty: give text or a token id"));
+            return Err(Error::usage("the token is empty: use text or a token id"));
         }
         let pieces: Vec<_> = ids.iter().map(|&id| format!("{} ({id})", self.show(id))).collect();
         Err(Error::usage(format!(
-            "`{text}` is not one token but {}: {}; give one of them",
+            "`{text}` is not one token but {}: {}; use one of them",
             ids.len(),
             pieces.join(", ")
         )))
@@ -171,13 +171,13 @@ impl Tokenizer {
         Some(bytes)
     }
 
-    /// The text that a sequence of tokens stands for; bytes that are no UTF-8 become `U+FFFD`.
+    /// The text that a sequence of tokens stands for; bytes that are not UTF-8 become `U+FFFD`.
     pub fn decode(&self, ids: &[u32]) -> String {
         let bytes: Vec<u8> = ids.iter().filter_map(|&id| self.bytes(id)).flatten().collect();
         String::from_utf8_lossy(&bytes).into_owned()
     }
 
-    /// A token as it is shown: see [`visible`]; `#464` for an id without text.
+    /// A token for display: see [`visible`]; `#464` for an id without text.
     pub fn show(&self, id: u32) -> String {
         match self.bytes(id) {
             Some(bytes) => visible(&bytes),
@@ -187,8 +187,8 @@ impl Tokenizer {
 }
 
 impl Inner {
-    /// What `tokenizers` does, but for the regexes: where one gives up, so does this. There the rest of
-    /// the text would become one piece, and nobody would know.
+    /// Like `tokenizers`, but if a regex gives up, so does this. There, the rest of
+    /// the text would silently become one piece.
     fn encode(&self, text: &str) -> tokenizers::Result<Vec<u32>> {
         let tokenizer = &self.tokenizer;
         let mut pieces =
@@ -229,29 +229,29 @@ impl Inner {
 
 fn not_a_tokenizer(path: &Path, problem: &str) -> Error {
     let problem: String = problem.chars().take(200).collect();
-    let way_out = "fetch it anew, or remove it and give token ids (--token-ids)";
+    let way_out = "download it again, or remove it and use token ids (--token-ids)";
     Error::file(path, format!("is not a byte-level BPE tokenizer ({problem}); {way_out}"))
 }
 
 fn parse(json: &[u8]) -> Result<Value, String> {
-    // Each value in memory takes many times the bytes that it may take here.
+    // A value can take many times more bytes in memory than in the file.
     refuse_many(json.iter().filter(|byte| matches!(byte, b',' | b'[' | b'{')).count())?;
     serde_json::from_slice(json).map_err(|e| e.to_string())
 }
 
 fn refuse_many(n: usize) -> Result<(), String> {
-    if n > MOST_VALUES { Err(format!("it holds {n} values, more than any")) } else { Ok(()) }
+    if n > MOST_VALUES { Err(format!("it has {n} values, more than any other")) } else { Ok(()) }
 }
 
-/// These are normalized when they are read.
+/// Added tokens are normalized when they are read.
 fn check_added(tokens: &Value, growth: usize) -> Result<(), String> {
     let contents = tokens.as_array().into_iter().flatten().filter_map(|token| token["content"].as_str());
     let bytes = contents.map(|content| content.len().saturating_mul(growth)).fold(0, usize::saturating_add);
-    if bytes > MOST_ADDED { Err("its added tokens are longer than any".into()) } else { Ok(()) }
+    if bytes > MOST_ADDED { Err("its added tokens are too long".into()) } else { Ok(()) }
 }
 
-/// Bytes with nothing invisible left in them: space `·`; bytes that are no whole UTF-8 character
-/// `⟨xx⟩`; what is not drawn, or not by itself, as in [`text::plain`].
+/// Bytes with everything made visible: space `·`; bytes that are not a whole UTF-8 character
+/// `⟨xx⟩`; invisible and combining characters as in [`text::plain`].
 pub fn visible(bytes: &[u8]) -> String {
     let mut seen = String::with_capacity(bytes.len());
     for chunk in bytes.utf8_chunks() {

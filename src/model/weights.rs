@@ -21,14 +21,14 @@ const LONGEST_HEADER: u64 = 100_000_000;
 /// Bytes that one thread reads at a time.
 const PIECE: usize = 1 << 21;
 
-/// Where the tensors of a checkpoint are read from, and what they become.
+/// Where the tensors of a checkpoint come from, and their target device and format.
 pub struct Weights {
     store: Store,
-    /// For errors: the file, or the name of what is embedded.
+    /// For errors: the file, or the name of the built-in model.
     place: PathBuf,
     device: Device,
     dtype: DType,
-    /// Memory that tensors were read into and others will be: the system takes long to find new.
+    /// Reused buffers for reading tensors: the system is slow to provide new memory.
     spare: Mutex<Vec<Vec<f32>>>,
 }
 
@@ -39,8 +39,8 @@ enum Store {
 }
 
 impl Weights {
-    /// Opens safetensors files, the shards of one checkpoint. They are read, not mapped: a mapped
-    /// file that somebody cuts ends the process.
+    /// Opens safetensors files, the shards of one checkpoint. They are read, not mapped: truncating
+    /// a mapped file kills the process.
     ///
     /// # Errors
     /// [`Error::File`] for a file that is missing, truncated, or not safetensors.
@@ -50,7 +50,7 @@ impl Weights {
         Ok(Self::new(Store::Shards(shards), place, device, dtype))
     }
 
-    /// Reads safetensors that are part of the program; `name` is for errors.
+    /// Reads built-in safetensors; `name` is for errors.
     pub fn embedded(bytes: &'static [u8], name: &str, device: &Device, dtype: DType) -> Result<Self> {
         let place = PathBuf::from(name);
         let store = SliceSafetensors::new(bytes).map_err(|e| broken(&place, &e))?;
@@ -60,7 +60,7 @@ impl Weights {
     /// Reads a `pytorch_model.bin`.
     ///
     /// # Errors
-    /// [`Error::File`] for a file that is missing or no PyTorch checkpoint.
+    /// [`Error::File`] for a file that is missing or not a PyTorch checkpoint.
     pub fn open_pickle(file: &Path, device: &Device, dtype: DType) -> Result<Self> {
         let store = guarded(file, || Archive::open(file).map_err(|e| broken(file, &e)))?;
         Ok(Self::new(Store::Pickle(store), file.into(), device, dtype))
@@ -70,20 +70,20 @@ impl Weights {
         Self { store, place, device: device.clone(), dtype, spare: Mutex::default() }
     }
 
-    /// The tensor called `name` or `transformer.{name}`, on the device, in the format asked for.
+    /// The tensor `name` or `transformer.{name}`, on the device, in the requested format.
     ///
     /// # Errors
-    /// [`Error::File`] when it is missing, not of `shape`, or cannot be read.
+    /// [`Error::File`] if it is missing, not of `shape`, or cannot be read.
     pub fn get(&self, name: &str, shape: &[usize]) -> Result<Tensor> {
         let found = self.load(name, shape).or_else(|| self.load(&prefixed(name), shape));
         let tensor = found.ok_or_else(|| self.missing(name))??;
         Ok(tensor.to_device(&self.device)?.to_dtype(self.dtype)?)
     }
 
-    /// Hands its values over as float32, row after row.
+    /// Passes its values as float32, row by row.
     ///
     /// # Errors
-    /// As [`Self::get`].
+    /// See [`Self::get`].
     pub fn floats<T>(&self, name: &str, shape: &[usize], make: impl FnOnce(&[f32]) -> T) -> Result<T> {
         if let Store::Shards(shards) = &self.store
             && let Some((shard, info)) = find(shards, name).or_else(|| find(shards, &prefixed(name)))
@@ -103,7 +103,7 @@ impl Weights {
         Ok(make(&tensor.flatten_all()?.to_vec1()?))
     }
 
-    /// Refuses files that somebody wrote to since they were opened: tensors of two checkpoints may
+    /// Refuses files that were modified since they were opened: tensors of two checkpoints may
     /// have been read.
     ///
     /// # Errors
@@ -117,13 +117,13 @@ impl Weights {
         &self.device
     }
 
-    /// The format asked for.
+    /// The requested format.
     pub fn dtype(&self) -> DType {
         self.dtype
     }
 
     fn missing(&self, name: &str) -> Error {
-        let problem = format!("has no tensor `{name}`, which the configuration calls for");
+        let problem = format!("has no tensor `{name}`, which the configuration requires");
         Error::file(&self.place, problem)
     }
 
@@ -132,11 +132,11 @@ impl Weights {
             return Ok(());
         }
         let problem =
-            format!("tensor `{name}` has shape {found:?}, but the configuration gives it {shape:?}");
+            format!("tensor `{name}` has shape {found:?}, but the configuration requires {shape:?}");
         Err(Error::file(&self.place, problem))
     }
 
-    /// The format of the weights in the file, read off the token embedding.
+    /// The format of the weights in the file: that of the token embedding.
     pub fn stored_dtype(&self) -> Option<DType> {
         let dtype = |name: &str| match &self.store {
             Store::Shards(shards) => find(shards, name)?.1.dtype.try_into().ok(),
@@ -146,12 +146,12 @@ impl Weights {
         dtype("wte.weight").or_else(|| dtype(&prefixed("wte.weight")))
     }
 
-    /// `None` if there is no tensor of that name.
+    /// `None` if there is no tensor with this name.
     fn load(&self, name: &str, shape: &[usize]) -> Option<Result<Tensor>> {
         let loaded = match &self.store {
             Store::Shards(shards) => {
                 let (shard, info) = find(shards, name)?;
-                // Before anything is read: the file may say that it is huge.
+                // Before anything is read: the file may claim to be huge.
                 return Some(self.check(name, &info.shape, shape).and_then(|()| shard.load(info)));
             }
             Store::Embedded(s) => s.get(name).ok().map(|view| view.load(&Device::Cpu)),
@@ -168,7 +168,7 @@ impl Weights {
     }
 }
 
-/// Where a tensor lies among the files of a checkpoint.
+/// Where a tensor is in the files of a checkpoint.
 fn find<'a>(shards: &'a [Shard], name: &str) -> Option<(&'a Shard, &'a TensorInfo)> {
     shards.iter().find_map(|shard| Some((shard, shard.tensors.info(name)?)))
 }
@@ -184,7 +184,7 @@ struct Shard {
     state: State,
 }
 
-/// What shows that a file was written to: its length and when that last happened.
+/// Shows whether a file was modified: its length and modification time.
 type State = (u64, Option<SystemTime>);
 
 impl Shard {
@@ -196,7 +196,7 @@ impl Shard {
         read_at(&file, &mut header, 0).map_err(|e| unreadable(&e))?;
         let n = u64::from_le_bytes(header);
         if n > LONGEST_HEADER {
-            return Err(self::unreadable(path, "its header is longer than any"));
+            return Err(self::unreadable(path, "its header is too long"));
         }
         if n + 8 > state.0 {
             return Err(self::unreadable(path, "it ends within its header"));
@@ -219,7 +219,7 @@ impl Shard {
         let pieces = into.par_chunks_mut(PIECE).enumerate();
         let read = pieces.try_for_each(|(i, piece)| read_at(&self.file, piece, start + (i * PIECE) as u64));
         read.map_err(|e| match e.kind() {
-            io::ErrorKind::UnexpectedEof => unreadable(&self.path, "it was cut while it was read"),
+            io::ErrorKind::UnexpectedEof => unreadable(&self.path, "it was truncated while being read"),
             _ => unreadable(&self.path, &e.to_string()),
         })
     }
@@ -241,7 +241,7 @@ impl Shard {
         if state(&self.file).is_ok_and(|now| now == self.state) {
             return Ok(());
         }
-        Err(Error::file(&self.path, "was written to while it was read; load it again when it is whole"))
+        Err(Error::file(&self.path, "was modified while being read; load it again once it is complete"))
     }
 }
 
@@ -250,12 +250,12 @@ fn state(file: &File) -> io::Result<State> {
     Ok((metadata.len(), metadata.modified().ok()))
 }
 
-/// Whether the bytes in the file are float32 values as they are.
+/// Whether the bytes in the file are float32 values already.
 fn is_plain(info: &TensorInfo) -> bool {
     info.dtype == safetensors::Dtype::F32 && cfg!(target_endian = "little")
 }
 
-/// Fills `buffer` with what lies in the file from `offset` on; any number of threads may do so.
+/// Fills `buffer` with the bytes of the file from `offset` on; any number of threads may call it.
 fn read_at(file: &File, buffer: &mut [u8], offset: u64) -> io::Result<()> {
     #[cfg(unix)]
     return std::os::unix::fs::FileExt::read_exact_at(file, buffer, offset);
@@ -273,7 +273,7 @@ fn read_at(file: &File, buffer: &mut [u8], offset: u64) -> io::Result<()> {
     }
 }
 
-/// The name as a checkpoint with a language model's head has it.
+/// The name in a checkpoint with a language model head.
 fn prefixed(name: &str) -> String {
     format!("transformer.{name}")
 }
@@ -313,7 +313,7 @@ fn hex(hasher: Sha256) -> String {
     })
 }
 
-/// What a crate makes of a weight file; its panic is an error that names the file.
+/// Reads a weight file with a third-party crate; a panic becomes an error that names the file.
 fn guarded<T>(file: &Path, body: impl FnOnce() -> Result<T>) -> Result<T> {
     guard(body).unwrap_or_else(|panic| Err(unreadable(file, &panic)))
 }
@@ -325,7 +325,10 @@ fn broken(file: &Path, error: &candle_core::Error) -> Error {
 
 fn unreadable(file: &Path, cause: &str) -> Error {
     let size = std::fs::metadata(file).map(|m| format!(" of {} bytes", m.len())).unwrap_or_default();
-    Error::file(file, format!("this weight file{size} cannot be read ({cause}); fetch or convert it anew"))
+    Error::file(
+        file,
+        format!("this weight file{size} cannot be read ({cause}); download or convert it again"),
+    )
 }
 
 #[cfg(test)]

@@ -1,36 +1,36 @@
-//! A matrix that was computed from runs, with the words that a reader of it needs.
+//! A matrix computed from runs, with its title and labels.
 
 use super::Matrix;
 use super::range::{Range, RangeMode};
 use crate::hooks::Quantity;
 
-/// What the explorer and figures draw beside tensors: every result that is a table of numbers.
+/// A table of numbers that the explorer and figures draw, other than a tensor.
 #[derive(Debug, Clone)]
 pub struct Chart {
     pub title: String,
-    /// One line: what a cell says.
+    /// One line: what a cell shows.
     pub doc: String,
     /// How it is computed; may be empty.
     pub formula: String,
     pub rows: Labels,
     pub columns: Labels,
-    /// What decides the colours.
+    /// The kind of numbers, which decides the colours.
     pub values: Matrix,
     pub quantity: Quantity,
-    /// What the colours end at, where that is not the largest value: 1 for probabilities.
+    /// The end of the colour range, if not the largest value: 1 for probabilities.
     pub limit: Option<f32>,
-    /// Words for the cells, row by row; empty where their numbers are printed.
+    /// Words for the cells, row by row; empty if their numbers are printed.
     pub texts: Vec<String>,
 }
 
-/// What stands along an axis.
+/// The labels of an axis.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Labels {
-    /// What it counts.
+    /// What the axis counts.
     pub noun: &'static str,
-    /// A name for each index; empty where the index itself is the name.
+    /// A name for each index; empty if the index itself is the name.
     pub names: Vec<String>,
-    /// Whether figures write the index beside its name.
+    /// Whether figures show the index next to its name.
     pub indexed: bool,
 }
 
@@ -43,7 +43,7 @@ impl Labels {
         Self { noun, names, indexed: false }
     }
 
-    /// Tokens by their positions.
+    /// Tokens by position.
     pub fn tokens(noun: &'static str, names: Vec<String>) -> Self {
         Self { noun, names, indexed: true }
     }
@@ -58,7 +58,7 @@ impl Labels {
 }
 
 impl Chart {
-    /// The range of its colours, in a mode of one's own choice or as suits the chart.
+    /// The range of its colours, in the given mode or as suits the chart.
     pub fn range(&self, mode: Option<RangeMode>) -> Range {
         match (mode, self.limit) {
             (None, Some(limit)) => Range::up_to(&self.values, self.quantity, limit),

@@ -1,4 +1,4 @@
-//! Values to colours, one table of 256 each, for the explorer and for figures alike.
+//! Values to colours, as tables of 256, for the explorer and figures.
 
 use std::sync::OnceLock;
 
@@ -13,12 +13,12 @@ pub type Rgb = [u8; 3];
 /// A pair of colour maps: a diverging one for signed values, a sequential one for the rest.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 pub enum Palette {
-    /// Blue – neutral – red, and viridis.
+    /// Blue–neutral–red, and viridis.
     #[default]
     BlueRed,
-    /// Orange – neutral – purple, and cividis: for any kind of colour vision.
+    /// Orange–neutral–purple, and cividis: for any kind of colour vision.
     OrangePurple,
-    /// Greys alone.
+    /// Greys only.
     Grey,
 }
 
@@ -33,7 +33,7 @@ impl Palette {
         }
     }
 
-    /// The colour map for a quantity; the neutral middle of the diverging ones is the colour of the
+    /// The colour map for a quantity; the neutral middle of a diverging one is the colour of the
     /// background, dark or light.
     pub fn map(self, quantity: Quantity, light: bool) -> &'static Colormap {
         static MAPS: OnceLock<Vec<Colormap>> = OnceLock::new();
@@ -96,7 +96,7 @@ impl Colormap {
     fn from_stops(stops: &[&str]) -> Self {
         let mut builder = colorgrad::GradientBuilder::new();
         let gradient = builder.html_colors(stops).mode(colorgrad::BlendMode::Oklab);
-        Self::bake(&gradient.build::<colorgrad::LinearGradient>().expect("the colours above are well-formed"))
+        Self::bake(&gradient.build::<colorgrad::LinearGradient>().expect("the colours above are valid"))
     }
 
     /// The colour at 0..=1.
@@ -104,7 +104,7 @@ impl Colormap {
         self.table[(x.clamp(0.0, 1.0) * 255.0).round() as usize]
     }
 
-    /// The colour of a cell; of masked ones, none.
+    /// The colour of a cell; `None` if masked.
     pub fn color(&self, paint: Paint) -> Option<Rgb> {
         match paint {
             Paint::Level(x) => Some(self.at(x)),
@@ -114,30 +114,30 @@ impl Colormap {
     }
 }
 
-/// Whether black is easier to read on it than white.
+/// Whether black text is easier to read on this colour than white.
 pub fn is_light([r, g, b]: Rgb) -> bool {
     0.299 * f32::from(r) + 0.587 * f32::from(g) + 0.114 * f32::from(b) > 140.0
 }
 
-/// The colour of values that should not be, NaN and +inf: in none of the maps.
+/// The colour of NaN and +inf, which is in none of the maps.
 pub const BROKEN: Rgb = [255, 0, 255];
 
-/// What stands for masked values.
+/// The mark for masked values.
 pub const MASKED: &str = "╱";
 
-/// How many colours a terminal shows.
+/// The colours that a terminal can show.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Depth {
     #[default]
     True,
     /// The 256 of xterm.
     Indexed,
-    /// None: glyphs and numbers only.
+    /// No colours: glyphs and numbers only.
     Mono,
 }
 
 impl Depth {
-    /// What the environment says of standard output: COLORTERM, TERM, NO_COLOR.
+    /// For standard output, from the environment: COLORTERM, TERM, NO_COLOR.
     #[cfg(feature = "figures")]
     pub fn of_stdout() -> Self {
         match supports_color::on(supports_color::Stream::Stdout) {
@@ -159,8 +159,8 @@ pub fn nearest_of_256(rgb: Rgb) -> u8 {
     grey.map_or(cube, |grey| cube.min(grey)).1
 }
 
-/// The glyph for a place in a colour map, 0..=1, where there are no colours: the larger the value,
-/// the darker; below zero in letters.
+/// The glyph for a place in a colour map, 0..=1, without colours: the larger the value,
+/// the darker; letters for negative values.
 pub fn glyph(x: f32, signed: bool) -> &'static str {
     const NEGATIVE: [&str; 4] = [" ", "-", "o", "O"];
     const SIGNED_POSITIVE: [&str; 4] = [" ", "░", "▒", "█"];

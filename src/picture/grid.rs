@@ -1,13 +1,13 @@
-//! A window of a matrix, pooled to what fits where it is drawn.
+//! A window of a matrix, pooled to fit the space where it is drawn.
 
 use std::ops::Range;
 
 use super::Matrix;
 
-/// How several values become one cell.
+/// How several values become one cell: pooling.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 pub enum Pooling {
-    /// The value that is largest in size, with its sign.
+    /// The value of largest magnitude, with its sign.
     #[default]
     Extreme,
     Mean,
@@ -21,7 +21,7 @@ impl Pooling {
         }
     }
 
-    /// One value for many: NaN if there is any, else ±inf as it pools, and −inf (a masked cell)
+    /// One value for many: NaN if any is, else ±inf as it pools, and −inf (a masked cell)
     /// only where all are.
     pub fn pool(self, values: impl IntoIterator<Item = f32>) -> f32 {
         let mut pool = Pool::new();
@@ -32,7 +32,7 @@ impl Pooling {
     }
 }
 
-/// What pooling has seen of one cell.
+/// The state of pooling for one cell.
 #[derive(Clone, Copy)]
 struct Pool {
     extreme: f32,
@@ -47,7 +47,7 @@ impl Pool {
 
     fn add(&mut self, x: f32) {
         if x == f32::NEG_INFINITY {
-            return; // masked: stays only if nothing else comes
+            return; // masked: remains only if nothing else follows
         }
         if self.n == 0 || x.is_nan() || (!self.extreme.is_nan() && x.abs() > self.extreme.abs()) {
             self.extreme = x;
@@ -92,7 +92,7 @@ pub struct Grid {
 }
 
 impl Grid {
-    /// Pools `window` of `matrix` (cut to what there is) by `per_cell` rows and columns.
+    /// Pools `window` of `matrix` (clipped to the matrix) by `per_cell` rows and columns.
     pub fn new(matrix: &Matrix, window: &Window, per_cell: (usize, usize), pooling: Pooling) -> Self {
         let cut =
             |range: &Range<usize>, n: usize| range.start.min(n)..range.end.min(n).max(range.start.min(n));
@@ -124,7 +124,7 @@ impl Grid {
         Self { dims, window, per_cell, pooling, n_rows, n_columns, cells }
     }
 
-    /// Rows become columns.
+    /// Swaps rows and columns.
     #[must_use]
     pub fn transposed(self) -> Self {
         let cells = (0..self.n_columns)

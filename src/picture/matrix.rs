@@ -14,19 +14,19 @@ pub struct Matrix {
 }
 
 impl Matrix {
-    /// A matrix of its own, row by row.
+    /// A matrix from values, row by row.
     ///
     /// # Errors
-    /// When `values` are not `n_rows · n_columns`.
+    /// If the number of `values` is not `n_rows · n_columns`.
     pub fn new(values: Vec<f32>, n_rows: usize, n_columns: usize) -> Result<Self> {
         let tensor = Tensor::from_vec(values, (n_rows, n_columns), &Device::Cpu)?;
         Ok(Self { tensor, n_rows, n_columns })
     }
 
-    /// The last axis of a tensor as columns, all others one after the other as rows.
+    /// The last axis of a tensor as columns, all others flattened as rows.
     ///
     /// # Errors
-    /// When it cannot be brought to the CPU.
+    /// If it cannot be copied to the CPU.
     pub fn of(tensor: &Tensor) -> Result<Self> {
         let tensor = tensor.to_device(&Device::Cpu)?.to_dtype(DType::F32)?.contiguous()?;
         let n_columns = tensor.dims().last().copied().unwrap_or(1);
@@ -34,21 +34,21 @@ impl Matrix {
         Ok(Self { tensor, n_rows, n_columns })
     }
 
-    /// Each row's dot product with `direction`, added up in float64.
+    /// Each row's dot product with `direction`, summed in float64.
     pub fn times(&self, direction: &[f64]) -> Vec<f64> {
         self.map_rows(|row| dot(row, direction))
     }
 
-    /// What `f` makes of each row, on all cores.
+    /// The result of `f` for each row, on all cores.
     pub fn map_rows<T: Send>(&self, f: impl Fn(&[f32]) -> T + Sync) -> Vec<T> {
         self.read(|rows| (0..self.n_rows).into_par_iter().with_min_len(64).map(|r| f(rows.get(r))).collect())
     }
 
-    /// Gives `f` the rows.
+    /// Calls `f` with the rows.
     pub fn read<T>(&self, f: impl FnOnce(&Rows<'_>) -> T) -> T {
         let (storage, layout) = self.tensor.storage_and_layout();
         let Storage::Cpu(CpuStorage::F32(values)) = &*storage else {
-            unreachable!("a matrix is made of float32 on the CPU");
+            unreachable!("a matrix is float32 on the CPU");
         };
         f(&Rows { values: &values[layout.start_offset()..], n_columns: self.n_columns })
     }
@@ -56,13 +56,13 @@ impl Matrix {
     /// The values of one row.
     ///
     /// # Panics
-    /// When there is no such row.
+    /// If there is no such row.
     pub fn row(&self, index: usize) -> Vec<f32> {
         self.read(|rows| rows.get(index).to_vec())
     }
 }
 
-/// x · d, added up in float64: in eight lanes, which the compiler makes one instruction of.
+/// x · d, summed in float64, in eight lanes that the compiler vectorizes.
 pub(crate) fn dot(x: &[f32], d: &[f64]) -> f64 {
     const LANES: usize = 8;
     let mut sums = [0.0; LANES];
@@ -84,7 +84,7 @@ pub struct Rows<'a> {
 
 impl Rows<'_> {
     /// # Panics
-    /// When there is no such row.
+    /// If there is no such row.
     pub fn get(&self, index: usize) -> &[f32] {
         &self.values[index * self.n_columns..][..self.n_columns]
     }

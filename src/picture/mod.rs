@@ -1,4 +1,4 @@
-//! From values to what is drawn: matrices, pooled to cells, ranged, and each cell painted.
+//! From values to cells that can be drawn: matrices are pooled and ranged, then each cell is painted.
 //!
 //! The explorer's heatmaps, the figures and the walk's tiles all draw a [`Picture`].
 
@@ -21,11 +21,11 @@ use range::{Range, RangeMode, limit_of};
 pub struct Picture {
     pub grid: Grid,
     pub range: Range,
-    /// The limit of each row of the grid, where each row has its own.
+    /// The limit of each row of the grid, if each row has its own.
     pub row_limits: Vec<f32>,
-    /// Which query the first row of the matrix is, where keys after their query cannot be read.
+    /// The query in the first row of the matrix, if keys after their query cannot be read.
     pub first_query: Option<usize>,
-    /// Words for the cells, row by row; empty where their numbers are printed.
+    /// Words for the cells, row by row; empty if their numbers are printed.
     pub texts: Vec<String>,
 }
 
@@ -34,7 +34,7 @@ pub struct Picture {
 pub enum Paint {
     /// A finite value, by its place in the colour map, 0..=1.
     Level(f32),
-    /// −inf, or only keys after their queries.
+    /// −inf, or only keys after their query.
     Masked,
     /// NaN or +inf.
     Broken,
@@ -43,7 +43,7 @@ pub enum Paint {
 }
 
 impl Paint {
-    /// The cell where there are no colours.
+    /// The cell without colours.
     pub fn glyph(self, signed: bool) -> &'static str {
         match self {
             Self::Level(x) => glyph(x, signed),
@@ -55,7 +55,7 @@ impl Paint {
 }
 
 impl Picture {
-    /// The cells of `grid`, which are those of `matrix`, in the colours of `range`; no key is hidden.
+    /// The cells of `grid`, which is made from `matrix`, in the colours of `range`; no key is hidden.
     pub fn new(matrix: &Matrix, grid: Grid, range: Range) -> Self {
         let mut row_limits = Vec::new();
         if range.mode == RangeMode::Row {
@@ -69,7 +69,7 @@ impl Picture {
         Self { grid, range, row_limits, first_query: None, texts: Vec::new() }
     }
 
-    /// A window of a chart, one value to a cell.
+    /// A window of a chart, one value per cell.
     pub fn of_chart(chart: &Chart, window: &Window, mode: Option<RangeMode>) -> Self {
         let grid = Grid::new(&chart.values, window, (1, 1), Pooling::default());
         let mut texts = Vec::new();

@@ -1,4 +1,4 @@
-//! Which values the ends of a colour map stand for.
+//! The values at the ends of a colour map.
 
 use super::grid::Grid;
 use super::{Matrix, Paint};
@@ -9,7 +9,7 @@ use crate::hooks::Quantity;
 pub enum RangeMode {
     /// The 99.5th percentile of |x|: a few huge channels do not flatten the rest.
     Robust,
-    /// All of the matrix.
+    /// The whole matrix.
     Full,
     /// Each row by itself.
     Row,
@@ -20,7 +20,7 @@ pub enum RangeMode {
 impl RangeMode {
     pub const ALL: [Self; 4] = [Self::Robust, Self::Full, Self::Row, Self::Shown];
 
-    /// What suits a quantity: robust where a few values outshine the rest.
+    /// The mode that suits a quantity: robust if a few values would outshine the rest.
     pub fn suited(quantity: Quantity) -> Self {
         match quantity {
             Quantity::Signed | Quantity::Probability => Self::Robust,
@@ -45,7 +45,7 @@ pub struct Range {
     pub mode: RangeMode,
     pub quantity: Quantity,
     pub limit: f32,
-    /// How many finite values lie beyond the limit.
+    /// The number of finite values beyond the limit.
     pub beyond: usize,
 }
 
@@ -101,7 +101,7 @@ impl Range {
         range
     }
 
-    /// Where a finite value lies in the colour map, 0..=1; `limit` is the row's own in
+    /// The place of a finite value in the colour map, 0..=1; `limit` is the row's own in
     /// [`RangeMode::Row`].
     pub fn at(&self, value: f32, limit: f32) -> f32 {
         if self.quantity == Quantity::Rank {
@@ -134,12 +134,12 @@ impl Range {
     }
 }
 
-/// The largest finite |x|; 0 where there is none.
+/// The largest finite |x|; 0 if there is none.
 pub(super) fn limit_of<'a>(values: impl IntoIterator<Item = &'a f32>) -> f32 {
     values.into_iter().map(|x| x.abs()).filter(|x| x.is_finite()).fold(0.0, f32::max)
 }
 
-/// Sizes in bins of 1/128 of their own: the upper 16 bits of a positive float keep its order.
+/// Magnitudes in bins of relative width 1/128: the upper 16 bits of a positive float keep its order.
 fn bin(size: f32) -> usize {
     (size.to_bits() >> 16) as usize
 }

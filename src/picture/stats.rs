@@ -1,8 +1,8 @@
-//! Numbers about numbers.
+//! Statistics of values.
 
 use super::Matrix;
 
-/// Statistics of the finite values, and how many are not.
+/// Statistics of the finite values, and the number of values that are not finite.
 #[derive(Debug, Clone, Copy, PartialEq, Default)]
 pub struct Stats {
     pub n: usize,
@@ -13,9 +13,9 @@ pub struct Stats {
     pub norm: f64,
     pub min: f32,
     pub max: f32,
-    /// How many are −inf: masked.
+    /// The number of −inf values: masked.
     pub masked: usize,
-    /// How many are NaN or +inf.
+    /// The number of NaN and +inf values.
     pub broken: usize,
 }
 
@@ -69,7 +69,7 @@ impl Sums {
     }
 }
 
-/// The `k` entries that are largest in size, largest first: (index, value). NaN comes first of all.
+/// The `k` entries of largest magnitude, largest first: (index, value). NaN comes before all others.
 pub fn largest(values: &[f32], k: usize) -> Vec<(usize, f32)> {
     let mut entries: Vec<_> =
         values.iter().copied().enumerate().filter(|(_, x)| *x != f32::NEG_INFINITY).collect();
@@ -82,7 +82,7 @@ pub fn largest(values: &[f32], k: usize) -> Vec<(usize, f32)> {
     entries
 }
 
-/// How many finite values fall into each of `n_bins` equal bins from the least to the largest.
+/// The number of finite values in each of `n_bins` equal bins from the smallest to the largest.
 pub fn histogram(values: &[f32], n_bins: usize) -> Vec<usize> {
     let stats = Stats::of(values);
     let mut bins = vec![0; n_bins];

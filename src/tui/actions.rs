@@ -1,4 +1,4 @@
-//! What the commands of all screens do; those of one screen are in its file.
+//! The commands of all screens; those of a single screen are in its file.
 
 use super::app::{Activity, App};
 use super::overlays::{Asked, ExportForm, Overlay, Picker, TokenForm};
@@ -7,15 +7,15 @@ use crate::engine::{Request, Slot};
 use crate::picture::grid::Pooling;
 use crate::picture::range::RangeMode;
 
-/// More steps than anything has.
+/// More steps than any list has.
 pub const MOST: isize = 1 << 40;
 
-/// An index moved by some steps, within 0..n.
+/// An index moved by a number of steps, within 0..n.
 pub fn moved(index: usize, by: isize, n: usize) -> usize {
     index.saturating_add_signed(by).min(n.saturating_sub(1))
 }
 
-/// What is `by` after `now`, round and round.
+/// The item `by` steps after `now`, cyclically.
 pub fn turned<T: Copy + PartialEq>(all: &[T], now: T, by: isize) -> T {
     let at = all.iter().position(|x| *x == now).unwrap_or(0) as isize;
     all[(at + by).rem_euclid(all.len() as isize) as usize]
@@ -29,13 +29,13 @@ pub fn find(app: &mut App) {
 
 pub fn find_extremes(app: &mut App) {
     if app.run.is_some() {
-        // What is known may be of the run before.
+        // The known result may be of the previous run.
         app.seen.remove(&Slot::Found);
         app.overlay = Some(Overlay::Finding);
     }
 }
 
-/// Asks where to write what is on screen.
+/// Opens the export form.
 pub fn export(app: &mut App) {
     let scene = app.screen.scene();
     let (Some(run), Some(written)) = (&app.run, scene.written(app)) else { return };
@@ -43,24 +43,24 @@ pub fn export(app: &mut App) {
     app.overlay = Some(Overlay::Export(Box::new(form)));
 }
 
-/// Asks for a token.
+/// Opens the form for a token.
 pub fn ask_token(app: &mut App, asked: Asked) {
     app.overlay = Some(Overlay::Token(TokenForm::new(asked)));
 }
 
-/// Esc without an overlay: stops what is running, else goes back.
+/// Esc without an overlay: stops what is running, otherwise goes back.
 pub fn back(app: &mut App) -> Vec<Request> {
     if let Some(Activity::Running { .. } | Activity::Working(_)) = app.activity {
         let cancel = app.cancel();
         for screen in Screen::ALL {
             screen.scene().give_up(app);
         }
-        app.note("cancelled; the last run stays");
+        app.note("cancelled; showing the last run");
         return vec![cancel];
     }
     if let (Some(_), Some(run)) = (app.looking, app.run.clone()) {
         (app.asked, app.paused, app.tick) = (None, true, 0);
-        app.note("stopped; the next key goes on");
+        app.note("stopped; the next key continues");
         return vec![app.look(run, None, Vec::new())];
     }
     if !walk::back(app) {
@@ -69,7 +69,7 @@ pub fn back(app: &mut App) -> Vec<Request> {
     Vec::new()
 }
 
-/// Arrow keys: what they move depends on the screen.
+/// Arrow keys; what they move depends on the screen.
 pub fn go(app: &mut App, right: isize, down: isize) {
     if let Some(run) = app.run.clone() {
         app.screen.scene().go(app, &run, right, down);
@@ -90,7 +90,7 @@ pub fn go_layer(app: &mut App, by: isize) {
 
 pub fn next_pooling(app: &mut App) {
     app.pooling = if app.pooling == Pooling::Extreme { Pooling::Mean } else { Pooling::Extreme };
-    app.note(format!("cells pool by {}", app.pooling.name()));
+    app.note(format!("pooling: {}", app.pooling.name()));
 }
 
 pub fn next_range(app: &mut App) {
@@ -98,11 +98,11 @@ pub fn next_range(app: &mut App) {
         None => Some(RangeMode::ALL[0]),
         Some(mode) => RangeMode::ALL.iter().copied().skip_while(|m| *m != mode).nth(1),
     };
-    let said = app.range.map_or("what suits each quantity", RangeMode::name);
+    let said = app.range.map_or("automatic", RangeMode::name);
     app.note(format!("colour range: {said}"));
 }
 
-/// What wrote the logit of the selected candidate.
+/// Opens Attribution for the selected candidate.
 pub fn parts(app: &mut App) {
     app.screens.attribution.token = app.candidate();
     app.screen = Screen::Attribution;

@@ -24,7 +24,7 @@ use crate::signals::Signal;
 
 pub use super::screens::Screen;
 
-/// What writes to the residual stream in a block.
+/// The component of a block that writes to the residual stream.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Writer {
     /// The selected head.
@@ -42,26 +42,26 @@ pub struct Selection {
     pub hook: HookName,
     pub layer: usize,
     pub head: usize,
-    /// The selected head, or what else the block writes with.
+    /// The selected component: a head, the MLP or a bias.
     pub writer: Writer,
-    /// The selected token: the row of most tensors, the query of attention maps.
+    /// The selected token: the row of most tensors, and the query of attention maps.
     pub position: usize,
     /// The key of attention maps.
     pub key: usize,
-    /// The column of everything else: channel, neuron, token id.
+    /// The column of all other tensors: channel, neuron, token id.
     pub column: usize,
-    /// The line of the list of next tokens, from 0.
+    /// The line in the list of next tokens, from 0.
     pub candidate: usize,
 }
 
-/// What the arrow keys move on the Stages screen.
+/// What the arrow keys move on the screen Stages.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Focus {
     Tree,
     Map,
 }
 
-/// Something to tell the user, until the next key.
+/// A message to the user, until the next key.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Notice {
     pub text: String,
@@ -72,13 +72,13 @@ pub struct Notice {
 #[derive(Debug, Clone, PartialEq)]
 pub enum Activity {
     Loading(Progress),
-    /// A run is about to enter this block; `left` tokens are to be drawn after it.
+    /// A run is about to enter this block; `left` tokens remain to be sampled after it.
     Running {
         layer: usize,
         n_layer: usize,
         left: usize,
     },
-    /// Of many runs, so many are made.
+    /// The number of runs done, of many.
     Working(Steps),
     Exporting(PathBuf),
 }
@@ -86,17 +86,17 @@ pub enum Activity {
 pub struct App {
     pub screen: Screen,
     pub overlay: Option<Overlay>,
-    /// Columns and rows of the terminal.
+    /// Size of the terminal in columns and rows.
     pub size: (u16, u16),
     pub theme: Theme,
-    /// What the user asked for: `demo`, a hub id, a directory.
+    /// The model as requested: `demo`, a hub id, a directory.
     pub asked_model: String,
     pub model: Option<Arc<Model>>,
-    /// What is to be run; the last run may still be of what it was before.
+    /// The current input; the last run may still be of the previous one.
     pub input: Input,
     pub run: Option<Arc<Run>>,
     pub summary: Option<Arc<Summary>>,
-    /// Counts what is shown: another run, or another side of the same two.
+    /// Incremented when another run is shown, or another side of the same pair.
     pub shown_id: u64,
     /// Id of the newest job.
     pub job_id: u64,
@@ -107,30 +107,30 @@ pub struct App {
     /// First row and column of the window.
     pub origin: (usize, usize),
     pub pooling: Pooling,
-    /// A range chosen by hand; else what suits the quantity.
+    /// The range chosen by the user; `None`: as suits the quantity.
     pub range: Option<RangeMode>,
     pub stage: AttnStage,
     pub sampling: Sampling,
     pub what_if: what_if::State,
-    /// What only single screens remember.
+    /// The state of single screens.
     pub screens: States,
-    /// What was last computed for each place on the screens, of `run` or of the run before.
+    /// The last result for each place on the screens, for `run` or the previous run.
     pub seen: HashMap<Slot, Arc<Seen>>,
-    /// What was last asked for, so that it is asked once.
+    /// The last request, to avoid repeating it.
     pub asked: Option<(u64, Vec<(Slot, Look)>)>,
-    /// Number of that request.
+    /// The number of that request.
     pub look_id: u64,
-    /// How far it is, where it takes long.
+    /// Its progress, if it takes long.
     pub looking: Option<Steps>,
-    /// Esc ended it: nothing is asked for until the next key.
+    /// Ended by Esc: nothing is requested until the next key.
     pub paused: bool,
     pub activity: Option<Activity>,
     pub notice: Option<Notice>,
     /// The frame of the spinner.
     pub tick: usize,
-    /// Leave; with an error to show after the terminal is restored.
+    /// Quit, with an error to show after the terminal is restored.
     pub quit: Option<Result<(), Error>>,
-    /// What is still to be done with the terminal: it is not the state's to give back.
+    /// A pending action on the terminal, which the state cannot perform itself.
     pub signal: Option<Signal>,
 }
 
@@ -180,7 +180,7 @@ impl App {
         }
     }
 
-    /// The tensor of the Stages screen, as a matrix.
+    /// The tensor of the screen Stages, as a matrix.
     pub fn stages_view(&self) -> View {
         View::hook(self.selection.hook, self.selection.head)
     }
@@ -221,7 +221,7 @@ impl App {
         }
     }
 
-    /// The surprise of the token at `position`, in bits; its difference where differences are shown.
+    /// The surprise of the token at `position`, in bits; its difference if differences are shown.
     pub fn surprise(&self, position: usize) -> Option<f32> {
         let bits = |summary: &Summary| Some((*summary.surprises.get(position)?)?.bits);
         let shown = bits(self.summary.as_ref()?)?;
@@ -231,12 +231,12 @@ impl App {
         }
     }
 
-    /// The token under the cursor of the Logits screen.
+    /// The token under the cursor on the screen Logits.
     pub fn candidate(&self) -> Option<u32> {
         self.next()?.of.top.get(self.selection.candidate).map(|candidate| candidate.id)
     }
 
-    /// An editor that starts with `prompt`: as ids, where there is no tokenizer to read text with.
+    /// An editor that starts with `prompt`: as ids if the model has no tokenizer.
     pub fn editor(&self, prompt: &Prompt) -> Option<Box<Editor>> {
         let tokenizer = &self.model.as_ref()?.tokenizer;
         let text = match prompt {
@@ -248,7 +248,7 @@ impl App {
         Some(Box::new(Editor::new(&text, !tokenizer.is_some(), self.theme)))
     }
 
-    /// Shows a tensor on the Stages screen.
+    /// Shows a tensor on the screen Stages.
     pub fn open_in_stages(&mut self, hook: HookName) {
         self.screen = Screen::Stages;
         self.select_hook(hook);
@@ -260,7 +260,7 @@ impl App {
         self.selection.layer = hook.layer.unwrap_or(self.selection.layer);
     }
 
-    /// To another block, with the tensor where it is one of a block.
+    /// Goes to another block, with the tensor if it belongs to a block.
     pub fn go_layer(&mut self, run: &Run, by: isize) {
         let s = &mut self.selection;
         s.layer = moved(s.layer, by, run.config().n_layer);
@@ -275,20 +275,20 @@ impl App {
         }
     }
 
-    /// Asks for what is to be seen of a run, in place of what was asked for before.
+    /// Requests what to show of a run, replacing the previous request.
     pub fn look(&mut self, run: Arc<Run>, base: Option<Arc<Run>>, looks: Vec<(Slot, Look)>) -> Request {
         self.look_id += 1;
         self.looking = None;
         Request::Look(Wanted { run, base, shown_id: self.shown_id, id: self.look_id, looks })
     }
 
-    /// The system asks for something.
+    /// Handles a signal.
     pub fn signalled(&mut self, signal: Signal) {
         match signal {
             Signal::Leave => self.quit = Some(Ok(())),
-            // The kernel continues what it ends.
+            // The kernel continues a process in order to end it.
             _ if matches!(self.signal, Some(Signal::End(_))) => {}
-            // Stopped and continued before either was seen to.
+            // Stopped and continued before either was handled.
             signal => self.signal = Some(signal),
         }
     }
@@ -301,12 +301,12 @@ impl App {
         self.notice = Some(Notice { text: text.into(), bad: true });
     }
 
-    /// Whether something is going on that the user waits for.
+    /// Whether the user is waiting for something.
     pub fn is_busy(&self) -> bool {
         self.activity.is_some()
     }
 
-    /// Whether the passing of time changes what is on screen.
+    /// Whether the screen changes with time.
     pub fn needs_ticks(&self) -> bool {
         self.is_busy() || self.looking.is_some() || walk::plays(self)
     }

@@ -1,4 +1,4 @@
-//! *The* table of commands: the keymap, the help, the palette and the README derive from it.
+//! *The* table of commands, the source of the keymap, the help, the palette and the README.
 
 use std::sync::LazyLock;
 
@@ -17,21 +17,21 @@ use crate::signals::Signal;
 #[derive(Debug, Clone, Copy)]
 pub struct Entry {
     pub command: Command,
-    /// As typed in the palette.
+    /// The name in the palette.
     pub name: &'static str,
     /// Keys in the notation of [`super::keymap::Key`].
     pub keys: &'static [&'static str],
-    /// Whether it does something on every screen, or only on those that name it.
+    /// Whether it works on every screen, or only on those that list it.
     pub everywhere: bool,
-    /// A word for the key line at the bottom; empty: not shown there.
+    /// A word for the bottom line; empty: not shown there.
     pub hint: &'static str,
-    /// One line for people.
+    /// A one-line description.
     pub doc: &'static str,
-    /// Carries it out.
+    /// Runs the command.
     pub run: fn(&mut App) -> Vec<Request>,
 }
 
-/// What carrying out a command gives: nothing, or what the engine is to do.
+/// The result of a command: nothing, or requests to the engine.
 trait Asks {
     fn asks(self) -> Vec<Request>;
 }
@@ -51,17 +51,17 @@ impl Asks for Vec<Request> {
 const ALL: bool = true;
 const OWN: bool = false;
 
-/// To another block or head.
+/// Going to another block or head.
 pub const BLOCKS: &[Command] =
     &[Command::PreviousLayer, Command::NextLayer, Command::PreviousHead, Command::NextHead];
-/// How maps are coloured.
+/// Colours of maps.
 pub const COLOURS: &[Command] = &[Command::Pooling, Command::Range];
 /// What if.
 pub const CHANGES: &[Command] = &[Command::Zero, Command::Mean, Command::Scale];
 
 macro_rules! commands {
     (|$app:ident| $( $command:ident $name:literal [$($key:literal)*] $on:ident $hint:literal $doc:literal => $run:expr; )*) => {
-        /// Everything a key, the palette or the mouse can ask for.
+        /// Everything that a key, the palette or the mouse can do.
         #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
         pub enum Command {
             $( $command, )*
@@ -81,7 +81,7 @@ macro_rules! commands {
     };
 }
 
-/// The table of commands, in the order of the help: the screens follow the keys that leaf through
+/// The table of commands, in the order of the help: the screens follow the keys that cycle through
 /// them.
 pub static COMMANDS: LazyLock<Vec<Entry>> = LazyLock::new(|| {
     let leafed = ROWS.iter().position(|entry| entry.command == Command::PreviousScreen);
@@ -97,25 +97,25 @@ commands! { |app|
                     => app.overlay = Some(Overlay::Picker(Picker::commands(app.screen)));
     Find            "find"             ["/"]                     ALL   "find"     "find a tensor by its hook name"
                     => act::find(app);
-    Edit            "edit"             ["e"]                     ALL   "edit"     "edit the prompt; the run follows as you type"
+    Edit            "edit"             ["e"]                     ALL   "edit"     "edit the prompt; the model runs as you type"
                     => app.overlay = app.editor(&app.input.prompt).map(Overlay::Editor);
     FindExtremes    "find-extremes"    ["F"]                     ALL   ""         "find the largest values, rows and channels of the run"
                     => act::find_extremes(app);
-    Export          "export"           ["x"]                     ALL   "export"   "write what is on screen, or everything, to a file"
+    Export          "export"           ["x"]                     ALL   "export"   "write the tensor or chart on screen, or everything, to a file"
                     => act::export(app);
     Generate        "generate"         ["g"]                     ALL   "sample"   "append one sampled token"
                     => app.generate(1);
     GenerateMany    "generate-many"    ["G"]                     ALL   ""         "append sixteen sampled tokens, one by one"
                     => app.generate(16);
-    ToggleBos       "bos"              ["B"]                     ALL   ""         "put the beginning-of-text token before the prompt, or not"
+    ToggleBos       "bos"              ["B"]                     ALL   ""         "toggle the beginning-of-text token before the prompt"
                     => { app.input.bos = !app.input.bos; app.start_run() };
-    Changes         "changes"          ["i"]                     ALL   "what if"  "all that is changed: switch, add, edit, name, delete, save, load"
+    Changes         "changes"          ["i"]                     ALL   "what if"  "list the changes: switch, add, edit, name, delete, save, load"
                     => app.overlay = Some(Overlay::Changes(Changes::default()));
     Back            "back"             ["esc"]                   ALL   ""         "stop what is running, or leave the map"
                     => act::back(app);
-    Quit            "quit"             ["q" "ctrl-c"]            ALL   "quit"     "leave actscope"
+    Quit            "quit"             ["q" "ctrl-c"]            ALL   "quit"     "quit actscope"
                     => app.quit = Some(Ok(()));
-    Suspend         "suspend"          ["ctrl-z"]                ALL   ""         "go back to the shell until fg; where a prompt is edited, undo"
+    Suspend         "suspend"          ["ctrl-z"]                ALL   ""         "suspend to the shell until fg; in the prompt editor, undo"
                     => app.signalled(Signal::Stop);
 
     NextScreen      "next-screen"      ["tab"]                   ALL   ""         "go to the next screen"
@@ -139,28 +139,28 @@ commands! { |app|
                     => act::go(app, -act::MOST, 0);
     Last            "last"             ["end" "$"]               ALL   ""         "go to the last token, column, or key"
                     => act::go(app, act::MOST, 0);
-    PreviousToken   "previous-token"   [","]                     ALL   ""         "select the token before, on any screen"
+    PreviousToken   "previous-token"   [","]                     ALL   ""         "select the previous token, on any screen"
                     => act::go_token(app, -1);
     NextToken       "next-token"       ["."]                     ALL   ""         "select the next token, on any screen"
                     => act::go_token(app, 1);
-    PreviousLayer   "previous-layer"   ["{"]                     OWN   "layer"    "the same tensor, or step, one block before"
+    PreviousLayer   "previous-layer"   ["{"]                     OWN   "layer"    "the same tensor or step, one block earlier"
                     => act::go_layer(app, -1);
-    NextLayer       "next-layer"       ["}"]                     OWN   "layer"    "the same tensor, or step, one block after"
+    NextLayer       "next-layer"       ["}"]                     OWN   "layer"    "the same tensor or step, one block later"
                     => act::go_layer(app, 1);
-    PreviousHead    "previous-head"    ["["]                     OWN   "head"     "the head before"
+    PreviousHead    "previous-head"    ["["]                     OWN   "head"     "the previous head"
                     => app.go_head(-1);
     NextHead        "next-head"        ["]"]                     OWN   "head"     "the next head"
                     => app.go_head(1);
 
-    Open            "open"             ["enter"]                 ALL   ""         "open what the line at the bottom names"
+    Open            "open"             ["enter"]                 ALL   ""         "open what the bottom line names"
                     => app.screen.scene().open(app);
-    ZoomIn          "zoom-in"          ["z" "+"]                 OWN   "zoom"     "fewer values, larger; down to printed numbers"
+    ZoomIn          "zoom-in"          ["z" "+"]                 OWN   "zoom"     "show fewer values, larger, down to printed numbers"
                     => stages::zoom(app, 1);
-    ZoomOut         "zoom-out"         ["Z" "-"]                 OWN   ""         "more values"
+    ZoomOut         "zoom-out"         ["Z" "-"]                 OWN   ""         "show more values"
                     => stages::zoom(app, -1);
-    ZoomReset       "zoom-reset"       ["="]                     OWN   ""         "the whole tensor"
+    ZoomReset       "zoom-reset"       ["="]                     OWN   ""         "show the whole tensor"
                     => (app.zoom, app.origin) = (0, (0, 0));
-    Pooling         "pooling"          ["p"]                     OWN   ""         "pool by largest |x| or by mean"
+    Pooling         "pooling"          ["p"]                     OWN   ""         "pool by largest |x|, or by mean"
                     => act::next_pooling(app);
     Range           "range"            ["r"]                     OWN   "range"    "colour range: robust, full, or each row by itself"
                     => act::next_range(app);
@@ -168,66 +168,66 @@ commands! { |app|
                     => app.stage = act::turned(&AttnStage::ALL, app.stage, 1);
     Jump            "walk-jump"        ["s"]                     OWN   "jump"     "go to a step by number or name"
                     => walk::jump(app);
-    Play            "walk-play"        ["p"]                     OWN   "play"     "go from step to step by itself, or stop"
+    Play            "walk-play"        ["p"]                     OWN   "play"     "play: advance through the steps automatically, or stop"
                     => walk::play(app);
     Slower          "walk-slower"      ["-"]                     OWN   ""         "play slower"
                     => walk::pace(app, -1);
     Faster          "walk-faster"      ["+"]                     OWN   ""         "play faster"
                     => walk::pace(app, 1);
-    Versus          "versus"           ["v"]                     OWN   "versus"   "choose a token whose logit is taken off"
+    Versus          "versus"           ["v"]                     OWN   "versus"   "choose a token whose logit to subtract"
                     => act::ask_token(app, Asked::Versus);
-    Parts           "parts"            ["a"]                     OWN   "parts"    "what wrote the logit of the selected candidate"
+    Parts           "parts"            ["a"]                     OWN   "parts"    "show what contributes to the logit of the selected candidate"
                     => act::parts(app);
-    Follow          "follow"           ["f"]                     OWN   "follow"   "the selected candidate in the Lens: its rank and probability after each layer"
+    Follow          "follow"           ["f"]                     OWN   "follow"   "follow the selected candidate through the layers, in the Lens"
                     => lens::follow(app, app.candidate());
-    WeightsMode     "weights-mode"     ["m"]                     OWN   "mode"     "next: wte, wpe, residual, OV, QK, neuron"
+    WeightsMode     "weights-mode"     ["m"]                     OWN   "mode"     "next view: wte, wpe, residual, OV, QK, neuron"
                     => app.screen.scene().turn(app, 1);
-    Palettes        "colours"          ["c"]                     ALL   ""         "next pair of colour maps"
+    Palettes        "colours"          ["c"]                     ALL   ""         "switch to the next pair of colour maps"
                     => { app.theme.palette = act::turned(&Palette::ALL, app.theme.palette, 1); app.note(format!("colours: {}", app.theme.palette.name())) };
-    Background      "background"       ["b"]                     ALL   ""         "dark or light background"
+    Background      "background"       ["b"]                     ALL   ""         "switch between dark and light background"
                     => app.theme.light = !app.theme.light;
 
-    NextNumber      "next-number"      ["m"]                     OWN   "number"   "the next number about heads, or that the lens shows"
+    NextNumber      "next-number"      ["m"]                     OWN   "number"   "show the next number about heads or in the lens"
                     => app.screen.scene().turn(app, 1);
-    PreviousNumber  "previous-number"  ["M"]                     OWN   ""         "the number before"
+    PreviousNumber  "previous-number"  ["M"]                     OWN   ""         "show the previous number"
                     => app.screen.scene().turn(app, -1);
-    RandomTokens    "random-tokens"    ["s"]                     OWN   "random tokens" "measure heads on random tokens twice in a row, or on the prompt"
+    RandomTokens    "random-tokens"    ["s"]                     OWN   "random tokens" "measure heads on repeated random tokens, or on the prompt"
                     => app.screens.heads.random = !app.screens.heads.random;
-    ReseedRandom    "reseed-random"    ["S"]                     OWN   ""         "other random tokens"
+    ReseedRandom    "reseed-random"    ["S"]                     OWN   ""         "use other random tokens"
                     => heads::reseed(app);
-    FilterHeads     "filter"           ["f"]                     OWN   "filter"   "rank all heads, those of the layer, or the strong ones"
+    FilterHeads     "filter"           ["f"]                     OWN   "filter"   "rank all heads, the heads of the layer, or the strong heads"
                     => heads::next_filter(app);
-    AblateHeads     "effects"          ["u"]                     OWN   "effects"  "run the prompt without each head and MLP in turn: what the prediction loses"
+    AblateHeads     "effects"          ["u"]                     OWN   "effects"  "ablate each head and MLP in turn, and show the effect on the prediction"
                     => heads::ablate(app);
-    ChooseToken     "choose-token"     ["t"]                     OWN   "token"    "a token of your choice: followed through the layers, whose logit, or whose row"
+    ChooseToken     "choose-token"     ["t"]                     OWN   "token"    "choose a token: to follow through the layers, for its logit, or for its row"
                     => act::ask_token(app, Asked::Token);
-    FinalAnswer     "final-answer"     ["T"]                     OWN   ""         "what the network answers in the end, and no other token"
+    FinalAnswer     "final-answer"     ["T"]                     OWN   ""         "go back to the final answer instead of a chosen token"
                     => app.screen.scene().take_token(app, Asked::Token, None);
 
-    Zero            "zero"             ["a"]                     OWN   "zero"     "what if this were 0: the head, neuron, tensor, block or position under the cursor"
+    Zero            "zero"             ["a"]                     OWN   "zero"     "what if: set the head, neuron, tensor, block or position under the cursor to 0"
                     => what_if::change_place(app, Change::Zero);
-    Mean            "mean"             ["A"]                     OWN   ""         "what if this were its mean over the prompt"
+    Mean            "mean"             ["A"]                     OWN   ""         "what if: set it to its mean over the prompt"
                     => what_if::change_place(app, Change::Mean);
-    Scale           "scale"            ["*"]                     OWN   ""         "what if this were multiplied"
+    Scale           "scale"            ["*"]                     OWN   ""         "what if: multiply it by a factor"
                     => what_if::scale(app);
-    Knockout        "knock-out"        ["K"]                     OWN   "cut"      "what if this query did not read this key"
+    Knockout        "knock-out"        ["K"]                     OWN   "cut"      "what if: stop this query from reading this key"
                     => what_if::knock_out(app);
-    Direction       "direction"        ["d"]                     OWN   ""         "mark a row; on another, add the difference of the two"
+    Direction       "direction"        ["d"]                     OWN   ""         "mark a row; on another row, add the difference of the two"
                     => what_if::direction(app);
     PromptB         "prompt-b"         ["n"]                     OWN   "prompt B" "edit the second prompt"
                     => compare::edit(app);
-    CompareMode     "compare-mode"     ["m"]                     OWN   "mode"     "a tensor, or a patch sweep: resid_pre, attn_out, mlp_out, heads"
+    CompareMode     "compare-mode"     ["m"]                     OWN   "mode"     "next view: a tensor, or a patch sweep of resid_pre, attn_out, mlp_out or heads"
                     => app.screen.scene().turn(app, 1);
-    CompareShown    "compare-shown"    ["s"]                     OWN   "A, B"     "the tensor of A, of B, or A − B"
+    CompareShown    "compare-shown"    ["s"]                     OWN   "A, B"     "show the tensor of A, of B, or A − B"
                     => compare::next_shown(app);
-    Patch           "patch"            ["a"]                     OWN   "patch"    "what if B had this of A: B becomes the prompt, with the row or cell under the cursor taken from A"
+    Patch           "patch"            ["a"]                     OWN   "patch"    "what if: make B the prompt, with the row or cell under the cursor taken from A"
                     => compare::patch(app);
-    Swap            "swap-prompts"     ["N"]                     OWN   ""         "B becomes the prompt, and the prompt B"
+    Swap            "swap-prompts"     ["N"]                     OWN   ""         "swap the prompt and prompt B"
                     => compare::swap(app);
-    ShownSide       "difference"       ["D"]                     ALL   ""         "on screen: changed, base, or changed − base"
+    ShownSide       "difference"       ["D"]                     ALL   ""         "show the changed run, the base, or changed − base"
                     => what_if::next_side(app);
 
-    Cooler          "temperature-down" ["t"]                     OWN   "temp"     "temperature down by 0.1; 0 always takes the likeliest"
+    Cooler          "temperature-down" ["t"]                     OWN   "temp"     "temperature down by 0.1; 0 always picks the likeliest token"
                     => act::warm(app, -0.1);
     Warmer          "temperature-up"   ["T"]                     OWN   "temp"     "temperature up by 0.1"
                     => act::warm(app, 0.1);
@@ -239,7 +239,7 @@ commands! { |app|
                     => app.sampling.top_p = Some((app.sampling.top_p.unwrap_or(1.0) - 0.05).max(0.05));
     MoreP           "top-p-up"         [")"]                     OWN   "top-p"    "sample from more probability mass, up to all"
                     => app.sampling.top_p = app.sampling.top_p.map(|p| p + 0.05).filter(|p| *p < 0.999);
-    Reseed          "reseed"           ["S"]                     OWN   "seed"     "another seed for sampling"
+    Reseed          "reseed"           ["S"]                     OWN   "seed"     "use another seed for sampling"
                     => app.sampling.seed += 1;
 }
 
@@ -247,19 +247,19 @@ impl Command {
     /// This command's row of the table.
     ///
     /// # Panics
-    /// Never: every command has one.
+    /// Never: every command has a row.
     pub fn entry(self) -> &'static Entry {
         COMMANDS.iter().find(|entry| entry.command == self).expect("every command has a row")
     }
 }
 
 impl Entry {
-    /// Whether the command does something on `screen`.
+    /// Whether the command works on `screen`.
     pub fn works_on(&self, screen: Screen) -> bool {
         self.everywhere || screen.scene().commands().iter().any(|some| some.contains(&self.command))
     }
 
-    /// The screens where it does something; none if it does everywhere.
+    /// The screens where it works; empty if it works everywhere.
     pub fn screens(&self) -> impl Iterator<Item = Screen> {
         Screen::ALL.into_iter().filter(|screen| !self.everywhere && self.works_on(*screen))
     }

@@ -96,8 +96,8 @@ fn model_words<'a>(model: &Model, app: &App) -> Vec<Span<'a>> {
     vec![Span::styled(p.model.clone(), theme.strong()), Span::styled(words, theme.dim())]
 }
 
-/// What was computed and what it cost, or what is going on; how much of it is kept only where
-/// that leaves room for what is beside it.
+/// What was computed at what cost, or what is running; how much of it is kept, only if
+/// there is room.
 fn right_words<'a>(app: &App, room: usize) -> Vec<Span<'a>> {
     const SPINNER: [&str; 8] = ["⠋", "⠙", "⠸", "⠴", "⠦", "⠇", "⠏", "⠿"];
     let theme = app.theme;
@@ -107,7 +107,7 @@ fn right_words<'a>(app: &App, room: usize) -> Vec<Span<'a>> {
     };
     match &app.activity {
         Some(Activity::Loading(_)) => return vec![Span::styled(format!("{spin} loading"), theme.focus())],
-        // A run that is done before one could read it is not announced.
+        // A run that finishes before one could read the message is not announced.
         Some(Activity::Running { layer, n_layer, left, .. }) if app.tick > 0 => {
             let more = if *left > 0 { format!(", {left} tokens to go") } else { String::new() };
             return busy(format!("block {layer} of {n_layer}{more}"));
@@ -141,7 +141,7 @@ fn right_words<'a>(app: &App, room: usize) -> Vec<Span<'a>> {
     spans
 }
 
-/// A screen's tab: its key and, where there is room, its name.
+/// A screen's tab: its key and, if there is room, its name.
 struct Tab {
     screen: Screen,
     x: u16,
@@ -149,7 +149,7 @@ struct Tab {
     named: bool,
 }
 
-/// The tabs; where not all names fit, those nearest to the current screen are written out.
+/// The tabs; if not all names fit, only those nearest to the current screen have one.
 fn tabs(area: Rect, current: Screen) -> Vec<Tab> {
     const KEY: u16 = 3;
     let all = Screen::ALL;
@@ -173,7 +173,7 @@ fn tabs(area: Rect, current: Screen) -> Vec<Tab> {
     all.into_iter().zip(named).map(place).collect()
 }
 
-/// The screen whose tab is at a place.
+/// The screen whose tab is at a position.
 pub fn tab_at(frame: &Frame, current: Screen, x: u16, y: u16) -> Option<Screen> {
     let tabs = tabs(frame.tabs, current);
     let found = tabs.into_iter().find(|tab| (tab.x..tab.x + tab.width).contains(&x));
@@ -239,7 +239,7 @@ fn draw_inspector(app: &App, area: Rect, mut lines: Vec<Vec<Span>>, buffer: &mut
     }
 }
 
-/// Before the first run: what is loading, or what to type.
+/// Before the first run: what is loading, or what to do.
 fn draw_waiting(app: &App, area: Rect, buffer: &mut Buffer) {
     let theme = app.theme;
     let line = |y: u16| Rect { y: area.y + y, height: 1.min(area.height.saturating_sub(y)), ..area };
@@ -257,7 +257,7 @@ fn draw_waiting(app: &App, area: Rect, buffer: &mut Buffer) {
             put_line(
                 buffer,
                 line(5),
-                &[Span::styled("q leaves; what is whole stays in the cache", theme.dim())],
+                &[Span::styled("q quits; complete files stay in the cache", theme.dim())],
             );
         }
         Some(Activity::Loading(Progress::Reading)) => {
@@ -268,13 +268,13 @@ fn draw_waiting(app: &App, area: Rect, buffer: &mut Buffer) {
             );
         }
         Some(_) => {
-            put_line(buffer, line(1), &[Span::styled("the first run is on its way", theme.strong())]);
+            put_line(buffer, line(1), &[Span::styled("the first run is in progress", theme.strong())]);
         }
         None => {
             let (what, then) = if app.input.is_empty() {
-                ("nothing to run: the prompt is empty", "press e and type one")
+                ("nothing to run: the prompt is empty", "press e to type one")
             } else {
-                ("nothing to show: the prompt could not be run", "press e and change it")
+                ("nothing to show: the prompt could not be run", "press e to change it")
             };
             put_line(buffer, line(1), &[Span::styled(what, theme.strong())]);
             put_line(buffer, line(2), &[Span::styled(then, theme.text())]);
@@ -286,8 +286,8 @@ fn draw_waiting(app: &App, area: Rect, buffer: &mut Buffer) {
     }
 }
 
-/// The keys that matter here: help, what the arrows move, this screen's keys, the general ones;
-/// `quit` at the right. What does not fit is in the help.
+/// The keys that matter here: help, the arrows, this screen's keys, the general ones;
+/// `quit` at the right. The help lists those that do not fit.
 fn draw_keys(app: &App, area: Rect, buffer: &mut Buffer) {
     let theme = app.theme;
     let (own, general): (Vec<_>, Vec<_>) = COMMANDS
@@ -303,7 +303,7 @@ fn draw_keys(app: &App, area: Rect, buffer: &mut Buffer) {
         [of(help)].into_iter().chain(arrows).chain(own.iter().map(of)).chain(rest.iter().map(of))
     {
         match hints.last_mut() {
-            // Two keys for the two directions of one thing stand together.
+            // Keys for two directions of the same thing are shown together.
             Some((keys, last)) if *last == hint => keys.push_str(&format!(" {key}")),
             _ => hints.push((key, hint)),
         }

@@ -1,5 +1,5 @@
-//! The explorer without a terminal, for measuring: keys in, frames out, the engine's work done on
-//! the spot.
+//! The explorer without a terminal, for benchmarks: keys in, frames out, the engine's work done
+//! synchronously.
 
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -23,7 +23,7 @@ pub struct Headless {
 }
 
 impl Headless {
-    /// The explorer as it starts, before a model is there.
+    /// The explorer at the start, before the model is loaded.
     pub fn new(name: &str, input: Input, size: (u16, u16)) -> Self {
         Self {
             app: App::new(name.to_owned(), input, Theme::default(), size),
@@ -33,7 +33,7 @@ impl Headless {
         }
     }
 
-    /// The model arrives, and the first run is made with it.
+    /// Supplies the model and makes the first run.
     pub fn loaded(&mut self, model: &Arc<Model>) {
         let worker = std::mem::replace(&mut self.worker, Worker::new(Arc::default()));
         self.worker = worker.holding(Arc::clone(model));
@@ -41,13 +41,13 @@ impl Headless {
         self.answer(requests);
     }
 
-    /// What a key asks of the engine.
+    /// Handles a key; returns its requests to the engine.
     pub fn press(&mut self, code: KeyCode) -> Vec<Request> {
         let key = TerminalEvent::Key(KeyEvent::new(code, KeyModifiers::NONE));
         update(&mut self.app, Message::Terminal(key))
     }
 
-    /// Does what was asked for, and all that follows from it.
+    /// Carries out requests, and all that follow from them.
     pub fn answer(&mut self, mut requests: Vec<Request>) {
         while let Some(request) = requests.pop() {
             let heard = Mutex::new(Vec::new());
@@ -63,7 +63,7 @@ impl Headless {
         }
     }
 
-    /// A key and all that it leads to.
+    /// Handles a key and everything it leads to.
     pub fn key(&mut self, code: KeyCode) {
         let requests = self.press(code);
         self.answer(requests);

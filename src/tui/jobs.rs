@@ -1,4 +1,4 @@
-//! Runs that are being made: asking for them, and what the engine says of them.
+//! Jobs: requests for runs, and the engine's reports on them.
 
 use std::sync::Arc;
 
@@ -9,7 +9,7 @@ use crate::engine::{Job, Request, Said, Summary, Work};
 use crate::run::{Prompt, Run};
 
 impl App {
-    /// Asks for work; what was asked before it is given up.
+    /// Starts a job; abandons the one before it.
     pub fn start(&mut self, work: Work) -> Request {
         self.job_id += 1;
         let n_layer = self.model.as_ref().map_or(0, |model| model.config().n_layer);
@@ -18,26 +18,26 @@ impl App {
         Request::Job(Job { id: self.job_id, work })
     }
 
-    /// Nothing is being made any more.
+    /// The job is finished.
     pub fn finish(&mut self) {
         (self.activity, self.tick) = (None, 0);
     }
 
-    /// Gives up what was asked for.
+    /// Abandons the job.
     pub fn cancel(&mut self) -> Request {
         self.job_id += 1;
         self.finish();
         Request::Cancel(self.job_id)
     }
 
-    /// Asks for a run of the input as it is now.
+    /// Starts a run of the current input.
     pub fn start_run(&mut self) -> Vec<Request> {
         if self.model.is_none() {
             return Vec::new();
         }
         if self.input.is_empty() {
             if self.run.is_some() {
-                self.complain("the prompt is empty: type something; the last run stays");
+                self.complain("the prompt is empty: type something; showing the last run");
             }
             return vec![self.cancel()];
         }
@@ -45,14 +45,14 @@ impl App {
         vec![self.start(Work::Run { input, base })]
     }
 
-    /// Asks for `n` more tokens.
+    /// Samples `n` more tokens.
     pub fn generate(&mut self, n: usize) -> Vec<Request> {
         let Some(from) = self.made().cloned() else { return Vec::new() };
         self.selection.position = from.n_tokens() - 1;
         vec![self.start(Work::Generate { from, n, sampling: self.sampling })]
     }
 
-    /// What the engine says of the newest job.
+    /// Handles a report on the newest job.
     pub(super) fn hear(&mut self, said: Said) {
         match said {
             Said::Layer { layer, n_layer } => {
@@ -90,19 +90,19 @@ impl App {
                 for screen in Screen::ALL {
                     screen.scene().give_up(self);
                 }
-                let kept = if self.run.is_some() { "; the last run stays" } else { "" };
+                let kept = if self.run.is_some() { "; showing the last run" } else { "" };
                 self.complain(format!("{why}{kept}"));
             }
             Said::Cancelled => self.activity = None,
         }
     }
 
-    /// A run is there: it takes the place of the one before it.
+    /// A run arrived: it replaces the previous one.
     fn ran(&mut self, run: Arc<Run>, summary: Arc<Summary>, left: usize) {
         let followed = self.run.as_ref().is_some_and(|old| self.selection.position + 1 == old.n_tokens());
         let grew = self.run.as_ref().is_some_and(|old| run.tokens.starts_with(&old.tokens));
         let last = run.n_tokens() - 1;
-        // At the end of the prompt the selection follows what is appended.
+        // At the end of the prompt, the selection follows appended tokens.
         let follow = followed && grew && matches!(run.input.prompt, Prompt::Ids(_));
         self.selection.position = if follow { last } else { self.selection.position.min(last) };
         self.selection.key = self.selection.key.min(last);

@@ -1,4 +1,4 @@
-//! Keys, as the table of commands writes them and as the terminal sends them.
+//! Keys, as written in the table of commands and as sent by the terminal.
 
 use std::collections::HashMap;
 use std::fmt;
@@ -47,7 +47,7 @@ const NAMED: &[(&str, KeyCode)] = &[
 ];
 
 impl Key {
-    /// Reads `q`, `ctrl-c`, `shift-tab`, `left`, …
+    /// Parses `q`, `ctrl-c`, `shift-tab`, `left`, …
     pub fn parse(text: &str) -> Option<Self> {
         let (ctrl, name) = match text.strip_prefix("ctrl-") {
             Some(rest) => (true, rest),
@@ -60,7 +60,7 @@ impl Key {
     }
 }
 
-/// How a key is written for people: `←` rather than `left`.
+/// The key for display: `←` rather than `left`.
 pub fn pretty(key: &str) -> String {
     match key {
         "left" => "←".into(),
@@ -83,7 +83,7 @@ pub fn pretty(key: &str) -> String {
     }
 }
 
-/// A command's keys for people, as in `← h`.
+/// A command's keys for display, as in `← h`.
 pub struct Keys(pub &'static [&'static str]);
 
 impl fmt::Display for Keys {

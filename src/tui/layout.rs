@@ -1,11 +1,11 @@
-//! Where things are: pure functions from the size of the terminal.
+//! The layout: pure functions of the size of the terminal.
 
 use ratatui::layout::{Constraint, Layout, Rect};
 
-/// Below this only a sentence is shown.
+/// Below this size, only a message is shown.
 pub const SMALLEST: (u16, u16) = (60, 16);
 
-/// The parts of every screen.
+/// The areas of every screen.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Frame {
     pub title: Rect,
@@ -19,7 +19,7 @@ pub struct Frame {
 }
 
 impl Frame {
-    /// `None` where the terminal is too small.
+    /// `None` if the terminal is too small.
     pub fn new((width, height): (u16, u16)) -> Option<Self> {
         if width < SMALLEST.0 || height < SMALLEST.1 {
             return None;

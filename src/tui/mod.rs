@@ -1,7 +1,7 @@
 //! The explorer.
 //!
 //! State is one plain struct ([`app::App`]); [`update::update`] is the only place that changes it,
-//! and says what the engine has to do; [`draw::draw`] only reads it. Both work without a terminal.
+//! and returns requests to the engine; [`draw::draw`] only reads it. Both work without a terminal.
 
 mod actions;
 pub mod app;

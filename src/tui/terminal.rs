@@ -1,4 +1,4 @@
-//! The explorer in a real terminal: enter, the loop, and back out on every exit.
+//! The explorer in a real terminal: setup, the event loop, and restoring it on every exit.
 
 use std::io::{self, Write as _};
 use std::sync::Arc;
@@ -29,7 +29,7 @@ use crate::run::Input;
 use crate::signals::{self, Signal};
 use crate::{temporary, threads};
 
-/// How the explorer starts.
+/// Options of the explorer.
 #[derive(Debug, Clone)]
 pub struct Options {
     pub source: Source,
@@ -42,15 +42,15 @@ pub struct Options {
     pub mouse: bool,
 }
 
-/// Runs the explorer until the user leaves it.
+/// Runs the explorer until the user quits.
 ///
 /// # Errors
-/// [`Error::Usage`] when there is no terminal; whatever kept the model from being loaded.
+/// [`Error::Usage`] if there is no terminal; any failure to load the model.
 pub fn run(options: Options) -> Result<()> {
     let (sender, messages) = channel();
     let told = sender.clone();
     signals::tell(move |signal| {
-        // Nobody listens any more: the terminal was given back.
+        // The terminal has been restored, so nothing listens any more.
         if let (Err(_), Signal::End(number)) = (told.send(Message::Signal(signal)), signal) {
             signals::end(number);
         }
@@ -61,7 +61,7 @@ pub fn run(options: Options) -> Result<()> {
         ..Theme::default()
     };
     let left = with_terminal(options.mouse, |terminal| explore(terminal, options, theme, sender, &messages));
-    // What is still being written is given up.
+    // Exports in progress are abandoned.
     temporary::close();
     match left?? {
         Some(signal) => signals::end(signal),
@@ -69,23 +69,21 @@ pub fn run(options: Options) -> Result<()> {
     }
 }
 
-/// Takes the terminal over for the time of `body`, and gives it back on every way out of it.
+/// Takes over the terminal while `body` runs, and restores it on every exit.
 ///
 /// # Errors
-/// [`Error::Usage`] when there is no terminal to take, or it goes away.
+/// [`Error::Usage`] if there is no terminal, or it goes away.
 pub fn with_terminal<T>(mouse: bool, body: impl FnOnce(&mut Screen) -> io::Result<T>) -> Result<T> {
     crate::guard::on_panic(|_| leave());
     let done = enter(mouse).and_then(|mut terminal| body(&mut terminal));
     leave();
-    done.map_err(|e| {
-        Error::usage(format!("the terminal cannot be used ({e}); the subcommands work without one"))
-    })
+    done.map_err(|e| Error::usage(format!("cannot use the terminal ({e}); the subcommands work without one")))
 }
 
-/// The terminal that is drawn to.
+/// The terminal to draw to.
 pub type Screen = Terminal<CrosstermBackend<io::Stdout>>;
 
-/// Set once the terminal is given back, so that nothing is drawn any more.
+/// Set once the terminal is restored, so that nothing more is drawn.
 static LEFT: AtomicBool = AtomicBool::new(true);
 
 fn enter(mouse: bool) -> io::Result<Screen> {
@@ -99,7 +97,7 @@ fn enter(mouse: bool) -> io::Result<Screen> {
     Terminal::new(CrosstermBackend::new(out))
 }
 
-/// Gives the terminal back as it was; safe to call more than once, and from any thread.
+/// Restores the terminal; safe to call more than once, and from any thread.
 fn leave() {
     if LEFT.swap(true, Ordering::SeqCst) {
         return;
@@ -116,8 +114,8 @@ fn leave() {
     let _ = disable_raw_mode();
 }
 
-/// Draws, waits, updates: redraws only when something happened. Gives the signal to end by, if it
-/// was one that ended it.
+/// The event loop: draws, waits, updates; redraws only if something happened. Returns the signal to end by, if
+/// a signal ended it.
 fn explore(
     terminal: &mut Screen,
     options: Options,
@@ -126,7 +124,7 @@ fn explore(
     messages: &Receiver<Message>,
 ) -> io::Result<Result<Option<i32>>> {
     let mut app = App::new(options.source.to_string(), options.input, theme, size()?);
-    // The first frame goes out before anything is loaded.
+    // Draw the first frame before anything is loaded.
     draw(terminal, &app)?;
     let events = sender.clone();
     let sink = Arc::new(move |event| drop(events.send(Message::Engine(event)))) as _;
@@ -151,7 +149,7 @@ fn explore(
         while let Ok(message) = messages.try_recv() {
             handle(&mut app, message);
         }
-        // What the screen asked for is mostly there at once: one frame rather than two.
+        // Results usually arrive at once: draw one frame rather than two.
         let until = Instant::now() + Duration::from_millis(6);
         while looking && app.quit.is_none() {
             let left = until.saturating_duration_since(Instant::now());
@@ -168,7 +166,7 @@ fn explore(
         match app.signal.take() {
             Some(Signal::End(number)) => return Ok(Ok(Some(number))),
             Some(Signal::Stop) if !signals::has_shell() => {
-                app.complain("there is no shell to go back to here: q leaves actscope");
+                app.complain("no shell to go back to: q quits actscope");
             }
             Some(Signal::Stop) => {
                 leave();
@@ -178,7 +176,7 @@ fn explore(
                 }
             }
             Some(Signal::Continue) => {
-                // After SIGSTOP it was never left, and the shell has made it its own.
+                // After SIGSTOP the terminal was not restored, and the shell has changed its mode.
                 leave();
                 *terminal = enter(options.mouse)?;
                 let (width, height) = size()?;
@@ -192,7 +190,7 @@ fn explore(
     }
 }
 
-/// The next message; `None` when it is time for the spinner to turn.
+/// The next message; `None` if it is time to turn the spinner.
 fn wait(app: &App, messages: &Receiver<Message>) -> Option<Message> {
     if !app.needs_ticks() {
         return messages.recv().ok().or(Some(Message::Signal(Signal::Leave)));
@@ -217,7 +215,7 @@ fn draw(terminal: &mut Screen, app: &App) -> io::Result<()> {
 fn read_terminal(sender: Sender<Message>) -> Result<()> {
     threads::spawn("actscope-keys", move || {
         while let Ok(event) = event::read() {
-            // A mouse that only moves and a key that is let go change nothing on the screen.
+            // Mouse moves and key releases change nothing on the screen.
             let idle = match &event {
                 Event::Mouse(mouse) => mouse.kind == MouseEventKind::Moved,
                 Event::Key(key) => key.kind == KeyEventKind::Release,
@@ -231,7 +229,7 @@ fn read_terminal(sender: Sender<Message>) -> Result<()> {
     })
 }
 
-/// Whether the terminal's background is light; dark where it does not say.
+/// Whether the terminal's background is light; dark if it does not say.
 fn light_background() -> bool {
     use terminal_colorsaurus::{QueryOptions, ThemeMode, theme_mode};
     let mut options = QueryOptions::default();

@@ -1,5 +1,5 @@
-//! Writing text into a buffer, cut with a mark where it does not fit: all that the explorer says,
-//! and so nothing in it is left that a terminal would obey.
+//! Writing text into a buffer, cut with a mark if it does not fit. All text of the explorer
+//! goes through here, so that a terminal interprets none of it.
 
 use ratatui::buffer::Buffer;
 use ratatui::layout::Rect;
@@ -35,7 +35,7 @@ pub fn put_line(buffer: &mut Buffer, area: Rect, spans: &[Span]) {
     for (i, span) in spans.iter().enumerate() {
         let left = area.right() - x;
         let rest: usize = spans[i..].iter().map(Span::width).sum();
-        // The mark goes to the last span that fits in part.
+        // The mark is in the last span that fits in part.
         if rest > left.into() && span.width() >= usize::from(left) {
             put(buffer, x, area.y, left, &format!("{}…", span.content), span.style);
             return;
@@ -44,7 +44,7 @@ pub fn put_line(buffer: &mut Buffer, area: Rect, spans: &[Span]) {
     }
 }
 
-/// The same, right-aligned; nothing where it does not fit.
+/// The same, right-aligned; nothing if it does not fit.
 pub fn put_right(buffer: &mut Buffer, area: Rect, line: &Line) {
     let width = u16::try_from(line.width()).unwrap_or(u16::MAX);
     if width <= area.width {

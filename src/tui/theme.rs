@@ -1,4 +1,4 @@
-//! Colours that mean something, and how many the terminal can show.
+//! Colours by meaning, and the terminal's colour depth.
 
 use ratatui::buffer::Buffer;
 use ratatui::style::{Color, Modifier, Style};
@@ -26,7 +26,7 @@ impl Theme {
         self.pick([214, 217, 224], [36, 38, 44])
     }
 
-    /// Text that explains.
+    /// Explanations.
     pub fn dim(self) -> Style {
         self.pick([139, 144, 156], [104, 108, 118])
     }
@@ -36,12 +36,12 @@ impl Theme {
         self.pick([68, 72, 82], [196, 199, 206])
     }
 
-    /// What is selected: one colour, everywhere.
+    /// The selection: one colour everywhere.
     pub fn accent(self) -> Style {
         self.pick([255, 200, 87], [168, 94, 0]).add_modifier(Modifier::BOLD)
     }
 
-    /// What the keys act on.
+    /// The focus of the keys.
     pub fn focus(self) -> Style {
         self.pick([116, 199, 236], [0, 98, 155])
     }
@@ -61,7 +61,7 @@ impl Theme {
         self.pick([140, 210, 140], [22, 120, 50])
     }
 
-    /// The background of panels that lie over the screen.
+    /// The background of overlays.
     pub fn panel(self) -> Style {
         let [r, g, b] = if self.light { [236, 238, 242] } else { [32, 35, 42] };
         self.text().bg(Color::Rgb(r, g, b))
@@ -80,7 +80,7 @@ impl Theme {
         Color::Rgb(r, g, b)
     }
 
-    /// Black or white, whichever can be read on `color`.
+    /// Black or white, whichever is easier to read on `color`.
     pub fn on(color: Color) -> Color {
         match color {
             Color::Rgb(r, g, b) if is_light([r, g, b]) => Color::Rgb(10, 10, 12),
@@ -88,7 +88,7 @@ impl Theme {
         }
     }
 
-    /// Brings a drawn buffer down to the colours that the terminal has.
+    /// Reduces a drawn buffer to the colours of the terminal.
     pub fn degrade(self, buffer: &mut Buffer) {
         let convert: fn(Color) -> Color = match self.depth {
             Depth::True => return,

@@ -1,4 +1,4 @@
-//! The only place that changes the state: what happened, in; what the engine has to do, out.
+//! The only place that changes the state: events in, requests to the engine out.
 
 use ratatui::crossterm::event::{
     Event as TerminalEvent, KeyEvent, KeyEventKind, MouseButton, MouseEvent, MouseEventKind,
@@ -18,18 +18,18 @@ use crate::export::figure;
 use crate::hooks::Axis;
 use crate::signals::Signal;
 
-/// What can happen.
+/// An event.
 #[derive(Debug)]
 pub enum Message {
     Terminal(TerminalEvent),
     Engine(Event),
-    /// Time has passed while something is going on.
+    /// Time has passed while something is running.
     Tick,
-    /// The system asks for something.
+    /// A signal arrived.
     Signal(Signal),
 }
 
-/// Changes the state; returns what the engine is to do.
+/// Changes the state; returns requests to the engine.
 pub fn update(app: &mut App, message: Message) -> Vec<Request> {
     let mut requests = match message {
         Message::Terminal(event) => on_terminal(app, event),
@@ -50,7 +50,7 @@ pub fn update(app: &mut App, message: Message) -> Vec<Request> {
     requests
 }
 
-/// Asks for what the screen shows and has not got yet.
+/// Requests what the screen shows and does not have yet.
 fn look(app: &mut App) -> Option<Request> {
     if app.paused {
         return None;
@@ -70,7 +70,7 @@ fn look(app: &mut App) -> Option<Request> {
     let missing = |(slot, look): &&(Slot, Look)| !fresh || !known(slot, look);
     let looks = asked.1.iter().filter(missing).cloned().collect();
     app.asked = Some(asked);
-    // Nothing is a request too: it ends the one before.
+    // An empty request counts too: it ends the one before.
     Some(app.look(run, base, looks))
 }
 
@@ -91,7 +91,7 @@ fn on_terminal(app: &mut App, event: TerminalEvent) -> Vec<Request> {
 fn on_key(app: &mut App, event: KeyEvent) -> Vec<Request> {
     let key = Key::from(event);
     let escape = Key::parse("esc") == Some(key);
-    // In an editor it is undo, and text can go on being typed.
+    // In an editor, this is undo.
     let undo = matches!(app.overlay, Some(Overlay::Editor(_) | Overlay::Second(_)));
     if key.ctrl {
         match keymap::command(key, app.screen) {
@@ -224,7 +224,7 @@ fn on_engine(app: &mut App, event: Event) -> Vec<Request> {
         Event::LoadFailed(error) => app.quit = Some(Err(error)),
         Event::Crashed => app.quit = Some(Err(Error::Crashed)),
         Event::Hashed => {}
-        // What is said of older jobs comes too late.
+        // Reports on older jobs are too late.
         Event::Job { id, said } if id == app.job_id => app.hear(said),
         Event::Job { .. } => {}
         Event::Listed(Ok(list)) => {
@@ -257,7 +257,7 @@ fn on_engine(app: &mut App, event: Event) -> Vec<Request> {
     Vec::new()
 }
 
-/// The prompt was edited: run what it says now.
+/// The prompt was edited: run it.
 fn edited(app: &mut App) -> Vec<Request> {
     let Some(Overlay::Editor(editor)) = &app.overlay else { return Vec::new() };
     app.notice = None;
@@ -273,7 +273,7 @@ fn edited(app: &mut App) -> Vec<Request> {
     }
 }
 
-/// A token was named: the screen takes it, or the form says why not.
+/// A token was typed: the screen takes it, or the form says why not.
 fn take_token(app: &mut App) {
     let Some(Overlay::Token(form)) = &app.overlay else { return };
     let asked = form.asked;
@@ -287,7 +287,7 @@ fn choose(app: &mut App, choice: Choice) -> Vec<Request> {
     app.overlay = None;
     match choice {
         Choice::Run(command) => {
-            // A command of other screens takes one to the first of them.
+            // A command of other screens switches to the first of them.
             let entry = command.entry();
             if !entry.works_on(app.screen) {
                 app.screen = entry.screens().next().unwrap_or(app.screen);
@@ -317,7 +317,7 @@ fn choose(app: &mut App, choice: Choice) -> Vec<Request> {
     }
 }
 
-/// Turns the waiting panel into the list of what stands out, once that is known.
+/// Turns the waiting panel into the list of extremes, once they are known.
 fn find_extremes(app: &mut App) {
     let (Some(Overlay::Finding), Some(run)) = (&app.overlay, &app.run) else { return };
     if let Some(Seen::Found(_, found)) = app.seen.get(&Slot::Found).map(|seen| &**seen) {
@@ -325,7 +325,7 @@ fn find_extremes(app: &mut App) {
     }
 }
 
-/// Writes what the form says.
+/// Starts the export of the form.
 fn export(app: &mut App) -> Vec<Request> {
     let Some(Overlay::Export(form)) = app.overlay.take() else { return Vec::new() };
     app.tick = 1;
@@ -340,7 +340,7 @@ fn export(app: &mut App) -> Vec<Request> {
     vec![Request::Export(Box::new(export))]
 }
 
-/// Carries a command out.
+/// Runs a command.
 fn run(app: &mut App, command: Command) -> Vec<Request> {
     let requests = (command.entry().run)(app);
     app.screen.scene().settle(app);

@@ -1,4 +1,4 @@
-//! What if: what is changed of the pass, and which of the two runs is on screen.
+//! What if: the changes to the pass, and which of the two runs is on screen.
 
 use std::sync::Arc;
 
@@ -18,10 +18,10 @@ use crate::text::num;
 /// Which run is on screen.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Side {
-    /// With what is changed.
+    /// With the changes.
     #[default]
     Changed,
-    /// Without.
+    /// Without them.
     Base,
     /// Changed − base.
     Difference,
@@ -39,7 +39,7 @@ impl Side {
     }
 }
 
-/// A run with changes, the one without, and what they differ in.
+/// A run with changes, the one without, and their differences.
 #[derive(Debug, Clone)]
 pub struct Pair {
     pub base: Made,
@@ -62,18 +62,18 @@ impl App {
         self.what_if.pair.as_ref().map(|pair| &pair.changed.run).or(self.run.as_ref())
     }
 
-    /// Whether what is on screen are differences.
+    /// Whether differences are on screen.
     pub fn differs(&self) -> bool {
         let shown = self.screen.scene().without_difference(self).is_none();
         self.what_if.side == Side::Difference && self.what_if.pair.is_some() && shown
     }
 
-    /// What stands before the name of a difference, where differences are shown.
+    /// The prefix of the name of a difference, if differences are shown.
     pub fn delta(&self) -> &'static str {
         if self.differs() { "Δ " } else { "" }
     }
 
-    /// The run without changes, if that of `input` is known.
+    /// The run of `input` without changes, if known.
     pub fn base_of(&self, input: &Input) -> Option<Made> {
         let same = |made: &Made| {
             let of = &made.run.input;
@@ -86,14 +86,14 @@ impl App {
     }
 }
 
-/// The base of the run that was made last is there.
+/// The base of the last run arrived.
 pub fn pair(app: &mut App, base: Made, comparison: Arc<Comparison>) {
     let (Some(run), Some(summary)) = (app.run.clone(), app.summary.clone()) else { return };
     app.what_if.pair = Some(Pair { base, changed: Made { run, summary }, comparison });
     show(app);
 }
 
-/// Puts the run on screen that is to be there.
+/// Shows the run for the chosen side.
 fn show(app: &mut App) {
     let Some(pair) = &app.what_if.pair else { return };
     let made = if app.what_if.side == Side::Base { &pair.base } else { &pair.changed };
@@ -101,28 +101,28 @@ fn show(app: &mut App) {
     app.shown_id += 1;
 }
 
-/// Puts the next of the two runs and their difference on screen.
+/// Shows the next of: changed run, base, difference.
 pub fn next_side(app: &mut App) {
     if app.what_if.pair.is_none() {
-        app.complain("nothing is changed: choose what to change, or press i");
+        app.complain("no changes yet: change something first, or press i");
         return;
     }
     app.what_if.side = turned(&Side::ALL, app.what_if.side, 1);
     show(app);
-    app.note(format!("on screen: {}", app.what_if.side.name()));
+    app.note(format!("showing: {}", app.what_if.side.name()));
 }
 
-/// The place under the cursor; says why, where it cannot be changed.
+/// The place under the cursor; if it cannot be changed, says why.
 fn place(app: &mut App) -> Option<Place> {
     app.screen.scene().place(app).map_err(|why| app.complain(why)).ok()
 }
 
-/// Changes what the cursor is on.
+/// Changes the place under the cursor.
 pub fn change_place(app: &mut App, how: fn(Place) -> Change) -> Vec<Request> {
     place(app).map_or_else(Vec::new, |place| change(app, how(place)))
 }
 
-/// Proposes to multiply what the cursor is on.
+/// Proposes to scale the place under the cursor.
 pub fn scale(app: &mut App) {
     if let Some(place) = place(app) {
         app.overlay = Some(Overlay::Changes(Changes::adding(format!("scale {place}=2"))));
@@ -141,13 +141,13 @@ pub fn knock_out(app: &mut App) -> Vec<Request> {
     Vec::new()
 }
 
-/// Makes a change, or takes it back if it was the same.
+/// Makes a change, or undoes it if it was there already.
 fn change(app: &mut App, change: Change) -> Vec<Request> {
     let list = &mut app.input.interventions.0;
     let before = list.len();
     list.retain(|intervention| intervention.change != change);
     if list.len() < before {
-        app.note(format!("no more: {change}"));
+        app.note(format!("undone: {change}"));
     } else {
         let said = format!("{change}   D: base, difference · i: list · the same key again: undo");
         list.push(Intervention::from(change));
@@ -172,8 +172,8 @@ pub fn direction(app: &mut App) {
     }
 }
 
-/// What the changes do to the prediction after the selected token, in one line; what is least
-/// needed comes last.
+/// The effect of the changes on the prediction after the selected token, in one line; the least
+/// important comes last.
 pub fn summary(app: &App) -> Option<String> {
     let Pair { comparison, changed, .. } = app.what_if.pair.as_ref()?;
     let show = |id: u32| changed.run.model.tokenizer.show(id);
@@ -192,7 +192,7 @@ pub fn summary(app: &App) -> Option<String> {
         moved(shift.predicted)
     ));
     said.push(format!("KL {}", num(shift.kl as f32)));
-    said.push(comparison.first.map_or("nothing changes".into(), |first| from(first, comparison.earliest)));
+    said.push(comparison.first.map_or("no effect".into(), |first| from(first, comparison.earliest)));
     Some(said.join(" · "))
 }
 
@@ -202,14 +202,14 @@ fn from((hook, position): Spot, earliest: Option<usize>) -> String {
     format!("first change {} at position {position}{earlier}", hook.short())
 }
 
-/// With its sign, whichever it is.
+/// A number with its sign, even if positive.
 pub fn signed(x: f64) -> String {
     let text = num(x as f32);
     if x > 0.0 { format!("+{text}") } else { text }
 }
 
-/// A number of the run on screen; where differences are shown, of the base, of the changed run, and
-/// the difference.
+/// A number of the run on screen; if differences are shown, of the base, of the changed run, and
+/// of the difference.
 pub fn spans<'a, T>(answer: &WithBase<T>, theme: Theme, of: impl Fn(&T) -> f32) -> Vec<Span<'a>> {
     let Some(base) = &answer.base else {
         return vec![Span::styled(format!("{}  ", num(of(&answer.of))), theme.text())];
@@ -240,7 +240,7 @@ pub fn title(app: &App) -> Option<String> {
     Some(format!("{side}: {}{more}", first.name.clone().unwrap_or_else(|| first.change.to_string())))
 }
 
-/// The run without changes, where what is on screen is the difference from it.
+/// The run without changes, if the difference from it is on screen.
 pub fn base_shown(app: &App) -> Option<Arc<Run>> {
     let pair = app.what_if.pair.as_ref()?;
     app.differs().then(|| Arc::clone(&pair.base.run))

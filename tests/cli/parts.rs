@@ -86,7 +86,7 @@ fn circuits_and_neurons() {
     let keys = ["layer", "neuron", "bias", "norm_in", "norm_out", "reads", "writes"];
     let answer = object(&["neuron", "2.117", "--json"], &keys);
     assert_eq!(answer["reads"]["top"].as_array().unwrap().len(), 10);
-    assert!(stdout(&["neuron", "2.117"]).contains("moved up by"));
+    assert!(stdout(&["neuron", "2.117"]).contains("activated by"));
     assert!(stdout(&["circuit", "0.0", "--kind", "qk"]).contains("queries +"));
 }
 

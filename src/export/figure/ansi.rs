@@ -9,14 +9,14 @@ use crate::picture::colormap::{Depth, MASKED, Rgb, glyph, is_light, nearest_of_2
 use crate::picture::{Paint, Picture};
 use crate::text::{fit, pad};
 
-/// Up to so many rows each get a line, and with it a label; more go two to a line.
+/// Up to this many rows get a line and a label each; more share lines in pairs.
 const SINGLE_LINES: usize = 40;
 /// More rows than this are pooled.
 const MAX_ROWS: usize = 400;
 const LABEL_COLUMNS: usize = 14;
-/// A cell in which its value can be printed.
+/// The width of a cell in which its value can be printed.
 const NUMBER_COLUMNS: usize = 7;
-/// The same for words: as many columns as the longest takes, between these two.
+/// The same for words: the width of the longest, between these two.
 const LEAST_TEXT: usize = 4;
 const TEXT_COLUMNS: usize = 12;
 
@@ -43,7 +43,7 @@ pub(super) fn draw(figure: &Figure, width: usize, colors: Depth) -> String {
     out.push('\n');
     color_bar(&mut out, figure, width, colors);
     let row_step = layout.per_cell.0 * if layout.two_rows { 2 } else { 1 };
-    // Columns go by their number, whatever they count.
+    // Columns are labelled by number, whatever they count.
     let mut notes = figure.notes(layout.per_cell, (row_step, 1));
     notes.extend(figure.mask_note().map(|note| format!("{MASKED} {note}")));
     wrap(&mut out, notes.iter().map(String::as_str), " · ", width);
@@ -56,9 +56,9 @@ struct Layout {
     per_cell: (usize, usize),
     /// Terminal columns of a cell.
     cell: usize,
-    /// What a cell holds is printed into it.
+    /// Values or words are printed in the cells.
     printed: bool,
-    /// Two rows of the grid to a line.
+    /// Two rows of the grid per line.
     two_rows: bool,
     /// Terminal columns of the row labels.
     label: usize,
@@ -72,14 +72,14 @@ impl Layout {
         let index_alone = !figure.rows.is_named() || figure.rows.indexed;
         let digits = if index_alone { (n_rows - 1).to_string().len() } else { 0 };
         let longest = figure.rows.names.iter().map(|name| name.width()).max().unwrap_or(0);
-        // At least what the name of the axis takes.
+        // At least the width of the axis name.
         let least = (figure.rows.noun.width() + 1).saturating_sub(digits);
         let label = longest.min(LABEL_COLUMNS).max(least).min(width / 3);
         let room = width.saturating_sub(digits + 1 + label + 1).max(1);
         let columns_per_cell = n_columns.div_ceil(room);
         let n_cells = n_columns.div_ceil(columns_per_cell);
         let rows_per_cell = n_rows.div_ceil(MAX_ROWS).max(if figure.square { columns_per_cell } else { 1 });
-        // Glyphs have no halves.
+        // Glyphs cannot be split in halves.
         let two_rows = n_rows > SINGLE_LINES && colors != Depth::Mono;
         let texts = figure.texts.iter().map(|text| text.width() + 1).max().map(|n| n.min(TEXT_COLUMNS));
         let wanted = texts.unwrap_or(NUMBER_COLUMNS);
@@ -88,7 +88,7 @@ impl Layout {
         let printed = room / n_cells >= least && !two_rows;
         let cell = match room / n_cells {
             n if printed => n.min(wanted),
-            // A character is twice as high as wide.
+            // A character is twice as tall as wide.
             n if figure.square => n.clamp(1, if two_rows { 1 } else { 2 }),
             n => n.clamp(1, 4),
         };
@@ -100,7 +100,7 @@ impl Layout {
         self.digits + 1 + self.label + 1
     }
 
-    /// The axes' names, and a number over every few columns.
+    /// The names of the axes, and a number over every few columns.
     fn column_labels(&self, out: &mut String, figure: &Figure, n: usize) {
         let (rows, columns) = (figure.rows.noun, figure.columns.noun);
         let margin = self.margin();
@@ -147,7 +147,7 @@ impl Layout {
         }
     }
 
-    /// A cell that has its line for itself.
+    /// A cell with a line to itself.
     fn cell(&self, pen: &mut Pen<'_>, figure: &Figure, picture: &Picture, (row, column): (usize, usize)) {
         let paint = picture.paint(row, column);
         let paper = figure.colormap().color(paint);
@@ -186,7 +186,7 @@ fn color_bar(out: &mut String, figure: &Figure, width: usize, colors: Depth) {
     }
 }
 
-/// Writes coloured characters, and an escape sequence only where colours change.
+/// Writes coloured characters, with escape sequences only where colours change.
 pub(in crate::export) struct Pen<'a> {
     out: &'a mut String,
     colors: Depth,
@@ -219,7 +219,7 @@ impl<'a> Pen<'a> {
         self.out.push_str(text);
     }
 
-    /// Two cells in one character; where one is masked, only the other has a colour.
+    /// Two cells in one character; if one is masked, only the other has a colour.
     fn halves(&mut self, upper: Option<Rgb>, lower: Option<Rgb>) {
         match (upper, lower) {
             (Some(_), _) => self.put(upper, lower, "▀"),
@@ -240,7 +240,7 @@ impl<'a> Pen<'a> {
     }
 }
 
-/// Parts joined by `separator`, with a line break in its place where `width` is reached.
+/// Joins parts by `separator`, or by a line break where `width` is reached.
 fn wrap<'a>(out: &mut String, parts: impl Iterator<Item = &'a str>, separator: &str, width: usize) {
     let mut used = 0;
     for (i, part) in parts.enumerate() {

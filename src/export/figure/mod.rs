@@ -46,12 +46,12 @@ pub struct Options {
     pub palette: Palette,
     /// Light on dark instead of dark on light.
     pub dark: bool,
-    /// What suits the quantity, if `None`.
+    /// `None`: as suits the quantity.
     pub range: Option<RangeMode>,
     pub pooling: Pooling,
 }
 
-/// A heatmap with everything that is written around it; of all heads side by side, if a tensor has
+/// A heatmap with its labels and notes; all heads side by side, if a tensor has
 /// heads and none was chosen.
 #[derive(Debug)]
 pub struct Figure {
@@ -62,15 +62,15 @@ pub struct Figure {
     doc: String,
     formula: String,
     footer: String,
-    /// One for each head, or a single one.
+    /// One per head, or a single one.
     panels: Vec<Matrix>,
     rows: Labels,
     columns: Labels,
-    /// Rows and columns count the same: cells are square.
+    /// Rows and columns count the same thing: cells are square.
     square: bool,
-    /// Keys after their query cannot be read.
+    /// Whether keys after their query are masked.
     causal: bool,
-    /// Words for the cells of the only panel, row by row; empty where their numbers are printed.
+    /// Words for the cells of the only panel, row by row; empty if their numbers are printed.
     texts: Vec<String>,
     /// The same for all panels.
     range: Range,
@@ -82,17 +82,17 @@ impl Figure {
     /// The figure of a tensor of `run`, of one head or of all.
     ///
     /// # Errors
-    /// [`Error::Usage`] when the run did not keep the tensor, when it has no such head, or none at
+    /// [`Error::Usage`] if the run did not keep the tensor, if it has no such head, or no heads at
     /// all; [`Error::File`] if the weights cannot be read again to be hashed.
     pub fn new(run: &Run, source: ViewSource, head: Option<usize>, options: Options) -> Result<Self> {
         Self::with_base(run, None, source, head, options)
     }
 
-    /// The same without that of another run of as many tokens, if there is one, in signed colours;
-    /// with it stands what that difference is called.
+    /// The same minus the tensor of another run of equal length, if given, in signed colours;
+    /// it comes with the name of the difference.
     ///
     /// # Errors
-    /// As [`Self::new`], for either run.
+    /// See [`Self::new`], for either run.
     pub fn with_base(
         run: &Run,
         base: Option<(&Run, &str)>,
@@ -162,7 +162,7 @@ impl Figure {
     /// The figure of a chart of the weights alone.
     ///
     /// # Errors
-    /// As [`Self::of_chart`].
+    /// See [`Self::of_chart`].
     pub fn of_weights(model: &Model, chart: &Chart, options: Options) -> Result<Self> {
         Self::charted(model, None, chart, options)
     }
@@ -187,23 +187,22 @@ impl Figure {
         })
     }
 
-    /// The figure as an SVG document that needs no other file.
+    /// The figure as a self-contained SVG document.
     pub fn to_svg(&self) -> String {
         svg::draw(self)
     }
 
-    /// The same as a PNG, two pixels to the unit, in a font that is part of this program.
+    /// The same as a PNG, two pixels per unit, with a built-in font.
     ///
     /// # Errors
-    /// [`Error::Usage`] if it is too large to be drawn.
+    /// [`Error::Usage`] if it is too large to draw.
     pub fn to_png(&self) -> Result<Vec<u8>> {
         let drawn = png::rasterize(&self.to_svg());
-        let drawn =
-            drawn.map_err(|e| Error::usage(format!("this figure cannot be drawn ({e}): write .svg")))?;
-        drawn.ok_or_else(|| Error::usage("this figure is too large for a PNG: write .svg"))
+        let drawn = drawn.map_err(|e| Error::usage(format!("cannot draw this figure ({e}): use .svg")))?;
+        drawn.ok_or_else(|| Error::usage("this figure is too large for PNG: use .svg"))
     }
 
-    /// As text for a terminal `width` columns wide: every line ends in a newline and, with colours,
+    /// Text for a terminal `width` columns wide: every line ends in a newline and, with colours,
     /// in a reset.
     pub fn to_ansi(&self, width: usize, colors: Depth) -> String {
         ansi::draw(self, width, colors)
@@ -213,7 +212,7 @@ impl Figure {
         self.options.palette.map(self.range.quantity, !self.options.dark)
     }
 
-    /// A panel with so many rows and columns to a cell.
+    /// A panel with this many rows and columns per cell.
     fn picture(&self, panel: usize, per_cell: (usize, usize)) -> Picture {
         let matrix = &self.panels[panel];
         let whole = Window::whole(matrix.n_rows, matrix.n_columns);
@@ -226,7 +225,7 @@ impl Figure {
         }
     }
 
-    /// What hatching means, if there is any.
+    /// The meaning of hatching, if there is any.
     fn mask_note(&self) -> Option<&'static str> {
         match (self.causal, self.stats.masked) {
             (true, _) if self.panels[0].n_columns > 1 => Some("masked: the future"),
@@ -235,7 +234,7 @@ impl Figure {
         }
     }
 
-    /// What the ends (and the middle) of the colour bar say.
+    /// The labels of the ends (and the middle) of the colour bar.
     fn bar_labels(&self) -> [String; 3] {
         let [low, high] = self.range.ends().map(significant);
         match (self.range.mode, self.range.quantity) {
@@ -251,7 +250,7 @@ impl Figure {
         }
     }
 
-    /// How to read the picture: what the colours stand for, what a cell is, which labels there are.
+    /// How to read the picture: what the colours mean, what a cell is, which rows and columns are labelled.
     fn notes(&self, per_cell: (usize, usize), label_steps: (usize, usize)) -> Vec<String> {
         let mut notes = vec![match (self.range.mode, self.range.beyond) {
             (mode, 0) => mode.name().to_owned(),
@@ -280,13 +279,13 @@ impl Figure {
         notes
     }
 
-    /// What is printed into a cell of a panel that holds one value.
+    /// The text in a cell of a single value.
     fn cell_text(&self, picture: &Picture, row: usize, column: usize) -> String {
         let value = || picture.grid.cell(row, column).map(|x| to_scale(x, self.range.limit));
         picture.text(row, column).map(str::to_owned).or_else(value).unwrap_or_default()
     }
 
-    /// The statistics as words.
+    /// The statistics as text.
     fn summary(&self) -> Vec<String> {
         let s = &self.stats;
         let mut words = vec![
@@ -302,7 +301,7 @@ impl Figure {
     }
 }
 
-/// What stands along an axis of a tensor.
+/// The labels along an axis of a tensor.
 fn labels(run: &Run, source: ViewSource, (rows, columns): (Axis, Axis), axis: Axis) -> Labels {
     let attention = columns == Axis::Key && rows == Axis::Pos;
     let noun = if attention && axis == Axis::Pos { "query" } else { axis.noun() };
@@ -318,18 +317,16 @@ fn word(labels: &Labels) -> &'static str {
     if labels.indexed { "token" } else { labels.noun }
 }
 
-/// Which of `n` indices are labelled, at least `gap` indices apart and at round numbers.
+/// The indices, of `n`, that are labelled: at round numbers, at least `gap` apart.
 fn labelled(n: usize, gap: usize) -> (usize, impl Iterator<Item = usize>) {
     let step = round_up(gap);
     (step, (0..n).step_by(step))
 }
 
-/// 1, 2, 5, 10, 20, 50, …: the first that is not below `n`.
+/// The first of 1, 2, 5, 10, 20, 50, … that is at least `n`.
 fn round_up(n: usize) -> usize {
     let tens = (0..).map(|e| 10usize.pow(e));
-    tens.flat_map(|ten| [ten, 2 * ten, 5 * ten])
-        .find(|&step| step >= n)
-        .expect("there is always a larger one")
+    tens.flat_map(|ten| [ten, 2 * ten, 5 * ten]).find(|&step| step >= n).expect("the numbers are unbounded")
 }
 
 /// 2nd, 3rd, 4th, …
@@ -384,12 +381,12 @@ fn words(source: ViewSource) -> (String, String, String) {
     }
 }
 
-/// The model's name, however long and whatever it is.
+/// The model's name, escaped and shortened.
 fn model_name(model: &Model) -> String {
     brief(&plain(&model.provenance.model), 60).into_owned()
 }
 
-/// What made it, and of which input; of the weights alone, none.
+/// The provenance of a figure: the program, and the input unless it shows only weights.
 fn footer(model: &Model, input: Option<&Input>, name: &str) -> Result<String> {
     let made_by = &model.provenance;
     let dtype = match made_by.stored_dtype {

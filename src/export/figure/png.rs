@@ -11,10 +11,10 @@ use crate::guard::guard;
 /// Pixels per unit of the SVG.
 const SCALE: f32 = 2.0;
 
-/// Draws an SVG that was written by [`super::svg`]; `None` if there is no memory for it.
+/// Draws an SVG written by [`super::svg`]; `None` if there is not enough memory.
 ///
 /// # Errors
-/// What keeps it from being drawn, in a few words.
+/// Why it cannot be drawn, in a few words.
 pub(super) fn rasterize(svg: &str) -> Result<Option<Vec<u8>>, String> {
     guard(|| drawn(svg))
 }
@@ -24,12 +24,12 @@ fn drawn(svg: &str) -> Option<Vec<u8>> {
     let size = tree.size().to_int_size().scale_by(SCALE)?;
     let mut pixmap = Pixmap::new(size.width(), size.height())?;
     resvg::render(&tree, Transform::from_scale(SCALE, SCALE), &mut pixmap.as_mut());
-    // The background is opaque, so that colours are what they are without alpha.
+    // The background is opaque, so colours need no alpha.
     let rgb: Vec<u8> = pixmap.data().chunks_exact(4).flat_map(|p| [p[0], p[1], p[2]]).collect();
     Some(encode(&rgb, size.width(), size.height(), png::ColorType::Rgb))
 }
 
-/// The widths of texts in units, each at a font size, bold or not.
+/// The widths of texts in units, each with a font size, bold or not.
 pub(in crate::export) fn text_widths<'a>(texts: impl IntoIterator<Item = (&'a str, f32, bool)>) -> Vec<f32> {
     let mut svg = String::from("<svg xmlns='http://www.w3.org/2000/svg'>");
     let mut guessed = Vec::new();
@@ -63,8 +63,8 @@ pub(super) fn encode(samples: &[u8], width: u32, height: u32, color: png::ColorT
     let mut encoder = png::Encoder::new(&mut bytes, width, height);
     encoder.set_color(color);
     encoder.set_depth(png::BitDepth::Eight);
-    let mut writer = encoder.write_header().expect("memory takes all that is written");
-    writer.write_image_data(samples).expect("there are as many samples as pixels");
+    let mut writer = encoder.write_header().expect("writing to memory does not fail");
+    writer.write_image_data(samples).expect("there is one sample per pixel");
     drop(writer);
     bytes
 }
@@ -84,5 +84,5 @@ fn parse(svg: &str) -> Tree {
         font_family: "DejaVu Sans".into(),
         ..usvg::Options::default()
     };
-    Tree::from_str(svg, &options).expect("what is written here is SVG")
+    Tree::from_str(svg, &options).expect("the text is valid SVG")
 }

@@ -13,25 +13,25 @@ use crate::picture::{Matrix, Paint, Picture};
 use crate::text::{fit, plain};
 
 const MARGIN: f32 = 24.0;
-/// The space that the panels share: what fits on a page.
+/// The space shared by the panels: what fits on a page.
 const AREA: (f32, f32) = (960.0, 640.0);
-/// The same where there are several, which take more.
+/// The same for several panels, which need more.
 const AREA_OF_HEADS: (f32, f32) = (1000.0, 860.0);
-/// The width where words stand in the cells.
+/// The width if the cells contain words.
 const AREA_OF_TEXTS: f32 = 1920.0;
-/// So many characters of a cell's words are shown, each about so wide.
+/// The maximum characters of a cell's words, and the approximate width of each.
 const TEXT_CHARS: usize = 12;
 const TEXT_CHAR: f32 = 5.6;
-/// Between panels.
+/// The space between panels.
 const GAP: f32 = 18.0;
 const PANEL_TITLE: f32 = 18.0;
-/// Font size of labels, and what a line of them takes.
+/// Font size and line height of labels.
 const LABEL: f32 = 10.0;
 const LABEL_LINE: f32 = 12.0;
-/// Token labels are cut to so many characters.
+/// Token labels are cut to this many characters.
 const LABEL_CHARS: usize = 18;
 
-/// Colours of what is around the picture.
+/// Colours of everything around the picture.
 struct Ink {
     paper: &'static str,
     text: &'static str,
@@ -42,7 +42,7 @@ struct Ink {
 const LIGHT: Ink = Ink { paper: "#ffffff", text: "#1b1f24", dim: "#656d76", line: "#c4cad1" };
 const DARK: Ink = Ink { paper: "#101216", text: "#e6e8eb", dim: "#9aa3ad", line: "#3a404a" };
 
-/// How many values a cell holds, and how large cells are.
+/// The number of values per cell, and the size of cells.
 #[derive(Debug, Clone, Copy)]
 struct Cells {
     per_cell: (usize, usize),
@@ -55,7 +55,7 @@ impl Cells {
     fn fit(matrix: &Matrix, area: (f32, f32), square: bool, texts: &[String]) -> Self {
         let axis = |n: usize, room: f32, largest: f32| {
             let per_cell = (n as f32 / room).ceil().max(1.0) as usize;
-            // Halves are whole pixels in a PNG.
+            // Half units are whole pixels in a PNG.
             let size = (room / n.div_ceil(per_cell) as f32 * 2.0).floor() / 2.0;
             (per_cell, size.clamp(1.0, largest))
         };
@@ -63,7 +63,7 @@ impl Cells {
             let (per_cell, size) = axis(matrix.n_rows.max(matrix.n_columns), area.0.min(area.1), 44.0);
             return Self { per_cell: (per_cell, per_cell), height: size, width: size };
         }
-        // Few columns get room for their numbers.
+        // Few columns leave room for their numbers.
         let widest = if matrix.n_columns <= 20 { 44.0 } else { 16.0 };
         let longest = texts.iter().map(|text| text.width()).max().unwrap_or(0).min(TEXT_CHARS);
         let widest = (longest as f32 * TEXT_CHAR + 6.0).max(widest);
@@ -73,7 +73,7 @@ impl Cells {
     }
 }
 
-/// The labels of one axis: which index is called what, and how wide the widest is.
+/// The labels of one axis: indices with their names, and the largest width.
 struct Ticks {
     step: usize,
     labels: Vec<(usize, String)>,
@@ -95,7 +95,7 @@ pub(super) fn draw(figure: &Figure) -> String {
     Drawing::new(figure).draw()
 }
 
-/// Where everything goes.
+/// The layout.
 struct Drawing<'a> {
     figure: &'a Figure,
     ink: &'static Ink,
@@ -105,7 +105,7 @@ struct Drawing<'a> {
     panels: Vec<Picture>,
     rows: Ticks,
     columns: Ticks,
-    /// Column labels are written upwards, for lack of space.
+    /// Column labels are vertical, for lack of space.
     upright: bool,
     svg: String,
 }
@@ -137,7 +137,7 @@ impl<'a> Drawing<'a> {
         );
         let upright = tokens_across && columns.widest + 6.0 > pitch.1;
         if figure.columns.noun == "value" {
-            columns.labels.clear(); // a single column needs no number
+            columns.labels.clear(); // a single column does not need a number
         }
         Self {
             figure,
@@ -220,7 +220,7 @@ impl<'a> Drawing<'a> {
         self.svg + "</svg>\n"
     }
 
-    /// Where the panels begin: after the margin, the axis's name, indices and labels.
+    /// The left edge of the panels: after the margin, the axis name, indices and labels.
     fn left(&self) -> f32 {
         MARGIN + 18.0 + self.index_width() + self.rows.widest + 6.0
     }
@@ -233,7 +233,7 @@ impl<'a> Drawing<'a> {
         }
     }
 
-    /// Room for the indices that stand before token labels.
+    /// Room for the indices before token labels.
     fn index_width(&self) -> f32 {
         if !self.figure.rows.indexed {
             return 0.0;
@@ -251,7 +251,7 @@ impl<'a> Drawing<'a> {
             (&f.formula, 11.0, false),
             (&f.footer, 9.0, false),
         ])[..] else {
-            unreachable!("a width for each")
+            unreachable!("one width per label")
         };
         (title + 12.0 + subtitle).max(doc).max(formula + 12.0).max(footer)
     }
@@ -335,14 +335,14 @@ impl<'a> Drawing<'a> {
         }
     }
 
-    /// What is printed into a cell; words are cut to its width.
+    /// The text in a cell; words are cut to its width.
     fn cell_text(&self, picture: &Picture, row: usize, column: usize) -> String {
         let text = self.figure.cell_text(picture, row, column);
         let room = ((self.cells.width - 4.0) / TEXT_CHAR) as usize;
         if self.figure.texts.is_empty() { text } else { fit(&text, room.max(1)) }
     }
 
-    /// The values themselves, if all of them find room in their cells.
+    /// The values themselves, if all fit their cells.
     fn numbers(&mut self, index: usize, (left, top): (f32, f32)) {
         let picture = &self.panels[index];
         let n = picture.grid.n_columns;
@@ -365,7 +365,7 @@ impl<'a> Drawing<'a> {
         }
     }
 
-    /// Words beside the colour bar, line by line, and what bar and words take together.
+    /// The text next to the colour bar, line by line, and the total size of bar and text.
     fn legend_words(&self) -> (Vec<String>, f32) {
         let notes = self.figure.notes(self.cells.per_cell, (self.rows.step, self.columns.step));
         let lines = vec![notes.join(" · "), self.figure.summary().join(" · ")];
@@ -374,7 +374,7 @@ impl<'a> Drawing<'a> {
         (lines, BAR + 24.0 + widest.into_iter().fold(0.0, f32::max) + swatches)
     }
 
-    /// What is not a colour of the bar and yet in the picture.
+    /// Marks in the picture that are not colours of the bar.
     fn swatches(&self) -> Vec<(String, &'static str)> {
         let [r, g, b] = BROKEN;
         let masked = self.figure.mask_note().map(|note| ("url(#hatch)".to_owned(), note));
@@ -446,13 +446,13 @@ const BAR: f32 = 200.0;
 /// Width of a legend entry: a swatch with its name.
 const SWATCH: f32 = 118.0;
 
-/// Panels side by side: a divisor that makes the whole no taller than wide, if there is one.
+/// Panels per row: a divisor that makes the whole no taller than wide, if there is one.
 fn panels_across(n: usize) -> usize {
     let root = (n as f64).sqrt().ceil() as usize;
     (root..=8).find(|across| n.is_multiple_of(*across)).unwrap_or(root)
 }
 
-/// Text as XML has it, nothing in it that would be obeyed; what XML has no way to write becomes `U+FFFD`.
+/// Text escaped for XML; characters that XML cannot represent become `U+FFFD`.
 pub(in crate::export) fn escaped(text: &str) -> String {
     let mut out = String::with_capacity(text.len());
     for c in plain(text).chars() {

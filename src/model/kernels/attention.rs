@@ -1,4 +1,4 @@
-//! Causal attention, in one go and in its three steps.
+//! Causal attention, fused and in three steps.
 
 use pulp::{Arch, Simd, WithSimd};
 use rayon::prelude::*;
@@ -6,9 +6,9 @@ use rayon::prelude::*;
 use super::packed::{Packed, ROWS, Rows};
 use super::{FewRows, LANES, Mat, Softmax, WIDEST, exp};
 
-/// Fewer queries than this do not pay for bringing keys and values into another order.
+/// With fewer queries than this, packing keys and values does not pay.
 const FEW_QUERIES: usize = 8;
-/// Queries of a head that are one thread's work.
+/// The number of queries of a head in one unit of work.
 const QUERIES: usize = 256;
 
 /// (T, H, d_head) inside a slice: the matrix of a head is (T, d_head).
@@ -18,7 +18,7 @@ pub struct Heads<'a> {
     pub n: usize,
     pub n_head: usize,
     pub d_head: usize,
-    /// From one position to the next, and from one head to the next.
+    /// The strides from one position to the next, and from one head to the next.
     pub strides: (usize, usize),
 }
 
@@ -29,7 +29,7 @@ impl<'a> Heads<'a> {
     }
 }
 
-/// Causal attention of the last S of T positions: softmax(q · kᵀ · scale) · v for each head,
+/// Causal attention for the last S of T positions: softmax(q · kᵀ · scale) · v for each head,
 /// without the keys after a query: (S, H, d_head).
 pub fn attention(arch: Arch, q: Heads, k: Heads, v: Heads, scale: f32) -> Vec<f32> {
     let before = k.n - q.n;
@@ -74,7 +74,7 @@ fn attention_of_few(arch: Arch, q: Mat, k: Mat, v: Mat, scale: f32, out: &mut [&
     }
 }
 
-/// Attention of one head for some queries. As many as a panel is wide are taken together, a column
+/// Attention of one head for some queries. As many as a panel is wide are processed together, a column
 /// each: their pattern, (keys, width), is the panel that the values are multiplied with.
 struct Attention<'a, 'o> {
     q: Mat<'a>,
@@ -85,7 +85,7 @@ struct Attention<'a, 'o> {
     /// (T, d_head)
     v: Mat<'a>,
     scale: f32,
-    /// How many keys the first query sees; each after it sees one more.
+    /// The number of keys that the first query sees; each later query sees one more.
     seen: usize,
     out: &'a mut [&'o mut [f32]],
 }
@@ -113,7 +113,7 @@ impl WithSimd for Attention<'_, '_> {
             keys.times(simd, 0, &(0..d_head), &queries, &[], pattern); // (T, width)
             let pattern = &mut pattern[..all * width];
             softmax_of_columns::<S>(pattern, scale, seen);
-            // A later key is no part of a query, though 0 · NaN would be NaN.
+            // Later keys must not affect a query: 0 · NaN would be NaN.
             let together = if (seen..all).all(|key| v.is_finite(key)) { out.len() } else { 1 };
             for lanes in (0..out.len()).step_by(together).map(|lane| lane..lane + together) {
                 let seen = seen + lanes.end - 1;
@@ -128,8 +128,8 @@ impl WithSimd for Attention<'_, '_> {
     }
 }
 
-/// Columns become the softmax of `scale` times them, of the first column its first `seen` rows, of
-/// each after it one more; to the bit what [`Softmax`] makes of rows.
+/// Replaces columns by the softmax of `scale` times them: of the first column, its first `seen` rows; of
+/// each later column, one more. Equal to the bit to [`Softmax`] of rows.
 #[inline(always)]
 fn softmax_of_columns<S: Simd>(pattern: &mut [f32], scale: f32, seen: usize) {
     let width = 2 * S::F32_LANES;
@@ -174,7 +174,7 @@ fn larger(max: &mut [f32], row: &[f32]) {
     }
 }
 
-/// A matrix that rows of some head are multiplied with, packed if that pays.
+/// A matrix that the rows of a head are multiplied with, packed if that pays.
 enum Factor<'a> {
     Packed(Packed),
     Plain(Arch, Mat<'a>),
@@ -194,7 +194,7 @@ impl<'a> Factor<'a> {
         (0..heads.n_head).into_par_iter().map(factor).collect()
     }
 
-    /// x · w of as many rows of w as x has columns, and of its first n columns: (S, K) → (S, n) with
+    /// x · w for as many rows of w as x has columns, and its first n columns: (S, K) → (S, n) with
     /// rows `stride` apart.
     fn product(&self, x: Mat, n: usize, out: &mut [f32], stride: usize) {
         match self {
@@ -207,13 +207,13 @@ impl<'a> Factor<'a> {
     }
 }
 
-/// How many queries are taken together: enough to fill the vector units, few enough that every
-/// thread gets some.
+/// The number of queries processed together: enough to fill the vector units, few enough that every
+/// thread has work.
 fn block_of(n_queries: usize) -> usize {
     n_queries.div_ceil(4 * rayon::current_num_threads()).next_multiple_of(12).clamp(12, 96)
 }
 
-/// mask(q · kᵀ · scale) of the queries at positions `first`.. against all T keys: (H, S, T).
+/// mask(q · kᵀ · scale) for the queries at positions `first`.. and all T keys: (H, S, T).
 pub fn scores(arch: Arch, q: Heads, k: Heads, first: usize, scale: f32) -> Vec<f32> {
     let n = k.n;
     let k = Factor::of_heads(arch, k, q.n, Mat::t); // (d_head, T)
@@ -252,7 +252,7 @@ pub fn weigh(arch: Arch, pattern: &[f32], n_queries: usize, v: Heads) -> Vec<f32
                 v.product(of_head, d_head, out, width);
                 continue;
             }
-            // What has no weight at the end of a row is no part of it, though 0 · NaN would be NaN.
+            // Keys without weight at the end of a row must not affect it: 0 · NaN would be NaN.
             for (i, z) in out.chunks_mut(width).enumerate().take(rows.len()) {
                 let row = of_head.rows(i..i + 1);
                 let seen = row.values[..n].iter().rposition(|p| *p != 0.0).map_or(0, |last| last + 1);

@@ -1,13 +1,13 @@
-//! Memory for what is large and stays: in huge pages where the system has them.
+//! Memory for large, long-lived buffers, in huge pages if the system has them.
 
 use std::ops::{Deref, DerefMut};
 
 use memmap2::MmapMut;
 
-/// From here on a buffer is mapped by itself.
+/// Buffers of at least this size have a mapping of their own.
 const LARGE: usize = 4 << 20;
 
-/// Floats of a fixed number.
+/// A fixed number of floats.
 #[derive(Debug)]
 pub enum Buffer {
     Small(Vec<f32>),
@@ -21,7 +21,7 @@ impl Buffer {
         if bytes >= LARGE
             && let Ok(pages) = MmapMut::map_anon(bytes)
         {
-            // Advice; a system without huge pages may refuse it.
+            // Only advice; a system without huge pages may refuse it.
             #[cfg(target_os = "linux")]
             let _ = pages.advise(memmap2::Advice::HugePage);
             return Self::Large(pages);

@@ -1,4 +1,4 @@
-//! Products with a matrix that is kept in the order in which they read it.
+//! Products with a matrix that is stored in the order in which they read it.
 
 use std::mem::MaybeUninit;
 use std::ops::Range;
@@ -9,15 +9,15 @@ use rayon::prelude::*;
 use super::Mat;
 use super::memory::Buffer;
 
-/// Rows of x that are taken together: with two vectors for each, the sums fill the registers.
+/// Rows of x that are processed together: with two vectors each, the sums fill the registers.
 pub const ROWS: usize = 6;
-/// So many such groups stay in the cache while the panels go by.
+/// The number of such groups that stay in the cache while the panels stream by.
 const GROUPS: usize = 11;
-/// Rows of a panel that stay in the cache while the rows of x go by.
+/// Rows of a panel that stay in the cache while the rows of x stream by.
 const DEPTH: usize = 1024;
 
-/// A matrix (K, N) cut into panels of a few columns, each panel row after row: a product reads it
-/// once, from front to back. A last panel that is not full ends in zeros.
+/// A matrix (K, N) cut into panels of a few columns, each stored row by row: a product reads it
+/// once, from front to back. The last panel is padded with zeros.
 #[derive(Debug)]
 pub struct Packed {
     arch: Arch,
@@ -43,7 +43,7 @@ impl Packed {
         (self.rows, self.columns)
     }
 
-    /// The matrix row after row.
+    /// The matrix row by row.
     pub fn unpack(&self) -> Vec<f32> {
         let mut out = vec![0.0; self.rows * self.columns];
         let rows = out.par_chunks_mut(self.columns.max(1)).with_min_len(16);
@@ -81,7 +81,7 @@ impl Packed {
                 out[row][column - start..][..sums.len()].write_copy_of_slice(sums);
             });
         });
-        // SAFETY: a product puts every row of its columns, and the stripes are all columns.
+        // SAFETY: a product puts every row of its columns, and the stripes cover all columns.
         #[allow(unsafe_code)]
         unsafe {
             out.set_len(x.rows * n);
@@ -89,7 +89,7 @@ impl Packed {
         out
     }
 
-    /// The first n columns of x · w on this thread, of as many rows of w as x has columns; the rows
+    /// The first n columns of x · w on this thread, for as many rows of w as x has columns; the rows
     /// of `out` are `stride` apart.
     pub fn part(&self, x: Mat, n: usize, out: &mut [f32], stride: usize) {
         self.product(&Rows::new(x), 0..n, None, |row, column, sums| {
@@ -97,7 +97,7 @@ impl Packed {
         });
     }
 
-    /// Calls `put` with a row, a column and the sums from there on, until it has had all of them.
+    /// Calls `put` with a row, a column and the sums from there on, until all are done.
     fn product(
         &self,
         x: &Rows,
@@ -109,7 +109,7 @@ impl Packed {
         self.arch.dispatch(Product { x, w: self, columns, bias, put });
     }
 
-    /// The panels in which columns lie.
+    /// The panels that contain the columns.
     fn panels(&self, columns: &Range<usize>) -> Range<usize> {
         columns.start / self.width..columns.end.div_ceil(self.width)
     }
@@ -147,7 +147,7 @@ impl WithSimd for PanelWidth {
     }
 }
 
-/// (S, K), the rows in groups, of each group column after column: in the order in which a product
+/// (S, K), the rows in groups, each group column by column: the order in which a product
 /// reads them.
 pub struct Rows {
     n: usize,
@@ -187,7 +187,7 @@ impl Rows {
     }
 
     /// Adds columns `ks` of rows · panel, (n, ks) · (ks, width), to the (n, width) sums of whole groups
-    /// of rows, from the row `first` on that begins a group; has the memory fetch `next` meanwhile.
+    /// of rows, from row `first` on, which starts a group; meanwhile prefetches `next`.
     #[inline(always)]
     pub fn times<S: Simd>(
         &self,
@@ -217,7 +217,7 @@ impl Rows {
     }
 }
 
-/// R rows, column after column.
+/// R rows, column by column.
 fn interleave<const R: usize>(x: Mat, out: &mut [f32]) {
     assert!(x.strides.1 == 1);
     let rows: [&[f32]; R] = std::array::from_fn(|r| &x.values[r * x.strides.0..][..x.columns]);
@@ -228,7 +228,7 @@ fn interleave<const R: usize>(x: Mat, out: &mut [f32]) {
     }
 }
 
-/// Columns of x · w + bias on this thread, (S, K) · (K, N); the sums of a row in a panel go to `put`.
+/// Columns of x · w + bias on this thread, (S, K) · (K, N); passes the sums of a row in a panel to `put`.
 struct Product<'a, P> {
     x: &'a Rows,
     w: &'a Packed,
@@ -252,7 +252,7 @@ impl<P: FnMut(usize, usize, &[f32])> WithSimd for Product<'_, P> {
         let passes = x.columns.div_ceil(DEPTH).max(1);
         let depth = x.columns.div_ceil(passes);
         let block = x.n.min(GROUPS * ROWS);
-        // Only between two passes are the sums of more than one panel kept.
+        // The sums of more than one panel are only kept between two passes.
         let kept = if passes > 1 { panels.len() } else { 1 };
         let mut sums = vec![0.0; kept * block * width];
         for first in (0..x.n).step_by(block.max(1)) {
@@ -274,7 +274,7 @@ impl<P: FnMut(usize, usize, &[f32])> WithSimd for Product<'_, P> {
                     let column = (panels.start + i) * width;
                     let wanted = columns.start.max(column)..columns.end.min(column + width);
                     for (r, sums) in sums.chunks_exact(width).enumerate() {
-                        // Told apart for a copy of a length that is known when compiled.
+                        // Separate cases, so that the length of the copy is known at compile time.
                         let whole = wanted.len() == width;
                         let inside = wanted.start - column..wanted.end - column;
                         put(first + r, wanted.start, if whole { sums } else { &sums[inside] });
@@ -285,7 +285,7 @@ impl<P: FnMut(usize, usize, &[f32])> WithSimd for Product<'_, P> {
     }
 }
 
-/// Adds x · panel, (R, K) · (K, width), to R rows of sums, and has the memory fetch what is `next`
+/// Adds x · panel, (R, K) · (K, width), to R rows of sums, and prefetches `next`
 /// meanwhile.
 #[inline(always)]
 fn tile<S: Simd, const R: usize>(simd: S, x: &[f32], panel: &[f32], sums: &mut [f32], next: &[f32]) {
@@ -322,13 +322,13 @@ fn step<S: Simd, const R: usize>(
     }
 }
 
-/// Asks the memory for what is read soon.
+/// Prefetches data that is read soon.
 #[inline(always)]
 fn prefetch(values: &[f32]) {
     #[cfg(target_arch = "x86_64")]
     for line in values.chunks(16) {
         use std::arch::x86_64::{_MM_HINT_T1, _mm_prefetch};
-        // SAFETY: it reads nothing: any address may be asked for.
+        // SAFETY: a prefetch reads nothing, so any address is allowed.
         #[allow(unsafe_code)]
         unsafe {
             _mm_prefetch::<_MM_HINT_T1>(line.as_ptr().cast());

@@ -9,7 +9,7 @@ pub(super) fn find(directory: &Path) -> Result<ModelFiles> {
     if !directory.is_dir() {
         let what = if directory.exists() { "is not a directory" } else { "does not exist" };
         let problem =
-            format!("this model {what}; give `demo`, a hub id such as openai-community/gpt2, or a directory");
+            format!("this model {what}; use `demo`, a hub id such as openai-community/gpt2, or a directory");
         return Err(Error::file(directory, problem));
     }
     ModelFiles::choose(&directory.display().to_string(), |name| {

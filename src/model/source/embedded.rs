@@ -1,4 +1,4 @@
-//! The demo model, part of the program.
+//! The built-in demo model.
 
 use std::path::Path;
 

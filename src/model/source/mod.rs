@@ -1,4 +1,4 @@
-//! Where a model comes from: the program itself, the model hub, or a directory.
+//! Where a model comes from: built in, the model hub, or a directory.
 
 mod directory;
 mod embedded;
@@ -15,10 +15,10 @@ use super::{Config, DeviceSpec, DtypeSpec, Gpt2, Model, Provenance, Tokenizer, W
 use crate::error::{Error, Result};
 use crate::files::{CONFIGURATION, INDEX, TOKENIZER, read};
 
-/// What `--model` names.
+/// A model named by `--model`.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub enum Source {
-    /// The small model that is part of the program.
+    /// The small built-in model.
     #[default]
     Demo,
     /// A repository of the model hub, `owner/name`.
@@ -27,7 +27,7 @@ pub enum Source {
 }
 
 impl Source {
-    /// Reads `demo`, a path, or a hub id. What exists as a directory, or looks like a path, is one.
+    /// Parses `demo`, a path, or a hub id. Existing directories, and anything that looks like a path, are paths.
     pub fn parse(name: &str) -> Self {
         let looks_like_path = name.starts_with(['.', '/', '~', '\\']) || name.matches('/').count() > 1;
         if name == "demo" {
@@ -40,7 +40,7 @@ impl Source {
     }
 }
 
-/// `gpt2` and its like went by one word before the hub had owners.
+/// `gpt2` and the like have one-word names from before the hub had owners.
 fn full_id(id: &str) -> String {
     match id {
         "gpt2" | "gpt2-medium" | "gpt2-large" | "gpt2-xl" => format!("openai-community/{id}"),
@@ -64,13 +64,13 @@ impl fmt::Display for Source {
 pub struct LoadOptions {
     /// Branch, tag or commit on the hub.
     pub revision: Option<String>,
-    /// Use only what the hub's cache holds.
+    /// Use only the hub's cache.
     pub offline: bool,
     pub device: DeviceSpec,
     pub dtype: DtypeSpec,
 }
 
-/// How far loading is.
+/// Progress of loading.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Progress {
     /// A file is being downloaded.
@@ -78,7 +78,7 @@ pub enum Progress {
         file: String,
         /// Bytes so far.
         done: u64,
-        /// Bytes in all, once known.
+        /// Total bytes, once known.
         total: Option<u64>,
         /// Bytes per second, once known.
         rate: Option<f64>,
@@ -87,20 +87,20 @@ pub enum Progress {
     Reading,
 }
 
-/// Told how loading goes, from any thread; must not block.
+/// Receives the progress of loading, from any thread; must not block.
 pub type OnProgress = Arc<dyn Fn(Progress) + Send + Sync>;
 
 impl Model {
-    /// The model that is part of the program.
+    /// The built-in model.
     ///
     /// # Panics
     /// Never in a released program: the tests load it.
     pub fn demo() -> Self {
-        Self::open("demo").expect("the embedded model is well-formed")
+        Self::open("demo").expect("the built-in model is valid")
     }
 
     /// Loads a model by name: `demo`, a directory, or an id of the model hub, whose files are
-    /// downloaded unless the hub's cache holds them.
+    /// downloaded unless they are in the cache.
     ///
     /// ```no_run
     /// # use std::sync::Arc;
@@ -119,15 +119,15 @@ impl Model {
         Self::load(&Source::parse(name), &LoadOptions::default(), &(Arc::new(|_| {}) as OnProgress))
     }
 
-    /// Loads a model with options, and says how it goes.
+    /// Loads a model with options, and reports progress.
     ///
     /// # Errors
-    /// [`Error::File`] for files that are missing or malformed, [`Error::Hub`] for what the hub did
-    /// not give, [`Error::Device`] for a device that is not there.
+    /// [`Error::File`] for files that are missing or malformed, [`Error::Hub`] if the hub
+    /// fails, [`Error::Device`] for a device that is not available.
     pub fn load(source: &Source, options: &LoadOptions, on_progress: &OnProgress) -> Result<Self> {
         if options.revision.is_some() && !matches!(source, Source::Hub(_)) {
             return Err(Error::usage(format!(
-                "--revision is for models of the hub, but the model is `{source}`"
+                "--revision only applies to models on the hub, but the model is `{source}`"
             )));
         }
         let dtype = options.dtype.on(options.device)?;
@@ -147,7 +147,7 @@ impl Model {
                     assemble(Some(files), commit)
                 };
                 match fetch(false) {
-                    // What the cache holds may be cut short.
+                    // Files in the cache may be truncated.
                     Err(Error::File { .. }) if !options.offline && !hub::is_offline() => fetch(true),
                     done => done,
                 }
@@ -159,7 +159,7 @@ impl Model {
         }
     }
 
-    /// Loads the files of a model; those of the demo model are part of the program.
+    /// Loads the files of a model; those of the demo model are built in.
     fn assemble(
         source: &Source,
         files: Option<ModelFiles>,
@@ -180,7 +180,7 @@ impl Model {
         if files.is_some() {
             on_progress(Progress::Reading);
         }
-        // Neither needs the other, and for GPT-2's vocabulary both take as long.
+        // They are independent, and for GPT-2's vocabulary both take equally long.
         let (network, tokenizer) =
             rayon::join(network, || files.as_ref().map_or_else(embedded::tokenizer, ModelFiles::tokenizer));
         let (net, stored_dtype) = network?;
@@ -231,8 +231,8 @@ impl WeightFiles {
 }
 
 impl ModelFiles {
-    /// Chooses the files of a checkpoint; `find` gives the path of a file by its name, `None` where
-    /// there is no such file. `place` is for the error.
+    /// Chooses the files of a checkpoint; `find` returns the path of a file by its name, `None` if
+    /// there is no such file. `place` is for errors.
     fn choose(place: &str, mut find: impl FnMut(&str) -> Result<Option<PathBuf>>) -> Result<Self> {
         let Some(config) = find("config.json")? else {
             return Err(Error::file(
@@ -295,7 +295,7 @@ impl ModelFiles {
 
 /// The shards that a `model.safetensors.index.json` lists, each once, in order of name.
 fn shard_names(index: &Path) -> Result<Vec<String>> {
-    let bad = |what: &str| Error::file(index, format!("{what}; fetch it anew"));
+    let bad = |what: &str| Error::file(index, format!("{what}; download it again"));
     let json: serde_json::Value =
         serde_json::from_slice(&read(index, INDEX)?).map_err(|e| bad(&format!("is not JSON ({e})")))?;
     let map = json.get("weight_map").and_then(|m| m.as_object());
@@ -315,7 +315,7 @@ fn shard_names(index: &Path) -> Result<Vec<String>> {
     Ok(names)
 }
 
-/// Whether a name that a file or a hub gives is that of a plain file in the same directory.
+/// Whether a name from a file or a hub is that of a plain file in the same directory.
 fn is_file_name(name: &str) -> bool {
     let is_plain = |c: char| c.is_alphanumeric() || "._- +@=,()".contains(c);
     !name.starts_with('.') && (1..=255).contains(&name.len()) && name.chars().all(is_plain)

@@ -1,36 +1,36 @@
-//! What of a `tokenizer.json` is let in: the components that are known, each with a bound on how much
-//! longer it can make a text. What is not listed here is refused by name.
+//! The accepted components of a `tokenizer.json`, each with a bound on how much
+//! longer it can make a text. Anything not listed here is refused by name.
 
 use std::collections::HashMap;
 
 use fancy_regex::{Regex, RegexBuilder};
 use serde_json::Value;
 
-/// The regexes of a real tokenizer come to a few hundred bytes.
+/// The regexes of a real tokenizer have a few hundred bytes.
 const LONGEST_REGEX: usize = 1024;
-/// Compiled, for each part of it that needs no going back.
+/// The compiled size, for each part that needs no backtracking.
 const LARGEST_REGEX: usize = 1 << 18;
 const MOST_STEPS: usize = 64;
 /// The largest vocabularies have 900 000.
 const MOST_PIECES: usize = 1 << 20;
-/// No step of real tokenizers, nor all of them together, comes near.
+/// Far more than any step of real tokenizers, or all of them together.
 const MOST_GROWTH: usize = 1 << 12;
-/// Of names such as `<unk>` and `</w>`.
+/// The length of names such as `<unk>` and `</w>`.
 const LONGEST_NAME: usize = 64;
 
-/// What running a tokenizer takes beside itself.
+/// What running a tokenizer needs besides itself.
 #[derive(Debug, Clone)]
 pub struct Bounds {
-    /// How many times as many bytes a text can have on the way to its tokens.
+    /// The factor by which a text can grow on the way to its tokens.
     pub growth: usize,
-    /// The regexes that it splits at.
+    /// The regexes that it splits by.
     pub regexes: HashMap<String, Regex>,
 }
 
-/// Checks all components but the model.
+/// Checks all components except the model.
 ///
 /// # Errors
-/// What is not known, or has no bound, in a few words.
+/// What is unknown or unbounded, in a few words.
 pub fn check(json: &Value) -> Result<Bounds, String> {
     let mut bounds = Bounds { growth: 1, regexes: HashMap::new() };
     for step in steps(&json["normalizer"], "normalizers")? {
@@ -77,14 +77,14 @@ fn normalizer(step: &Value) -> Result<usize, String> {
         "ByteLevel" | "Lowercase" => 2,
         "NFC" | "NFD" => 3,
         "NFKC" | "NFKD" => 11,
-        // Blanks around each Chinese character, NFD, lowercase.
+        // Spaces around each Chinese character, NFD, lowercase.
         "BertNormalizer" => 2 * 3 * 2,
         "Prepend" => 1 + text(step, "prepend")?.len(),
         "Replace" => {
             let shortest = shortest_match(&step["pattern"])?;
             text(step, "content")?.len().div_ceil(shortest).max(1)
         }
-        "Precompiled" => return Err("its normalizer is precompiled, which is not known here".into()),
+        "Precompiled" => return Err("its normalizer is precompiled, which is not supported".into()),
         other => return Err(unknown("normalizer", other)),
     })
 }
@@ -95,7 +95,7 @@ fn pre_tokenizer(step: &Value, regexes: &mut HashMap<String, Regex>) -> Result<u
         | "Whitespace" | "WhitespaceSplit" => 1,
         "FixedLength" => {
             if step["length"] == 0 {
-                return Err("its pre_tokenizer cuts into pieces of no length".into());
+                return Err("its pre_tokenizer cuts text into empty pieces".into());
             }
             1
         }
@@ -103,14 +103,14 @@ fn pre_tokenizer(step: &Value, regexes: &mut HashMap<String, Regex>) -> Result<u
             if let Some(pattern) = step["pattern"]["Regex"].as_str() {
                 regexes.insert(pattern.to_owned(), regex(pattern)?);
                 if regexes.keys().map(String::len).sum::<usize>() > LONGEST_REGEX {
-                    return Err("its regexes are longer than any".into());
+                    return Err("its regexes are too long".into());
                 }
             }
             1
         }
-        // A blank before each piece, then two bytes for each one.
+        // A space before each piece, then two bytes for each byte.
         "ByteLevel" => 2 * if step["add_prefix_space"] == true { 2 } else { 1 },
-        // In place of each blank, and before each piece.
+        // Instead of each space, and before each piece.
         "Metaspace" => 2 * text(step, "replacement")?.len().max(1),
         other => return Err(unknown("pre_tokenizer", other)),
     })
@@ -136,9 +136,9 @@ fn decoder(step: &Value) -> Result<(), String> {
 /// Checks the model.
 ///
 /// # Errors
-/// As [`check`].
+/// See [`check`].
 pub fn model(model: &Value) -> Result<(), String> {
-    // Files from before there were others do not say.
+    // Old files, from before there were other types, have no type.
     match model["type"].as_str() {
         Some("BPE") | None => bpe(model),
         Some(other) => Err(format!("model.type is `{}`", short(other))),
@@ -158,11 +158,11 @@ fn bpe(model: &Value) -> Result<(), String> {
     merges(&model["merges"], &model["vocab"])
 }
 
-/// Each piece has an id of its own.
+/// Checks that each piece has its own id.
 pub fn vocab(vocab: &Value) -> Result<(), String> {
-    let vocab = vocab.as_object().ok_or("the vocabulary is no JSON object")?;
+    let vocab = vocab.as_object().ok_or("the vocabulary is not a JSON object")?;
     if vocab.len() > MOST_PIECES {
-        return Err(format!("the vocabulary has {} pieces, more than any", vocab.len()));
+        return Err(format!("the vocabulary has {} pieces, which is too many", vocab.len()));
     }
     let mut ids = Vec::with_capacity(vocab.len());
     for (piece, id) in vocab {
@@ -178,9 +178,9 @@ pub fn vocab(vocab: &Value) -> Result<(), String> {
     }
 }
 
-/// Each merge, `"a b"` or `["a", "b"]`, takes two pieces of the vocabulary to a third.
+/// Checks that each merge, `"a b"` or `["a", "b"]`, joins two pieces of the vocabulary to a third.
 pub fn merges(merges: &Value, vocab: &Value) -> Result<(), String> {
-    let merges = merges.as_array().ok_or("the merges are no list")?;
+    let merges = merges.as_array().ok_or("the merges are not a list")?;
     let known = |piece: &str| vocab.get(piece).is_some();
     for (i, merge) in merges.iter().enumerate() {
         let pair = match merge {
@@ -200,28 +200,29 @@ fn kind(step: &Value) -> &str {
 }
 
 fn text<'a>(step: &'a Value, field: &str) -> Result<&'a str, String> {
-    step[field].as_str().ok_or_else(|| format!("{} has no text as its {field}", short(kind(step))))
+    step[field].as_str().ok_or_else(|| format!("the {field} of {} is not text", short(kind(step))))
 }
 
 fn unknown(component: &str, kind: &str) -> String {
-    format!("its {component} is `{}`, which is not known here", short(kind))
+    format!("its {component} is `{}`, which is not supported", short(kind))
 }
 
-/// The bytes that a pattern matches at the least: some, as it would match between all characters else.
+/// The minimum bytes that a pattern matches: not zero, or it would match between all characters.
 fn shortest_match(pattern: &Value) -> Result<usize, String> {
     let shortest = match (pattern["String"].as_str(), pattern["Regex"].as_str()) {
         (Some(text), _) => Some(text.len()),
         (None, Some(pattern)) => {
             regex(pattern)?;
-            // Others can go back so often that they are given up, and what follows is not replaced.
+            // Others can backtrack so much that matching is given up, and the rest is not replaced.
             let parsed = regex_syntax::parse(pattern);
-            let parsed = parsed
-                .map_err(|_| format!("it replaces by a regex that looks around, `{}`", short(pattern)))?;
+            let parsed = parsed.map_err(|_| {
+                format!("it replaces with a regex that uses look-around, `{}`", short(pattern))
+            })?;
             parsed.properties().minimum_len()
         }
         (None, None) => None,
     };
-    shortest.filter(|&bytes| bytes > 0).ok_or_else(|| "it replaces where there is nothing to match".into())
+    shortest.filter(|&bytes| bytes > 0).ok_or_else(|| "it replaces empty matches".into())
 }
 
 fn regex(pattern: &str) -> Result<Regex, String> {
@@ -229,10 +230,10 @@ fn regex(pattern: &str) -> Result<Regex, String> {
         return Err(format!("it has a regex of {} bytes, `{}`", pattern.len(), short(pattern)));
     }
     let regex = RegexBuilder::new(pattern).delegate_size_limit(LARGEST_REGEX).build();
-    regex.map_err(|_| format!("it has a regex that is none or too large, `{}`", short(pattern)))
+    regex.map_err(|_| format!("it has a regex that is invalid or too large, `{}`", short(pattern)))
 }
 
-/// What is shown of a text that may be very long.
+/// The start of a text that may be very long.
 pub fn short(text: &str) -> String {
     const MOST: usize = 40;
     match text.char_indices().nth(MOST) {

@@ -1,4 +1,4 @@
-//! The list of what is changed: switched, named, edited, saved and loaded.
+//! The list of changes: switch, name, edit, save and load them.
 
 use std::path::PathBuf;
 
@@ -21,12 +21,12 @@ pub struct Changes {
     entry: Option<Entry>,
 }
 
-/// A line that is being typed.
+/// A line being typed.
 #[derive(Debug, Clone)]
 struct Entry {
     purpose: Purpose,
     typed: Field,
-    /// Why it could not be taken.
+    /// Why it was rejected.
     wrong: Option<String>,
 }
 
@@ -58,7 +58,7 @@ impl Purpose {
 }
 
 impl Changes {
-    /// The list with a proposal for one more.
+    /// The list with a proposed new change.
     pub fn adding(text: String) -> Self {
         Self { selected: 0, entry: Some(Entry::new(Purpose::Add, text)) }
     }
@@ -84,7 +84,7 @@ pub fn key(app: &mut App, event: KeyEvent) -> Vec<Request> {
     requests
 }
 
-/// Esc: leaves the line that is being typed, else the list.
+/// Esc: cancels the line being typed, otherwise closes the list.
 pub fn back(app: &mut App) {
     match &mut app.overlay {
         Some(Overlay::Changes(changes)) if changes.entry.is_some() => changes.entry = None,
@@ -127,7 +127,7 @@ fn typed(app: &mut App, changes: &mut Changes, mut entry: Entry, event: KeyEvent
     Vec::new()
 }
 
-/// Takes a typed line, or keeps it open and says what is wrong with it.
+/// Accepts a typed line, or keeps it open and says what is wrong with it.
 fn entered(app: &mut App, changes: &mut Changes, mut entry: Entry) -> Vec<Request> {
     let text = entry.typed.text.trim().to_owned();
     let list = &mut app.input.interventions.0;
@@ -139,7 +139,7 @@ fn entered(app: &mut App, changes: &mut Changes, mut entry: Entry) -> Vec<Reques
             Vec::new()
         }
         Purpose::Save | Purpose::Load if text.is_empty() => {
-            entry.wrong = Some("give the name of a file".into());
+            entry.wrong = Some("type a file name".into());
             changes.entry = Some(entry);
             Vec::new()
         }
@@ -179,7 +179,7 @@ pub fn draw(changes: &Changes, app: &App, area: Rect, buffer: &mut Buffer) {
     let base = theme.panel();
     let list = &app.input.interventions.0;
     let keys = if changes.entry.is_some() {
-        "Enter take · Ctrl-U clear · Esc back to the list"
+        "Enter accept · Ctrl-U clear · Esc back to the list"
     } else {
         "Space on, off · + new · e edit · n name · d delete · w save · o load · Esc close"
     };
@@ -189,7 +189,7 @@ pub fn draw(changes: &Changes, app: &App, area: Rect, buffer: &mut Buffer) {
     let room = usize::from(inside.height.saturating_sub(6)).min(list.len());
     let first = (changes.selected + 1).saturating_sub(room);
     if list.is_empty() {
-        let said = "nothing is changed; + adds, as do the keys a A K * d on a head, token or tensor";
+        let said = "no changes; + adds one, as do the keys a A K * d on a head, token or tensor";
         put_line(buffer, line(0), &[Span::styled(said, base.patch(theme.dim()))]);
     }
     for (y, (i, one)) in list.iter().enumerate().skip(first).take(room).enumerate() {

@@ -15,12 +15,12 @@ use crate::tui::theme::Theme;
 
 pub struct Editor {
     area: TextArea<'static>,
-    /// The prompt is written as token ids: the model has no tokenizer.
+    /// The prompt is typed as token ids, because the model has no tokenizer.
     ids: bool,
 }
 
 impl Editor {
-    /// An editor that starts with `text`, the cursor at its end.
+    /// An editor that starts with `text`, with the cursor at the end.
     pub fn new(text: &str, ids: bool, theme: Theme) -> Self {
         let mut area = TextArea::new(text.split('\n').map(str::to_owned).collect());
         area.set_style(theme.panel());
@@ -28,14 +28,14 @@ impl Editor {
         area.set_cursor_style(theme.selected());
         area.set_selection_style(theme.selected());
         area.set_wrap_mode(WrapMode::WordOrGlyph);
-        area.set_placeholder_text(if ids { "token ids, as in 5, 17, 96" } else { "type a prompt" });
+        area.set_placeholder_text(if ids { "token ids, such as 5, 17, 96" } else { "type a prompt" });
         area.set_placeholder_style(theme.panel().patch(theme.dim()));
         area.move_cursor(CursorMove::Bottom);
         area.move_cursor(CursorMove::End);
         Self { area, ids }
     }
 
-    /// Handles a key; says whether the text changed.
+    /// Handles a key; returns whether the text changed.
     pub fn key(&mut self, key: KeyEvent) -> bool {
         let ctrl = key.modifiers.contains(KeyModifiers::CONTROL);
         match key.code {
@@ -58,10 +58,10 @@ impl Editor {
         self.area.lines().join("\n")
     }
 
-    /// What the text asks to be run.
+    /// The prompt that the text stands for.
     ///
     /// # Errors
-    /// [`Error::Usage`] for ids that are none.
+    /// [`Error::Usage`] for invalid ids.
     pub fn prompt(&self) -> Result<Prompt> {
         let text = self.text();
         if !self.ids {
@@ -69,21 +69,21 @@ impl Editor {
         }
         let words = text.split([',', ' ', '\n']).filter(|word| !word.is_empty());
         let ids: Result<Vec<u32>> = words
-            .map(|word| word.parse().map_err(|_| Error::usage(format!("`{word}` is no token id"))))
+            .map(|word| word.parse().map_err(|_| Error::usage(format!("`{word}` is not a token id"))))
             .collect();
         Ok(Prompt::Ids(ids?))
     }
 }
 
-/// The panel lies over the top of the body, so that the picture below follows as one types.
+/// The panel covers the top of the body, so that the picture below updates as one types.
 pub fn draw(editor: &Editor, title: &str, app: &App, area: Rect, buffer: &mut Buffer) {
     let height = (area.height / 3).clamp(5, 14);
     let place = Rect { x: area.x + 1, y: area.y + 3, width: area.width.saturating_sub(2), height };
     let title = if editor.ids { format!("{title}, token ids") } else { title.to_owned() };
-    let keys = "the run follows as you type · Enter new line · Ctrl-Z undo · Ctrl-Y redo · Esc done";
+    let keys = "runs as you type · Enter new line · Ctrl-Z undo · Ctrl-Y redo · Esc done";
     let inside = panel(place, &title, keys, app.theme, buffer);
     (&editor.area).render(inside, buffer);
-    // It leaves out what takes no room and draws the rest, separators of lines too.
+    // It skips zero-width characters and draws all others, line separators included.
     for position in inside.positions() {
         if buffer[position].symbol().starts_with(acts) {
             buffer[position].set_symbol("\u{fffd}");

@@ -1,4 +1,4 @@
-//! Where to write what is on screen, or everything.
+//! The form for exporting what is on screen, or everything.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -22,17 +22,17 @@ pub struct ExportForm {
     run: Arc<Run>,
     /// The base, where differences are on screen.
     base: Option<Arc<Run>>,
-    /// What that difference is called.
+    /// The name of that difference.
     difference: &'static str,
     /// The tensor on screen.
     pub hook: HookName,
     pub head: Option<usize>,
-    /// The chart on screen, in place of a tensor.
+    /// The chart on screen, instead of a tensor.
     chart: Option<Chart>,
-    /// All that was captured, rather than that tensor.
+    /// Everything that was captured, rather than that tensor.
     pub everything: bool,
     path: Field,
-    /// The name that the form began with.
+    /// The name that the form started with.
     proposed: String,
 }
 
@@ -53,7 +53,7 @@ impl ExportForm {
         Self { run, base, difference, hook, head, chart, everything: false, path, proposed }
     }
 
-    /// What is to be written.
+    /// The request to write.
     pub fn export(self, figure: figure::Options) -> Writing {
         let Self { run, base, difference, hook, head, chart, everything, path, .. } = self;
         let path = PathBuf::from(path.text.trim());
@@ -61,7 +61,7 @@ impl ExportForm {
         Writing { run, base, difference, hook, head, chart, path, figure }
     }
 
-    /// Handles a key; `true` when it is to be written.
+    /// Handles a key; `true` to write.
     pub fn key(&mut self, key: KeyEvent) -> bool {
         match key.code {
             KeyCode::Enter => return !self.path.text.trim().is_empty(),
@@ -75,7 +75,7 @@ impl ExportForm {
         self.path.paste(text);
     }
 
-    /// A figure cannot show everything: the name follows while it is the proposed one.
+    /// A figure cannot show everything, so the proposed name follows the choice.
     fn toggle(&mut self) {
         self.everything = !self.everything;
         let all = format!("run{}.safetensors", suffix(self.base.is_some()));
@@ -112,9 +112,9 @@ pub fn draw(form: &ExportForm, app: &App, area: Rect, buffer: &mut Buffer) {
     let [path, cursor] = form.path.spans(str::to_owned, theme);
     put_line(buffer, line(4), &[Span::styled("to     ", dim), path, cursor]);
     let kinds = match (form.everything, &form.chart) {
-        (true, _) => "the ending decides: .safetensors .npz .json",
-        (false, Some(_)) => "the ending decides: .png .svg",
-        (false, None) => "the ending decides: .png .svg, or .safetensors .npz .npy .csv .json",
+        (true, _) => "the extension sets the format: .safetensors .npz .json",
+        (false, Some(_)) => "the extension sets the format: .png .svg",
+        (false, None) => "the extension sets the format: .png .svg, or .safetensors .npz .npy .csv .json",
     };
     put_line(buffer, line(5), &[Span::styled(format!("       {kinds}"), dim)]);
 }

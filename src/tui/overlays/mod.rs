@@ -1,4 +1,4 @@
-//! What lies over a screen and takes the keys: the prompt editor, the pickers, the forms.
+//! Overlays, which cover a screen and take the keys: the prompt editor, the pickers, the forms.
 
 mod changes;
 mod editor;
@@ -29,7 +29,7 @@ pub enum Overlay {
     Export(Box<ExportForm>),
     Token(TokenForm),
     Changes(Changes),
-    /// Waits for what stands out in the run.
+    /// Waits for the extremes of the run.
     Finding,
     /// Prompt B.
     Second(Box<Editor>),
@@ -65,7 +65,7 @@ pub fn draw(app: &App, area: Rect, buffer: &mut Buffer) {
     }
 }
 
-/// A cleared panel with a frame and a title; returns the room inside.
+/// A cleared panel with a frame and a title; returns the area inside.
 fn panel(area: Rect, title: &str, keys: &str, theme: Theme, buffer: &mut Buffer) -> Rect {
     let area = area.intersection(buffer.area);
     if area.width < 4 || area.height < 3 {

@@ -1,4 +1,4 @@
-//! A list to choose from by typing: the help, the palette, the finder of hooks.
+//! A searchable list: the help, the palette, the finder of hooks.
 
 use nucleo_matcher::pattern::{CaseMatching, Normalization, Pattern};
 use nucleo_matcher::{Config as MatcherConfig, Matcher, Utf32Str};
@@ -20,7 +20,7 @@ use crate::tui::command::{COMMANDS, Command};
 use crate::tui::keymap::Keys;
 use crate::tui::text::{num, pad, put, put_line};
 
-/// What choosing an item does.
+/// The action of choosing an item.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Choice {
     Run(Command),
@@ -35,13 +35,13 @@ pub enum Choice {
     },
 }
 
-/// The title of the list of what stands out.
+/// The title of the list of extremes.
 pub const EXTREMES: &str = "What stands out in this run";
 
 struct Item {
-    /// Three columns: what it is called, its key or shape, what it does.
+    /// Three columns: name, key or shape, description.
     columns: [String; 3],
-    /// Another name that finds it.
+    /// Another name to search by.
     alias: String,
     choice: Choice,
 }
@@ -51,16 +51,16 @@ pub struct Picker {
     widths: [usize; 2],
     items: Vec<Item>,
     query: Field,
-    /// Items that match, best first, by index.
+    /// Indices of the matching items, best first.
     matches: Vec<usize>,
     selected: usize,
 }
 
 impl Picker {
-    /// Every command with its keys; those of `screen` first.
+    /// All commands with their keys; those of `screen` first.
     pub fn help(screen: Screen) -> Self {
         let mut picker = Self::commands(screen);
-        picker.title = "Help: every key";
+        picker.title = "Help: all keys";
         for item in &mut picker.items {
             item.columns.swap(0, 1);
         }
@@ -68,7 +68,7 @@ impl Picker {
         picker
     }
 
-    /// Every command by name.
+    /// All commands by name.
     pub fn commands(screen: Screen) -> Self {
         let mut entries: Vec<_> = COMMANDS.iter().collect();
         let rank = |entry: &crate::tui::command::Entry| match (entry.everywhere, entry.works_on(screen)) {
@@ -86,7 +86,7 @@ impl Picker {
         Self::new("Commands", [17, 14], entries.iter().map(item).collect())
     }
 
-    /// Every hook of the model.
+    /// All hooks of the model.
     pub fn hooks(config: &Config, n_tokens: usize) -> Self {
         let item = |hook: HookName| {
             let shape: Vec<_> = hook.shape(config, n_tokens).iter().map(ToString::to_string).collect();
@@ -97,7 +97,7 @@ impl Picker {
         Self::new("Find a tensor", [32, 15], hooks.map(item).collect())
     }
 
-    /// Every step of the walk.
+    /// All steps of the walk.
     pub fn steps(config: &Config) -> Self {
         let item = |(i, step): (usize, Step)| {
             let place = step.layer.map_or_else(String::new, |layer| format!(" {layer}"));
@@ -109,7 +109,7 @@ impl Picker {
         Self::new("Go to a step", [6, 10], steps(config).into_iter().enumerate().map(item).collect())
     }
 
-    /// The largest value and row of each tensor, and the outlying channels.
+    /// The largest value and row of each tensor, and the outlier channels.
     pub fn extremes(found: &Found, run: &Run) -> Self {
         const FIRST: usize = 6;
         let n_layer = run.config().n_layer;
@@ -141,7 +141,7 @@ impl Picker {
             let choice = Choice::Cell { hook, head: 0, row, column: c.channel };
             Some(Item { columns, alias: "outlier".into(), choice })
         };
-        // The most telling of each kind first, then all.
+        // The most notable of each kind first, then all.
         let values = found.values.iter().map(|x| cell(x, "largest |x|"));
         let rows = found.rows.iter().map(|x| cell(x, "longest row"));
         let channels = found.channels.iter().filter_map(channel);
@@ -155,7 +155,7 @@ impl Picker {
         Self { title, widths, items, query: Field::default(), matches, selected: 0 }
     }
 
-    /// Handles a key; a choice when one was made.
+    /// Handles a key; returns the choice, if one was made.
     pub fn key(&mut self, key: KeyEvent) -> Option<Choice> {
         let ctrl = key.modifiers.contains(KeyModifiers::CONTROL);
         let last = self.matches.len().saturating_sub(1);
@@ -180,7 +180,7 @@ impl Picker {
         self.search();
     }
 
-    /// The choice at a place on the screen.
+    /// The choice at a position on the screen.
     pub fn hit(&self, area: Rect, x: u16, y: u16) -> Option<Choice> {
         let list = list_area(inner(place(area)));
         let first = self.first(list.height.into());
@@ -197,7 +197,7 @@ impl Picker {
             .filter_map(|i| {
                 let Item { columns: [first, second, doc], alias, .. } = &self.items[i];
                 let mut score = |text: &str| pattern.score(Utf32Str::new(text, &mut buffer), &mut matcher);
-                // A match in a name is worth more than one in the description.
+                // A match in the name counts more than one in the description.
                 let by_name = [first, second, alias].into_iter().filter_map(|name| score(name)).max();
                 by_name.map(|s| s * 2).or_else(|| score(doc)).map(|s| (s, i))
             })
@@ -207,7 +207,7 @@ impl Picker {
         self.selected = 0;
     }
 
-    /// First match to show, so that the selected one is in sight.
+    /// The first match to show, so that the selected one is visible.
     fn first(&self, height: usize) -> usize {
         self.selected.saturating_sub(height.saturating_sub(1))
     }
@@ -245,7 +245,7 @@ pub fn draw(picker: &Picker, app: &App, area: Rect, buffer: &mut Buffer) {
     put_line(buffer, inside, &[mark, query, cursor, count]);
     let list = list_area(inside);
     if picker.matches.is_empty() {
-        put(buffer, list.x, list.y, list.width, "nothing matches", base.patch(theme.dim()));
+        put(buffer, list.x, list.y, list.width, "no matches", base.patch(theme.dim()));
     }
     let first = picker.first(list.height.into());
     for ((i, &item), y) in picker.matches.iter().enumerate().skip(first).zip(list.top()..list.bottom()) {
@@ -254,7 +254,7 @@ pub fn draw(picker: &Picker, app: &App, area: Rect, buffer: &mut Buffer) {
         let row = Rect { y, height: 1, ..list };
         if selected {
             buffer.set_style(row, theme.selected());
-            // What is cut in the list is read above it.
+            // The selected description in full, above the list.
             if picker.widths[0] + picker.widths[1] + 2 + c.width() > row.width.into() {
                 put(buffer, inside.x, inside.y + 1, inside.width, c, base.patch(theme.text()));
             }

@@ -1,4 +1,4 @@
-//! Naming one token, as text or as an id.
+//! The form for a token, as text or id.
 
 use ratatui::buffer::Buffer;
 use ratatui::crossterm::event::{KeyCode, KeyEvent};
@@ -11,15 +11,15 @@ use crate::error::Result;
 use crate::tui::app::App;
 use crate::tui::text::put_line;
 
-/// What a token is asked for.
+/// The purpose of the token.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Asked {
     Token,
-    /// The one whose logit is subtracted.
+    /// The token whose logit is subtracted.
     Versus,
 }
 
-/// A token as it is typed; the screen below gets it.
+/// A token being typed, for the screen below.
 pub struct TokenForm {
     typed: Field,
     pub asked: Asked,
@@ -30,7 +30,7 @@ impl TokenForm {
         Self { typed: Field::default(), asked }
     }
 
-    /// Handles a key; `true` when the token is to be taken.
+    /// Handles a key; `true` to accept the token.
     pub fn key(&mut self, key: KeyEvent) -> bool {
         !self.typed.key(key) && key.code == KeyCode::Enter
     }
@@ -43,7 +43,7 @@ impl TokenForm {
     /// The token that the text names.
     ///
     /// # Errors
-    /// As [`crate::Model::token`].
+    /// See [`crate::Model::token`].
     pub fn token(&self, app: &App) -> Option<Result<u32>> {
         app.model.as_ref().map(|model| model.token(&self.typed.text))
     }
@@ -52,14 +52,14 @@ impl TokenForm {
 pub fn draw(form: &TokenForm, app: &App, area: Rect, buffer: &mut Buffer) {
     let theme = app.theme;
     let base = theme.panel();
-    let title = if form.asked == Asked::Token { "Token" } else { "Minus the logit of" };
-    let inside = panel(centred(area, 84, 7), title, "Enter take · Ctrl-U clear · Esc close", theme, buffer);
+    let title = if form.asked == Asked::Token { "Token" } else { "Subtract the logit of" };
+    let inside = panel(centred(area, 84, 7), title, "Enter accept · Ctrl-U clear · Esc close", theme, buffer);
     let line = |y: u16| Rect { y: inside.y + y, height: 1.min(inside.height.saturating_sub(y)), ..inside };
     let dim = base.patch(theme.dim());
     let [typed, cursor] = form.typed.spans(|text| crate::model::visible(text.as_bytes()), theme);
     put_line(buffer, line(1), &[Span::styled("token  ", dim), typed, cursor]);
     let said = match form.token(app) {
-        _ if form.typed.text.is_empty() => Span::styled("text, blanks included, or an id in digits", dim),
+        _ if form.typed.text.is_empty() => Span::styled("text, with its spaces, or an id in digits", dim),
         Some(Ok(id)) => {
             let shown = app.model.as_ref().map_or_else(String::new, |model| model.tokenizer.show(id));
             Span::styled(format!("{shown}  id {id}"), base.patch(theme.good()))

@@ -20,7 +20,7 @@ use crate::tui::widgets::heatmap::{self, Form, Plot, Sheet, Zoom};
 
 struct Layout {
     title: Rect,
-    /// The small maps, one for each head.
+    /// The small maps, one per head.
     heads: Vec<Rect>,
     stages: Rect,
     sheet: Sheet,
@@ -33,7 +33,7 @@ fn layout(run: &Run, area: Rect) -> Layout {
     let left = Rect { y: area.y + 2, width: left_width, height: area.height.saturating_sub(2), ..area };
     let right = Rect { x: area.x + left_width + 2, width: area.width.saturating_sub(left_width + 2), ..area };
 
-    // As many columns as make the small maps largest, a line of the terminal being twice as high as wide.
+    // The number of columns that makes the small maps largest; a terminal cell is twice as tall as wide.
     let size = |columns: usize| {
         let rows = n_head.div_ceil(columns);
         let width = usize::from(left.width) / columns;
@@ -72,7 +72,7 @@ fn head_plot(app: &App, run: &Run, area: Rect) -> Plot {
         height: area.height.saturating_sub(1),
         ..area
     };
-    // A window without numbers, however small.
+    // A window without numbers, however few values it has.
     let plot =
         Plot::new(inner, (run.n_tokens(), run.n_tokens()), Zoom::default(), Form::new(Axis::Key, app.theme));
     Plot { numbers: false, ..plot }
@@ -82,10 +82,10 @@ fn main_plot(app: &App, run: &Run, area: Rect) -> Plot {
     Plot::new(area, (run.n_tokens(), run.n_tokens()), Zoom::default(), Form::new(Axis::Key, app.theme))
 }
 
-/// It remembers nothing of its own.
+/// It has no state of its own.
 pub type State = ();
 
-/// The screen itself.
+/// The screen.
 pub struct Body;
 
 impl Scene for Body {
@@ -190,7 +190,7 @@ impl Scene for Body {
             ),
             Span::styled(format!("   {stage_name} "), theme.dim()),
             Span::styled(value(Slot::Strip(0)).map_or_else(|| "…".into(), num), theme.strong()),
-            Span::styled(if key > position { "   the future: masked, never read" } else { "" }, theme.dim()),
+            Span::styled(if key > position { "   the future: masked" } else { "" }, theme.dim()),
         ];
         let mut second = vec![Span::styled(
             format!(
@@ -251,7 +251,7 @@ fn draw_stages(app: &App, area: Rect, buffer: &mut Buffer) {
     put_line(buffer, area, &spans);
 }
 
-/// The keys that the selected query reads, as bars.
+/// The keys that the selected query reads from, as bars.
 fn draw_reads(app: &App, run: &Run, area: Rect, buffer: &mut Buffer) {
     let theme = app.theme;
     let Some(row) = app.row(Slot::Row) else { return };

@@ -1,4 +1,4 @@
-//! Which component wrote how much of a logit.
+//! How much each component contributes to a logit.
 
 use ratatui::buffer::Buffer;
 use ratatui::layout::Rect;
@@ -22,14 +22,14 @@ use crate::tui::what_if;
 use crate::tui::widgets::bar::bar;
 use crate::tui::widgets::chart;
 
-/// What only this screen remembers.
+/// The state of this screen.
 #[derive(Debug, Clone, Default)]
 pub struct State {
-    /// The token whose logit is asked about; the likeliest, if none was chosen.
+    /// The token whose logit is shown; the likeliest, if none was chosen.
     pub token: Option<u32>,
     /// The token whose logit is subtracted.
     pub versus: Option<u32>,
-    /// The list shows neurons of the selected block's MLP: this line of it is selected.
+    /// The selected line of the list of neurons of the selected block's MLP, if it is shown.
     pub neuron: Option<usize>,
 }
 
@@ -102,12 +102,12 @@ fn component(app: &App) -> Component {
     }
 }
 
-/// The selected line of the list of neurons, if it is that of neurons.
+/// The selected line of the list of neurons, if it is shown.
 fn line(app: &App) -> Option<usize> {
     app.screens.attribution.neuron.filter(|_| app.selection.writer == Writer::Mlp)
 }
 
-/// The screen itself.
+/// The screen.
 pub struct Body;
 
 impl Scene for Body {
@@ -115,7 +115,7 @@ impl Scene for Body {
         &[BLOCKS, &[Command::Range, Command::Versus, Command::ChooseToken, Command::FinalAnswer]]
     }
 
-    /// What the network itself answers is compared with nothing.
+    /// The final answer is not compared with another token.
     fn take_token(&self, app: &mut App, asked: Asked, token: Option<u32>) {
         let state = &mut app.screens.attribution;
         match (asked, token) {
@@ -194,7 +194,7 @@ impl Scene for Body {
             return vec![
                 first,
                 vec![Span::styled(
-                    "post · W_out[n], seen as the MLP is; Enter: its tokens; Esc: all parts",
+                    "post · W_out[n], seen like the MLP; Enter: its tokens; Esc: all parts",
                     theme.dim(),
                 )],
             ];
@@ -279,7 +279,7 @@ impl Scene for Body {
             }
             (Writer::Change, _) => {}
             (Writer::AttnBias | Writer::MlpBias, _) => {
-                app.note("a bias is the same at every position of every prompt: there is nothing behind it");
+                app.note("a bias is the same at every position of every prompt: nothing more to show");
             }
         }
         Vec::new()
@@ -290,7 +290,7 @@ impl Scene for Body {
     }
 }
 
-/// The last answer, while it is of the selected position.
+/// The last result, if it is for the selected position.
 fn attribution(app: &App) -> Option<&WithBase<Attribution>> {
     match &**app.seen.get(&Slot::Attribution)? {
         Seen::Attribution(_, found) if found.of.position == app.selection.position => Some(found),
@@ -298,7 +298,7 @@ fn attribution(app: &App) -> Option<&WithBase<Attribution>> {
     }
 }
 
-/// The neurons that are listed, if they are.
+/// The listed neurons, if they are shown.
 fn neurons(app: &App) -> Option<&[WithBase<Neuron>]> {
     line(app)?;
     match &**app.seen.get(&Slot::Neurons)? {
@@ -318,7 +318,7 @@ fn title<'a>(app: &App, run: &Run, found: &WithBase<Attribution>) -> Vec<Span<'a
     let show = |id: u32| run.model.tokenizer.show(id);
     let mut title = vec![
         Span::styled(
-            if found.differs() { "what moved the logit of " } else { "what wrote the logit of " },
+            if found.differs() { "change of the logit of " } else { "contributions to the logit of " },
             theme.dim(),
         ),
         Span::styled(show(found.of.token), theme.accent()),
@@ -336,7 +336,7 @@ fn title<'a>(app: &App, run: &Run, found: &WithBase<Attribution>) -> Vec<Span<'a
     title
 }
 
-/// The logit as a sum, with what is in the chart as one term.
+/// The logit as a sum, with the chart as one term.
 fn sum<'a>(app: &App, found: &Attribution, width: u16) -> Vec<Span<'a>> {
     let theme = app.theme;
     let of = |component| found.value(component).unwrap_or_default();
@@ -364,10 +364,10 @@ pub(super) fn ink(value: f64, theme: Theme) -> Style {
     }
 }
 
-/// A line of a list: a name, a number, a bar as long as it is large.
+/// A line of a list: a name, a number, and a bar for its magnitude.
 struct Entry {
     name: String,
-    /// Where differences are shown, that in base and that in the changed run.
+    /// If differences are shown, the values in base and in the changed run.
     sides: Option<[f64; 2]>,
     value: f64,
     selected: bool,
@@ -399,10 +399,10 @@ impl Entry {
     }
 }
 
-/// Columns from which on a list of differences also has what they are between.
+/// The width from which a list of differences also shows both values.
 const WITH_SIDES: u16 = 46;
 
-/// What is listed, in which order, and the heads of its columns where there are several.
+/// The contents and order of the list, and its column headings if there are several.
 fn draw_heading(text: &str, differs: bool, area: Rect, theme: Theme, buffer: &mut Buffer) {
     let what = match differs {
         false => format!("{text}, largest first"),
@@ -442,7 +442,7 @@ fn draw_neurons(
 ) {
     let theme = app.theme;
     let differs = neurons.first().is_some_and(WithBase::differs);
-    // Beside the heads of three columns there is room for less.
+    // Three column headings leave less room.
     let short = differs && layout.list_title.width >= WITH_SIDES;
     let text = format!("{}of MLP {}", if short { "" } else { "neurons " }, app.selection.layer);
     draw_heading(&text, differs, layout.list_title, theme, buffer);
@@ -454,7 +454,7 @@ fn draw_neurons(
     }
 }
 
-/// What the lines of a list of `n` show: the first ones, and below a gap that of `at`, if it is not
+/// The items in the lines of a list of `n`: the first ones and, below a gap, `at` if it is not
 /// among them.
 fn shown(at: Option<usize>, height: usize, n: usize) -> impl Iterator<Item = Option<usize>> {
     let below = at.filter(|at| *at >= height && height > 2);
@@ -462,7 +462,7 @@ fn shown(at: Option<usize>, height: usize, n: usize) -> impl Iterator<Item = Opt
     (0..first).map(Some).chain(below.into_iter().flat_map(|at| [None, Some(at)]))
 }
 
-/// What is written block by block, and what it comes to.
+/// The contributions of each block, and their running total.
 fn draw_steps(app: &App, found: &Attribution, area: Rect, buffer: &mut Buffer) {
     let theme = app.theme;
     let n_layer = found.parts.iter().filter_map(|part| part.component.layer()).max().map_or(0, |l| l + 1);
@@ -509,7 +509,7 @@ fn draw_steps(app: &App, found: &Attribution, area: Rect, buffer: &mut Buffer) {
     }
 }
 
-/// What was written.
+/// A contribution.
 fn wrote<'a, T>(of: &WithBase<T>, theme: Theme, value: impl Fn(&T) -> f64) -> Vec<Span<'a>> {
     if of.differs() {
         let mut spans = vec![Span::styled(" wrote: ", theme.dim())];

@@ -25,7 +25,7 @@ use crate::tui::what_if::Side;
 use crate::tui::widgets::chart;
 use crate::tui::widgets::heatmap::{Form, Plot, Sheet, Zoom};
 
-const NO_SECOND: &str = "there is no prompt B yet: press n";
+const NO_SECOND: &str = "no prompt B yet: press n";
 
 /// Which prompt's tensor is shown.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -48,24 +48,24 @@ impl Shown {
     }
 }
 
-/// What only this screen remembers.
+/// The state of this screen.
 #[derive(Debug, Clone, Default)]
 pub struct State {
-    /// What prompt B says.
+    /// The input of prompt B.
     pub prompt: Option<Prompt>,
-    /// The tokens whose logits patching compares, where they were chosen.
+    /// The tokens whose logits patching compares, if chosen.
     pub token: Option<u32>,
     pub versus: Option<u32>,
     pub shown: Shown,
-    /// A sweep in place of a tensor.
+    /// A sweep, instead of a tensor.
     pub sweep: Option<Sweep>,
     /// Row and column of the sweep.
     pub cell: (usize, usize),
-    /// Prompt B run, and compared with prompt A.
+    /// The run of prompt B, compared with prompt A.
     pub second: Option<Arc<Second>>,
-    /// The sweeps of `second` that are done.
+    /// The finished sweeps of `second`.
     pub swept: HashMap<Sweep, Arc<Swept>>,
-    /// What was asked last, so that it is asked once.
+    /// The last request, to avoid repeating it.
     asked: Option<Question>,
 }
 
@@ -77,13 +77,13 @@ struct Question {
 }
 
 impl State {
-    /// Both prompts as they are on this screen now.
+    /// Both prompts on this screen now.
     fn second(&self, a: &Run) -> Option<&Second> {
         self.second.as_deref().filter(|second| std::ptr::eq(&raw const *second.a, &raw const *a))
     }
 }
 
-/// The screen itself.
+/// The screen.
 pub struct Body;
 
 impl Scene for Body {
@@ -157,9 +157,9 @@ impl Scene for Body {
         let theme = app.theme;
         let Some(second) = app.screens.compare.second(run) else {
             let said = match (&app.screens.compare.prompt, &app.activity) {
-                (Some(_), Some(_)) => "prompt B is on its way",
-                (Some(_), None) => "prompt B could not be run: press n and change it",
-                (None, _) => "press n and type a second prompt, B, to compare with this one, A",
+                (Some(_), Some(_)) => "prompt B is running",
+                (Some(_), None) => "prompt B could not be run: press n to change it",
+                (None, _) => "press n to type a second prompt, B, to compare with this one, A",
             };
             put(buffer, area.x, area.y + 1, area.width, said, theme.strong());
             let then = "then: any tensor of A, of B, or A − B; and activations of A patched into B, place by place, to see \
@@ -200,7 +200,7 @@ impl Scene for Body {
             let first = vec![
                 Span::styled(format!("{place}{token} from A: "), theme.text()),
                 Span::styled(num(*value), theme.strong()),
-                Span::styled(" of the logit difference is back", theme.text()),
+                Span::styled(" of the logit difference is restored", theme.text()),
             ];
             let where_to = if sweep == Sweep::Heads { "its attention" } else { "this tensor in Stages" };
             let keys = format!("a: B with this from A · Enter shows {where_to}");
@@ -326,7 +326,7 @@ impl Scene for Body {
 
     fn refresh(&self, app: &mut App) -> Option<Request> {
         let a = app.run.clone().filter(|_| app.screen == Screen::Compare && app.activity.is_none())?;
-        // The changes of what if are still being compared with what is without them.
+        // The changed run is still being compared with its base.
         if app.what_if.pair.is_none() && !a.input.interventions.is_idle() {
             return None;
         }
@@ -346,7 +346,7 @@ impl Scene for Body {
     }
 }
 
-/// Opens prompt B, at first as a copy of A.
+/// Opens the editor of prompt B, at first a copy of A.
 pub fn edit(app: &mut App) {
     let prompt = app.screens.compare.prompt.as_ref().unwrap_or(&app.input.prompt);
     app.overlay = app.editor(prompt).map(Overlay::Second);
@@ -394,7 +394,7 @@ fn view(app: &App) -> View {
     app.stages_view()
 }
 
-/// The pairs that are rows: all of one prompt, or those that both have.
+/// The pairs that are rows: all of one prompt, or those that both prompts have.
 fn rows(app: &App, second: &Second) -> Vec<(Option<usize>, Option<usize>)> {
     let pairs = second.alignment.pairs.iter().copied();
     match app.screens.compare.shown {
@@ -435,7 +435,7 @@ fn row_look(app: &App) -> Option<&RowLook> {
     }
 }
 
-/// Both prompts, token above token; what differs stands out.
+/// Both prompts, token above token, with differences highlighted.
 fn draw_tokens(app: &App, second: &Second, area: Rect, buffer: &mut Buffer) {
     let theme = app.theme;
     let pairs = &second.alignment.pairs;
@@ -444,7 +444,7 @@ fn draw_tokens(app: &App, second: &Second, area: Rect, buffer: &mut Buffer) {
     let widths: Vec<_> = cells.iter().map(|[a, b]| a.width().max(b.width()) + 1).collect();
     let selected = pairs.iter().position(|pair| pair.0 == Some(app.selection.position)).unwrap_or(0);
     let room = usize::from(area.width).saturating_sub(4);
-    // As many before the selected one as still leave it in sight.
+    // As many before the selected one as keep it visible.
     let mut first = selected;
     let mut used = widths.get(selected).copied().unwrap_or(0);
     while first > 0 && used + widths[first - 1] <= room * 2 / 3 {
@@ -476,7 +476,7 @@ fn draw_tokens(app: &App, second: &Second, area: Rect, buffer: &mut Buffer) {
     }
 }
 
-/// What this screen can show, and what it does.
+/// What this screen can show, and the current choice.
 fn draw_modes(app: &App, area: Rect, buffer: &mut Buffer) {
     let theme = app.theme;
     let mut spans = Vec::new();
@@ -512,7 +512,7 @@ fn draw_map(app: &App, run: &Run, second: &Second, layout: &Layout, buffer: &mut
     let without = second.alignment.pairs.len() - second.alignment.both().count();
     if app.screens.compare.shown == Shown::Difference && without > 0 {
         let tokens = if without == 1 { "token" } else { "tokens" };
-        let said = format!("  {without} {tokens} without a partner left out");
+        let said = format!("  {without} unaligned {tokens} left out");
         title.push(Span::styled(said, theme.dim()));
     }
     title.push(Span::styled("  / another tensor", theme.dim()));
@@ -528,7 +528,7 @@ fn draw_map(app: &App, run: &Run, second: &Second, layout: &Layout, buffer: &mut
     layout.sheet.draw(buffer, &plot, map, &label, selected, theme);
 }
 
-/// `7 ·old`, or `7 ·old|·young` where the prompts differ.
+/// `7 ·old`, or `7 ·old|·young` if the prompts differ.
 fn pair_label(second: &Second, pair: Option<(Option<usize>, Option<usize>)>) -> String {
     match pair {
         Some((Some(a), Some(b))) if second.a.tokens[a] != second.b.tokens[b] => {
@@ -540,7 +540,7 @@ fn pair_label(second: &Second, pair: Option<(Option<usize>, Option<usize>)>) -> 
     }
 }
 
-/// The selected column: of keys, the row of that key's token.
+/// The selected column; for keys, the row of the key's token.
 fn column(app: &App, second: &Second) -> usize {
     match view(app).axes().1 {
         Axis::Key => {
@@ -567,8 +567,8 @@ fn draw_sweep(app: &App, second: &Second, sweep: Sweep, layout: &Layout, buffer:
     let Some(swept) = app.screens.compare.swept.get(&sweep) else {
         let n = patching.n_places(sweep);
         let said = match &app.activity {
-            Some(Activity::Working(steps)) => format!("{steps}, Esc stops it"),
-            _ => format!("Enter patches all {n} places, one at a time"),
+            Some(Activity::Working(steps)) => format!("{steps}, Esc stops"),
+            _ => format!("Enter: patch all {n} places, one at a time"),
         };
         put(buffer, layout.chart.x, layout.chart.y + 1, layout.chart.width, &said, theme.strong());
         return;
@@ -586,7 +586,7 @@ fn placed(app: &App, patching: &Patching, swept: &Swept, area: Rect) -> (Chart, 
     (chart, layout)
 }
 
-/// What is measured.
+/// A description of the measure.
 fn about(patching: &Patching) -> String {
     let show = |id: u32| patching.clean.model.tokenizer.show(id);
     let ends =
@@ -600,7 +600,7 @@ fn about(patching: &Patching) -> String {
     )
 }
 
-/// What the cursor is on in B, and where it is in A; or why there is nothing.
+/// The place under the cursor in B and its source in A, or why there is none.
 fn patchable(app: &App, second: &Second) -> Result<(Place, Donor), String> {
     let from = |position| Donor { tokens: second.a.tokens.clone(), position };
     let Some(sweep) = app.screens.compare.sweep else {
@@ -609,19 +609,19 @@ fn patchable(app: &App, second: &Second) -> Result<(Place, Donor), String> {
             if view.has_heads() { Target::Head(hook, app.selection.head) } else { Target::Tensor(hook) };
         let pair = rows(app, second).get(row(app, second)).copied();
         let Some((Some(a), Some(b))) = pair else {
-            return Err("this token has no partner in the other prompt".into());
+            return Err("this token is not aligned with one of the other prompt".into());
         };
         return Ok((target.at(b), from((a != b).then_some(a))));
     };
-    let swept = app.screens.compare.swept.get(&sweep).ok_or("Enter patches all places first")?;
+    let swept = app.screens.compare.swept.get(&sweep).ok_or("press Enter to patch all places first")?;
     let (layer, column) = app.screens.compare.cell;
     let place = sweep.place(layer, swept.columns.get(column).copied().unwrap_or(0));
-    // Where lengths differ, the last position of one is that of the other.
+    // If the lengths differ, the last positions are aligned.
     let (a, b) = (second.a.n_tokens(), second.b.n_tokens());
     Ok(if a == b { (place, from(None)) } else { (place.target.at(b - 1), from(Some(a - 1))) })
 }
 
-/// B becomes the prompt, with what the cursor is on taken from A.
+/// Makes B the prompt, with the place under the cursor taken from A.
 pub fn patch(app: &mut App) -> Vec<Request> {
     let Some(second) = app.run.clone().and_then(|run| app.screens.compare.second(&run).cloned()) else {
         app.complain(NO_SECOND);
@@ -650,7 +650,7 @@ pub fn patch(app: &mut App) -> Vec<Request> {
     requests
 }
 
-/// B becomes the prompt, and the prompt B.
+/// Swaps the prompt and prompt B.
 pub fn swap(app: &mut App) -> Vec<Request> {
     let Some(b) = app.screens.compare.prompt.clone() else {
         app.complain(NO_SECOND);
@@ -660,7 +660,7 @@ pub fn swap(app: &mut App) -> Vec<Request> {
     app.start_run()
 }
 
-/// Shows what a place stands for: a head's attention, or a tensor in Stages.
+/// Opens a place: a head's attention, or a tensor in Stages.
 fn go_to(app: &mut App, place: Place) {
     let last = app.run.as_ref().map_or(0, |run| run.n_tokens() - 1);
     if let Some(position) = place.position {

@@ -22,15 +22,15 @@ use crate::tui::widgets::row_strip;
 const WTE: View = View { source: ViewSource::Wte, head: 0 };
 const WPE: View = View { source: ViewSource::Wpe, head: 0 };
 
-/// Places of the seven strips in [`Slot::Strip`].
+/// Indices of the seven strips in [`Slot::Strip`].
 const WTE_ROWS: usize = 0;
 const WPE_ROWS: usize = 3;
 const SUM: usize = 6;
 
-/// Width of what stands before a strip.
+/// Width of the label before a strip.
 const LABEL: u16 = 18;
 
-/// What enters block 0.
+/// The input of block 0.
 const ENCODED: HookName = HookName { site: Site::ResidPre, layer: Some(0) };
 
 fn encoder() -> View {
@@ -81,7 +81,7 @@ fn mini_plot(app: &App, run: &Run, view: View, area: Rect) -> Plot {
     }
 }
 
-/// So many values make a cell of a miniature that only their mean tells cells apart.
+/// A cell of a miniature pools so many values that only means differ visibly.
 fn mini_look(app: &App, run: &Run, view: View, area: Rect) -> Look {
     mini_plot(app, run, view, area).look(view, Pooling::Mean, RangeMode::Shown)
 }
@@ -93,15 +93,15 @@ fn plot(app: &App, run: &Run, area: Rect) -> Plot {
     }
 }
 
-/// The row `around` with the one before and the one after it, as there are.
+/// The row `around` with the one before and the one after, if they exist.
 fn neighbours(around: usize, n: usize) -> [Option<usize>; 3] {
     [around.checked_sub(1), Some(around), Some(around + 1).filter(|&i| i < n)]
 }
 
-/// It remembers nothing of its own.
+/// It has no state of its own.
 pub type State = ();
 
-/// The screen itself.
+/// The screen.
 pub struct Body;
 
 impl Scene for Body {
@@ -142,7 +142,7 @@ impl Scene for Body {
         ];
         for (view, around, first) in [(WTE, id, WTE_ROWS), (WPE, position, WPE_ROWS)] {
             for (i, row) in neighbours(around, view.dims(run).0).into_iter().enumerate() {
-                // Where there is no neighbour the row itself stands in, and is not drawn.
+                // Without a neighbour, the row itself is a placeholder, and is not drawn.
                 looks.push((Slot::Strip(first + i), Look::Row { view, row: row.unwrap_or(around) }));
             }
         }
@@ -230,7 +230,7 @@ impl Scene for Body {
     }
 }
 
-/// A matrix in miniature, and three of its rows in large.
+/// A matrix in miniature, and three of its rows enlarged.
 fn draw_table(
     app: &App,
     run: &Run,
@@ -245,7 +245,7 @@ fn draw_table(
     if let Some(map) = app.map(mini) {
         let plot = mini_plot(app, run, view, table.mini);
         heatmap::draw(buffer, &plot, map, theme, None);
-        // The row's place in the whole matrix.
+        // The position of the row in the whole matrix.
         if let Some(y) = plot.line_of(around) {
             let width = plot.covered().width;
             put(buffer, table.mini.x + width, y, 1, "◂", theme.accent());
@@ -315,7 +315,7 @@ fn draw_sum(app: &App, run: &Run, area: Rect, buffer: &mut Buffer) {
             theme.dim(),
         );
     }
-    // Where the selected channel is, and the sum it stands in.
+    // The mark of the selected channel, and its sum.
     let Some([Some(wte), Some(wpe), Some(x)]) = Some(rows) else { return };
     let channel = app.selection.column.min(x.values.len().saturating_sub(1));
     let (per_cell, wide) = row_strip::fit(x.values.len(), strip_width);

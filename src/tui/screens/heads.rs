@@ -1,4 +1,4 @@
-//! Every head by what it does: a grid of them in one number, and their ranking.
+//! What every head does: a grid of heads by one number, and a ranking.
 
 use std::sync::{Arc, Weak};
 
@@ -25,40 +25,40 @@ use crate::tui::widgets::bar::bar;
 use crate::tui::widgets::chart as grid;
 use crate::tui::widgets::heatmap::{self, Form, Plot, Zoom};
 
-/// How many random tokens are repeated, at most.
+/// The maximum number of random tokens to repeat.
 const RANDOM: usize = 50;
-/// The ranking beside the grid: at least, and at most so wide.
+/// The minimum and maximum width of the ranking next to the grid.
 const LIST: (u16, u16) = (20, 44);
-/// The least lines of a map worth showing.
+/// The minimum lines of a map.
 const MAP: u16 = 12;
 
-/// What only this screen remembers.
+/// The state of this screen.
 #[derive(Debug, Clone)]
 pub struct State {
     pub number: Number,
-    /// Heads are measured on repeated random tokens, not on the prompt.
+    /// Whether heads are measured on repeated random tokens, not on the prompt.
     pub random: bool,
     pub seed: u64,
-    /// What was measured on random tokens.
+    /// The scores on random tokens.
     pub repeated: Option<Repeated>,
-    /// What is being measured.
+    /// The measurement in progress.
     asked: Option<Repeat>,
-    /// What each head is worth, and the run in which.
+    /// The effect of ablating each head, and the run.
     pub effects: Option<(Weak<Run>, Arc<WithBase<Effects>>)>,
     pub filter: Filter,
 }
 
-/// The random tokens, and what is changed on the way.
+/// The random tokens, and the interventions.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Repeat {
     pub n: usize,
     pub seed: u64,
     pub interventions: Interventions,
-    /// Whether what they change is asked.
+    /// Whether the difference that they make is measured.
     pub differs: bool,
 }
 
-/// What was measured, and on what.
+/// The scores, and what they were measured on.
 #[derive(Debug, Clone)]
 pub struct Repeated {
     pub of: Repeat,
@@ -80,11 +80,11 @@ impl Default for State {
     }
 }
 
-/// What the grid shows of a head.
+/// The number that the grid shows for a head.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Number {
     Score(Metric),
-    /// What the prediction loses without it.
+    /// The change of the prediction without it.
     Effect,
 }
 
@@ -115,13 +115,13 @@ impl Number {
     }
 }
 
-/// Which heads the ranking lists.
+/// The heads in the ranking.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Filter {
     All,
-    /// Those of the selected layer.
+    /// The heads of the selected layer.
     Layer,
-    /// At least half of the largest.
+    /// Those with at least half of the largest number.
     Strong,
 }
 
@@ -132,12 +132,12 @@ impl Filter {
         match self {
             Self::All => "all heads".into(),
             Self::Layer => format!("layer {layer}"),
-            Self::Strong => "half of the first or more".into(),
+            Self::Strong => "at least half of the first".into(),
         }
     }
 }
 
-/// What is measured on random tokens now.
+/// The current measurement on random tokens.
 fn repeat(app: &App, run: &Run) -> Repeat {
     let n = RANDOM.min(run.config().n_positions / 2);
     Repeat {
@@ -148,12 +148,12 @@ fn repeat(app: &App, run: &Run) -> Repeat {
     }
 }
 
-/// What was measured on random tokens, if that is still what is asked.
+/// The scores on random tokens, if still current.
 fn repeated<'a>(app: &'a App, run: &Run) -> Option<&'a Repeated> {
     app.screens.heads.repeated.as_ref().filter(|known| known.of == repeat(app, run))
 }
 
-/// The screen itself.
+/// The screen.
 pub struct Body;
 
 impl Scene for Body {
@@ -207,9 +207,9 @@ impl Scene for Body {
                 let (token, position) =
                     (run.model.tokenizer.show(effects.of.token), effects.of.question.position);
                 let after = run.token_text(position);
-                format!("what log p of {token} after {after} ({position}) gains without the head, nats")
+                format!("change of log p of {token} after {after} ({position}) without the head, nats")
             }
-            (Number::Effect, None) => "what the prediction gains without the head".into(),
+            (Number::Effect, None) => "change of the prediction without the head".into(),
         };
         let delta = app.delta();
         let title = [
@@ -253,7 +253,7 @@ impl Scene for Body {
         };
         let mut first = vec![Span::styled(format!("head {layer}.{head}  "), theme.accent())];
         let mut second = Vec::new();
-        // The chosen number in all three, where there are three; then the others.
+        // The chosen number in all three, if there are three; then the others.
         let effects = effects(app);
         let mut others: Vec<_> = Metric::ALL.to_vec();
         match (number, effects) {
@@ -286,7 +286,7 @@ impl Scene for Body {
             Span::styled("the first three as TransformerLens's detect_head", theme.dim()),
         ];
         let fourth = vec![Span::styled(
-            "all over every query of the raw weights' patterns, nothing folded · Enter: its attention map",
+            "averages over all queries, with raw weights, nothing folded · Enter: its attention map",
             theme.dim(),
         )];
         vec![first, second, third, fourth]
@@ -332,7 +332,7 @@ impl Scene for Body {
     fn written(&self, app: &App) -> Option<(Arc<Run>, Option<Arc<Run>>)> {
         match app.screens.heads.number {
             Number::Score(_) => Some((self.shown(app)?, self.base(app))),
-            // They are of the prompt.
+            // They belong to the prompt.
             Number::Effect => Some((app.run.clone()?, what_if::base_shown(app))),
         }
     }
@@ -364,7 +364,7 @@ impl Scene for Body {
     }
 }
 
-/// The heads as they are measured now.
+/// The current scores of the heads.
 fn atlas<'a>(app: &'a App, run: &Run) -> Option<&'a WithBase<Atlas>> {
     let atlas = if app.screens.heads.random {
         &repeated(app, run)?.atlas
@@ -391,8 +391,8 @@ struct Ranked {
     value: f32,
 }
 
-/// The chosen number of every head: as a chart, and in order, what matters most first; of
-/// differences the largest in size.
+/// The chosen number of every head: as a chart, and sorted by importance; for
+/// differences, by magnitude.
 fn shown(app: &App, run: &Run) -> Option<(Chart, Vec<Ranked>)> {
     let number = app.screens.heads.number;
     let (chart, differs) = match number {
@@ -434,14 +434,14 @@ struct Layout {
     on: Rect,
     chart: grid::Layout,
     list: Rect,
-    /// The attention of the selected head, where there is room.
+    /// The attention of the selected head, if there is room.
     map: Option<Rect>,
 }
 
 fn layout(app: &App, run: &Run, area: Rect) -> Layout {
     let dims = (run.config().n_layer, run.config().n_head);
     let body = Rect { y: area.y + 2, height: area.height.saturating_sub(2), ..area };
-    // The grid takes what its heads need, the list the rest, if that is enough.
+    // The grid gets what its heads need, the list the rest, if that is enough.
     let label = grid::label_width(&Labels::numbered("layer"), dims.0);
     let wide = match area.width {
         ..120 => (4, 7),
@@ -451,7 +451,7 @@ fn layout(app: &App, run: &Run, area: Rect) -> Layout {
     let list = if list < LIST.0 { 0 } else { list.min(LIST.1) };
     let left = Rect { width: area.width - if list > 0 { list + 3 } else { 0 }, ..body };
     let selected = (app.selection.layer, app.selection.head);
-    // Where there is plenty of room, half of it is for the map.
+    // If there is plenty of room, half of it is for the map.
     let many = dims.0 as u16 + 2 + MAP <= left.height;
     let share = if many { (left.height / 2).max(dims.0 as u16 + 2) } else { left.height };
     let grid = Rect { height: share, ..left };
@@ -490,7 +490,7 @@ fn map_plot(app: &App, run: &Run, area: Rect) -> (Rect, Plot) {
     (labels, Plot { numbers: false, ..plot })
 }
 
-/// The run of the map, and where it is.
+/// The run of the map, and its slot.
 fn mapped<'a>(app: &'a App, run: &'a Run) -> Option<(Slot, &'a Run)> {
     if app.screens.heads.random {
         Some((Slot::OnRandom, &*repeated(app, run)?.runs.of))
@@ -499,7 +499,7 @@ fn mapped<'a>(app: &'a App, run: &'a Run) -> Option<(Slot, &'a Run)> {
     }
 }
 
-/// What the selected head attends to.
+/// The attention map of the selected head.
 fn draw_map(app: &App, run: &Run, area: Rect, buffer: &mut Buffer) {
     let theme = app.theme;
     let Some((slot, run)) = mapped(app, run) else { return };
@@ -508,18 +508,21 @@ fn draw_map(app: &App, run: &Run, area: Rect, buffer: &mut Buffer) {
     let said = format!("{delta}attention of {}.{}", app.selection.layer, app.selection.head);
     let title = [
         Span::styled(said, theme.accent()),
-        Span::styled("  down: the token that reads · across: what it reads", theme.dim()),
+        Span::styled(
+            "  down: query, the token that reads · across: key, the token that is read",
+            theme.dim(),
+        ),
     ];
     put_line(buffer, area, &title);
     let (labels, plot) = map_plot(app, run, area);
     let label = |row: usize| position_label(run, row);
-    // The selected token is one of the prompt's.
+    // The selected token belongs to the prompt.
     let selected = if app.screens.heads.random { usize::MAX } else { app.selection.position };
     heatmap::draw_labels(buffer, labels, &plot, &label, selected, theme);
     heatmap::draw(buffer, &plot, map, theme, None);
 }
 
-/// What the heads are measured on, and how to measure them on something else.
+/// What the heads are measured on, and the keys to change that.
 fn draw_source(app: &App, run: &Run, area: Rect, buffer: &mut Buffer) {
     let theme = app.theme;
     let Repeat { n, seed, .. } = repeat(app, run);
@@ -552,14 +555,14 @@ fn draw_source(app: &App, run: &Run, area: Rect, buffer: &mut Buffer) {
         let said = if most > 0.0 {
             format!("   at most {}", short(most, 4))
         } else {
-            "   no token comes twice".into()
+            "   no repeated tokens".into()
         };
         spans.push(Span::styled(said, theme.text()));
     }
     put_line(buffer, area, &spans);
 }
 
-/// First line of the list, so that the selected head is in sight.
+/// The first line of the list, so that the selected head is visible.
 fn first_line(app: &App, list: &[Ranked], lines: usize) -> usize {
     let at = list.iter().position(|ranked| is_selected(app, ranked)).unwrap_or(0);
     at.saturating_sub(lines / 2).min(list.len().saturating_sub(lines))
@@ -608,7 +611,7 @@ fn is_selected(app: &App, ranked: &Ranked) -> bool {
     (ranked.layer, ranked.head) == (app.selection.layer, app.selection.head)
 }
 
-/// Lists other heads.
+/// Switches the heads in the ranking.
 pub fn next_filter(app: &mut App) {
     app.screens.heads.filter = turned(&Filter::ALL, app.screens.heads.filter, 1);
 }
@@ -619,14 +622,14 @@ pub fn reseed(app: &mut App) {
     app.screens.heads.seed += 1;
 }
 
-/// The heads on random tokens were measured.
+/// The scores on random tokens arrived.
 pub fn measured(app: &mut App, atlas: Arc<WithBase<Atlas>>, runs: WithBase<Arc<Run>>) {
     app.screens.heads.repeated = app.screens.heads.asked.take().map(|of| Repeated { of, atlas, runs });
-    // Discards what was seen of other random tokens.
+    // Discards results for other seeds.
     app.shown_id += 1;
 }
 
-/// Asks what each head is worth for the prediction after the selected token.
+/// Ablates each head, for the prediction after the selected token.
 pub fn ablate(app: &mut App) -> Vec<Request> {
     let Some(run) = app.run.clone() else { return Vec::new() };
     app.screens.heads.number = Number::Effect;

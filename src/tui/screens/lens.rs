@@ -1,4 +1,4 @@
-//! The logit lens: what each part of the network would already answer, at every position.
+//! The logit lens: what each layer would predict, at every position.
 
 use std::ops::Range;
 
@@ -23,17 +23,17 @@ use crate::tui::widgets::bar::bar;
 use crate::tui::widgets::chart as grid;
 use crate::tui::widgets::heatmap::Plot;
 
-/// How many of the likeliest tokens are listed.
+/// The number of likeliest tokens in the list.
 const LISTED: usize = 16;
-/// The list beside the grid, where the screen is at least so wide.
+/// The minimum width of the screen for a list next to the grid.
 const LIST: u16 = 38;
 const WIDE: u16 = 118;
 
-/// What only this screen remembers.
+/// The state of this screen.
 #[derive(Debug, Clone, Default)]
 pub struct State {
     pub show: Show,
-    /// The token that is followed; `None` for what is answered in the end.
+    /// The token to follow; `None` for the final answer.
     pub token: Option<u32>,
 }
 
@@ -81,7 +81,7 @@ fn layout(app: &App, run: &Run, area: Rect) -> Layout {
     }
 }
 
-/// The screen itself.
+/// The screen.
 pub struct Body;
 
 impl Scene for Body {
@@ -115,9 +115,7 @@ impl Scene for Body {
         let layout = layout(app, run, area);
         let token = app.screens.lens.token.map(|token| run.model.tokenizer.show(token));
         let doc = match app.screens.lens.show {
-            Show::Top if app.differs() => {
-                "the likeliest token, → where base has another, and Δ of its p".into()
-            }
+            Show::Top if app.differs() => "the likeliest token, → if base has another, and Δ of its p".into(),
             show => show.doc(token.as_deref()),
         };
         let title = [
@@ -132,7 +130,7 @@ impl Scene for Body {
         else {
             return;
         };
-        // What was read may be another part than the one that is asked for now: it stays until then.
+        // The last result may be another part than requested now: keep it until the new one arrives.
         let chart = lens.shown(|lens| lens.chart(run, app.screens.lens.show));
         let local = |at: usize, from: usize| at.checked_sub(from).unwrap_or(usize::MAX);
         let selected = (local(row(app, run), first), local(app.selection.position, lens.of.positions.start));
@@ -158,7 +156,7 @@ impl Scene for Body {
         let mut first = vec![Span::styled(place, theme.accent())];
         let rank = |reading: &Reading| reading.token.rank;
         match &reading.base {
-            // What is in the cell, in both.
+            // The contents of the cell, in both runs.
             Some(base) => {
                 let likeliest =
                     |reading: &Reading| reading.top.first().map(|c| show(c.id)).unwrap_or_default();
@@ -277,7 +275,7 @@ fn reading<'a>(app: &'a App, run: &Run) -> Option<WithBase<&'a Reading>> {
     Some(WithBase { of: of(&lens.of)?, base: lens.base.as_ref().and_then(of) })
 }
 
-/// Marks the cells that are still to be read.
+/// Marks the cells that are not yet computed.
 fn draw_pending(lens: &Lens, plot: &Plot, buffer: &mut Buffer, theme: Theme) {
     for (row, hook) in lens.hooks.iter().enumerate().filter(|_| !lens.is_whole()) {
         for (column, position) in lens.positions.clone().enumerate() {
@@ -290,7 +288,7 @@ fn draw_pending(lens: &Lens, plot: &Plot, buffer: &mut Buffer, theme: Theme) {
     }
 }
 
-/// What the colours follow, and which part of the whole is shown.
+/// What the colours show, and which part of the grid is visible.
 fn draw_following(app: &App, run: &Run, layout: &Layout, buffer: &mut Buffer) {
     let theme = app.theme;
     let window = &layout.chart.plot.window;
@@ -364,7 +362,7 @@ fn draw_both(run: &Run, (now, base): (&Reading, &Reading), area: Rect, theme: Th
     }
 }
 
-/// Goes here with a token to follow, and shows its rank unless another number of it is shown.
+/// Opens this screen with a token to follow; shows its rank unless another number for it is shown.
 pub fn follow(app: &mut App, token: Option<u32>) {
     (app.screen, app.screens.lens.token) = (Screen::Lens, token);
     if app.screens.lens.show != Show::Prob {

@@ -1,4 +1,4 @@
-//! What may come after the selected token, and how the next one is drawn.
+//! The likeliest tokens after the selected one, and the sampling of the next.
 
 use ratatui::buffer::Buffer;
 use ratatui::layout::Rect;
@@ -54,7 +54,7 @@ fn probs() -> View {
     View::hook(Site::Probs.once(), 0)
 }
 
-/// How many tokens the list holds at most.
+/// The maximum length of the list.
 fn list_len(area: Rect) -> usize {
     layout(area).list.height.into()
 }
@@ -66,10 +66,10 @@ fn plot(app: &App, run: &Run, area: Rect) -> Plot {
     }
 }
 
-/// It remembers nothing of its own.
+/// It has no state of its own.
 pub type State = ();
 
-/// The screen itself.
+/// The screen.
 pub struct Body;
 
 impl Scene for Body {
@@ -106,7 +106,7 @@ impl Scene for Body {
         let at_end = app.run.as_ref().is_some_and(|run| app.selection.position + 1 == run.n_tokens());
         let (Some(id), Some(run)) = (app.candidate(), app.made().cloned()) else { return Vec::new() };
         if !at_end {
-            app.complain("a token can be appended only at the end: select the last token first");
+            app.complain("tokens can only be appended at the end: select the last token first");
             return Vec::new();
         }
         app.input = run.input.followed_by(id, &run);
@@ -148,7 +148,7 @@ impl Scene for Body {
             }
             Some((_, None)) => {
                 title.push(Span::styled(
-                    "   the end of the prompt: the network goes on from here",
+                    "   the end of the prompt: the network predicts what comes next",
                     theme.text(),
                 ));
             }
@@ -214,7 +214,7 @@ impl Scene for Body {
             ));
         }
         let second = vec![Span::styled(
-            "probabilities are the network's own, at temperature 1; the settings act on what g and G append",
+            "probabilities are those of the network, at temperature 1; the settings affect what g and G append",
             theme.dim(),
         )];
         vec![first, second]
@@ -228,7 +228,7 @@ impl Scene for Body {
     }
 }
 
-/// The mark and the ink of a line of the list.
+/// The mark and the colour of a line of the list.
 fn ink(app: &App, next: &Next, i: usize) -> (&'static str, Style) {
     let theme = app.theme;
     let is_next = next.actual.is_some_and(|actual| actual.id == next.top[i].id);
@@ -261,7 +261,7 @@ fn draw_likeliest(app: &App, run: &Run, next: &Next, layout: &Layout, buffer: &m
     }
 }
 
-/// The tokens whose probability moved most: both probabilities, and how the logarithm moved.
+/// The tokens whose probability changed most: both probabilities, and the change of the logarithm.
 fn draw_moved(app: &App, run: &Run, (next, base): (&Next, &Next), layout: &Layout, buffer: &mut Buffer) {
     let theme = app.theme;
     let heading = format!(" rank  {} p base  changed  Δ log p |Δp|", pad("token", 15));
@@ -285,7 +285,7 @@ fn draw_moved(app: &App, run: &Run, (next, base): (&Next, &Next), layout: &Layou
     }
 }
 
-/// What was added to the logarithm of a probability.
+/// The change of the logarithm of a probability.
 fn log_ratio(now: &Candidate, before: &Candidate) -> f64 {
     f64::from(now.prob).ln() - f64::from(before.prob).ln()
 }

@@ -1,4 +1,4 @@
-//! The screens: *the* table of them, and what a screen is.
+//! *The* table of screens, and the trait of a screen.
 
 mod attention;
 pub mod attribution;
@@ -55,7 +55,7 @@ macro_rules! screens {
             }
         }
 
-        /// The commands that go to them.
+        /// The commands that open them.
         pub(super) const COMMANDS: [Entry; Screen::ALL.len()] = [ $( Entry {
             command: Command::Show(Screen::$screen),
             name: stringify!($module),
@@ -66,7 +66,7 @@ macro_rules! screens {
             run: |app| { app.screen = Screen::$screen; Vec::new() },
         }, )* ];
 
-        /// What the screens remember, each for itself.
+        /// The state of each screen.
         #[derive(Debug, Clone, Default)]
         pub struct States { $( pub $module: $module::State, )* }
     };
@@ -78,22 +78,22 @@ screens! {
     Embedding     embedding    "2"  "rows of wte and wpe, and their sum";
     Stages        stages       "3"  "every tensor in data-flow order";
     Attention     attention    "4"  "every head's attention map";
-    Logits        logits       "5"  "what may come next";
+    Logits        logits       "5"  "the likeliest next tokens";
     Walk          walk         "6"  "one token followed through the network, step by step";
-    Heads         heads        "7"  "every head by what it does";
-    Lens          lens         "8"  "what each layer would already answer";
-    Attribution   attribution  "9"  "which component wrote how much of a logit";
+    Heads         heads        "7"  "what every head does";
+    Lens          lens         "8"  "what each layer would predict";
+    Attribution   attribution  "9"  "how much each component contributes to a logit";
     Compare       compare      "0"  "two prompts, their difference, and patching";
-    Weights       weights      "w"  "what the weights say by themselves";
+    Weights       weights      "w"  "the weights by themselves, without a prompt";
 }
 
 impl Screen {
-    /// The command that goes there.
+    /// The command that opens it.
     pub fn command(self) -> Command {
         Command::Show(self)
     }
 
-    /// The screen `step` after this one, round and round.
+    /// The screen `step` after this one, cyclically.
     #[must_use]
     pub fn step(self, step: isize) -> Self {
         let n = Self::ALL.len() as isize;
@@ -101,53 +101,53 @@ impl Screen {
     }
 }
 
-/// What a screen is: what it shows of the state, and what keys and clicks mean there. It has no
-/// state of its own: what it remembers is in [`States`].
+/// A screen: what it shows of the state, and what keys and clicks do. It is stateless:
+/// its state is in [`States`].
 pub trait Scene: Sync {
-    /// The commands that do something here, beside those that do everywhere.
+    /// The commands that work here, besides those that work everywhere.
     fn commands(&self) -> &'static [&'static [Command]];
 
-    /// What the arrow keys and Enter do: keys and a word each.
+    /// What the arrow keys and Enter do: keys, with a word each.
     fn arrows(&self, app: &App) -> &'static [(&'static str, &'static str)];
 
-    /// What it wants computed.
+    /// What it needs computed.
     fn wanted(&self, _app: &App, _run: &Run, _area: Rect) -> Vec<(Slot, Look)> {
         Vec::new()
     }
 
-    /// The body.
+    /// Draws the body.
     fn draw(&self, app: &App, run: &Run, area: Rect, buffer: &mut Buffer);
 
     /// The lines of the inspector.
     fn inspect<'a>(&self, app: &'a App, run: &'a Run) -> Vec<Vec<Span<'a>>>;
 
-    /// The selection that a click makes.
+    /// The selection at a position.
     fn hit(&self, app: &App, run: &Run, area: Rect, x: u16, y: u16) -> Option<Selection>;
 
-    /// A click.
+    /// Handles a click.
     fn click(&self, app: &mut App, run: &Run, area: Rect, x: u16, y: u16) {
         if let Some(selection) = self.hit(app, run, area, x, y) {
             app.selection = selection;
         }
     }
 
-    /// The wheel; whether it does something here, rather than moving up or down.
+    /// Handles the wheel; returns whether it did something other than moving up or down.
     fn scroll(&self, _app: &mut App, _run: &Run, _area: Rect, _at: (u16, u16), _up: bool) -> bool {
         false
     }
 
-    /// The arrow keys.
+    /// Handles the arrow keys.
     fn go(&self, app: &mut App, run: &Run, right: isize, down: isize);
 
-    /// To another block.
+    /// Goes to another block.
     fn go_layer(&self, app: &mut App, run: &Run, by: isize) {
         app.go_layer(run, by);
     }
 
-    /// Enter.
+    /// Handles Enter.
     fn open(&self, app: &mut App) -> Vec<Request>;
 
-    /// Esc, where nothing is running.
+    /// Handles Esc, if nothing is running.
     fn back(&self, app: &mut App) {
         app.focus = Focus::Tree;
     }
@@ -157,21 +157,21 @@ pub trait Scene: Sync {
         app.open_in_stages(hook);
     }
 
-    /// A token was named; `None` for what the network itself answers.
+    /// A token was chosen; `None` for the final answer.
     fn take_token(&self, _app: &mut App, _asked: Asked, _token: Option<u32>) {}
 
-    /// Shows another number of those there are.
+    /// Shows the next or previous number.
     fn turn(&self, _app: &mut App, _by: isize) {}
 
-    /// Moves what is in sight to where the selection is.
+    /// Scrolls so that the selection is visible.
     fn settle(&self, _app: &mut App) {}
 
-    /// What it needs runs for, and has not got yet.
+    /// The work it needs runs for and does not have yet.
     fn refresh(&self, _app: &mut App) -> Option<Request> {
         None
     }
 
-    /// Runs that were asked for will not be made; told to every screen.
+    /// Requested runs will not be made; called on every screen.
     fn give_up(&self, _app: &mut App) {}
 
     /// The run that it shows.
@@ -189,17 +189,17 @@ pub trait Scene: Sync {
         Some((app.run.clone()?, what_if::base_shown(app)))
     }
 
-    /// What the difference is called.
+    /// The name of the difference.
     fn difference(&self) -> &'static str {
         DIFFERENCE
     }
 
-    /// What is on screen instead, where the difference from the base cannot be.
+    /// What is on screen instead, if the difference from the base cannot be shown.
     fn without_difference(&self, _app: &App) -> Option<&'static str> {
         None
     }
 
-    /// The tensor that it is about, and the head where there is one: what `x` writes, unless there
+    /// The tensor that it shows, with the head if there is one: what `x` writes, unless there
     /// is a chart.
     fn subject(&self, _app: &App) -> (HookName, Option<usize>) {
         (Site::Probs.once(), None)
@@ -210,7 +210,7 @@ pub trait Scene: Sync {
         None
     }
 
-    /// What is under the cursor, for it to be changed; or why that cannot be.
+    /// The place under the cursor, to be changed; or why it cannot be.
     fn place(&self, app: &App) -> Result<Place, &'static str> {
         Ok(Target::Tensor(Site::ResidPre.at(0)).at(app.selection.position))
     }
@@ -227,7 +227,7 @@ pub trait Scene: Sync {
     }
 }
 
-/// What the current screen wants to show of the run; nothing without a run or room.
+/// What the current screen needs of the run; nothing without a run or without room.
 pub fn wanted(app: &App) -> Vec<(Slot, Look)> {
     let (Some(run), Some(frame)) = (&app.run, Frame::new(app.size)) else { return Vec::new() };
     if matches!(app.overlay, Some(Overlay::Finding)) {
@@ -245,7 +245,7 @@ fn surprise_shade(app: &App, bits: f32) -> Color {
     app.theme.shade(Quantity::Probability, share.max(0.0))
 }
 
-/// Bits of surprise at which the colour ends: one in 65,536.
+/// Bits of surprise at the end of the colours: one in 65,536.
 pub const SURPRISED: f32 = 16.0;
 
 /// The selected head's z at every position.
@@ -254,7 +254,7 @@ fn head_place(app: &App) -> Place {
     Place { target: Target::Head(Site::Z.at(layer), head), position: None }
 }
 
-/// What a check found, in a line.
+/// The verdict of a check, in one line.
 fn verdict<'a>(check: &Check, theme: Theme) -> [Span<'a>; 3] {
     let [mark, claim, found] = check.verdict();
     let (good, text, dim) = if check.holds() {
@@ -269,7 +269,7 @@ fn verdict<'a>(check: &Check, theme: Theme) -> [Span<'a>; 3] {
     ]
 }
 
-/// `7 ·lazy`, as rows that are positions are labelled.
+/// `7 ·lazy`, the label of a row that is a position.
 fn position_label(run: &Run, position: usize) -> String {
     let digits = run.n_tokens().saturating_sub(1).max(1).to_string().len();
     format!("{position:>digits$} {}", run.token_text(position))

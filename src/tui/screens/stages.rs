@@ -1,4 +1,4 @@
-//! Every hook point in data-flow order, and the tensor of one of them as a heatmap.
+//! All hook points in data-flow order, and one tensor as a heatmap.
 
 use std::ops::Range;
 
@@ -44,7 +44,7 @@ fn layout(app: &App, run: &Run, area: Rect) -> Layout {
     }
 }
 
-/// How the tensor is laid out on the screen now.
+/// The current layout of the tensor on the screen.
 fn plot(app: &App, run: &Run) -> Option<Plot> {
     let frame = Frame::new(app.size)?;
     Some(plot_in(app, run, layout(app, run, frame.body).sheet.plot))
@@ -60,10 +60,10 @@ fn plot_in(app: &App, run: &Run, area: Rect) -> Plot {
     )
 }
 
-/// It remembers nothing of its own.
+/// It has no state of its own.
 pub type State = ();
 
-/// The screen itself.
+/// The screen.
 pub struct Body;
 
 impl Scene for Body {
@@ -83,7 +83,7 @@ impl Scene for Body {
         }
     }
 
-    /// A click into the map walks in it.
+    /// A click on the map moves the keys to it.
     fn click(&self, app: &mut App, run: &Run, area: Rect, x: u16, y: u16) {
         if let Some(selection) = self.hit(app, run, area, x, y) {
             app.selection = selection;
@@ -92,7 +92,7 @@ impl Scene for Body {
         }
     }
 
-    /// Over the map the wheel zooms.
+    /// Over the map, the wheel zooms.
     fn scroll(&self, app: &mut App, run: &Run, area: Rect, (x, y): (u16, u16), up: bool) -> bool {
         let Some(selection) = self.hit(app, run, area, x, y) else { return false };
         if layout(app, run, area).tree.contains((x, y).into()) {
@@ -116,7 +116,7 @@ impl Scene for Body {
         Vec::new()
     }
 
-    /// Moves the window of the map so that the selection is in it, and no further than the edge.
+    /// Moves the window of the map so that it contains the selection, but not beyond the edge.
     fn settle(&self, app: &mut App) {
         let Some(run) = app.run.clone() else { return };
         let Some(plot) = plot(app, &run) else { return };
@@ -141,7 +141,7 @@ impl Scene for Body {
         (s.hook, app.stages_view().has_heads().then_some(s.head))
     }
 
-    /// In the map its row or neuron, in the list all of the tensor.
+    /// In the map, the row or neuron; in the list, the whole tensor.
     fn place(&self, app: &App) -> Result<Place, &'static str> {
         let (s, in_map) = (app.selection, app.focus == Focus::Map);
         let HookName { site, layer } = s.hook;
@@ -150,7 +150,7 @@ impl Scene for Body {
             (Site::MlpPost, Some(layer)) if in_map => Target::Neuron { layer, neuron: s.column },
             (Site::ResidPost, Some(layer)) if !in_map => Target::Layer(layer),
             (Site::Probs, _) => {
-                return Err("nothing comes after the probabilities: change something before them");
+                return Err("nothing follows the probabilities: change something before them");
             }
             _ if s.hook.point().axes.contains(&Axis::Head) => Target::Head(s.hook, s.head),
             _ => Target::Tensor(s.hook),
@@ -163,7 +163,8 @@ impl Scene for Body {
         let Selection { hook, head, position, key, .. } = app.selection;
         let map = matches!(hook.site, Site::AttnScores | Site::Pattern) && app.focus == Focus::Map;
         let layer = hook.layer.filter(|_| map);
-        let layer = layer.ok_or("an edge is cut in an attention map: go to one, and into it with Enter")?;
+        let layer =
+            layer.ok_or("edges are cut in an attention map: select one, and press Enter to move into it")?;
         Ok(Edge { layer, head, query: position, key })
     }
 
@@ -263,7 +264,7 @@ pub fn zoom(app: &mut App, by: i8) {
     let view = app.stages_view();
     let deepest = Plot::deepest(before.area, view.dims(&run));
     app.zoom = app.zoom.min(deepest).saturating_add_signed(by).min(deepest);
-    // The selection goes to the middle of the new window.
+    // The selection moves to the middle of the new window.
     if let Some(plot) = plot(app, &run) {
         let (row, column) = app.cell_in(view);
         let middle = |at: usize, len: usize| at.saturating_sub(len / 2);
@@ -303,7 +304,7 @@ enum Item {
     Hook(HookName),
 }
 
-/// The lines of the tree: all groups, and the hooks of the one that holds the selection.
+/// The lines of the tree: all groups, and the hooks of the selected group.
 fn tree(app: &App, run: &Run) -> Vec<Item> {
     let group = |hook: HookName| match hook.layer {
         Some(layer) => Item::Block(layer),
@@ -323,7 +324,7 @@ fn tree(app: &App, run: &Run) -> Vec<Item> {
     items
 }
 
-/// First line of the tree to show, so that the selection is in sight.
+/// The first line of the tree to show, so that the selection is visible.
 fn first_item(items: &[Item], selected: HookName, height: usize) -> usize {
     let at = items.iter().position(|item| *item == Item::Hook(selected)).unwrap_or(0);
     at.saturating_sub(height / 2).min(items.len().saturating_sub(height))

@@ -16,12 +16,12 @@ use crate::tui::text::{fit, num, pad, put, put_line};
 use crate::tui::theme::{Depth, Theme};
 use crate::tui::widgets::bar::bar;
 
-/// The table's width: the prompt as text goes beside it where there is room.
+/// The width of the table: if there is room, the prompt as text is next to it.
 const TABLE: u16 = 78;
 
 struct Layout {
     table: Rect,
-    /// First position of the table.
+    /// The first position in the table.
     first: usize,
     text: Option<Rect>,
 }
@@ -36,10 +36,10 @@ fn layout(app: &App, run: &Run, area: Rect) -> Layout {
     Layout { table, first, text }
 }
 
-/// It remembers nothing of its own.
+/// It has no state of its own.
 pub type State = ();
 
-/// The screen itself.
+/// The screen.
 pub struct Body;
 
 impl Scene for Body {
@@ -101,7 +101,7 @@ impl Scene for Body {
                     spans.push(Span::styled(bits, plain));
                     spans.push(Span::styled(format!(" #{}", surprise.rank), dim));
                 }
-                None => spans.push(Span::styled("nothing before it", dim)),
+                None => spans.push(Span::styled("the first token", dim)),
             }
             put_line(buffer, row, &spans);
         }
@@ -170,14 +170,14 @@ fn draw_text(app: &App, run: &Run, area: Rect, buffer: &mut Buffer) {
         area.y,
         area.width,
         if app.differs() {
-            "the prompt, coloured by how its surprise changed"
+            "the prompt, coloured by the change of surprise"
         } else {
             "the prompt: dark was expected, bright was a surprise"
         },
         theme.dim(),
     );
     let (mut x, mut y) = (area.x, area.y + 2);
-    // Start where the selected token is sure to be seen.
+    // Start so that the selected token is visible.
     let mut start = 0;
     let mut used = 0;
     let room = usize::from(area.width) * usize::from(area.height.saturating_sub(4)) / 2;

@@ -27,18 +27,18 @@ use crate::tui::text::{num, put_line, put_right, wrap};
 /// Seconds that a step stays while the walk plays, slowest first.
 const PACES: [u64; 7] = [30, 20, 12, 8, 5, 3, 1];
 
-/// How often a tick comes.
+/// The interval of ticks.
 pub const TICK: Duration = Duration::from_millis(120);
 
 /// Sentences are no wider than this, so that the eye finds the next line.
 const MEASURE: u16 = 108;
 
-/// What only this screen remembers.
+/// The state of this screen.
 #[derive(Debug, Clone)]
 pub struct State {
     /// The kind of the step; its block is the selected one.
     kind: Kind,
-    /// Whether steps follow each other by themselves.
+    /// Whether the walk plays by itself.
     playing: bool,
     /// Index of the pace.
     pace: usize,
@@ -121,7 +121,7 @@ fn layout(page: &Page, area: Rect) -> Layout {
     Layout { title, text, formula, shapes, picture }
 }
 
-/// The screen itself.
+/// The screen.
 pub struct Body;
 
 impl Scene for Body {

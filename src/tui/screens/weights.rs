@@ -1,4 +1,4 @@
-//! What the weights say by themselves: rows of the embeddings and what is near them, circuits of
+//! The weights by themselves: rows of the embeddings and their neighbours, circuits of
 //! heads, directions of neurons.
 
 use ratatui::buffer::Buffer;
@@ -25,7 +25,7 @@ use crate::tui::what_if::Side;
 use crate::tui::widgets::bar::{bar, histogram};
 use crate::tui::widgets::heatmap::{Plot, Sheet};
 
-/// What is looked at.
+/// The current view.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Mode {
     #[default]
@@ -61,13 +61,13 @@ impl Mode {
     }
 }
 
-/// What only this screen remembers.
+/// The state of this screen.
 #[derive(Debug, Clone, Default)]
 pub struct State {
     pub mode: Mode,
-    /// The row of wte; that of the selected token, if none was chosen.
+    /// The row of wte; `None`: that of the selected token.
     pub token: Option<usize>,
-    /// The row of wpe; that of the selected position, if none was chosen.
+    /// The row of wpe; `None`: that of the selected position.
     pub position: Option<usize>,
     /// The singular direction of circuits.
     pub direction: usize,
@@ -76,13 +76,13 @@ pub struct State {
 /// Columns of a list of tokens.
 const LIST: u16 = 28;
 
-/// Columns of a bar at its longest.
+/// Maximum columns of a bar.
 const BAR: u16 = 24;
 
 struct Layout {
     modes: Rect,
     title: Rect,
-    /// Matrix, singular values, or what the neuron does on the prompt.
+    /// The matrix, the singular values, or the neuron's activations on the prompt.
     left: Rect,
     rule: u16,
     right: Rect,
@@ -107,7 +107,7 @@ fn layout(mode: Mode, area: Rect) -> Layout {
     }
 }
 
-/// The matrix that is walked in, and the selected row of it.
+/// The matrix that the keys move in, and its selected row.
 fn matrix(app: &App, run: &Run) -> Option<(View, usize)> {
     let position = app.selection.position;
     Some(match app.screens.weights.mode {
@@ -124,14 +124,14 @@ fn matrix(app: &App, run: &Run) -> Option<(View, usize)> {
     })
 }
 
-/// The selected tensor if its rows are like those of wte, else the stream after the selected block.
+/// The selected tensor if its rows are in the residual stream, else the stream after the selected block.
 fn residual(app: &App) -> HookName {
     let hook = app.selection.hook;
     let like = hook.point().axes == [Axis::Pos, Axis::Model];
     if like { hook } else { Site::ResidPost.at(app.selection.layer) }
 }
 
-/// Whole rows, one a line, the selected one in the middle.
+/// Whole rows, one per line, the selected one in the middle.
 fn walk(run: &Run, view: View, row: usize, area: Rect) -> (Sheet, Plot) {
     let (n_rows, n_columns) = view.dims(run);
     let sheet = Sheet::new(area, 1, if area.width >= 80 { 20 } else { 14 });
@@ -150,7 +150,7 @@ fn walk(run: &Run, view: View, row: usize, area: Rect) -> (Sheet, Plot) {
     (sheet, plot)
 }
 
-/// The screen itself.
+/// The screen.
 pub struct Body;
 
 impl Scene for Body {
@@ -293,7 +293,7 @@ impl Scene for Body {
                     ),
                 ];
                 let second = vec![
-                    Span::styled("moved by wte · W_in[:, n], moves W_out[n] · W_U", theme.text()),
+                    Span::styled("activated by wte · W_in[:, n], promotes W_out[n] · W_U", theme.text()),
                     Span::styled("   no LayerNorm", theme.dim()),
                 ];
                 vec![first, second]
@@ -382,7 +382,7 @@ impl Scene for Body {
     }
 }
 
-/// Whether an answer is of what is selected, but perhaps of another direction or size.
+/// Whether a result is for the selection, but perhaps for another direction or size.
 fn fits(app: &App, look: &Look) -> bool {
     let s = &app.selection;
     match look {
@@ -427,8 +427,8 @@ fn draw_matrix(app: &App, run: &Run, view: View, row: usize, layout: &Layout, bu
     };
     let (n_rows, n_columns) = view.dims(run);
     let what = match view.source {
-        ViewSource::Wte => "a row for each token",
-        ViewSource::Wpe => "a row for each position",
+        ViewSource::Wte => "one row per token",
+        ViewSource::Wpe => "one row per position",
         _ => residual(app).point().doc,
     };
     let title = [
@@ -451,7 +451,7 @@ fn draw_matrix(app: &App, run: &Run, view: View, row: usize, layout: &Layout, bu
     let Some(neighbours) = neighbours(app, view, row) else { return };
     if neighbours.iter().all(|neighbour| neighbour.cosine.is_nan()) {
         let below = Rect { y: head.bottom(), height: 1.min(layout.right.height.saturating_sub(1)), ..head };
-        put_line(buffer, below, &[Span::styled("this row is 0: it points nowhere", theme.dim())]);
+        put_line(buffer, below, &[Span::styled("this row is 0: it has no direction", theme.dim())]);
         return;
     }
     let width = layout.right.width.saturating_sub(26).min(BAR).into();
@@ -478,7 +478,7 @@ fn neighbours(app: &App, view: View, row: usize) -> Option<&[Neighbour]> {
     }
 }
 
-/// The tokens at both ends of both sides.
+/// The tokens at both ends of both directions.
 fn circuit_lists(circuit: Circuit, [from, to]: &[Ends; 2]) -> [(&'static str, &[Scored]); 4] {
     let [a, b] = match circuit {
         Circuit::Ov => [["reads +", "reads −"], ["writes +", "writes −"]],
@@ -487,7 +487,7 @@ fn circuit_lists(circuit: Circuit, [from, to]: &[Ends; 2]) -> [(&'static str, &[
     [(a[0], &from.top), (b[0], &to.top), (a[1], &from.bottom), (b[1], &to.bottom)]
 }
 
-/// Four lists: two beside each other, two below.
+/// Four lists: two side by side, two below.
 fn lists(area: Rect) -> [Rect; 4] {
     let (wide, high) = (area.width / 2, area.height / 2);
     let place =
@@ -611,7 +611,7 @@ fn draw_neuron(
     }
 }
 
-/// Shows the neuron that is selected.
+/// Shows the selected neuron.
 pub fn show_neuron(app: &mut App) {
     app.screen = Screen::Weights;
     app.screens.weights.mode = Mode::Neuron;

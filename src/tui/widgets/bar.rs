@@ -1,6 +1,6 @@
 //! A bar of eighths of a column.
 
-/// A bar of `width` columns at full length, filled to `share` (0..=1); never empty above 0.
+/// A bar of up to `width` columns, filled to `share` (0..=1); never empty above 0.
 pub fn bar(share: f32, width: usize) -> String {
     const EIGHTHS: [&str; 8] = ["", "▏", "▎", "▍", "▌", "▋", "▊", "▉"];
     let share = if share.is_finite() { share.clamp(0.0, 1.0) } else { 0.0 };

@@ -12,7 +12,7 @@ use crate::picture::stats::Stats;
 use crate::tui::text::{fit, num, put, short};
 use crate::tui::theme::Theme;
 
-/// Where the parts of a chart are.
+/// The layout of a chart.
 #[derive(Debug, Clone)]
 pub struct Layout {
     pub names: Rect,
@@ -21,7 +21,7 @@ pub struct Layout {
 }
 
 impl Layout {
-    /// Lays a chart of `dims` rows and columns over `area`, scrolled to `selected` where it does not
+    /// Lays out a chart of `dims` rows and columns in `area`, scrolled to `selected` if it does not
     /// fit: `label` columns for the names of its rows, `wide` = (at least, at most) for each cell.
     pub fn new(
         area: Rect,
@@ -39,20 +39,20 @@ impl Layout {
         }
     }
 
-    /// Row and column of the chart at a place on the screen.
+    /// The row and column of the chart at a position on the screen.
     pub fn hit(&self, x: u16, y: u16) -> Option<(usize, usize)> {
         self.plot.hit(x, y)
     }
 }
 
-/// Columns that the names of `n` rows take, with a mark before and a blank after them: for
+/// The width of the names of `n` rows, with a mark before and a space after, for
 /// [`Layout::new`].
 pub fn label_width(labels: &Labels, n: usize) -> usize {
     let longest = (0..n).map(|row| labels.get(row).width()).max().unwrap_or(0);
     longest.max(labels.noun.width()) + 2
 }
 
-/// Draws `chart` as `layout` lays it, with the cell at `selected` marked.
+/// Draws `chart` in `layout`, with the cell at `selected` marked.
 pub fn draw(
     buffer: &mut Buffer,
     layout: &Layout,
@@ -81,7 +81,7 @@ pub fn draw(
     heatmap::draw_legend(buffer, legend, plot, &picture, broken, theme);
 }
 
-/// The names of the columns, as many as have room, that of the selected one marked.
+/// The names of the columns, as many as fit, with the selected one marked.
 fn draw_names(buffer: &mut Buffer, layout: &Layout, chart: &Chart, selected: usize, theme: Theme) {
     let (plot, y) = (&layout.plot, layout.names.y);
     for column in plot.window.columns.clone() {

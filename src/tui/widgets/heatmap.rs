@@ -18,11 +18,11 @@ use crate::picture::{Paint, Picture};
 use crate::tui::text::{fit, num, put, put_line, write_num};
 use crate::tui::theme::{Depth, Theme};
 
-/// Columns that a printed number takes, and the least width of a cell that holds one.
+/// The width of a printed number, and the minimum width of a cell that contains one.
 const NUMBER: usize = 9;
 
-/// How a matrix is laid over an area: which part of it, how many values make a cell, how large a
-/// cell is drawn. Drawing, asking the engine and finding what the mouse points at all go by it.
+/// The layout of a matrix in an area: which part is shown, how many values make a cell, and the size of a
+/// cell. Drawing, requests to the engine and mouse positions all use it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Plot {
     /// Where cells are drawn.
@@ -36,21 +36,21 @@ pub struct Plot {
     pub numbers: bool,
 }
 
-/// How much of a matrix is shown.
+/// The visible part of a matrix.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Zoom {
     /// Each step halves the window.
     pub level: u8,
-    /// First row and column that should be in it.
+    /// The first row and column of the window.
     pub origin: (usize, usize),
 }
 
-/// The form of the cells.
+/// The shape of the cells.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Form {
-    /// About as high as wide.
+    /// Roughly square.
     pub square: bool,
-    /// No two rows in a line: glyphs, unlike colours, have no halves.
+    /// One row per line: glyphs, unlike colours, cannot be split in halves.
     pub whole_lines: bool,
 }
 
@@ -62,7 +62,7 @@ impl Form {
 }
 
 impl Plot {
-    /// Lays a matrix of `dims` rows and columns over `area`.
+    /// Lays out a matrix of `dims` rows and columns in `area`.
     pub fn new(area: Rect, dims: (usize, usize), zoom: Zoom, form: Form) -> Self {
         let (width, lines) = (usize::from(area.width), usize::from(area.height));
         let (n_rows, n_columns) = dims;
@@ -70,7 +70,7 @@ impl Plot {
             let window = Window { rows: 0..0, columns: 0..0 };
             return Self { area, window, per_cell: (1, 1), cell: (1, 1), numbers: false };
         }
-        // Zooming ends where every value has room for its number.
+        // Zooming ends when every value has room for its number.
         let level = u32::from(zoom.level.min(31));
         let visible = |n: usize, room: usize| n.div_ceil(1 << level).max(room.clamp(1, n));
         let rows = visible(n_rows, lines);
@@ -102,8 +102,8 @@ impl Plot {
         Self { area, window, per_cell, cell: (high as u16, wide.max(1) as u16), numbers }
     }
 
-    /// Lays cells that hold words or numbers over `area`, each `wide` = (at least, at most) columns;
-    /// what does not fit is scrolled, by half a window, so that `selected` is in sight.
+    /// Lays out cells with words or numbers in `area`, each `wide` = (minimum, maximum) columns;
+    /// if they do not fit, scrolls by half windows so that `selected` is visible.
     pub fn cells(area: Rect, dims: (usize, usize), wide: (u16, u16), selected: (usize, usize)) -> Self {
         let (n_rows, n_columns) = dims;
         let (lines, fits) = (usize::from(area.height), usize::from(area.width / wide.0.max(1)));
@@ -124,7 +124,7 @@ impl Plot {
         Self { area, window, per_cell: (1, 1), cell: (high, wide), numbers: true }
     }
 
-    /// The question to the engine that this plot shows the answer of.
+    /// The request to the engine for this plot.
     pub fn look(&self, view: View, pooling: Pooling, range: RangeMode) -> Look {
         Look::Map { view, window: self.window.clone(), per_cell: self.per_cell, pooling, range }
     }
@@ -137,7 +137,7 @@ impl Plot {
         (0..=31).find(fits).unwrap_or(31)
     }
 
-    /// Columns and lines that are really covered with cells.
+    /// The columns and lines covered by cells.
     pub fn covered(&self) -> Rect {
         let rows = self.window.rows.len().div_ceil(self.per_cell.0);
         let columns = self.window.columns.len().div_ceil(self.per_cell.1);
@@ -146,7 +146,7 @@ impl Plot {
         Rect { width: width as u16, height: height as u16, ..self.area }
     }
 
-    /// Row and column of the matrix that are drawn at a place on the screen.
+    /// The row and column of the matrix at a position on the screen.
     pub fn hit(&self, x: u16, y: u16) -> Option<(usize, usize)> {
         if !self.covered().contains((x, y).into()) {
             return None;
@@ -157,13 +157,13 @@ impl Plot {
         Some((row.min(self.window.rows.end - 1), column.min(self.window.columns.end - 1)))
     }
 
-    /// The line of the screen where a row of the matrix begins.
+    /// The line of the screen where a row of the matrix starts.
     pub fn line_of(&self, row: usize) -> Option<u16> {
         let line = place(row, &self.window.rows, self.per_cell.0)? * usize::from(self.cell.0) / 2;
         (line < self.area.height.into()).then(|| self.area.y + line as u16)
     }
 
-    /// The column of the screen where a column of the matrix begins.
+    /// The column of the screen where a column of the matrix starts.
     pub fn column_of(&self, column: usize) -> Option<u16> {
         let x = place(column, &self.window.columns, self.per_cell.1)? * usize::from(self.cell.1);
         (x < self.area.width.into()).then(|| self.area.x + x as u16)
@@ -174,7 +174,7 @@ fn place(index: usize, window: &Range<usize>, per_cell: usize) -> Option<usize> 
     window.contains(&index).then(|| (index - window.start) / per_cell)
 }
 
-/// Draws the cells of `map` as `plot` lays them, and marks `selected`.
+/// Draws the cells of `map` in the layout of `plot`, and marks `selected`.
 pub fn draw(buffer: &mut Buffer, plot: &Plot, map: &Picture, theme: Theme, selected: Option<(usize, usize)>) {
     let covered = plot.covered().intersection(buffer.area);
     let (high, wide) = plot.cell;
@@ -194,7 +194,7 @@ pub fn draw(buffer: &mut Buffer, plot: &Plot, map: &Picture, theme: Theme, selec
         && let (Some(y), Some(x)) = (plot.line_of(row), plot.column_of(column))
         && !plot.numbers
     {
-        // A wide cell is marked in its middle.
+        // A wide cell is marked in the middle.
         let (x, y) = (x + (wide - 1) / 2, y + (high.saturating_sub(1)) / 4);
         if covered.contains((x, y).into()) {
             let cell = &mut buffer[(x, y)];
@@ -260,13 +260,13 @@ fn color(paint: Paint, quantity: Quantity, theme: Theme) -> Color {
     }
 }
 
-/// Lines that a legend of this width needs.
+/// The lines needed by a legend of this width.
 fn legend_lines(width: u16) -> u16 {
     if width < 70 { 2 } else { 1 }
 }
 
-/// The colour bar right under a map: ends, what the range is, what a cell stands for. `area` is
-/// the room that the map and its legend have, labels included; `broken` of all values are NaN or +inf.
+/// The colour bar right under a map: the ends, the kind of range, the values per cell. `area` is
+/// the space of the map and its legend, labels included; `broken` is the number of NaN and +inf values.
 pub(super) fn draw_legend(
     buffer: &mut Buffer,
     area: Rect,
@@ -325,7 +325,7 @@ pub(super) fn draw_legend(
     spans.push(Span::styled(format!(" {high}  "), theme.dim()));
     let words = said.join(" · ");
     let beside = usize::from(area.width).saturating_sub(spans.iter().map(Span::width).sum());
-    // Beside the bar if it fits there, else below it.
+    // Next to the bar if it fits, else below it.
     if words.width() <= beside || area.height < 2 {
         spans.push(Span::styled(words, theme.dim()));
     } else {
@@ -334,7 +334,7 @@ pub(super) fn draw_legend(
     put_line(buffer, area, &spans);
 }
 
-/// The scale above a map: what the columns are, the first and last one, the selected one.
+/// The scale above a map: the name of the columns, the first, last and selected index.
 fn draw_axis(buffer: &mut Buffer, y: u16, plot: &Plot, axis: Axis, selected: usize, theme: Theme) {
     let covered = plot.covered();
     if covered.width == 0 || plot.window.columns.is_empty() || axis == Axis::One {
@@ -348,7 +348,7 @@ fn draw_axis(buffer: &mut Buffer, y: u16, plot: &Plot, axis: Axis, selected: usi
         put(buffer, x, y, plot.area.right().saturating_sub(x), &mark, theme.accent());
         (x, x + width)
     });
-    // The ends, where the mark leaves them room and a blank.
+    // The ends, if the mark leaves room for them and a space.
     let mut end_label = |x: u16, text: &str| {
         let right = x + text.chars().count() as u16;
         if right <= plot.area.right() && mark.is_none_or(|(from, to)| right < from || to < x) {
@@ -399,7 +399,7 @@ impl Sheet {
     }
 }
 
-/// The labels to the left of a map, one a line, that of the selected row marked.
+/// The labels to the left of a map, one per line, with the selected row marked.
 pub fn draw_labels(
     buffer: &mut Buffer,
     area: Rect,

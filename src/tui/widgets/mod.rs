@@ -1,4 +1,4 @@
-//! Parts that several screens are made of.
+//! Widgets shared by the screens.
 
 pub mod bar;
 pub mod chart;

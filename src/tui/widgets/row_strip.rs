@@ -8,14 +8,14 @@ use crate::picture::grid::Pooling;
 use crate::picture::range::Range;
 use crate::tui::theme::Theme;
 
-/// How a strip of `n` values is laid over `width` columns: values per cell, columns per cell.
+/// The layout of `n` values in `width` columns: values per cell, columns per cell.
 pub fn fit(n: usize, width: u16) -> (usize, usize) {
     let per_cell = n.div_ceil(usize::from(width).max(1)).max(1);
     let cells = n.div_ceil(per_cell).max(1);
     (per_cell, (usize::from(width) / cells).max(1))
 }
 
-/// Draws `values` over `area` (all its lines alike) in the colours of `range`.
+/// Draws signed `values` in `area` (all lines alike), with ±`limit` at the ends of the colours.
 pub fn draw(buffer: &mut Buffer, area: Rect, values: &[f32], range: &Range, pooling: Pooling, theme: Theme) {
     let area = area.intersection(buffer.area);
     let (per_cell, wide) = fit(values.len(), area.width);

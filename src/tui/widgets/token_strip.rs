@@ -10,10 +10,10 @@ use unicode_width::UnicodeWidthStr;
 use crate::tui::text::{fit, put};
 use crate::tui::theme::{Depth, Theme};
 
-/// No token takes more columns than this.
+/// The maximum width of a token.
 const WIDEST: usize = 24;
 
-/// Which tokens are shown, and where: (position, x, width).
+/// The visible tokens and their places: (position, x, width).
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Strip {
     pub shown: Range<usize>,
@@ -61,7 +61,7 @@ impl Strip {
     }
 }
 
-/// Draws the tokens, each on the colour that `shade` gives it.
+/// Draws the tokens, each on the colour from `shade`.
 pub fn draw(
     buffer: &mut Buffer,
     area: Rect,

@@ -1,5 +1,5 @@
-//! Asks the hub what a file is: of which commit, under which etag, how long. hf-hub asks the same, but
-//! makes paths of the answers before anybody can look at them.
+//! Asks the hub about a file: its commit, etag and length. hf-hub asks the same, but
+//! turns the answers into paths before they can be checked.
 
 use std::time::Duration;
 use std::{env, fs};
@@ -10,17 +10,17 @@ use reqwest::{Client, Response, Url};
 use super::cache::{Commit, Etag};
 use super::trouble::{Result, Trouble};
 
-/// A model that was renamed, or is written in other letters, is some redirects away.
+/// A model that was renamed, or is spelled in other letter case, is a few redirects away.
 const REDIRECTS: usize = 10;
-/// Tries in all, where a server stumbles.
+/// Number of attempts if the server fails.
 const TRIES: u32 = 3;
 
-/// What the hub says of a file before it is fetched.
+/// What the hub says about a file before it is downloaded.
 #[derive(Debug)]
 pub struct Announced {
     pub commit: Commit,
     pub etag: Etag,
-    /// In bytes, where the hub says it.
+    /// In bytes, if the hub says it.
     pub length: Option<u64>,
 }
 
@@ -34,22 +34,22 @@ pub struct Asker {
 
 impl Asker {
     /// # Errors
-    /// An endpoint that is no URL, or a network that cannot be set up.
+    /// An endpoint that is not a URL, or a network that cannot be set up.
     pub fn new(endpoint: &str, id: &str) -> Result<Self, Box<dyn std::error::Error>> {
         let files = Url::parse(&format!("{endpoint}/{id}/resolve"))?;
-        // A redirect to where the bytes lie holds what is asked for; what it leads to does not.
+        // The redirect to the bytes has the headers we need; its target does not.
         let client = Client::builder().redirect(reqwest::redirect::Policy::none());
         let client = client.user_agent(concat!("actscope/", env!("CARGO_PKG_VERSION"))).build()?;
         Ok(Self { client, files, token: token() })
     }
 
     /// # Errors
-    /// [`Trouble::Absent`] for any 404, [`Trouble::Malformed`] for an answer that no hub gives, and what
-    /// the hub or the network refuse.
+    /// [`Trouble::Absent`] for any 404, [`Trouble::Malformed`] for an invalid answer, and any failure of
+    /// the hub or the network.
     pub async fn ask(&self, revision: &str, name: &str) -> Result<Announced> {
         let mut url = self.files.clone();
         let path = url.path_segments_mut().map(|mut path| _ = path.extend([revision, name]));
-        path.map_err(|()| Trouble::Other("HF_ENDPOINT is no address of a server".into()))?;
+        path.map_err(|()| Trouble::Other("HF_ENDPOINT is not the address of a server".into()))?;
         for _ in 0..REDIRECTS {
             let response = self.head(&url).await?;
             let headers = response.headers();
@@ -60,7 +60,7 @@ impl Asker {
                 _ => return read(&response),
             }
         }
-        Err(Trouble::Malformed("it redirects again and again".into()))
+        Err(Trouble::Malformed("too many redirects".into()))
     }
 
     async fn head(&self, url: &Url) -> Result<Response> {
@@ -78,11 +78,11 @@ impl Asker {
             tokio::time::sleep(pause).await;
             pause *= 2;
         }
-        unreachable!("the last try returns")
+        unreachable!("the last attempt returns")
     }
 }
 
-/// What an answer says, if it is one of a hub. Its body is never read, for it may have no end.
+/// Reads a hub's answer. Its body is never read, because it may be endless.
 fn read(response: &Response) -> Result<Announced> {
     match response.status() {
         status if status.is_success() || status.is_redirection() => {}
@@ -91,12 +91,12 @@ fn read(response: &Response) -> Result<Announced> {
     }
     let text = |header: &str| response.headers().get(header)?.to_str().ok();
     let wrong = |what: &str| Trouble::Malformed(what.to_owned());
-    let commit = text("x-repo-commit").ok_or_else(|| wrong("it names no commit"))?;
+    let commit = text("x-repo-commit").ok_or_else(|| wrong("it gives no commit"))?;
     let etag = text("x-linked-etag").or_else(|| text(ETAG.as_str()));
-    let etag = etag.ok_or_else(|| wrong("it names no ETag"))?;
+    let etag = etag.ok_or_else(|| wrong("it gives no ETag"))?;
     Ok(Announced {
-        commit: Commit::new(commit).ok_or_else(|| wrong("its X-Repo-Commit is no commit"))?,
-        etag: Etag::new(etag).ok_or_else(|| wrong("its ETag is no plain word"))?,
+        commit: Commit::new(commit).ok_or_else(|| wrong("its X-Repo-Commit is not a commit"))?,
+        etag: Etag::new(etag).ok_or_else(|| wrong("its ETag is not a plain word"))?,
         length: length(response.headers()),
     })
 }
@@ -106,7 +106,7 @@ fn length(headers: &HeaderMap) -> Option<u64> {
     length.to_str().ok()?.parse().ok()
 }
 
-/// The token that hf-hub sends, found as it finds it.
+/// The token that hf-hub sends, looked up in the same places.
 fn token() -> Option<String> {
     let set = |name: &str| env::var(name).ok().filter(|value| !value.is_empty());
     if set("HF_HUB_DISABLE_IMPLICIT_TOKEN").is_some() {
@@ -118,14 +118,14 @@ fn token() -> Option<String> {
         .or_else(|| in_file(hf_hub::hf_home().join("token")).filter(|token| !token.is_empty()))
 }
 
-/// An endpoint as it may be shown.
+/// An endpoint that is safe to show.
 pub fn without_password(endpoint: &str) -> String {
     let url = Url::parse(endpoint).ok().filter(Url::has_host);
     let Some(mut url) = url else { return "HF_ENDPOINT".into() };
     if url.username().is_empty() && url.password().is_none() {
         return endpoint.to_owned();
     }
-    // Both can be taken from every URL that has them.
+    // Both can be removed from every URL that has them.
     let _ = url.set_username("").and_then(|()| url.set_password(None));
     url.as_str().trim_end_matches('/').to_owned()
 }

@@ -1,5 +1,5 @@
-//! The hub's cache on disk, laid out as the Python client lays it out, so that both find what the
-//! other fetched:
+//! The hub's cache on disk, with the layout of the Python client, so that each finds what the
+//! other downloaded:
 //!
 //! ```text
 //! models--OWNER--NAME/refs/REVISION           the commit that a branch or tag was at
@@ -9,9 +9,9 @@
 //! .locks/models--OWNER--NAME/ETAG.lock        held while a blob is written
 //! ```
 //!
-//! COMMIT and ETAG are what a server says. They become paths only as [`Commit`] and [`Etag`], which
-//! hold nothing but a plain word, and nothing outside the cache is read, written or removed, whatever
-//! links lie in it.
+//! COMMIT and ETAG come from the server. They become paths only as [`Commit`] and [`Etag`], which
+//! hold only a plain word, and nothing outside the cache is read, written or removed, whatever
+//! links it contains.
 
 use std::fmt;
 use std::fs::{self, File, OpenOptions};
@@ -22,7 +22,7 @@ use std::time::{Duration, Instant};
 
 use tempfile::NamedTempFile;
 
-/// How long another program may take to write a blob that is wanted here.
+/// How long to wait for another program that is writing a blob we need.
 const PATIENCE: Duration = Duration::from_secs(10);
 
 /// 40 hexadecimal digits.
@@ -47,20 +47,20 @@ impl fmt::Display for Commit {
     }
 }
 
-/// What a server calls the contents of a file: letters, digits, `.`, `_` and `-`, not only dots.
+/// A server's name for the contents of a file: letters, digits, `.`, `_` and `-`, not only dots.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Etag(String);
 
 impl Etag {
-    /// Reads the header `ETag` or `X-Linked-Etag`, with or without quotes; `None` if it is no name
-    /// for a file.
+    /// Parses the header `ETag` or `X-Linked-Etag`, with or without quotes; `None` if it cannot name
+    /// a file.
     pub fn new(header: &str) -> Option<Self> {
         let text = header.strip_prefix("W/").unwrap_or(header).trim_matches('"');
         let is_word = |byte: u8| byte.is_ascii_alphanumeric() || b"._-".contains(&byte);
         let is_name = (1..=128).contains(&text.len())
             && text.bytes().all(is_word)
             && !text.starts_with('.')
-            // Names that the cache itself gives.
+            // Names that the cache itself uses.
             && !text.ends_with(".incomplete");
         is_name.then(|| Self(text.to_owned()))
     }
@@ -74,7 +74,7 @@ pub struct Cache {
 }
 
 impl Cache {
-    /// `owner` and `name` are words of a checked id.
+    /// `owner` and `name` are the parts of a checked id.
     pub fn new(root: &Path, owner: &str, name: &str) -> Self {
         Self { root: root.into(), folder: format!("models--{owner}--{name}") }
     }
@@ -90,7 +90,7 @@ impl Cache {
         Commit::new(fs::read_to_string(path).ok()?.trim())
     }
 
-    /// A file of a commit; `None` if it is not there, or empty, as no file of a model is.
+    /// A file of a commit; `None` if it is missing or empty, which no file of a model is.
     ///
     /// # Errors
     /// A link that leads out of the cache.
@@ -102,15 +102,15 @@ impl Cache {
         }
     }
 
-    /// Whether the hub has said that a commit lacks a file.
+    /// Whether the hub has said that a commit does not have a file.
     pub fn is_absent(&self, commit: &Commit, name: &str) -> bool {
         self.path(".no_exist").join(&commit.0).join(name).is_file()
     }
 
-    /// Takes down that a commit lacks a file.
+    /// Records that a commit does not have a file.
     ///
     /// # Errors
-    /// Those of the system.
+    /// The system's errors.
     pub fn set_absent(&self, commit: &Commit, name: &str) -> io::Result<()> {
         let directory = self.directory(&self.path(".no_exist").join(&commit.0))?;
         match File::create_new(directory.join(name)) {
@@ -119,7 +119,7 @@ impl Cache {
         }
     }
 
-    /// The blob of an etag, if it is there and as long as it should be.
+    /// The blob of an etag, if it exists and has the right length.
     pub fn blob(&self, etag: &Etag, length: Option<u64>) -> Option<PathBuf> {
         let path = self.path("blobs").join(&etag.0);
         let found = fs::metadata(&path).ok().filter(fs::Metadata::is_file)?.len();
@@ -127,10 +127,10 @@ impl Cache {
         (whole && self.inside(&path).is_ok()).then_some(path)
     }
 
-    /// Begins a blob; other programs that want to write it wait until it is finished or dropped.
+    /// Starts a blob; other programs that want to write it wait until it is finished or dropped.
     ///
     /// # Errors
-    /// `TimedOut` while another program writes it, and those of the system.
+    /// `TimedOut` while another program writes it, and the system's errors.
     pub fn begin(&self, etag: &Etag) -> io::Result<Unfinished> {
         let locks = self.directory(&self.root.join(".locks").join(&self.folder))?;
         let lock =
@@ -144,7 +144,7 @@ impl Cache {
         }
         let blob = self.directory(&self.path("blobs"))?.join(&etag.0);
         let path = blob.with_file_name(format!("{}.incomplete", etag.0));
-        // What a killed download has left; made anew, so that no link is followed.
+        // Left by a killed download; created anew, so that no link is followed.
         match fs::remove_file(&path) {
             Err(e) if e.kind() != ErrorKind::NotFound => return Err(e),
             _ => {}
@@ -153,10 +153,10 @@ impl Cache {
         Ok(Unfinished { file, path, blob, _lock: lock })
     }
 
-    /// Gives a blob the name that it has in a commit.
+    /// Links a blob to its file name in a commit.
     ///
     /// # Errors
-    /// Those of the system.
+    /// The system's errors.
     pub fn link(&self, commit: &Commit, name: &str, etag: &Etag) -> io::Result<PathBuf> {
         let path = self.directory(&self.path("snapshots").join(&commit.0))?.join(name);
         match fs::remove_file(&path) {
@@ -165,15 +165,15 @@ impl Cache {
         }
         #[cfg(unix)]
         std::os::unix::fs::symlink(Path::new("../../blobs").join(&etag.0), &path)?;
-        #[cfg(not(unix))] // where links are a privilege
+        #[cfg(not(unix))] // where links need a privilege
         fs::copy(self.path("blobs").join(&etag.0), &path)?;
         self.inside(&path).map(|_| path)
     }
 
-    /// Takes down the commit that a branch or tag is at.
+    /// Records the commit that a branch or tag is at.
     ///
     /// # Errors
-    /// Those of the system.
+    /// The system's errors.
     pub fn set_commit(&self, revision: &str, commit: &Commit) -> io::Result<()> {
         let path = self.path("refs").join(revision);
         let directory = self.directory(path.parent().unwrap_or(&path))?;
@@ -182,9 +182,9 @@ impl Cache {
         file.persist(path).map(drop).map_err(|e| e.error)
     }
 
-    /// Makes a directory in the cache.
+    /// Creates a directory in the cache.
     fn directory(&self, path: &Path) -> io::Result<PathBuf> {
-        // Link by link, so that none is made behind one that leads out.
+        // Component by component, so that none is created behind a link that leads out.
         let mut made = self.root.clone();
         fs::create_dir_all(&made)?;
         for part in path.strip_prefix(&self.root).map_err(io::Error::other)?.components() {
@@ -197,7 +197,7 @@ impl Cache {
         Ok(made)
     }
 
-    /// Where a path leads, if that is in the cache.
+    /// The target of a path, if it is in the cache.
     fn inside(&self, path: &Path) -> io::Result<PathBuf> {
         let resolved = fs::canonicalize(path)?;
         if resolved.starts_with(fs::canonicalize(&self.root)?) {
@@ -208,7 +208,7 @@ impl Cache {
     }
 }
 
-/// A blob that is being written; dropped before it is finished, it leaves nothing.
+/// A blob that is being written; if dropped unfinished, it leaves nothing.
 #[derive(Debug)]
 pub struct Unfinished {
     file: File,
@@ -218,10 +218,10 @@ pub struct Unfinished {
 }
 
 impl Unfinished {
-    /// Puts it in its place.
+    /// Moves it into place.
     ///
     /// # Errors
-    /// Those of the system.
+    /// The system's errors.
     pub fn finish(self) -> io::Result<()> {
         self.file.sync_all()?;
         fs::rename(&self.path, &self.blob)
@@ -240,7 +240,7 @@ impl io::Write for Unfinished {
 
 impl Drop for Unfinished {
     fn drop(&mut self) {
-        // Nothing is there once it is finished.
+        // Nothing to remove once it is finished.
         let _ = fs::remove_file(&self.path);
     }
 }

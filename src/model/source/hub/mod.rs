@@ -1,10 +1,10 @@
 //! The model hub, through hf-hub: its environment variables, its tokens, its downloads.
 //!
-//! hf-hub reads `HF_HOME`, `HF_HUB_CACHE`, `HF_TOKEN`, `HF_TOKEN_PATH` and `HF_ENDPOINT`; what the
-//! Python client knows beyond these, `HF_HUB_OFFLINE` and `HF_HUB_DOWNLOAD_TIMEOUT`, is read here.
+//! hf-hub reads `HF_HOME`, `HF_HUB_CACHE`, `HF_TOKEN`, `HF_TOKEN_PATH` and `HF_ENDPOINT`. The
+//! Python client also knows `HF_HUB_OFFLINE` and `HF_HUB_DOWNLOAD_TIMEOUT`, which are read here.
 //!
-//! hf-hub 1.0 makes paths of what the hub's answers hold, unchecked. So it only brings bytes here: what
-//! a file is called is asked in [`ask`], and [`cache`] lets nothing in that is no plain word.
+//! hf-hub 1.0 turns the hub's answers into paths, unchecked. So it is only used to download bytes:
+//! [`ask`] requests the name of a file, and [`cache`] accepts only plain words.
 
 mod ask;
 mod cache;
@@ -29,38 +29,38 @@ use super::{ModelFiles, OnProgress, Progress, TokenizerFiles};
 use crate::error::{Error, Result};
 use crate::text::bytes;
 
-/// The file that every model has: whether it can be had says whether the model can.
+/// The file that every model has; if it is available, so is the model.
 const CONFIG: &str = "config.json";
 /// How long the hub may be silent.
 const PATIENCE: Duration = Duration::from_secs(15);
-/// Progress is told at most this often.
+/// Progress is reported at most this often.
 const TICK: Duration = Duration::from_millis(50);
-/// More bytes than any configuration, index or tokenizer has.
+/// The maximum size of a configuration, index or tokenizer.
 const LONGEST_TEXT: u64 = 64 << 20;
 
-/// How a model is fetched.
+/// How a model is downloaded.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Wanted<'a> {
     pub id: &'a str,
     pub revision: Option<&'a str>,
-    /// Use only what the cache holds.
+    /// Use only the cache.
     pub offline: bool,
-    /// Ask the hub how long each file is that the cache holds, and fetch anew what is shorter.
+    /// Ask the hub for the length of each cached file, and download those that are shorter again.
     pub check: bool,
 }
 
-/// Brings the files of a model into the hub's cache; returns them and the commit they are of.
+/// Downloads the files of a model into the hub's cache; returns them and their commit.
 ///
 /// # Errors
-/// [`Error::Hub`] for what the hub or its cache does not give, [`Error::File`] for files that are not
+/// [`Error::Hub`] if the hub or its cache fails, [`Error::File`] for files that are not
 /// a model's.
 pub(super) fn fetch(wanted: Wanted, on_progress: &OnProgress) -> Result<(ModelFiles, Option<String>)> {
-    // In a thread of its own: the caller may be within a runtime, which another must not block.
+    // In a separate thread: the caller may be inside a runtime, which must not be blocked.
     let fetch = || Hub::open(wanted, on_progress)?.fetch();
     thread::scope(|scope| {
         let started = thread::Builder::new().name("actscope-hub".into()).spawn_scoped(scope, fetch);
         let started =
-            started.map_err(|e| Error::Hub(format!("no thread can be started to download ({e})")))?;
+            started.map_err(|e| Error::Hub(format!("cannot start a thread for the download ({e})")))?;
         started.join().map_err(|_| Error::Crashed)?
     })
 }
@@ -70,7 +70,7 @@ pub(super) fn is_offline() -> bool {
     is_set("HF_HUB_OFFLINE")
 }
 
-/// One model of the hub, while its files are being fetched.
+/// One model of the hub, while its files are being downloaded.
 struct Hub<'a> {
     repository: HFRepository<RepoTypeModel>,
     runtime: Runtime,
@@ -78,19 +78,19 @@ struct Hub<'a> {
     cache: Cache,
     id: &'a str,
     revision: Option<&'a str>,
-    /// For sentences: without a password.
+    /// For messages: without a password.
     endpoint: String,
     cache_dir: PathBuf,
     patience: Duration,
     on_progress: &'a OnProgress,
-    /// Known from the first file on; all others are asked for at it, so that they belong together.
+    /// Known from the first file on; all other files are requested at it, so that they belong together.
     commit: Option<Commit>,
     check: bool,
     /// Ask the cache only.
     offline: bool,
-    /// A file was looked for in the cache only, and is not there.
+    /// A file was looked for only in the cache, and is not there.
     missed: bool,
-    /// Why the cache alone is asked, if that was not wished.
+    /// Why only the cache is used, if the user did not ask for that.
     unreachable: Option<Error>,
 }
 
@@ -100,22 +100,22 @@ impl<'a> Hub<'a> {
         let words = id.split_once('/').filter(|(owner, name)| is_word(owner) && is_word(name));
         let Some((owner, name)) = words else {
             return Err(Error::Hub(format!(
-                "`{id}` is neither a directory nor an id of the model hub, which has the form owner/name, \
-                 as openai-community/gpt2"
+                "`{id}` is neither a directory nor a hub id, which has the form owner/name, \
+                 such as openai-community/gpt2"
             )));
         };
         if let Some(revision) = revision.filter(|revision| !is_revision(revision)) {
             return Err(Error::Hub(format!(
-                "`{revision}` cannot be a revision of `{id}`; --revision takes a branch, a tag or a commit"
+                "`{revision}` is not a valid revision of `{id}`; --revision takes a branch, tag or commit"
             )));
         }
         let failed = |e: &dyn std::error::Error, advice: &str| {
-            Error::Hub(format!("`{id}` cannot be fetched: {}; {advice}", one_line(e)))
+            Error::Hub(format!("cannot download `{id}`: {}; {advice}", one_line(e)))
         };
-        // Few retries: an error is better seen at once than after a long back-off.
+        // Few retries: better an error now than after a long back-off.
         let client = HFClient::builder().retry_max_attempts(2).build().map_err(|e| match e {
             HFError::Url(e) => Error::Hub(format!(
-                "`{id}` cannot be fetched: HF_ENDPOINT is not a URL ({e}); correct it, or unset it for \
+                "cannot download `{id}`: HF_ENDPOINT is not a URL ({e}); correct it, or unset it for \
                  https://huggingface.co"
             )),
             e => failed(&e, "check your network settings"),
@@ -144,9 +144,9 @@ impl<'a> Hub<'a> {
 
     fn fetch(mut self) -> Result<(ModelFiles, Option<String>)> {
         let files = ModelFiles::choose(&self.place(), |name| self.find(name));
-        // What is under way is given up with the runtime, and not waited for.
+        // Requests in flight are dropped with the runtime, not waited for.
         self.runtime.shutdown_background();
-        // What was looked for in vain may only have been out of reach.
+        // A file that was not found may only have been out of reach.
         match (files, self.unreachable.take()) {
             (Err(_), reason) if self.missed => {
                 Err(reason.unwrap_or_else(|| not_cached(&place(self.id, self.revision), &self.cache_dir)))
@@ -158,7 +158,7 @@ impl<'a> Hub<'a> {
         }
     }
 
-    /// The path of a file in the cache, fetched into it where need be; `None` if there is no such file.
+    /// The path of a file in the cache, downloaded if necessary; `None` if there is no such file.
     fn find(&mut self, name: &str) -> Result<Option<PathBuf>> {
         match self.get(name) {
             Ok(path) => Ok(Some(path)),
@@ -167,7 +167,7 @@ impl<'a> Hub<'a> {
                 self.missed = true;
                 Ok(None)
             }
-            // Without the hub go on with what the cache has, which may be all that is needed.
+            // Without the hub, continue with the cache, which may be all that is needed.
             Err(e) if e.is_out_of_reach() => {
                 self.unreachable = Some(self.explain(name, &e));
                 self.offline = true;
@@ -182,7 +182,7 @@ impl<'a> Hub<'a> {
         if self.offline {
             self.commit = self.commit.take().or_else(|| self.cache.commit_of(revision));
         }
-        // A commit never changes: what the cache knows of it, even that it lacks a file, is final.
+        // A commit never changes: what the cache knows about it, even that a file is missing, is final.
         if let Some(commit) = self.commit.as_ref().filter(|_| self.offline || !self.check) {
             if let Some(path) = self.cache.file(commit, name)? {
                 return Ok(path);
@@ -215,18 +215,18 @@ impl<'a> Hub<'a> {
         Ok(path)
     }
 
-    /// Brings a file into the cache, not a byte longer than it was announced.
+    /// Downloads a file into the cache, not a byte longer than announced.
     fn download(&self, name: &str, commit: &Commit, announced: &Announced) -> Result<(), Trouble> {
         let is_text = [".json", ".txt"].iter().any(|ending| name.ends_with(ending));
         let longest = match announced.length {
             Some(length) if is_text && length > LONGEST_TEXT => {
                 let [announced, longest] = [length, LONGEST_TEXT].map(bytes);
-                let problem = format!("it announces {announced}, and no such file is longer than {longest}");
+                let problem = format!("it announces {announced}, but the limit for such a file is {longest}");
                 return Err(Trouble::Malformed(problem));
             }
             Some(length) => length,
             None if is_text => LONGEST_TEXT,
-            None => return Err(Trouble::Malformed("it does not say how long the file is".into())),
+            None => return Err(Trouble::Malformed("it does not give the length of the file".into())),
         };
         let mut blob = self.cache.begin(&announced.etag)?;
         if self.cache.blob(&announced.etag, announced.length).is_some() {
@@ -251,18 +251,18 @@ impl<'a> Hub<'a> {
             tell(done);
         }
         if announced.length.is_some_and(|length| length != done) {
-            return Err(Trouble::BrokeOff(format!("{done} bytes came of {longest}")));
+            return Err(Trouble::BrokeOff(format!("{done} of {longest} bytes received")));
         }
         Ok(blob.finish()?)
     }
 
-    /// Waits for the hub as long as patience lasts.
+    /// Waits for the hub until the timeout.
     fn wait<T>(&self, future: impl Future<Output = Result<T, Trouble>>) -> Result<T, Trouble> {
         let done = self.runtime.block_on(async { tokio::time::timeout(self.patience, future).await });
         done.unwrap_or(Err(Trouble::Silent))
     }
 
-    /// A hub answers 404 whatever is missing: asks what it is, the model, the revision or the file.
+    /// A hub answers 404 for anything missing: finds out whether it is the model, the revision or the file.
     fn why_absent(&self) -> Trouble {
         match self.wait(async { Ok(self.repository.exists().send().await?) }) {
             Ok(false) => return Trouble::NoModel,
@@ -276,30 +276,30 @@ impl<'a> Hub<'a> {
         }
     }
 
-    /// The model for a sentence: its id, and the revision if one was asked for.
+    /// The model for a message: its id, and the revision if one was requested.
     fn place(&self) -> String {
         place(self.id, self.revision)
     }
 
-    /// One sentence: the model, the problem, the way out.
+    /// One sentence: the model, the problem, the remedy.
     fn explain(&self, name: &str, trouble: &Trouble) -> Error {
         let (id, place, endpoint) = (self.id, self.place(), &self.endpoint);
         Error::Hub(match trouble {
             Trouble::Status(status @ (401 | 403)) => format!(
-                "{endpoint} refuses `{place}` ({status}): it is private or gated, or there is no such model; \
-                 check the id, set HF_TOKEN to a token that may read it, and accept the model's terms on \
+                "{endpoint} refuses `{place}` ({status}): it is private, gated, or does not exist; \
+                 check the id, set HF_TOKEN to a token with access, and accept the model's terms on \
                  its page if it has any"
             ),
             Trouble::NoModel => format!(
-                "{endpoint} has no model `{id}` (404), nor is there a directory of that name; check the id, \
+                "{endpoint} has no model `{id}` (404), and there is no directory of that name; check the id, \
                  or set HF_TOKEN if the model is private"
             ),
             Trouble::NoRevision => format!(
-                "`{id}` has no revision `{}` (404); give a branch, a tag or a commit that it has",
+                "`{id}` has no revision `{}` (404); use one of its branches, tags or commits",
                 self.revision.unwrap_or("main")
             ),
             Trouble::Status(429) => format!(
-                "{endpoint} gives no `{name}` of `{place}` to so many requests (429); wait a minute, or set \
+                "{endpoint} refuses `{name}` of `{place}`: too many requests (429); wait a minute, or set \
                  HF_TOKEN for a higher limit"
             ),
             Trouble::Status(status) => format!(
@@ -307,24 +307,24 @@ impl<'a> Hub<'a> {
                  what is in the cache"
             ),
             Trouble::NoConnection(cause) => format!(
-                "no connection to {endpoint} for `{place}` ({cause}); check the network and HF_ENDPOINT and \
+                "cannot connect to {endpoint} for `{place}` ({cause}); check the network and HF_ENDPOINT and \
                  try again, or use --offline for what is in the cache"
             ),
             Trouble::Silent => format!(
-                "{endpoint} has sent nothing of `{name}` of `{place}` for {} s; check HF_ENDPOINT and try \
+                "{endpoint} has sent no data of `{name}` of `{place}` for {} s; check HF_ENDPOINT and try \
                  again, or use --offline for what is in the cache",
                 self.patience.as_secs()
             ),
             Trouble::BrokeOff(cause) => format!(
-                "the download of `{name}` of `{place}` from {endpoint} broke off ({cause}); try again"
+                "the download of `{name}` of `{place}` from {endpoint} was interrupted ({cause}); try again"
             ),
             Trouble::Cache(e) => format!(
-                "`{name}` of `{place}` cannot be written to the cache {} ({e}); make room there, or set \
+                "cannot write `{name}` of `{place}` to the cache {} ({e}); free some space there, or set \
                  HF_HOME to another directory",
                 self.cache_dir.display()
             ),
             Trouble::Locked => format!(
-                "another program is downloading `{name}` of `{place}`; wait until it is done, then try again"
+                "another program is downloading `{name}` of `{place}`; wait until it finishes, then try again"
             ),
             Trouble::Malformed(what) => format!(
                 "{endpoint} does not answer like a model hub for `{name}` of `{place}` ({what}); check \
@@ -332,7 +332,7 @@ impl<'a> Hub<'a> {
             ),
             Trouble::Absent | Trouble::NotCached => format!("{endpoint} has no `{name}` of `{place}`"),
             Trouble::Other(what) => {
-                format!("`{name}` of `{place}` cannot be fetched from {endpoint} ({what}); try again")
+                format!("cannot download `{name}` of `{place}` from {endpoint} ({what}); try again")
             }
         })
     }
@@ -348,13 +348,13 @@ fn place(id: &str, revision: Option<&str>) -> String {
 
 fn not_cached(place: &str, cache: &std::path::Path) -> Error {
     Error::Hub(format!(
-        "`{place}` is not in the cache {}, or not wholly; run once without --offline and HF_HUB_OFFLINE to \
+        "`{place}` is not, or not completely, in the cache {}; run once without --offline and HF_HUB_OFFLINE to \
          fetch it",
         cache.display()
     ))
 }
 
-/// Turns counts of bytes into progress, told now and then.
+/// Turns counts of bytes into progress, reported at intervals.
 struct Meter<'a> {
     file: &'a str,
     done: u64,
@@ -376,19 +376,19 @@ impl Meter<'_> {
         }
         self.told = Some((now, self.done));
         let seconds = (now - self.start).as_secs_f64();
-        #[expect(clippy::cast_precision_loss, reason = "a rate is read to three digits")]
+        #[expect(clippy::cast_precision_loss, reason = "a rate needs three digits")]
         let rate = (seconds > 0.0).then(|| self.done as f64 / seconds);
         let total = (total > 0).then_some(total);
         Some(Progress::Download { file: self.file.to_owned(), done: self.done, total, rate })
     }
 }
 
-/// Whether an environment variable is set to what the Python client takes for true.
+/// Whether an environment variable is set to a value that the Python client takes as true.
 fn is_set(name: &str) -> bool {
     env::var(name).is_ok_and(|value| matches!(&*value.to_lowercase(), "1" | "true" | "yes" | "on"))
 }
 
-/// An owner or a name as the hub allows it.
+/// Whether the hub allows this as an owner or name.
 fn is_word(word: &str) -> bool {
     let is_end = |c: char| c.is_ascii_alphanumeric() || c == '_';
     word.starts_with(is_end)
@@ -398,7 +398,7 @@ fn is_word(word: &str) -> bool {
         && !word.contains("--")
 }
 
-/// Whether git could know a revision by this name, which also becomes a path in the cache.
+/// Whether this is a valid git revision, which also becomes a path in the cache.
 fn is_revision(name: &str) -> bool {
     let bad = |c: char| c.is_whitespace() || c.is_control() || "\\:?*[~^".contains(c);
     !name.is_empty() && !name.starts_with('/') && !name.contains("..") && !name.contains(bad)

@@ -1,4 +1,4 @@
-//! What keeps a file from being fetched.
+//! Reasons why a download fails.
 
 use std::io::{self, ErrorKind};
 
@@ -8,23 +8,23 @@ pub type Result<T, E = Trouble> = std::result::Result<T, E>;
 
 #[derive(Debug)]
 pub enum Trouble {
-    /// There is no such file, or more is missing.
+    /// There is no such file, or no such model or revision.
     Absent,
     NoModel,
     NoRevision,
     /// The cache has no such file, and the hub is not asked.
     NotCached,
-    /// An answer that no hub gives.
+    /// An answer that is not a hub's.
     Malformed(String),
     /// Any other status.
     Status(u16),
-    /// Nothing came for so long that it was given up.
+    /// Nothing arrived before the timeout.
     Silent,
-    /// No connection, and why.
+    /// No connection, with the cause.
     NoConnection(String),
-    /// The file came in part, and why no more.
+    /// Only part of the file arrived, with the cause.
     BrokeOff(String),
-    /// Another program is fetching it.
+    /// Another program is downloading it.
     Locked,
     /// The cache cannot be read or written.
     Cache(io::Error),
@@ -32,7 +32,7 @@ pub enum Trouble {
 }
 
 impl Trouble {
-    /// Whether the hub could not be reached or did not keep up, so that the cache may have to do.
+    /// Whether the hub could not be reached or timed out, so that the cache may have to do.
     pub fn is_out_of_reach(&self) -> bool {
         match self {
             Self::Status(status) => *status == 429 || *status >= 500,
@@ -60,7 +60,7 @@ impl From<HFError> for Trouble {
 
 impl From<reqwest::Error> for Trouble {
     fn from(error: reqwest::Error) -> Self {
-        // The address may hold a password.
+        // The address may contain a password.
         let error = error.without_url();
         let mut root: &dyn std::error::Error = &error;
         while let Some(source) = root.source() {

@@ -244,7 +244,7 @@ impl Scene for Body {
             second.push(Span::styled(format!("{mark} "), style));
             second.push(Span::styled(
                 format!(
-                    "check of the sum: largest |wte + wpe − x| over {} channels is {}",
+                    "sum check: largest |wte + wpe − x| over {} channels is {}",
                     x.values.len(),
                     num(differs)
                 ),

@@ -140,9 +140,9 @@ mod tests {
             assert_eq!(read_text(file.path(), SMALL).unwrap(), text);
         }
         std::fs::write(file.path(), "abcde").unwrap();
-        assert!(said(file.path()).ends_with("is larger than 4 B, which no thing is"));
+        assert!(said(file.path()).ends_with("is larger than 4 B, the limit for its kind (thing)"));
         std::fs::write(file.path(), b"a\nb\xff").unwrap();
-        assert!(said(file.path()).ends_with("is not UTF-8 text: see byte 3, in line 2"));
+        assert!(said(file.path()).ends_with("is not UTF-8 text: see byte 3, on line 2"));
         assert!(said(&file.path().with_extension("no")).contains("cannot be read: No such file"));
     }
 
@@ -160,7 +160,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let fifo = folder.path().join("fifo");
         assert!(std::process::Command::new("mkfifo").arg(&fifo).status().unwrap().success());
-        assert!(said(&fifo).ends_with("cannot be read: nobody writes to this pipe"));
+        assert!(said(&fifo).ends_with("cannot be read: nothing is writing to this pipe"));
         let writer = {
             let fifo = fifo.clone();
             // A reader that goes away again breaks the pipe.
@@ -168,7 +168,7 @@ mod tests {
         };
         let text = loop {
             match read_text(&fifo, SMALL) {
-                Err(error) if error.to_string().contains("nobody") => std::thread::yield_now(),
+                Err(error) if error.to_string().contains("nothing is writing") => std::thread::yield_now(),
                 read => break read,
             }
         };

@@ -476,7 +476,7 @@ fn bench() {
 
     let done = actscope().args(["bench", "--model", &tiny("plain"), "--runs", "1"]).assert().success();
     let note = String::from_utf8(done.get_output().stderr.clone()).unwrap();
-    assert_eq!(note, "actscope: leaving out 64, 256, 1024 tokens: the context holds 32\n");
+    assert_eq!(note, "actscope: skipping 64, 256, 1024 tokens: the context holds 32\n");
     let table = String::from_utf8_lossy(&done.get_output().stdout).into_owned();
     assert!(table.contains("first activations") && table.contains("Attention"), "{table}");
 }
@@ -557,7 +557,7 @@ fn calls_that_cannot_be_meant() {
     assert_refused(&["tokens"], 2, &["no prompt", "--token-ids"]);
     assert_refused(&["tokens", "a", "--prompt-file", "b"], 2, &["--prompt-file", "cannot be used"]);
     assert_refused(&["top", "a", "--token-ids", "1"], 2, &["--token-ids", "cannot be used"]);
-    assert_refused(&["top", "a", "--token-ids=1,x"], 2, &["`x` is no token id"]);
+    assert_refused(&["top", "a", "--token-ids=1,x"], 2, &["`x` is not a token id"]);
     assert_refused(&["top", "a", "-k", "0"], 2, &["0", "-k"]);
     assert_refused(&["top", "a", "b"], 2, &["unexpected argument 'b'"]);
     assert_refused(&["top", "a", "--position", "1"], 2, &["position 1"]);
@@ -662,7 +662,7 @@ fn configurations_of_something_else() {
     };
     broken(b"{", &["not JSON"]);
     broken(b"\xff\xfe", &["not JSON"]);
-    broken(b"[1]", &["no JSON object"]);
+    broken(b"[1]", &["not a JSON object"]);
     broken(&config("model_type", "llama".into()), &["model_type", "llama", "gpt2"]);
     broken(&config("n_head", 5.into()), &["n_embd 48", "n_head 5"]);
     broken(&config("n_layer", "three".into()), &["three"]);
@@ -675,18 +675,18 @@ fn weights_that_are_not_what_they_say() {
     let broken = |bytes: &[u8], words: &[&str]| {
         assert_broken(&[("model.safetensors", Some(bytes))], &[&["model.safetensors"], words].concat());
     };
-    broken(&whole[..whole.len() - 1], &["anew"]);
-    broken(&whole[..1000], &["anew"]);
-    broken(&whole[..3], &["anew"]);
-    broken(b"", &["anew"]);
+    broken(&whole[..whole.len() - 1], &["again"]);
+    broken(&whole[..1000], &["again"]);
+    broken(&whole[..3], &["again"]);
+    broken(b"", &["again"]);
     let mut header = whole.clone();
     header[..8].copy_from_slice(&(whole.len() as u64).to_le_bytes());
-    broken(&header, &["anew"]);
+    broken(&header, &["again"]);
     header[..8].copy_from_slice(&u64::MAX.to_le_bytes());
-    broken(&header, &["anew"]);
+    broken(&header, &["again"]);
     let mut not_json = whole.clone();
     not_json[8..12].copy_from_slice(b"\x1b[2J");
-    broken(&not_json, &["anew"]);
+    broken(&not_json, &["again"]);
 
     let differs = |json: &[u8], words: &[&str]| assert_broken(&[("config.json", Some(json))], words);
     differs(&config("vocab_size", 98.into()), &["model.safetensors", "wte.weight", "[97, 48]", "[98, 48]"]);
@@ -696,7 +696,7 @@ fn weights_that_are_not_what_they_say() {
     differs(&untied, &["lm_head.weight"]);
 
     let pickle = [("model.safetensors", None), ("pytorch_model.bin", Some(&b"PK\x03\x04 no zip"[..]))];
-    assert_broken(&pickle, &["pytorch_model.bin", "anew"]);
+    assert_broken(&pickle, &["pytorch_model.bin", "again"]);
 }
 
 #[test]

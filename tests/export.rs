@@ -390,7 +390,7 @@ fn what_cannot_be_written_is_said_before_the_run() {
     let file = directory.path().join("file");
     fs::write(&file, "").unwrap();
     for (path, word) in [
-        (directory.path().join("missing/run.npz"), "missing; make it first"),
+        (directory.path().join("missing/run.npz"), "missing; create it first"),
         (directory.path().to_owned(), "is a directory"),
         (file.join("run.npz"), "no directory"),
     ] {

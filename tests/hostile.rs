@@ -270,10 +270,10 @@ fn files_of_changes_and_what_is_wrong_with_them() {
     ));
     assert!(String::from_utf8_lossy(&done.stdout).contains("⟨1b⟩]52"));
     for (wrong, said) in [
-        (HOSTILE.to_owned(), "no list"),
+        (HOSTILE.to_owned(), "not a list"),
         (serde_json::json!([{ "change": HOSTILE }]).to_string(), "⟨1b⟩]52"),
         (serde_json::json!([{ "change": format!("zero {HOSTILE}") }]).to_string(), "⟨1b⟩]52"),
-        (serde_json::json!([{ HOSTILE: 1 }]).to_string(), "no list"),
+        (serde_json::json!([{ HOSTILE: 1 }]).to_string(), "not a list"),
     ] {
         fs::write(file, &wrong).unwrap();
         fs::write(place.path().join("wrong"), wrong).unwrap();

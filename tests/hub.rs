@@ -452,7 +452,7 @@ fn the_token_is_sent_and_never_shown() {
 #[test]
 fn refusals_say_what_to_do() {
     for (status, parts) in [
-        (401, ["(401)", "private or gated", "HF_TOKEN"]),
+        (401, ["(401)", "private, gated", "HF_TOKEN"]),
         (429, ["(429)", "wait a minute", "HF_TOKEN"]),
         (500, ["answers 500", "try again later", "--offline"]),
         (503, ["answers 503", "try again later", "--offline"]),
@@ -474,7 +474,7 @@ fn refusals_say_what_to_do() {
 
 #[test]
 fn a_hub_that_is_not_there() {
-    Load::new().error(NOBODY, ID, &["no connection to http://127.0.0.1:1", "HF_ENDPOINT", "--offline"]);
+    Load::new().error(NOBODY, ID, &["cannot connect to http://127.0.0.1:1", "HF_ENDPOINT", "--offline"]);
     Load::new().error("localhost", ID, &["HF_ENDPOINT is not a URL"]);
     let silent = Hub::new(|_| Reply::Silence);
     let load = Load::new().env("HF_HUB_DOWNLOAD_TIMEOUT", "1");
@@ -498,7 +498,7 @@ fn weights_that_break_off_are_never_taken_for_whole() {
         let load = Load::new().env("HF_HUB_DOWNLOAD_TIMEOUT", "1");
         load.error(&bad.url, ID, &["`model.safetensors`", &bad.url, "try again"]);
         assert_eq!(load.cached(), ["config.json"]);
-        load.error(NOBODY, ID, &["no connection"]);
+        load.error(NOBODY, ID, &["cannot connect"]);
         assert_eq!(load.ok(&Hub::of(PLAIN).url).logits, local(PLAIN));
     }
 }
@@ -536,7 +536,7 @@ fn a_cache_that_cannot_be_written() {
     let file = load.home.path().join("file");
     fs::write(&file, "").unwrap();
     let load = load.env("HF_HUB_CACHE", file.to_string_lossy());
-    load.error(&hub.url, ID, &["cannot be written", "HF_HOME"]);
+    load.error(&hub.url, ID, &["cannot write `config.json`", "HF_HOME"]);
 }
 
 #[test]
@@ -586,7 +586,7 @@ fn files_that_lie_elsewhere() {
     let circle = Hub::with(PLAIN, |r| {
         r.path.ends_with("config.json").then(|| Reply::Elsewhere(vec![("Location", r.path.clone())]))
     });
-    Load::new().error(&circle.url, ID, &["redirects again and again"]);
+    Load::new().error(&circle.url, ID, &["too many redirects"]);
 }
 
 // --- hostile hubs ------------------------------------------------------------------------------
@@ -715,7 +715,7 @@ fn a_body_is_never_longer_than_it_may_be() {
     // Announced with more than any configuration has, with less than comes, and not at all.
     let announced =
         Hub::with(PLAIN, |r| r.path.ends_with("config.json").then_some(Reply::Endless(Some(1 << 40))));
-    Load::new().error(&announced.url, ID, &["`config.json`", "no such file is longer than"]);
+    Load::new().error(&announced.url, ID, &["`config.json`", "the limit for such a file is"]);
     for file in ["config.json", "model.safetensors", "tokenizer.json"] {
         let hub = Hub::with(DEMO, move |r| r.is("GET", file).then_some(Reply::Endless(None)));
         let load = Load::new();

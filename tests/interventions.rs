@@ -503,8 +503,8 @@ mod command_line {
             assert!(text.contains("changed − base") && text.contains("what if: zero head:1.5"), "{text}");
         }
         for (args, words) in [
-            (&["render", "lens", CLEAN, "--difference"][..], "there is none: give one"),
-            (&["export", CLEAN, "-o", "-", "--difference"], "there is none: give one"),
+            (&["render", "lens", CLEAN, "--difference"][..], "--difference needs a change"),
+            (&["export", CLEAN, "-o", "-", "--difference"], "--difference needs a change"),
             (&["render", "wte", "--difference", "--ablate", "mlp:1"], "is the same in every run"),
             (&["render", "qk", "--difference", "--ablate", "mlp:1"], "is the same in every run"),
             (
@@ -600,8 +600,8 @@ mod command_line {
                 &["heads", "--repeat-random", "4", "--knockout", "1.0:8->1"],
                 "position 8 is out of range (0 to 7)",
             ),
-            (&["lens", CLEAN, "--mean"], "give --ablate TARGET with it"),
-            (&["render", "logits", CLEAN, "--ablate", "heads"], "give head:L.H"),
+            (&["lens", CLEAN, "--mean"], "use it with --ablate TARGET"),
+            (&["render", "logits", CLEAN, "--ablate", "heads"], "use head:L.H"),
             (&["effects", CLEAN, "--position", "11"], "position 11 is out of range (0 to 10)"),
             (&["effects", CLEAN, "--token", "old man"], "not one token"),
             (&["patch", "--clean", CLEAN, "--corrupt", "The", "--sweep", "mlp_out"], "11 and 1 tokens"),

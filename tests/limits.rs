@@ -67,7 +67,7 @@ fn a_pickle_takes_little_memory() {
         assert_refused(600, &checkpoint(&pickle), &["--token-ids", "1"], "more than any checkpoint");
     }
     let long = checkpoint(&vec![b']'; 60_000_000]);
-    assert_refused(400, &long, &["--token-ids", "1"], "longer than that of any checkpoint");
+    assert_refused(400, &long, &["--token-ids", "1"], "longer than any checkpoint's");
 }
 
 fn tokenizer(normalizer: &Value) -> tempfile::TempDir {
@@ -87,7 +87,7 @@ fn a_tokenizer_takes_little_memory() {
     let prepend = json!({ "type": "Prepend", "prepend": "a".repeat(60_000_000) });
     assert_refused(600, &tokenizer(&prepend), &["a"], "60000001 times as long");
     assert_refused(400, &tokenizer(&chain(60)), &["a"], "times as long");
-    assert_refused(400, &tokenizer(&replace(4000)), &[&"a".repeat(1000)], "too long to be tokenized");
+    assert_refused(400, &tokenizer(&replace(4000)), &[&"a".repeat(1000)], "too long to tokenize");
     let values = [&b"{\"x\":["[..], &b"0,".repeat(30_000_000), b"0]}"].concat();
     assert_refused(400, &model("plain", "tokenizer.json", &values), &["a"], "more than any");
     // At most what is let through.
@@ -121,7 +121,7 @@ fn nothing_waits_for_a_fifo_that_nobody_writes_to() {
     for args in [&["tokens", "--prompt-file", fifo][..], &["top", "a", "--interventions", fifo]] {
         let (code, out, err) = actscope(args, Stdio::null());
         assert_eq!((code, out), (Some(1), String::new()), "{err}");
-        assert_eq!(err, format!("actscope: {fifo}: cannot be read: nobody writes to this pipe\n"));
+        assert_eq!(err, format!("actscope: {fifo}: cannot be read: nothing is writing to this pipe\n"));
     }
 }
 
@@ -133,7 +133,7 @@ fn what_never_ends_is_refused() {
         &["top", "a", "--interventions", "/dev/zero"],
     ] {
         let (code, _, err) = actscope(args, Stdio::from(std::fs::File::open("/dev/zero").unwrap()));
-        assert!(err.contains("is larger than 1.0 MB, which no "), "{err}");
+        assert!(err.contains("is larger than 1.0 MB, the limit for its kind "), "{err}");
         assert_eq!((code, err.lines().count()), (Some(1), 1));
     }
 }

@@ -334,7 +334,7 @@ fn without_a_shell_it_does_not_stop() {
     let mut session = Session::start(&["Stop me"]);
     session.wait_for("1 Tokens");
     session.send("\x1a");
-    session.wait_for("there is no shell to go back to here");
+    session.wait_for("no shell to go back to");
     session.signal(Signal::SIGTSTP);
     session.send("3");
     session.wait_for("blocks.0.hook_resid_pre");
@@ -363,12 +363,12 @@ fn no_more_threads_leaves_the_terminal_and_a_sentence() {
     for limit in 3..6 {
         let (code, shown) = start(limit).ended();
         assert_eq!(code, 1);
-        assert!(shown.contains("actscope: the system gives no more threads"), "{limit}: {shown}");
+        assert!(shown.contains("actscope: the system has no more threads"), "{limit}: {shown}");
     }
     let mut session = start(6);
     session.wait_for("surprise");
     session.send("x\r");
-    session.wait_for("the system gives no more threads");
+    session.wait_for("the system has no more threads");
     session.send("q");
     assert_eq!(session.ended().0, 0);
 }

@@ -315,6 +315,6 @@ mod tests {
         }
         std::fs::write(file.path(), b"one\ntwo \xff").unwrap();
         let said = read_prompt(file.path()).unwrap_err().to_string();
-        assert!(said.ends_with("is not UTF-8 text: see byte 8, in line 2"), "{said}");
+        assert!(said.ends_with("is not UTF-8 text: see byte 8, on line 2"), "{said}");
     }
 }

@@ -171,7 +171,7 @@ mod tests {
         );
         assert_eq!(
             said(&["top", "a", "--device", "gpu"]),
-            "actscope: invalid value 'gpu' for '--device <DEVICE>': give cpu, cuda, cuda:N or metal; \
+            "actscope: invalid value 'gpu' for '--device <DEVICE>': expected cpu, cuda, cuda:N or metal; \
              try --help"
         );
     }

@@ -46,7 +46,7 @@ impl Destination {
             ErrorKind::NotFound | ErrorKind::NotADirectory => {
                 let place = target(path).unwrap_or_else(|_| path.clone());
                 let parent = directory_of(&place).display();
-                format!("cannot be written: directory {parent} does not exist; create it first")
+                format!("cannot be written: no directory {parent}; create it first")
             }
             _ if is_pipe_without_reader(path, cause) => {
                 "is a pipe without a reader: start its reader first".into()

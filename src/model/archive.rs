@@ -35,7 +35,7 @@ impl Directory {
         let mut file = File::open(path)?;
         let (start, size) = place(&mut file)?;
         if size > LONGEST_DIRECTORY {
-            return Err(bad("its directory is too long for a checkpoint"));
+            return Err(bad("its directory is longer than any checkpoint's"));
         }
         let mut bytes = Vec::new();
         file.seek(SeekFrom::Start(start))?;
@@ -202,7 +202,7 @@ mod tests {
             for (name, content) in [("m/data.pkl", "pickle"), ("m/data/0", ""), ("m/data/1", "storage")] {
                 assert_eq!(member(&bytes, name).unwrap(), content.as_bytes());
             }
-            assert!(member(&bytes, "m/data/2").unwrap_err().to_string().contains("holds no m/data/2"));
+            assert!(member(&bytes, "m/data/2").unwrap_err().to_string().contains("contains no m/data/2"));
         }
     }
 
@@ -218,8 +218,8 @@ mod tests {
     #[test]
     fn lies_are_refused() {
         let said = |bytes: &[u8]| member(bytes, "m/data.pkl").unwrap_err().to_string();
-        assert!(said(b"").contains("no zip archive"));
-        assert!(said(&[0; 100]).contains("no zip archive"));
+        assert!(said(b"").contains("not a zip archive"));
+        assert!(said(&[0; 100]).contains("not a zip archive"));
         let bytes = archive(false);
         let end = bytes.windows(4).rposition(|w| w == b"PK\x05\x06").unwrap();
         let with = |at: usize, lie: &[u8]| {
@@ -228,7 +228,7 @@ mod tests {
             bytes
         };
         assert!(said(&with(end + 12, &0xffff_fffe_u32.to_le_bytes())).contains("longer than"));
-        assert!(said(&with(end + 12, &u32::MAX.to_le_bytes())).contains("no zip archive"));
+        assert!(said(&with(end + 12, &u32::MAX.to_le_bytes())).contains("not a zip archive"));
         assert!(said(&with(end + 16, &0_u32.to_le_bytes())).contains("damaged"));
         let first = bytes.windows(4).position(|w| w == b"PK\x01\x02").unwrap();
         assert!(said(&with(first + 10, &[8])).contains("compressed"));

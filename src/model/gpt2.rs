@@ -281,7 +281,7 @@ impl Gpt2 {
         let longest = self.config.n_positions;
         if tokens.len() > longest {
             return Err(Error::usage(format!(
-                "the prompt has {} tokens, but the model's context holds only {longest}; shorten it",
+                "the prompt has {} tokens, but this model's context holds {longest}; shorten it",
                 tokens.len()
             )));
         }

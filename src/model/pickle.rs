@@ -154,14 +154,14 @@ impl<'a> Machine<'a> {
     fn run(mut self) -> Result<HashMap<String, Entry>> {
         let damaged = || bad("its data.pkl is damaged");
         if self.pickle.len() as u64 > LONGEST_PICKLE {
-            return Err(bad("its data.pkl is too long for a checkpoint"));
+            return Err(bad("its data.pkl is longer than any checkpoint's"));
         }
         for _ in 0..MOST_OPERATIONS {
             if !self.step().ok_or_else(damaged)? {
                 return self.tensors().ok_or_else(damaged);
             }
         }
-        Err(bad("its data.pkl describes too much for a checkpoint"))
+        Err(bad("its data.pkl describes more than any checkpoint"))
     }
 
     fn tensors(&self) -> Option<HashMap<String, Entry>> {

@@ -240,7 +240,7 @@ fn parse(json: &[u8]) -> Result<Value, String> {
 }
 
 fn refuse_many(n: usize) -> Result<(), String> {
-    if n > MOST_VALUES { Err(format!("it has {n} values, more than any other")) } else { Ok(()) }
+    if n > MOST_VALUES { Err(format!("it has {n} values, more than any tokenizer")) } else { Ok(()) }
 }
 
 /// Added tokens are normalized when they are read.
@@ -372,19 +372,19 @@ mod tests {
             (json!({}), null.clone(), "without a type"),
             (normalizers(&[json!({ "type": "New" })]), null.clone(), "normalizer is `New`"),
             (null.clone(), json!({ "type": "Neu" }), "pre_tokenizer is `Neu`"),
-            (null.clone(), json!({ "type": "FixedLength", "length": 0 }), "no length"),
+            (null.clone(), json!({ "type": "FixedLength", "length": 0 }), "empty pieces"),
             (null.clone(), split(&"a|".repeat(513)), "1026 bytes"),
             (null.clone(), split("(?:a{1000}){1000}"), "too large"),
-            (null.clone(), split("("), "none"),
+            (null.clone(), split("("), "invalid"),
             (
                 null.clone(),
                 json!({ "type": "Sequence", "pretokenizers": vec![split("a"); 65] }),
                 "more than 64",
             ),
-            (replace("", "a"), null.clone(), "nothing to match"),
-            (regex("a*"), null.clone(), "nothing to match"),
-            (regex(r"\b"), null.clone(), "nothing to match"),
-            (regex("a(?=b)"), null.clone(), "looks around"),
+            (replace("", "a"), null.clone(), "empty matches"),
+            (regex("a*"), null.clone(), "empty matches"),
+            (regex(r"\b"), null.clone(), "empty matches"),
+            (regex("a(?=b)"), null.clone(), "look-around"),
             (replace("a", &"b".repeat(1 << 20)), null.clone(), "1048576 times"),
             (nested, null.clone(), "8192 times"),
             (json!({ "type": "Prepend", "prepend": "b".repeat(1 << 20) }), null.clone(), "1048577 times"),

@@ -101,7 +101,7 @@ commands! { |app|
                     => app.overlay = app.editor(&app.input.prompt).map(Overlay::Editor);
     FindExtremes    "find-extremes"    ["F"]                     ALL   ""         "find the largest values, rows and channels of the run"
                     => act::find_extremes(app);
-    Export          "export"           ["x"]                     ALL   "export"   "write the tensor or chart on screen, or everything, to a file"
+    Export          "export"           ["x"]                     ALL   "export"   "write what is on screen, or everything, to a file"
                     => act::export(app);
     Generate        "generate"         ["g"]                     ALL   "sample"   "append one sampled token"
                     => app.generate(1);

@@ -137,7 +137,7 @@ fn what_there_is_not_names_what_there_is() {
         (&["attribute", "a", "--versus", "two words"], "not one token"),
         (&["attribute", "a", "--neurons", "4"], "layer 4 is out of range (0 to 3)"),
         (&["neighbours", "256", "--of", "wpe"], "position 256 is out of range (0 to 255)"),
-        (&["neighbours", "x", "--of", "wpe"], "`x` is no position"),
+        (&["neighbours", "x", "--of", "wpe"], "`x` is not a position"),
         (&["neighbours", "1", "a", "--of", "resid_post.0"], "position 1 is out of range (only 0)"),
         (&["neighbours", "0", "a", "--of", "pattern.0"], "shape ends in C"),
         (&["neighbours", "0", "a"], "leave the prompt out"),
@@ -148,7 +148,7 @@ fn what_there_is_not_names_what_there_is() {
         (&["neuron", "0.768"], "neuron 768 is out of range (0 to 767)"),
         (&["find"], "there is no prompt"),
         (&["render", "ov", PROMPT], "leave the prompt out"),
-        (&["render", "neuron"], "give --neuron"),
+        (&["render", "neuron"], "use --neuron"),
         (&["render", "neighbours"], "give --row"),
         (&["render", "neighbours", "--row", "1", "--of", "resid_post.1"], "there is no prompt"),
     ] {

@@ -100,7 +100,7 @@ fn a_lens_that_is_being_read_can_be_stopped_and_goes_on() {
     let mut e = half_read();
     assert_snapshot("lens_half_read", &e);
     e.keys("esc");
-    assert!(e.shows("stopped; the next key goes on") && !e.shows("Esc cancel"));
+    assert!(e.shows("stopped; the next key continues") && !e.shows("Esc cancel"));
     assert!(!e.app.seen[&Slot::Lens].is_whole() && e.app.screen.scene().chart(&e.app, e.run()).is_none());
     e.keys("m");
     assert!(e.app.seen[&Slot::Lens].is_whole() && e.app.screen.scene().chart(&e.app, e.run()).is_some());
@@ -125,9 +125,9 @@ fn a_search_shows_how_far_it_is() {
     let key = TerminalEvent::Key(KeyEvent::new(KeyCode::Char('F'), KeyModifiers::NONE));
     let asked = update(&mut e.app, Message::Terminal(key));
     assert!(matches!(&asked[..], [Request::Look(wanted)] if wanted.looks == [(Slot::Found, Look::Found)]));
-    let steps = Some(Steps { what: "looking through", done: 21, of: 84 });
+    let steps = Some(Steps { what: "searching", done: 21, of: 84 });
     e.send(Message::Engine(Event::Looking { id: e.app.look_id, steps }));
-    assert!(e.shows("looking through 21 of 84 tensors") && e.shows(&"█".repeat(14)));
+    assert!(e.shows("searching 21 of 84 tensors") && e.shows(&"█".repeat(14)));
     let asked = e.app.look_id;
     e.keys("esc");
     assert!(e.app.overlay.is_none() && e.app.looking.is_none());
@@ -216,7 +216,7 @@ fn charts_are_exported_as_they_are_shown() {
     e.keys("7 x ctrl-u").text(path("c.png").to_str().unwrap()).keys("enter");
     assert!(std::fs::read(path("c.png")).unwrap().starts_with(b"\x89PNG"));
     e.keys("x ctrl-u").text(path("d.csv").to_str().unwrap()).keys("enter");
-    assert!(e.shows("let the name end in .png or .svg"));
+    assert!(e.shows("use a name that ends in .png or .svg"));
     e.keys("x tab ctrl-u").text(path("e.npz").to_str().unwrap()).keys("enter");
     assert!(path("e.npz").is_file(), "every tensor of the run");
 }

@@ -146,9 +146,9 @@ fn nan_is_said_with_where_it_began() {
 fn what_cannot_be_changed_says_why() {
     for (keys, said) in [
         ("4 right right K", "query 0 never reads key 2"),
-        ("3 / p r o b s enter a", "nothing comes after the probabilities"),
-        ("3 K", "go to one, and into it with Enter"),
-        ("1 D", "nothing is changed"),
+        ("3 / p r o b s enter a", "nothing follows the probabilities"),
+        ("3 K", "select one, and press Enter to move into it"),
+        ("1 D", "no changes yet"),
     ] {
         assert!(explorer(LARGE, keys).shows(said), "{keys}");
     }
@@ -255,13 +255,13 @@ fn what_is_compared_is_what_is_written() {
     // Prompts of other lengths have no rows to be taken off each other.
     let mut explorer = compare(LARGE, "The sea was calm.", "/ r e s i d _ p o s t . 2 enter x ctrl-u");
     explorer.text(path.to_str().unwrap()).keys("enter");
-    assert!(explorer.shows("A − B cannot be written"), "{}", explorer.lines().join("\n"));
+    assert!(explorer.shows("cannot write A − B"), "{}", explorer.lines().join("\n"));
 }
 
 #[test]
 fn a_longer_prompt_leaves_tokens_without_a_partner() {
     let explorer = compare(LARGE, "The old man said to the very young man that the sea was calm.", "");
-    assert!(explorer.shows("1 token without a partner left out"));
+    assert!(explorer.shows("1 unaligned token left out"));
     let mut explorer = compare(LARGE, "The sea was calm.", "m");
     assert!(explorer.shows("only the last position is patched"));
     explorer.keys("enter");
@@ -272,7 +272,7 @@ fn a_longer_prompt_leaves_tokens_without_a_partner() {
 #[test]
 fn a_sweep_is_made_on_request_and_leads_on() {
     let mut explorer = compare(LARGE, SECOND, "m");
-    assert!(explorer.shows("Enter patches all 60 places"));
+    assert!(explorer.shows("Enter: patch all 60 places"));
     explorer.keys("enter down right right");
     let swept = std::sync::Arc::clone(&explorer.app.screens.compare.swept[&Sweep::ResidPre]);
     let second = explorer.app.screens.compare.second.clone().unwrap();
@@ -291,7 +291,7 @@ fn a_sweep_is_made_on_request_and_leads_on() {
 #[test]
 fn a_place_of_a_sweep_is_patched_and_every_screen_shows_it() {
     let mut explorer = compare(LARGE, SECOND, "m a");
-    assert!(explorer.shows("Enter patches all places first"));
+    assert!(explorer.shows("press Enter to patch all places first"));
     explorer.keys("enter down right right");
     let second = explorer.app.screens.compare.second.clone().unwrap();
     let patching = second.patching.as_ref().unwrap();
@@ -325,7 +325,7 @@ fn the_row_under_the_cursor_is_patched_too() {
     shorter.keys("i");
     assert!(shorter.app.what_if.pair.is_some());
     for key in ["0 a", "0 N"] {
-        assert!(self::explorer(LARGE, key).shows("there is no prompt B yet"), "{key}");
+        assert!(self::explorer(LARGE, key).shows("no prompt B yet"), "{key}");
     }
 }
 

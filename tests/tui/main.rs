@@ -113,7 +113,7 @@ fn downloads_show_how_far_they_are() {
 #[test]
 fn an_empty_prompt_says_what_to_do() {
     let mut e = Explorer::new("", SMALL, Theme::default());
-    assert!(e.shows("nothing to run: the prompt is empty") && e.shows("press e and type one"));
+    assert!(e.shows("nothing to run: the prompt is empty") && e.shows("press e to type one"));
     e.keys("1 2 3 4 5 down right enter z g G x / esc").keys("e").text("Now");
     assert_eq!(e.run().prompt_text(), "Now");
 }
@@ -191,7 +191,7 @@ fn a_prompt_longer_than_the_context_is_refused_with_both_numbers() {
     e.keys("e");
     e.paste(&" word".repeat(300));
     let said = e.lines().join(" ").split_whitespace().collect::<Vec<_>>().join(" ");
-    assert!(said.contains("256") && said.contains("the last run stays"), "{said}");
+    assert!(said.contains("256") && said.contains("showing the last run"), "{said}");
     assert_eq!(e.run().prompt_text(), PROMPT);
 }
 
@@ -258,7 +258,7 @@ fn exports_from_the_form_are_written_and_said() {
     e.keys("x ctrl-u").text("/no/such/place.npz").keys("enter");
     assert!(e.shows("/no/such/place.npz"), "{}", e.lines().join("\n"));
     e.keys("x ctrl-u").text(dir.path().join("nothing").to_str().unwrap()).keys("enter");
-    assert!(e.shows("the name says no format"), "{}", e.lines().join("\n"));
+    assert!(e.shows("unknown format"), "{}", e.lines().join("\n"));
 }
 
 #[test]
@@ -274,7 +274,7 @@ fn without_a_tokenizer_ids_are_edited() {
     e.text(", 97");
     assert!(e.shows("token id 97 is out of range (0 to 96)"), "{}", e.lines().join("\n"));
     e.keys("backspace backspace").text("x");
-    assert!(e.shows("`x` is no token id"), "{}", e.lines().join("\n"));
+    assert!(e.shows("`x` is not a token id"), "{}", e.lines().join("\n"));
 }
 
 #[test]

@@ -286,7 +286,7 @@ impl Scene for Body {
             Span::styled("the first three as TransformerLens's detect_head", theme.dim()),
         ];
         let fourth = vec![Span::styled(
-            "averages over all queries, with raw weights, nothing folded · Enter: its attention map",
+            "over all queries, raw weights, nothing folded · Enter: its attention map",
             theme.dim(),
         )];
         vec![first, second, third, fourth]

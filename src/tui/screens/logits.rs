@@ -214,7 +214,7 @@ impl Scene for Body {
             ));
         }
         let second = vec![Span::styled(
-            "probabilities are those of the network, at temperature 1; the settings affect what g and G append",
+            "probabilities are at temperature 1; the settings only affect sampling (g, G)",
             theme.dim(),
         )];
         vec![first, second]

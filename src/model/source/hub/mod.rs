@@ -348,7 +348,7 @@ fn place(id: &str, revision: Option<&str>) -> String {
 
 fn not_cached(place: &str, cache: &std::path::Path) -> Error {
     Error::Hub(format!(
-        "`{place}` is not, or not completely, in the cache {}; run once without --offline and HF_HUB_OFFLINE to \
+        "`{place}` is not in the cache {}, or only in part; run once without --offline and HF_HUB_OFFLINE to \
          fetch it",
         cache.display()
     ))

@@ -464,7 +464,7 @@ fn refusals_say_what_to_do() {
     }
     let hub = Hub::of(PLAIN);
     Load::new().revision("v9").error(&hub.url, ID, &["no revision `v9`", "(404)"]);
-    Load::new().revision("../x").error(&hub.url, ID, &["`../x` cannot be a revision"]);
+    Load::new().revision("../x").error(&hub.url, ID, &["`../x` is not a valid revision"]);
     for id in ["tiny-gpt2", "someone/..", "someone/a b"] {
         Load::new().error(&hub.url, id, &["owner/name"]);
     }
@@ -478,7 +478,7 @@ fn a_hub_that_is_not_there() {
     Load::new().error("localhost", ID, &["HF_ENDPOINT is not a URL"]);
     let silent = Hub::new(|_| Reply::Silence);
     let load = Load::new().env("HF_HUB_DOWNLOAD_TIMEOUT", "1");
-    load.error(&silent.url, ID, &["has sent nothing", "for 1 s", "HF_ENDPOINT"]);
+    load.error(&silent.url, ID, &["has sent no data", "for 1 s", "HF_ENDPOINT"]);
     let web = Hub::new(|_| Reply::Page);
     Load::new().error(&web.url, ID, &[&web.url, "does not answer like a model hub", "HF_ENDPOINT"]);
 }
@@ -725,7 +725,7 @@ fn a_body_is_never_longer_than_it_may_be() {
         assert_eq!(load.ok(&Hub::of(DEMO).url).logits, local(DEMO));
     }
     let unmeasured = Hub::with(PLAIN, |r| r.path.ends_with(".safetensors").then_some(Reply::Endless(None)));
-    Load::new().error(&unmeasured.url, ID, &["`model.safetensors`", "does not say how long"]);
+    Load::new().error(&unmeasured.url, ID, &["`model.safetensors`", "does not give the length"]);
 }
 
 #[test]

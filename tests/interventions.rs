@@ -505,8 +505,8 @@ mod command_line {
         for (args, words) in [
             (&["render", "lens", CLEAN, "--difference"][..], "--difference needs a change"),
             (&["export", CLEAN, "-o", "-", "--difference"], "--difference needs a change"),
-            (&["render", "wte", "--difference", "--ablate", "mlp:1"], "is the same in every run"),
-            (&["render", "qk", "--difference", "--ablate", "mlp:1"], "is the same in every run"),
+            (&["render", "wte", "--difference", "--ablate", "mlp:1"], "does not depend on the run"),
+            (&["render", "qk", "--difference", "--ablate", "mlp:1"], "does not depend on the run"),
             (
                 &["render", "patch", CLEAN, "--corrupt", CORRUPT, "--difference", "--ablate", "mlp:1"],
                 "compares two prompts",

@@ -82,8 +82,8 @@ impl Metric {
             Self::Induction => "share of attention on the tokens after earlier copies of the token",
             Self::FirstToken => "share of attention on the first token",
             Self::Distance => "mean distance of attention, in tokens",
-            Self::Entropy => "mean entropy of attention over queries",
-            Self::ZNorm => "mean norm of z over positions",
+            Self::Entropy => "mean entropy of attention, over queries",
+            Self::ZNorm => "mean norm of z, over positions",
         }
     }
 

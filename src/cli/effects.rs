@@ -25,7 +25,7 @@ Examples:
 
 Each is ablated by itself, at all positions. delta_logprob is the change in the natural
 log-probability of one token (the likeliest without ablation, or --token) after one
-position: negative if the component helps the token. kl is D(with ‖ without), in nats. With --ablate,
+position: negative if the component helps it. kl is D(with ‖ without), in nats. With --ablate,
 --knockout and the like, everything is measured on top of those changes.")]
 pub struct Args {
     #[command(flatten)]

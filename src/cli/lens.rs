@@ -23,7 +23,7 @@ Examples:
   actscope lens --json -k 3 --prompt-file poem.txt
   actscope lens \"Once upon a\" --token 640 --model openai-community/gpt2
 
-The residual stream at each layer goes through ln_f and the unembedding, as if it were the final one: embed
+Each residual stream goes through ln_f and the unembedding as if it were the final one: embed
 (wte + wpe), then resid_mid and resid_post of every block. kl is D(final ‖ lens), in nats. The
 weights are used as they are: nothing is folded.")]
 pub struct Args {

@@ -62,7 +62,7 @@ Examples:
   actscope -- tokens                                a prompt that is a subcommand's name
 
 A first word that names a subcommand is taken as the subcommand, unless -- or an option precedes it.
-Set ACTSCOPE_LOG (for example to debug) to write a log file, and ACTSCOPE_LOG_FILE to choose its path.
+Set ACTSCOPE_LOG (to debug, say) to write a log file, and ACTSCOPE_LOG_FILE to choose its path.
 Set RAYON_NUM_THREADS to choose the number of threads (up to 1024; default: one per core).";
 
 #[derive(Debug, Subcommand)]

@@ -18,9 +18,9 @@ use crate::run::{Input, Run};
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
 Examples:
-  actscope neighbours \" sea\"                              a token's row of wte, among all tokens
-  actscope neighbours 7 --of wpe                          a position's row of wpe, among all positions
-  actscope neighbours 3 \"The old man sat\" --of resid_post.2   a row of a run's tensor, among the rows of wte
+  actscope neighbours \" sea\"                              a token, among all tokens
+  actscope neighbours 7 --of wpe                          a position, among all positions
+  actscope neighbours 3 \"The old man sat\" --of resid_post.2   a row of a tensor, among all tokens
 
 Rows are compared as they are: nothing is centred or folded.")]
 pub struct Args {

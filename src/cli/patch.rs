@@ -27,10 +27,10 @@ Examples:
 
 Each value is the recovered logit difference of --token over --versus at the last position:
 (patched − corrupt) / (clean − corrupt): 1 if fully restored, 0 if nothing changes.
-resid_pre, attn_out and mlp_out patch one position of one block; heads patches one head at all positions.
+resid_pre, attn_out and mlp_out patch one position of one block, heads one head at all positions.
 Prompts must have equal length, except with --last, which patches the last position only.
-Defaults of --token and --versus: among the ten likeliest tokens of both prompts, those whose log-probability
-falls and rises most from the clean prompt to the corrupt one.")]
+By default, --token and --versus are, among both prompts' ten likeliest tokens, those whose
+log-probability falls and rises most from the clean prompt to the corrupt one.")]
 pub struct Args {
     /// Prompt to take activations from
     #[arg(long, value_name = "TEXT", required_unless_present = "clean_ids")]

@@ -409,7 +409,7 @@ mod tests {
         assert!(said("/model/vocab", json!({ "X".repeat(5000): "Y".repeat(5000) })).contains("XXX"));
         assert!(said("/version", json!("X".repeat(5000))).contains("version"));
         let token = json!({ "id": 60, "content": "X".repeat(MOST_ADDED + 1), "special": true });
-        assert!(said("/added_tokens", json!([token])).contains("added tokens are longer"));
+        assert!(said("/added_tokens", json!([token])).contains("added tokens are too long"));
         assert!(
             parse(&[&b"["[..], &vec![b','; MOST_VALUES]].concat()).unwrap_err().contains("more than any")
         );

@@ -141,16 +141,16 @@ fn what_there_is_not_names_what_there_is() {
         (&["neighbours", "1", "a", "--of", "resid_post.0"], "position 1 is out of range (only 0)"),
         (&["neighbours", "0", "a", "--of", "pattern.0"], "shape ends in C"),
         (&["neighbours", "0", "a"], "leave the prompt out"),
-        (&["neighbours", "0", "--of", "resid_pots.0"], "there is no prompt"),
+        (&["neighbours", "0", "--of", "resid_pots.0"], "no prompt given"),
         (&["circuit", "4.0"], "layer 4 is out of range (0 to 3)"),
         (&["circuit", "0.6"], "head 6 is out of range (0 to 5)"),
-        (&["circuit", "06"], "as in 1.5"),
+        (&["circuit", "06"], "such as 1.5"),
         (&["neuron", "0.768"], "neuron 768 is out of range (0 to 767)"),
-        (&["find"], "there is no prompt"),
+        (&["find"], "no prompt given"),
         (&["render", "ov", PROMPT], "leave the prompt out"),
         (&["render", "neuron"], "use --neuron"),
-        (&["render", "neighbours"], "give --row"),
-        (&["render", "neighbours", "--row", "1", "--of", "resid_post.1"], "there is no prompt"),
+        (&["render", "neighbours"], "use --row"),
+        (&["render", "neighbours", "--row", "1", "--of", "resid_post.1"], "no prompt given"),
     ] {
         assert_refused(args, 2, &[words]);
     }

@@ -42,9 +42,6 @@ pub fn read_text(path: &Path, kind: Kind) -> Result<String> {
 }
 
 /// The text on standard input.
-///
-/// # Errors
-/// See [`read_text`].
 #[cfg(feature = "cli")]
 pub fn read_stdin(kind: Kind) -> Result<String> {
     let name = Path::new("standard input");

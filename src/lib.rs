@@ -26,16 +26,27 @@
 //! # Ok::<(), actscope::Error>(())
 //! ```
 //!
+//! # Features
+//!
+//! All are on by default. Without them the library needs no terminal, network or renderer.
+//!
+//! | feature | adds |
+//! |---|---|
+//! | `cli` | the program `actscope`; includes `tui` |
+//! | `tui` | the explorer; includes `figures` |
+//! | `figures` | SVG, PNG and ANSI: `export::figure`, `export::walk` |
+//! | `hub` | downloads from the model hub |
+//!
 //! # Modules
 //!
 //! Each module uses only the modules below it.
 //!
 //! | module | contents |
 //! |---|---|
-//! | [`cli`] | the command line: one file per subcommand, each a thin call into the library |
-//! | [`tui`] | the explorer: state, the table of commands, update, draw, screens |
+//! | `cli` | the command line: one file per subcommand, each a thin call into the library |
+//! | `tui` | the explorer: state, the table of commands, update, draw, screens |
 //! | [`export`] | export formats, one file each; figures |
-//! | [`engine`] | the worker threads of the explorer |
+//! | `engine` | the worker threads of the explorer |
 //! | [`analysis`] | pure functions from runs to small results |
 //! | [`picture`] | from values to cells that can be drawn: matrix, grid, range, statistics, chart, colour maps |
 //! | [`run`] | a run: tokens, tensors, provenance |
@@ -43,9 +54,9 @@
 //! | [`model`] | sources, weights, tokenizer, the forward pass, the cache of a run |
 //! | [`hooks`] | the table of hook points, the `Hooks` trait, filters; knows no model |
 //! | [`config`] | the sizes and switches of a GPT-2 |
-//! | [`text`] | text for display: escaped names, rounded numbers |
-//! | [`signals`], [`temporary`], [`threads`] | the system: clean exits, temporary files, threads, each failure a proper error |
-//! | [`files`], [`guard`] | the user's files: size limits, and panics in the crates that read them |
+//! | `text` | text for display: escaped names, rounded numbers |
+//! | `signals`, `temporary`, `threads` | the system: clean exits, temporary files, threads, each failure a proper error |
+//! | `files`, `guard` | the user's files: size limits, and panics in the crates that read them |
 
 pub mod analysis;
 #[cfg(feature = "cli")]

@@ -116,9 +116,6 @@ pub struct Run {
 impl Run {
     /// Runs `input` and keeps the hooks in `keep`; `hooks` sees (and may replace) each tensor
     /// first, after the input's interventions.
-    ///
-    /// # Errors
-    /// See [`crate::model::Gpt2::run`], [`Input::tokens`] and [`Interventions::check`].
     pub fn new(model: &Arc<Model>, input: Input, keep: HookFilter, hooks: impl Hooks) -> Result<Self> {
         Self::make(None, model, input, keep, hooks)
     }
@@ -126,9 +123,6 @@ impl Run {
     /// The same, but reuses what this run has: rows before the first token
     /// that differs, blocks below the first tensor that the hooks of either run may replace.
     /// `hooks` sees only what is computed.
-    ///
-    /// # Errors
-    /// See [`Run::new`].
     pub fn then(&self, input: Input, keep: HookFilter, hooks: impl Hooks) -> Result<Self> {
         Self::make(Some(self), &self.model, input, keep, hooks)
     }
@@ -217,9 +211,6 @@ impl Run {
     }
 
     /// Runs `input` and keeps everything except hooks kept only on request.
-    ///
-    /// # Errors
-    /// See [`Run::new`].
     pub fn all(model: &Arc<Model>, input: Input) -> Result<Self> {
         Self::new(model, input, HookFilter::all(model.config()), ())
     }

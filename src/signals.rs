@@ -69,9 +69,6 @@ mod imp {
     }
 
     /// From now on, signals go to `listener` instead of taking their default action, stops included.
-    ///
-    /// # Errors
-    /// See [`start`].
     pub fn tell(listener: impl Fn(Signal) + Send + 'static) -> Result<()> {
         start()?;
         *LISTENER.lock().unwrap_or_else(PoisonError::into_inner) = Some(Box::new(listener));

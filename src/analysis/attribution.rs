@@ -204,9 +204,6 @@ impl Attribution {
 
     /// What wrote a logit of `run`, and of its base, if there is one: where no token is chosen, the one
     /// that is likeliest there in the base.
-    ///
-    /// # Errors
-    /// See [`Self::new`].
     pub fn with_base(
         run: &Run,
         base: Option<&Run>,
@@ -305,9 +302,6 @@ impl WithBase<Attribution> {
     }
 
     /// The same of this and of the base: those whose share differs most.
-    ///
-    /// # Errors
-    /// See [`Attribution::neurons`].
     pub fn neurons(
         &self,
         (run, base): (&Run, Option<&Run>),

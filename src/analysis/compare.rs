@@ -65,9 +65,6 @@ impl Alignment {
 /// `of − base`, row by row of `view`: rows (and keys) that are positions are those of the
 /// alignment's pairs that have both, the rest are those of the tensor. What is −inf in both, a
 /// masked cell, stays −inf.
-///
-/// # Errors
-/// As [`View::matrix`].
 pub fn difference(view: View, (of, base): (&Run, &Run), alignment: &Alignment) -> Result<Matrix> {
     let (a, b) = (view.matrix(of)?, view.matrix(base)?);
     let positions: Vec<_> = alignment.both().collect();

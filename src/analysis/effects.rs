@@ -130,9 +130,6 @@ impl Effects {
     }
 
     /// The same of this run and of its base, if there is one: of the same token.
-    ///
-    /// # Errors
-    /// See [`Self::new`].
     pub fn with_base(
         run: &Run,
         base: Option<&Run>,

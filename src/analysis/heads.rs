@@ -176,9 +176,6 @@ impl Atlas {
     }
 
     /// The same of this run and of its base, if there is one.
-    ///
-    /// # Errors
-    /// See [`Self::new`].
     pub fn with_base(run: &Run, base: Option<&Run>, exclude: Exclude) -> Result<WithBase<Self>> {
         WithBase::ask(run, base, |run, _| Self::new(run, exclude))
     }

@@ -154,9 +154,6 @@ impl Lens {
 
     /// The same of this run and of its base, if there is one: where no token is chosen, both follow
     /// what is likeliest there in the end.
-    ///
-    /// # Errors
-    /// See [`Self::new`].
     pub fn with_base(
         run: &Run,
         base: Option<&Run>,
@@ -275,9 +272,6 @@ impl<'a> Reader<'a> {
     }
 
     /// For this run and for its base, if there is one.
-    ///
-    /// # Errors
-    /// See [`Self::new`].
     pub fn with_base(
         run: &'a Run,
         base: Option<&'a Run>,
@@ -341,9 +335,6 @@ impl<'a> Reader<'a> {
 
 impl WithBase<Reader<'_>> {
     /// Both readings of some cells, in order, following the same tokens.
-    ///
-    /// # Errors
-    /// See [`Reader::read`].
     pub fn read(&mut self, cells: &[Cell]) -> Result<Vec<WithBase<Reading>>> {
         let Some(base) = &mut self.base else {
             let read = self.of.read(cells, None)?.into_iter();

@@ -47,9 +47,6 @@ impl Next {
 
     /// The same of this run and of its base, if there is one: then of the tokens whose probability
     /// moved most, in that order.
-    ///
-    /// # Errors
-    /// See [`Self::new`].
     pub fn with_base(run: &Run, base: Option<&Run>, position: usize, k: usize) -> Result<WithBase<Self>> {
         let Some(base) = base else { return Ok(WithBase { of: Self::new(run, position, k)?, base: None }) };
         let [before, after] = [logits_after(base, position)?, logits_after(run, position)?];

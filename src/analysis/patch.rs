@@ -194,9 +194,6 @@ impl Patching {
     }
 
     /// How much of the logit difference the patch at `place` restores.
-    ///
-    /// # Errors
-    /// See [`Patching::patched`].
     pub fn recovered(&self, place: Place, last: bool) -> Result<f32> {
         let logits = HookFilter::new(&["logits"], self.corrupt.config())?;
         self.recovery(&self.patched(place, last, logits)?)
@@ -214,9 +211,6 @@ impl Patching {
 
     /// Patches every place of a sweep, one at a time. Before each one, `progress` receives the number
     /// done and the total; an error from it ends the sweep.
-    ///
-    /// # Errors
-    /// See [`Patching::patched`].
     pub fn sweep(
         &self,
         sweep: Sweep,

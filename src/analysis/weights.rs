@@ -208,9 +208,6 @@ impl Spectrum {
 }
 
 /// The singular values of a circuit of every head, head by head.
-///
-/// # Errors
-/// As [`Spectrum::new`].
 pub fn chart(net: &Gpt2, circuit: Circuit) -> Result<Chart> {
     let heads: Vec<_> =
         (0..net.config.n_layer).flat_map(|l| (0..net.config.n_head).map(move |h| (l, h))).collect();
@@ -231,9 +228,6 @@ pub fn chart(net: &Gpt2, circuit: Circuit) -> Result<Chart> {
 }
 
 /// A table of the weights: wte or wpe.
-///
-/// # Errors
-/// As [`Matrix::of`].
 pub fn table(net: &Gpt2, wpe: bool) -> Result<Chart> {
     let (table, title, rows) =
         if wpe { (&net.wpe, "wpe", "position") } else { (&net.wte, "wte", "token id") };

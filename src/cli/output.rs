@@ -23,9 +23,6 @@ pub fn print(text: &str) -> Result<()> {
 }
 
 /// The same with colours kept; names in the text have been escaped before.
-///
-/// # Errors
-/// See [`print`].
 pub fn print_colored(text: &str) -> Result<()> {
     write(&colored(text))
 }
@@ -73,18 +70,12 @@ pub fn ending(path: &Path) -> Option<String> {
 }
 
 /// Prints a JSON array, one line per row.
-///
-/// # Errors
-/// See [`print`].
 pub fn print_json<T: Serialize>(rows: &[T]) -> Result<()> {
     let rows: Vec<_> = rows.iter().map(json).collect();
     print(&if rows.is_empty() { "[]\n".to_owned() } else { format!("[\n{}\n]\n", rows.join(",\n")) })
 }
 
 /// Prints a JSON object on one line.
-///
-/// # Errors
-/// See [`print`].
 pub fn print_object<T: Serialize>(object: &T) -> Result<()> {
     print(&format!("{}\n", json(object)))
 }

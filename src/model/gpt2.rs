@@ -142,9 +142,6 @@ impl Gpt2 {
 
     /// The same, only as far as `hooks` need: unwanted logits are not computed.
     /// Rows and blocks `kept` from another run are reused, not computed again.
-    ///
-    /// # Errors
-    /// See [`Self::run`].
     pub fn watch(&self, tokens: &[u32], hooks: &mut dyn Hooks, kept: Option<Kept>) -> Result<()> {
         self.check(tokens)?;
         let tap = &mut Tap::new(hooks);

@@ -81,9 +81,6 @@ impl Weights {
     }
 
     /// Passes its values as float32, row by row.
-    ///
-    /// # Errors
-    /// See [`Self::get`].
     pub fn floats<T>(&self, name: &str, shape: &[usize], make: impl FnOnce(&[f32]) -> T) -> Result<T> {
         if let Store::Shards(shards) = &self.store
             && let Some((shard, info)) = find(shards, name).or_else(|| find(shards, &prefixed(name)))

@@ -11,9 +11,6 @@ const LISTED: usize = 8;
 impl Page {
     /// What a step shows of `run`, its tensors and tables without those of `minus`, if there is one.
     /// The words, the curve and the check stay those of `run`.
-    ///
-    /// # Errors
-    /// As [`Page::new`].
     pub fn with_base(run: &Run, base: Option<&Run>, at: At) -> Result<Self> {
         let Some(base) = base else { return Self::new(run, at) };
         let page = Self::of_pair(run, Some(base), at)?;

@@ -160,9 +160,6 @@ impl Figure {
     }
 
     /// The figure of a chart of the weights alone.
-    ///
-    /// # Errors
-    /// See [`Self::of_chart`].
     pub fn of_weights(model: &Model, chart: &Chart, options: Options) -> Result<Self> {
         Self::charted(model, None, chart, options)
     }

@@ -110,9 +110,6 @@ impl Walk {
 
     /// Names and contents of the files of a directory: two figures for each step, and last
     /// [`MARKDOWN`], which refers to them.
-    ///
-    /// # Errors
-    /// As [`Page::new`].
     pub fn to_files(&self) -> Result<Vec<(String, String)>> {
         let mut files = Vec::new();
         for (i, page) in self.pages.iter().enumerate() {
@@ -126,17 +123,11 @@ impl Walk {
     }
 
     /// One page that needs no other file.
-    ///
-    /// # Errors
-    /// As [`Page::new`].
     pub fn to_html(&self) -> Result<String> {
         html::write(self)
     }
 
     /// Text for a terminal `width` columns wide.
-    ///
-    /// # Errors
-    /// As [`Page::new`].
     pub fn to_ansi(&self, width: usize, colors: Depth) -> Result<String> {
         terminal::write(self, width, colors)
     }

@@ -134,9 +134,6 @@ fn decoder(step: &Value) -> Result<(), String> {
 }
 
 /// Checks the model.
-///
-/// # Errors
-/// See [`check`].
 pub fn model(model: &Value) -> Result<(), String> {
     // Old files, from before there were other types, have no type.
     match model["type"].as_str() {

@@ -41,9 +41,6 @@ impl TokenForm {
     }
 
     /// The token that the text names.
-    ///
-    /// # Errors
-    /// See [`crate::Model::token`].
     pub fn token(&self, app: &App) -> Option<Result<u32>> {
         app.model.as_ref().map(|model| model.token(&self.typed.text))
     }

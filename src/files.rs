@@ -165,7 +165,7 @@ mod tests {
         };
         let text = loop {
             match read_text(&fifo, SMALL) {
-                Err(error) if error.to_string().contains("nobody") => std::thread::yield_now(),
+                Err(error) if error.to_string().contains("nothing is writing") => std::thread::yield_now(),
                 read => break read,
             }
         };

@@ -66,7 +66,13 @@ impl fmt::Display for Error {
                 "a worker thread crashed: this is a bug in actscope; please report it with the lines above",
             ),
             Self::Tensor(cause) => {
-                write!(f, "tensor operation failed: {}", line(&cause.to_string(), LONGEST))
+                // A backtrace follows the first line if RUST_BACKTRACE asks for one.
+                let said = cause.to_string();
+                write!(
+                    f,
+                    "tensor operation failed: {}",
+                    line(said.lines().next().unwrap_or_default(), LONGEST)
+                )
             }
         }
     }
@@ -159,6 +165,15 @@ mod tests {
         let pattern = "\u{1b}]52;c;\u{7}".into();
         let said = Error::UnknownHook { pattern, nearest: vec!["hook_z".into()] }.to_string();
         assert!(said.contains("`⟨1b⟩]52;c;⟨07⟩` (nearest: hook_z)"), "{said}");
+    }
+
+    #[test]
+    fn a_tensor_error_has_no_backtrace() {
+        let cause = candle_core::Error::WithBacktrace {
+            inner: Box::new(candle_core::Error::Msg("no such thing".into())),
+            backtrace: Box::new(std::backtrace::Backtrace::force_capture()),
+        };
+        assert_eq!(Error::from(cause).to_string(), "tensor operation failed: no such thing");
     }
 
     #[test]

@@ -56,7 +56,7 @@
 //! | [`config`] | the sizes and switches of a GPT-2 |
 //! | `text` | text for display: escaped names, rounded numbers |
 //! | `signals`, `temporary`, `threads` | the system: clean exits, temporary files, threads, each failure a proper error |
-//! | `files`, `guard` | the user's files: size limits, and panics in the crates that read them |
+//! | `files`, `guard`, `sniff` | the user's files: size limits, panics in the crates that read them, and what a file is by its first bytes |
 
 pub mod analysis;
 #[cfg(feature = "cli")]
@@ -77,6 +77,7 @@ pub mod picture;
 pub mod run;
 #[cfg(feature = "tui")]
 mod signals;
+mod sniff;
 mod temporary;
 #[doc(hidden)]
 pub mod text;

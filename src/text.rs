@@ -1,8 +1,9 @@
 //! Text that is safe to show and fits: escaped so that a terminal interprets none of it, cut with
 //! a mark, wrapped.
 //!
-//! Numbers have few digits: [`num`] in columns and sentences, [`short`] in narrow cells,
-//! [`significant`] and [`to_scale`] in the words and cells of a figure, [`printed`] in the walk.
+//! Numbers have few digits, whatever their size: [`num`] in columns and sentences, [`fixed`] and
+//! [`signed_fixed`] where decimals are to be compared, [`short`] in narrow cells, [`significant`] and
+//! [`to_scale`] in the words and cells of a figure, [`printed`] in the walk, [`count`] before a noun.
 
 use std::borrow::Cow;
 use std::fmt::Write as _;
@@ -143,15 +144,16 @@ pub fn wrap(text: &str, width: usize) -> Vec<String> {
     lines
 }
 
-/// A number in at most eight columns, as precisely as they allow.
-pub fn num(x: f32) -> String {
+/// A number in at most eight columns, as precisely as they allow; nine for what float32 cannot hold.
+pub fn num(x: impl Into<f64>) -> String {
     let mut text = String::new();
     write_num(&mut text, x);
     text
 }
 
 /// [`num`] at the end of a text.
-pub fn write_num(text: &mut String, x: f32) {
+pub fn write_num(text: &mut String, x: impl Into<f64>) {
+    let x = x.into();
     let written = match x.abs() {
         a if a.is_nan() => write!(text, "NaN"),
         a if a.is_infinite() => write!(text, "{}", if x > 0.0 { "inf" } else { "-inf" }),
@@ -172,8 +174,7 @@ pub fn short(x: f32, width: usize) -> String {
     }
     let digits = |decimals: usize| {
         let text = format!("{x:.decimals$}");
-        let text = text.replacen("0.", ".", usize::from(x.abs() < 1.0));
-        if text.chars().all(|c| "-0.".contains(c)) { "0".to_owned() } else { text }
+        if is_zero(&text) { "0".into() } else { text.replacen("0.", ".", usize::from(x.abs() < 1.0)) }
     };
     (0..=3).rev().map(digits).find(|text| text.len() <= width).unwrap_or_else(|| fit("…", width))
 }
@@ -203,9 +204,40 @@ pub fn to_scale(x: f32, limit: f32) -> String {
     }
     let decimals = usize::try_from(2 - limit.log10().floor() as i32).unwrap_or(0);
     let text = format!("{:.decimals$}", x.abs());
-    // A number that rounds to zero has no sign.
-    let sign = if x < 0.0 && text.contains(|c| ('1'..='9').contains(&c)) { "−" } else { "" };
+    let sign = if x < 0.0 && !is_zero(&text) { "−" } else { "" };
     format!("{sign}{text}")
+}
+
+/// A number with this many decimals; from a million on in scientific notation.
+pub fn fixed(x: impl Into<f64>, decimals: usize) -> String {
+    let x = x.into();
+    match format!("{x:.decimals$}") {
+        text if !x.is_finite() => text,
+        _ if x.abs() >= 999_999.5 => format!("{x:.decimals$e}"),
+        text if is_zero(&text) => text.replace('-', ""),
+        text => text,
+    }
+}
+
+/// [`fixed`] with its sign: a difference.
+pub fn signed_fixed(x: impl Into<f64>, decimals: usize) -> String {
+    let text = fixed(x, decimals);
+    if text.starts_with('-') || text == "NaN" { text } else { format!("+{text}") }
+}
+
+/// Whether the digits of a number are all 0: then it is shown without a sign.
+fn is_zero(digits: &str) -> bool {
+    !digits.contains(|c| ('1'..='9').contains(&c))
+}
+
+/// `1 tensor`, `2 tensors`.
+pub fn count(n: usize, noun: &str) -> String {
+    format!("{n} {noun}{}", if n == 1 { "" } else { "s" })
+}
+
+/// A number as short as it can be without losing anything.
+pub fn exact(x: f32) -> String {
+    if x == 0.0 || (1e-5..1e9).contains(&x.abs()) { x.to_string() } else { format!("{x:e}") }
 }
 
 /// [`num`] as in print: a proper minus sign, ∞.
@@ -220,10 +252,11 @@ fn trimmed(digits: &str) -> &str {
 
 /// A number of bytes in readable units.
 pub fn bytes(n: u64) -> String {
+    // What would round to a thousand is one of the next unit.
     match n as f64 {
         n if n < 1e3 => format!("{n} B"),
-        n if n < 1e6 => format!("{:.0} kB", n / 1e3),
-        n if n < 1e9 => format!("{:.1} MB", n / 1e6),
+        n if n < 999.5e3 => format!("{:.0} kB", n / 1e3),
+        n if n < 999.95e6 => format!("{:.1} MB", n / 1e6),
         n => format!("{:.2} GB", n / 1e9),
     }
 }
@@ -280,6 +313,29 @@ mod tests {
             [0, 999, 1_500, 1_048_576, 2_500_000_000].map(bytes),
             ["0 B", "999 B", "2 kB", "1.0 MB", "2.50 GB"]
         );
+        assert_eq!([999_499, 999_999, 999_990_000].map(bytes), ["999 kB", "1.0 MB", "1.00 GB"]);
+    }
+
+    #[test]
+    fn one_is_singular() {
+        assert_eq!([0, 1, 2].map(|n| count(n, "tensor")), ["0 tensors", "1 tensor", "2 tensors"]);
+    }
+
+    #[test]
+    fn decimals_are_fixed_up_to_a_million() {
+        for (x, text) in [
+            (0.0, "0.00"),
+            (-0.001, "0.00"),
+            (-1.0, "-1.00"),
+            (999_999.0, "999999.00"),
+            (1e30, "1.00e30"),
+            (f64::NAN, "NaN"),
+            (f64::NEG_INFINITY, "-inf"),
+        ] {
+            assert_eq!(fixed(x, 2), text);
+        }
+        let shown = [0.0, -0.001, 0.5, -1e9, f64::NAN, f64::INFINITY].map(|x| signed_fixed(x, 1));
+        assert_eq!(shown, ["+0.0", "+0.0", "+0.5", "-1.0e9", "NaN", "+inf"]);
     }
 
     #[test]
@@ -360,6 +416,11 @@ mod tests {
         #[test]
         fn numbers_are_short(x in proptest::num::f32::ANY) {
             prop_assert!(num(x).len() <= 8, "{}", num(x));
+            let wide = f64::from(x) * 1e200;
+            prop_assert!(num(wide).len() <= 9, "{}", num(wide));
+            prop_assert!(signed_fixed(x, 4).len() <= 12, "{}", signed_fixed(x, 4));
+            prop_assert!(exact(x).len() <= 16, "{}", exact(x));
+            prop_assert!(exact(x).parse::<f32>().unwrap().to_bits() == x.to_bits() || x.is_nan());
         }
     }
 }

@@ -194,6 +194,6 @@ fn finding_says_how_far_it_is_and_can_be_stopped() {
 fn a_model_that_is_not_there_is_an_event() {
     let (sender, events) = channel();
     let sink = Arc::new(move |event| drop(sender.send(event))) as _;
-    let _engine = Engine::start(Source::Directory("/no/such/model".into()), LoadOptions::default(), sink);
+    let _engine = Engine::start(Source::Path("/no/such/model".into()), LoadOptions::default(), sink);
     assert!(matches!(next(&events), Event::LoadFailed(_)));
 }

@@ -27,8 +27,7 @@ fn demo() -> &'static Arc<Model> {
 fn tiny() -> &'static Arc<Model> {
     static MODEL: OnceLock<Arc<Model>> = OnceLock::new();
     MODEL.get_or_init(|| {
-        let source =
-            Source::Directory(Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/tiny/plain"));
+        let source = Source::Path(Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/tiny/plain"));
         Arc::new(Model::load(&source, &LoadOptions::default(), &(Arc::new(|_| {}) as _)).unwrap())
     })
 }

@@ -102,8 +102,9 @@ fn without_colors(text: &str) -> String {
 }
 
 /// What each subcommand needs to get to its work; options are tied to their values.
-const CALLS: [(&str, &[&str]); 18] = [
+const CALLS: [(&str, &[&str]); 19] = [
     ("tokens", &[PROMPT]),
+    ("info", &[]),
     ("hooks", &[]),
     ("top", &[PROMPT]),
     ("heads", &[PROMPT]),
@@ -357,7 +358,7 @@ fn files_under_such_names_hold_nothing_that_is_obeyed() {
         let name = format!("{HOSTILE}.{ending}");
         let said = call(&["export", HOSTILE, "--hooks=resid_post.3", "-o", &name]);
         assert!(
-            said.starts_with("actscope: 1 tensors, ") && said.ends_with(&format!(".{ending}\n")),
+            said.starts_with("actscope: 1 tensor, ") && said.ends_with(&format!(".{ending}\n")),
             "{said}"
         );
         if ["json", "csv"].contains(&ending) {

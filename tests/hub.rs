@@ -344,7 +344,7 @@ const PICKLE: &str = "tests/fixtures/tiny/pickle";
 const SHARDED: &str = "tests/fixtures/tiny/sharded";
 
 fn local(directory: &str) -> Vec<u32> {
-    let source = Source::Directory(path(directory));
+    let source = Source::Path(path(directory));
     logits(Model::load(&source, &LoadOptions::default(), &(Arc::new(|_| {}) as _)).unwrap())
 }
 

@@ -51,7 +51,7 @@ fn reference(name: &str) -> (Arc<Model>, Reference) {
     let model = match name {
         "demo" => Model::demo(),
         tiny => {
-            let source = Source::Directory(fixtures.join("tiny").join(tiny));
+            let source = Source::Path(fixtures.join("tiny").join(tiny));
             Model::load(&source, &LoadOptions::default(), &(Arc::new(|_| {}) as _)).unwrap()
         }
     };

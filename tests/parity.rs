@@ -21,7 +21,7 @@ fn fixtures() -> PathBuf {
 }
 
 fn load(name: &str) -> Model {
-    let source = Source::Directory(fixtures().join("tiny").join(name));
+    let source = Source::Path(fixtures().join("tiny").join(name));
     Model::load(&source, &LoadOptions::default(), &(Arc::new(|_| {}) as _)).unwrap()
 }
 

@@ -23,9 +23,11 @@ fn directory(files: &[(&str, Vec<u8>)]) -> tempfile::TempDir {
 }
 
 fn load(files: &[(&str, Vec<u8>)]) -> Result<Model, String> {
-    let dir = directory(files);
-    let source = Source::Directory(dir.path().into());
-    let loaded = Model::load(&source, &LoadOptions::default(), &(Arc::new(|_| {}) as _));
+    open(directory(files).path(), &LoadOptions::default())
+}
+
+fn open(directory: &Path, options: &LoadOptions) -> Result<Model, String> {
+    let loaded = Model::load(&Source::Path(directory.into()), options, &(Arc::new(|_| {}) as _));
     loaded.map_err(|error| {
         let said = actscope::cli::report(&error);
         assert!(said.len() < 600, "{said}");
@@ -106,6 +108,34 @@ fn damage() -> impl Strategy<Value = Damage> {
         1 => place().prop_map(Damage::Cut),
         3 => prop::collection::vec((place(), any::<u8>()), 1..6).prop_map(Damage::Change),
     ]
+}
+
+/// Files of `tests/fixtures/wild`, one of each kind that is read.
+const WILD: [(&str, &str); 9] = [
+    ("models/bin_old", "pytorch_model.bin"),
+    ("models/bin_protocol5", "pytorch_model.bin"),
+    ("models/bin_steps", "pytorch_model.bin"),
+    ("models/shards_bin", "pytorch_model.bin.index.json"),
+    ("models/dtype_float8_e5m2_safetensors", "model.safetensors"),
+    ("models/nanogpt_char", "ckpt.pt"),
+    ("models/nanogpt_char", "meta.pkl"),
+    ("models/llmc_v3", "gpt2_124M.bin"),
+    ("models/llmc_v3", "gpt2_tokenizer.bin"),
+];
+
+/// The files of a folder of `tests/fixtures/wild`, one of them damaged.
+fn damaged(folder: &str, name: &str, damage: &Damage) -> tempfile::TempDir {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/wild").join(folder);
+    let dir = tempfile::tempdir().unwrap();
+    for entry in std::fs::read_dir(folder).unwrap() {
+        let entry = entry.unwrap();
+        let mut bytes = std::fs::read(entry.path()).unwrap();
+        if entry.file_name() == name {
+            bytes = damage.to(bytes);
+        }
+        std::fs::write(dir.path().join(entry.file_name()), bytes).unwrap();
+    }
+    dir
 }
 
 /// A tokenizer whose components are drawn from all that there are, with anything in them.
@@ -252,6 +282,14 @@ proptest! {
     }
 
     #[test]
+    fn adapters(damage in damage(), of_config in any::<bool>()) {
+        let name = if of_config { "adapter_config.json" } else { "adapter_model.safetensors" };
+        let adapter = damaged("models/lora/patterns", name, &damage);
+        let base = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/wild/models/lora/base");
+        let _ = open(&base, &LoadOptions { adapter: Some(adapter.path().into()), ..LoadOptions::default() });
+    }
+
+    #[test]
     fn tokenizer_json(damage in damage()) {
         let demo = Path::new(env!("CARGO_MANIFEST_DIR")).join("assets/demo/tokenizer.json");
         let tokenizer = damage.to(std::fs::read(demo).unwrap());
@@ -278,6 +316,18 @@ proptest! {
             ("merges.txt", damaged("merges.txt", &merges)),
         ]);
         if let Ok(model) = loaded {
+            let _ = model.tokenizer.encode("The cat é\n\u{1F600} 12 ''s");
+        }
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 500, failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn files_of_every_kind((folder, name) in prop::sample::select(&WILD), damage in damage()) {
+        let dir = damaged(folder, name, &damage);
+        if let Ok(model) = open(dir.path(), &LoadOptions::default()) {
             let _ = model.tokenizer.encode("The cat é\n\u{1F600} 12 ''s");
         }
     }

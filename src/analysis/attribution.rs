@@ -40,6 +40,8 @@ pub enum Component {
     /// The effect of interventions on the residual stream of a block: what the stream
     /// gained there beyond the outputs of the components.
     Change(usize),
+    /// The effect of interventions after the last block: on the final LayerNorm or on the logits.
+    FinalChange,
     /// The bias of ln_f, which adds to the logit without being in the residual stream.
     LnFinalBias,
 }
@@ -55,8 +57,8 @@ impl Component {
         [Self::Embed, Self::PosEmbed].into_iter().chain(blocks).chain([Self::LnFinalBias]).collect()
     }
 
-    /// As in JSON: `embed`, `pos_embed`, `head`, `attn_bias`, `mlp`, `mlp_bias`, `intervention`,
-    /// `ln_final_bias`.
+    /// As in JSON: `embed`, `pos_embed`, `head`, `attn_bias`, `mlp`, `mlp_bias`, `intervention` (without
+    /// a layer: after the last block), `ln_final_bias`.
     pub fn name(self) -> &'static str {
         match self {
             Self::Embed => "embed",
@@ -65,7 +67,7 @@ impl Component {
             Self::AttnBias(_) => "attn_bias",
             Self::Mlp(_) => "mlp",
             Self::MlpBias(_) => "mlp_bias",
-            Self::Change(_) => "intervention",
+            Self::Change(_) | Self::FinalChange => "intervention",
             Self::LnFinalBias => "ln_final_bias",
         }
     }
@@ -99,6 +101,7 @@ impl fmt::Display for Component {
             Self::Mlp(layer) => format!("MLP {layer}"),
             Self::MlpBias(layer) => format!("b_out {layer}"),
             Self::Change(layer) => format!("what if {layer}"),
+            Self::FinalChange => "what if end".to_owned(),
             Self::LnFinalBias => "ln_f bias".to_owned(),
         };
         f.pad(&text)
@@ -123,7 +126,7 @@ pub struct Attribution {
     pub logit: f64,
     /// In data-flow order.
     pub parts: Vec<Contribution>,
-    /// logit − Σ parts: rounding.
+    /// logit − Σ parts: rounding; 0 if interventions act after the last block, whose part takes the rest.
     pub residue: f64,
 }
 
@@ -198,7 +201,10 @@ impl Attribution {
             }
         }
         parts.push(part(Component::LnFinalBias, direction.ln_bias));
-        let residue = logit - parts.iter().map(|part| part.value).sum::<f64>();
+        let mut residue = logit - parts.iter().map(|part| part.value).sum::<f64>();
+        if run.input.interventions.act_in(Site::LnFinalScale.once()..=Site::Logits.once()) {
+            parts.push(part(Component::FinalChange, std::mem::take(&mut residue)));
+        }
         Ok(Self { position, token, versus, logit, parts, residue })
     }
 

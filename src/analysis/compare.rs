@@ -4,7 +4,7 @@ use rayon::prelude::*;
 
 use super::View;
 use super::base::Minus;
-use super::logits::Softmax;
+use super::logits::{Softmax, order};
 use crate::error::Result;
 use crate::hooks::{Axis, HookName, Site};
 use crate::picture::Matrix;
@@ -101,7 +101,7 @@ impl Shift {
     pub fn new(before: &[f32], after: &[f32], next: Option<u32>) -> Self {
         let (p, q) = (Softmax::new(before), Softmax::new(after));
         let moved = |id: u32| (id, q.log_prob(after[id as usize]) - p.log_prob(before[id as usize]));
-        let likeliest = before.iter().enumerate().max_by(|a, b| a.1.total_cmp(b.1).then(b.0.cmp(&a.0)));
+        let likeliest = before.iter().enumerate().max_by(|a, b| order(*a.1, *b.1).then(b.0.cmp(&a.0)));
         let kl = p.kl(before, after, &q);
         Self {
             actual: next.map(&moved),

@@ -12,6 +12,7 @@ use crate::model::Model;
 use crate::picture::Matrix;
 use crate::picture::chart::{Chart, Labels};
 use crate::run::{Input, Run};
+use crate::text::count;
 
 /// A number about a head.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -214,7 +215,7 @@ impl Atlas {
         let unit = if metric.unit().is_empty() { String::new() } else { format!(", {}", metric.unit()) };
         Chart {
             title: format!("heads: {}{unit}", metric.title()),
-            doc: format!("{}, over {} tokens (raw weights)", metric.doc(), self.n_tokens),
+            doc: format!("{}, over {} (raw weights)", metric.doc(), count(self.n_tokens, "token")),
             formula: metric.formula().into(),
             rows: Labels::numbered("layer"),
             columns: Labels::numbered("head"),
@@ -273,12 +274,13 @@ fn mean_norm(z: &Matrix) -> f64 {
 pub fn repeated_random(model: &Model, n: usize, seed: u64, bos: bool) -> Result<Input> {
     let config = model.config();
     let most = (config.n_positions - usize::from(bos)) / 2;
-    Error::check("random token count", n, 1..most + 1).map_err(|why| {
-        Error::usage(format!(
-            "{why}: they are run twice, and this model's context holds {}",
-            config.n_positions
-        ))
-    })?;
+    let holds =
+        format!("they are run twice, and this model's context holds {}", count(config.n_positions, "token"));
+    if most == 0 {
+        return Err(Error::usage(format!("there is no room for random tokens: {holds}")));
+    }
+    Error::check("random token count", n, 1..most + 1)
+        .map_err(|why| Error::usage(format!("{why}: {holds}")))?;
     let mut random = StdRng::seed_from_u64(seed);
     let vocab = config.vocab_size as u32;
     let half: Vec<u32> = (0..n).map(|_| random.random_range(0..vocab)).collect();

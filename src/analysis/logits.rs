@@ -1,12 +1,15 @@
 //! The predictions of the next token, and the surprise of each.
 
+use std::cmp::Ordering;
+
+use candle_core::{Device, Tensor};
 use candle_transformers::generation::{LogitsProcessor, Sampling as Candle};
 use rayon::prelude::*;
 
 use super::View;
 use super::base::WithBase;
 use crate::error::{Error, Result};
-use crate::hooks::{Part, Site};
+use crate::hooks::Site;
 use crate::run::Run;
 
 /// Rows of logits that are computed together if all are wanted: enough to make reading W_U pay, 51 MB
@@ -133,12 +136,19 @@ pub fn surprises_after(
     Ok(surprises)
 }
 
-/// The `k` largest logits, largest first, by index.
+/// Ascending, with NaN as the greatest number whatever its sign, as in `torch.topk`: what is
+/// broken is seen first.
+pub fn order(a: impl Into<f64>, b: impl Into<f64>) -> Ordering {
+    let (a, b) = (a.into(), b.into());
+    a.partial_cmp(&b).unwrap_or_else(|| a.is_nan().cmp(&b.is_nan()))
+}
+
+/// The `k` largest logits, largest first, by index; see [`order`].
 pub fn top(logits: &[f32], k: usize) -> Vec<usize> {
     let mut best: Vec<usize> = Vec::new();
     for (i, x) in logits.iter().enumerate() {
-        if best.len() < k || best.last().is_some_and(|&last| *x > logits[last]) {
-            let at = best.partition_point(|&better| logits[better].total_cmp(x).is_ge());
+        if best.len() < k || best.last().is_some_and(|&last| order(*x, logits[last]).is_gt()) {
+            let at = best.partition_point(|&better| order(logits[better], *x).is_ge());
             best.insert(at, i);
             best.truncate(k);
         }
@@ -152,9 +162,9 @@ pub fn kl(p: &[f32], q: &[f32]) -> f64 {
     of_p.kl(p, q, &of_q)
 }
 
-/// 1 + the number of larger logits.
+/// 1 + the number of larger logits; see [`order`].
 pub fn rank(logits: &[f32], id: usize) -> usize {
-    1 + logits.iter().filter(|&&x| x > logits[id]).count()
+    1 + logits.iter().filter(|&&x| order(x, logits[id]).is_gt()).count()
 }
 
 /// The softmax of a row of logits, in float64.
@@ -232,10 +242,22 @@ impl Sampling {
     /// Samples a token to append to `run`; the same run and settings give the same token.
     ///
     /// # Errors
-    /// [`Error::Usage`] if the logits were not kept, [`Error::Tensor`] if none can be sampled.
+    /// [`Error::Usage`] if the logits were not kept, or give no probabilities.
     pub fn draw(&self, run: &Run) -> Result<u32> {
         let n = run.n_tokens();
-        let last = run.part(Site::Logits.once(), &Part::rows(n - 1..n))?.squeeze(0)?;
+        let mut logits = logits_after(run, n - 1)?;
+        let softmax = Softmax::new(&logits);
+        if !softmax.sum.is_finite() {
+            return Err(Error::usage(
+                "no token can be drawn: after the last one the logits are NaN or infinite, which gives no \
+                 probabilities",
+            ));
+        }
+        // So that none overflows when divided by the temperature.
+        for logit in &mut logits {
+            *logit -= softmax.max;
+        }
+        let logits = Tensor::new(logits, &Device::Cpu)?;
         let temperature = self.temperature;
         let how = match (self.top_k, self.top_p) {
             _ if temperature <= 0.0 => Candle::ArgMax,
@@ -246,7 +268,7 @@ impl Sampling {
         };
         // Each length has its own seed, so that sampling several tokens does not repeat a draw.
         let seed = self.seed.wrapping_add(n as u64);
-        Ok(LogitsProcessor::from_sampling(seed, how).sample(&last)?)
+        Ok(LogitsProcessor::from_sampling(seed, how).sample(&logits)?)
     }
 }
 
@@ -255,6 +277,7 @@ mod tests {
     use std::sync::Arc;
 
     use super::*;
+    use crate::interventions::{Change, Target};
     use crate::{Input, Model};
 
     fn run() -> Run {
@@ -310,6 +333,41 @@ mod tests {
         assert!((Softmax::new(&q).entropy_bits() - entropy).abs() < 1e-12);
         assert!((Softmax::new(&q).log_prob(3.0) - of_q[1].ln()).abs() < 1e-12);
         assert_eq!([top(&p, 2), top(&p, 9), top(&p, 0)], [vec![0, 2], vec![0, 2, 1, 3], vec![]]);
+    }
+
+    #[test]
+    fn nan_is_ranked_like_the_greatest_number() {
+        let (nan, inf) = (f32::NAN, f32::INFINITY);
+        let logits = [1.0, inf, nan, -inf, -nan, 2.0];
+        assert_eq!(top(&logits, 9), [2, 4, 1, 5, 0, 3]);
+        assert_eq!(top(&logits, 1), [2]);
+        assert_eq!([0, 1, 2, 3, 4, 5].map(|id| rank(&logits, id)), [5, 3, 1, 6, 1, 4]);
+    }
+
+    /// The demo model with its logits times these factors, one after the other.
+    fn scaled(factors: &[f32]) -> Run {
+        let scale = |factor| Change::Scale(Target::Tensor(Site::Logits.once()).everywhere(), factor);
+        let changes = factors.iter().copied().map(scale).collect();
+        let input = Input::text("The man said to the").with_interventions(changes);
+        Run::all(&Arc::new(Model::demo()), input).unwrap()
+    }
+
+    #[test]
+    fn nothing_is_drawn_from_what_is_no_distribution() {
+        // ±inf, and NaN for 0 times those.
+        for broken in [scaled(&[1e38, 1e38]), scaled(&[1e38, 1e38, 0.0])] {
+            for temperature in [0.0, 1.0] {
+                let sampling = Sampling { temperature, top_k: Some(3), ..Sampling::default() };
+                let said = sampling.draw(&broken).unwrap_err().to_string();
+                assert!(said.starts_with("no token can be drawn: "), "{said}");
+            }
+        }
+        let huge = scaled(&[1e36]);
+        let likeliest = Next::new(&huge, huge.n_tokens() - 1, 1).unwrap().top[0].id;
+        for temperature in [0.0, 1e-9, 1.0] {
+            let sampling = Sampling { temperature, ..Sampling::default() };
+            assert_eq!(sampling.draw(&huge).unwrap(), likeliest);
+        }
     }
 
     #[test]

@@ -10,13 +10,14 @@ use std::sync::Arc;
 
 use candle_core::Tensor;
 
-use super::logits::{Next, Softmax, logits_after};
+use super::logits::{Next, Softmax, logits_after, order};
 use crate::error::{Error, Result};
 use crate::hooks::{HookFilter, HookName, Hooks, Quantity, Site};
 use crate::interventions::{Place, Target};
 use crate::picture::Matrix;
 use crate::picture::chart::{Chart, Labels};
 use crate::run::Run;
+use crate::text::num;
 
 /// The activations to patch, one place at a time.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -135,7 +136,7 @@ impl Patching {
         for run in [&clean, &corrupt] {
             likely.extend(Next::new(run, run.n_tokens() - 1, 10)?.top.iter().map(|candidate| candidate.id));
         }
-        let falls = |x: &u32, y: &u32| fall(*x).total_cmp(&fall(*y)).then(y.cmp(x));
+        let falls = |x: &u32, y: &u32| order(fall(*x), fall(*y)).then(y.cmp(x));
         let ends = || Error::usage("the model's vocabulary is empty");
         let token = token.or_else(|| likely.iter().copied().max_by(falls)).ok_or_else(ends)?;
         let versus = versus.or_else(|| likely.iter().copied().min_by(falls)).ok_or_else(ends)?;
@@ -144,9 +145,10 @@ impl Patching {
         if clean_difference == corrupt_difference {
             let show = |id: u32| clean.model.tokenizer.show(id);
             return Err(Error::usage(format!(
-                "nothing to recover: after both prompts the logit of {} is {clean_difference} above \
-                 that of {}; choose other tokens or prompts",
+                "nothing to recover: after both prompts the logit of {} is {} above that of {}; choose \
+                 other tokens or prompts",
                 show(token),
+                num(clean_difference),
                 show(versus)
             )));
         }

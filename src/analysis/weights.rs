@@ -6,6 +6,7 @@ use candle_core::{DType, Device, Tensor};
 use nalgebra::{DMatrix, SVD};
 use rayon::prelude::*;
 
+use super::logits::order;
 use crate::error::{Error, Result};
 use crate::hooks::Quantity;
 use crate::model::{Block, Gpt2};
@@ -68,8 +69,8 @@ impl Ends {
         let scored = |(id, score): (usize, &f64)| Scored { id: id as u32, score: *score };
         let all: Vec<_> = scores.iter().enumerate().map(scored).collect();
         let (mut top, mut bottom) = (all.clone(), all);
-        first_by(&mut top, k, |a, b| b.score.total_cmp(&a.score).then(a.id.cmp(&b.id)));
-        first_by(&mut bottom, k, |a, b| a.score.total_cmp(&b.score).then(a.id.cmp(&b.id)));
+        first_by(&mut top, k, |a, b| order(b.score, a.score).then(a.id.cmp(&b.id)));
+        first_by(&mut bottom, k, |a, b| order(a.score, b.score).then(a.id.cmp(&b.id)));
         Self { top, bottom }
     }
 }
@@ -200,10 +201,10 @@ impl Spectrum {
         self.directions[side].column(index).iter().copied().collect()
     }
 
-    /// The share of Σ sᵢ² that direction `index` has.
+    /// The share of Σ sᵢ² that direction `index` has; 0 if all are 0.
     pub fn share(&self, index: usize) -> f64 {
         let all: f64 = self.values.iter().map(|s| s * s).sum();
-        self.values[index].powi(2) / all
+        if all == 0.0 { 0.0 } else { self.values[index].powi(2) / all }
     }
 }
 
@@ -352,4 +353,30 @@ impl NeuronTokens {
 /// The values of a tensor, in float64.
 fn vector(tensor: &Tensor) -> Result<Vec<f64>> {
     Ok(tensor.to_device(&Device::Cpu)?.to_dtype(DType::F64)?.flatten_all()?.to_vec1()?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nothing_has_no_share_of_nothing() {
+        let nothing = DMatrix::zeros(4, 2);
+        let spectrum = Spectrum {
+            circuit: Circuit::Ov,
+            layer: 0,
+            head: 0,
+            values: vec![0.0; 2],
+            directions: [nothing.clone(), nothing],
+        };
+        assert_eq!([spectrum.share(0), spectrum.share(1)], [0.0, 0.0]);
+        assert_eq!(Spectrum { values: vec![3.0, 0.0], ..spectrum }.share(0), 1.0);
+    }
+
+    #[test]
+    fn nan_is_at_the_top_whatever_its_sign() {
+        let ends = Ends::new(&[1.0, -f64::NAN, 2.0, f64::NAN], 3);
+        let ids = |list: &[Scored]| list.iter().map(|scored| scored.id).collect::<Vec<_>>();
+        assert_eq!([ids(&ends.top), ids(&ends.bottom)], [[1, 3, 2], [0, 2, 1]]);
+    }
 }

@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use std::sync::Arc;
 
+use super::output::say;
 use super::progress::Bars;
 use super::what_if::WhatIfArgs;
 use crate::analysis::base::WithBase;
@@ -18,13 +19,17 @@ use crate::text;
 #[derive(Debug, clap::Args)]
 #[command(next_help_heading = "Model")]
 pub struct ModelArgs {
-    /// `demo` (built in), a hub id such as openai-community/gpt2, or a directory
+    /// `demo` (built in), a hub id such as openai-community/gpt2, a directory, or a file of weights
     #[arg(short, long, value_name = "NAME", default_value = "demo")]
     model: String,
 
     /// Branch, tag or commit on the hub
     #[arg(long, value_name = "REV")]
     revision: Option<String>,
+
+    /// Directory of a LoRA adapter (PEFT) to merge into the model
+    #[arg(long, value_name = "DIR")]
+    adapter: Option<PathBuf>,
 
     /// Use only files that have already been downloaded
     #[arg(long)]
@@ -47,14 +52,24 @@ impl ModelArgs {
     pub fn options(&self) -> LoadOptions {
         LoadOptions {
             revision: self.revision.clone(),
+            adapter: self.adapter.clone(),
             offline: self.offline,
             device: self.device,
             dtype: self.dtype,
         }
     }
 
-    /// Loads the model; shows downloads on standard error.
+    /// Loads the model; shows downloads, and what was unusual, on standard error.
     pub fn load(&self) -> Result<Arc<Model>> {
+        let model = self.load_quietly()?;
+        for note in &model.provenance.notes {
+            say(&format!("note: {note}"));
+        }
+        Ok(model)
+    }
+
+    /// Loads the model; shows downloads on standard error.
+    pub fn load_quietly(&self) -> Result<Arc<Model>> {
         let source = self.source();
         tracing::info!(source = %text::plain(&source.to_string()), "loading");
         let bars = Arc::new(Bars::default());

@@ -11,6 +11,7 @@ use crate::error::Result;
 use crate::hooks::HookFilter;
 use crate::model::Model;
 use crate::run::{Input, Run};
+use crate::text::{count, fixed, signed_fixed};
 use crate::tui::widgets::bar::bar;
 
 /// Show how much each component contributes to a logit
@@ -146,11 +147,11 @@ pub fn run(args: Args) -> Result<()> {
     let show = |id| format!("{} ({id})", model.tokenizer.show(id));
     let versus = versus.map_or_else(String::new, |versus| format!(" minus {}", show(versus)));
     print(&format!(
-        "{}{versus} after {} (position {position}): {:.4}, the sum of {} parts, residue {:.1e}\n",
+        "{}{versus} after {} (position {position}): {}, the sum of {}, residue {:.1e}\n",
         show(attribution.token),
         run.token_text(position),
-        attribution.logit,
-        attribution.parts.len(),
+        fixed(attribution.logit, 4),
+        count(attribution.parts.len(), "part"),
         attribution.residue
     ))?;
     let ranked = attribution.ranked();
@@ -158,7 +159,7 @@ pub fn run(args: Args) -> Result<()> {
     let most = ranked[0].value;
     let mut table = Table::new([Column::Left("component"), Column::Right("wrote"), Column::Left("")]);
     for part in &ranked {
-        table.row([part.component.to_string(), format!("{:+.4}", part.value), bar_of(part.value, most)]);
+        table.row([part.component.to_string(), signed_fixed(part.value, 4), bar_of(part.value, most)]);
     }
     table.print()?;
     let Some((layer, neurons)) = neurons else { return Ok(()) };
@@ -168,7 +169,7 @@ pub fn run(args: Args) -> Result<()> {
     let most = neurons.first().map_or(1.0, |n| n.value);
     for n in &neurons {
         let name = format!("{layer}.{}", n.neuron);
-        table.row([name, format!("{:.4}", n.post), format!("{:+.4}", n.value), bar_of(n.value, most)]);
+        table.row([name, fixed(n.post, 4), signed_fixed(n.value, 4), bar_of(n.value, most)]);
     }
     table.print()
 }

@@ -6,6 +6,7 @@ use super::args::{ModelArgs, Place};
 use super::output::{EndsRow, print, print_object, token_columns};
 use crate::analysis::weights::{Circuit, Spectrum};
 use crate::error::Result;
+use crate::text::fixed;
 use crate::tui::widgets::bar::bar;
 
 /// Show a head's OV or QK circuit: singular values, and the tokens they read and write
@@ -51,14 +52,14 @@ struct Answer {
     layer: usize,
     head: usize,
     kind: String,
-    singular_values: Vec<f32>,
+    singular_values: Vec<f64>,
     directions: Vec<Direction>,
 }
 
 #[derive(Serialize)]
 struct Direction {
     index: usize,
-    value: f32,
+    value: f64,
     #[serde(flatten)]
     sides: Sides,
 }
@@ -88,14 +89,14 @@ pub fn run(args: &Args) -> Result<()> {
                 Circuit::Ov => Sides::Ov { reads: from, writes: to },
                 Circuit::Qk => Sides::Qk { queries: from, keys: to },
             };
-            Ok(Direction { index, value: spectrum.values[index] as f32, sides })
+            Ok(Direction { index, value: spectrum.values[index], sides })
         };
         let directions = (0..n).map(direction).collect::<Result<_>>()?;
         return print_object(&Answer {
             layer,
             head,
             kind: circuit.name().to_lowercase(),
-            singular_values: spectrum.values.iter().map(|s| *s as f32).collect(),
+            singular_values: spectrum.values,
             directions,
         });
     }
@@ -108,11 +109,11 @@ pub fn run(args: &Args) -> Result<()> {
     );
     for (i, s) in spectrum.values.iter().enumerate() {
         let bar = bar((s / spectrum.values[0]) as f32, 40);
-        text.push_str(&format!("{i:>5}  {s:>9.4}  {:>5.1} %  {bar}\n", 100.0 * spectrum.share(i)));
+        text.push_str(&format!("{i:>5}  {:>9}  {:>5.1} %  {bar}\n", fixed(*s, 4), 100.0 * spectrum.share(i)));
     }
     for index in 0..n {
         let [from, to] = tokens(index)?;
-        text.push_str(&format!("\ndirection {index}, singular value {:.4}\n", spectrum.values[index]));
+        text.push_str(&format!("\ndirection {index}, singular value {}\n", fixed(spectrum.values[index], 4)));
         let [reads, writes] = circuit.sides();
         text.push_str(&token_columns(
             &model,

@@ -63,8 +63,8 @@ pub fn run(args: Args) -> Result<()> {
     let positions = args.positions.map(|positions| positions.of(runs.of.n_tokens()));
     let written = Export::new(&runs.of, positions, format)?.with_base(runs.named_base()).write(to)?;
     if args.output.as_os_str() != "-" {
-        let (tensors, bytes) = (written.tensors, text::bytes(written.bytes));
-        say(&format!("{tensors} tensors, {bytes}, in {}", text::path(&args.output)));
+        let (tensors, bytes) = (text::count(written.tensors, "tensor"), text::bytes(written.bytes));
+        say(&format!("{tensors}, {bytes}, in {}", text::path(&args.output)));
     }
     Ok(())
 }

@@ -8,7 +8,7 @@ use super::progress::count;
 use crate::analysis::find::{Channel, Extreme, Found, OUTLIER};
 use crate::error::Result;
 use crate::run::Run;
-use crate::text::num;
+use crate::text::{fixed, num};
 
 /// Find the largest values, rows and channels of a run
 #[derive(Debug, clap::Args)]
@@ -111,7 +111,7 @@ pub fn run(args: Args) -> Result<()> {
         Table::new([Column::Right("channel"), Column::Right("times"), Column::Left("in resid_post of")]);
     for c in &found.channels {
         let layers: Vec<_> = c.layers.iter().map(ToString::to_string).collect();
-        table.row([c.channel.to_string(), format!("{:.1}", c.ratio), layers.join(" ")]);
+        table.row([c.channel.to_string(), fixed(c.ratio, 1), layers.join(" ")]);
     }
     if found.channels.is_empty() {
         return print("none\n");

@@ -11,6 +11,7 @@ mod export;
 mod find;
 mod heads;
 mod hooks;
+mod info;
 mod lens;
 mod logging;
 mod man;
@@ -69,6 +70,7 @@ Set RAYON_NUM_THREADS to choose the number of threads (up to 1024; default: one 
 #[allow(clippy::large_enum_variant)] // made once
 enum Command {
     Tokens(tokens::Args),
+    Info(info::Args),
     Hooks(hooks::Args),
     Top(top::Args),
     Heads(heads::Args),
@@ -110,6 +112,7 @@ pub fn run(args: impl IntoIterator<Item = OsString>) -> Result<()> {
     match cli.command {
         None => explore::run(cli.explore),
         Some(Command::Tokens(args)) => tokens::run(args),
+        Some(Command::Info(args)) => info::run(&args),
         Some(Command::Hooks(args)) => hooks::run(&args),
         Some(Command::Top(args)) => top::run(args),
         Some(Command::Heads(args)) => heads::run(args),

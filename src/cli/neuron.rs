@@ -6,6 +6,7 @@ use super::args::{ModelArgs, Place};
 use super::output::{EndsRow, print, print_object, token_columns};
 use crate::analysis::weights::NeuronTokens;
 use crate::error::Result;
+use crate::text::fixed;
 
 /// Show the tokens that activate a neuron and the tokens it promotes
 #[derive(Debug, clap::Args)]
@@ -56,8 +57,8 @@ pub fn run(args: &Args) -> Result<()> {
             writes: EndsRow::new(&model, &found.writes),
         });
     }
-    let mut text =
-        format!("neuron {layer}.{neuron}: bias {:.4}, ‖in‖ {norm_in:.4}, ‖out‖ {norm_out:.4}\n", found.bias);
+    let [bias, norm_in, norm_out] = [found.bias, norm_in, norm_out].map(|x| fixed(x, 4));
+    let mut text = format!("neuron {layer}.{neuron}: bias {bias}, ‖in‖ {norm_in}, ‖out‖ {norm_out}\n");
     text.push_str(&token_columns(
         &model,
         &[

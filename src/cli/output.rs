@@ -12,7 +12,7 @@ use crate::analysis::weights::{Ends, Scored};
 use crate::error::Result;
 use crate::export::Destination;
 use crate::model::Model;
-use crate::text::{json, pad, plain, plain_lines};
+use crate::text::{fixed, json, pad, plain, plain_lines};
 
 /// Writes `text` to standard output. A closed pipe (`| head`) is not an error.
 ///
@@ -118,7 +118,7 @@ pub fn token_columns(model: &Model, columns: &[(String, &[Scored])]) -> String {
         for (name, list) in columns {
             let cell = match line.checked_sub(1).map(|i| list.get(i)) {
                 None => name.clone(),
-                Some(Some(s)) => format!("{:>8.3} {}", s.score, model.tokenizer.show(s.id)),
+                Some(Some(s)) => format!("{:>8} {}", fixed(s.score, 3), model.tokenizer.show(s.id)),
                 Some(None) => String::new(),
             };
             text.push_str(&pad(&cell, 26));

@@ -8,6 +8,7 @@ use crate::analysis::logits::Next;
 use crate::error::Result;
 use crate::hooks::HookFilter;
 use crate::run::Run;
+use crate::text::fixed;
 
 /// Show the likeliest next tokens
 #[derive(Debug, clap::Args)]
@@ -72,7 +73,7 @@ pub fn run(args: Args) -> Result<()> {
             c.rank.to_string(),
             c.id.to_string(),
             model.tokenizer.show(c.id),
-            format!("{:.3}", c.logit),
+            fixed(c.logit, 3),
             format!("{:.4}", c.prob),
         ]);
     }

@@ -102,6 +102,6 @@ pub fn run(args: Args) -> Result<()> {
 fn write(directory: &Path, files: &[(String, String)]) -> Result<()> {
     write_directory(directory, files)?;
     let path = directory.join(MARKDOWN);
-    say(&format!("{} with {} figures", text::path(&path), files.len() - 1));
+    say(&format!("{} with {}", text::path(&path), text::count(files.len() - 1, "figure")));
     Ok(())
 }

@@ -95,9 +95,10 @@ impl Writing {
         let to = Destination::new(&self.path).prepare()?;
         let run = self.hook.map_or_else(|| (*self.run).clone(), |hook| self.run.only(hook));
         let written = export::Export::new(&run, None, format)?.with_base(self.base()).write(to)?;
-        let tensors = if written.tensors == 1 { "tensor" } else { "tensors" };
-        let (path, n, bytes) = (text::path(&self.path), written.tensors, text::bytes(written.bytes));
-        Ok(format!("wrote {path} ({bytes}): {n} {tensors} with their manifest"))
+        let (path, bytes) = (text::path(&self.path), text::bytes(written.bytes));
+        let tensors = text::count(written.tensors, "tensor");
+        let their = if written.tensors == 1 { "its" } else { "their" };
+        Ok(format!("wrote {path} ({bytes}): {tensors} with {their} manifest"))
     }
 }
 
@@ -115,7 +116,8 @@ impl Errand {
                 let written = Destination::new(&path)
                     .prepare()
                     .and_then(|to| to.write(|out| out.write_all(list.to_json().as_bytes())));
-                let said = written.map(|_| format!("wrote {}: {} changes", text::path(&path), list.0.len()));
+                let said = written
+                    .map(|_| format!("wrote {}: {}", text::path(&path), text::count(list.0.len(), "change")));
                 Event::Exported(said.map_err(|error| error.to_string()))
             }
             Self::Load(path) => {

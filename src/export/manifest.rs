@@ -19,12 +19,18 @@ pub struct Manifest {
     pub model: String,
     /// The hub's commit, if any.
     pub revision: Option<String>,
+    /// The directory of the LoRA adapter that was merged into the model, if any.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub adapter: Option<String>,
     pub weights_sha256: String,
     /// Number format of the weights in their file.
     pub stored_dtype: Option<String>,
     /// Number format of the computation; the tensors are always written as float32.
     pub dtype: String,
     pub device: String,
+    /// What was unusual about the checkpoint and how it was read.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub model_notes: Vec<String>,
     /// Whether a BOS token was put before the prompt; if so, `token_ids` includes it.
     pub bos: bool,
     pub prompt: String,
@@ -68,10 +74,12 @@ impl Manifest {
             actscope_version: env!("CARGO_PKG_VERSION").to_owned(),
             model: made_by.model.clone(),
             revision: made_by.revision.clone(),
+            adapter: made_by.adapter.clone(),
             weights_sha256: made_by.weights_sha256()?.to_owned(),
-            stored_dtype: made_by.stored_dtype.map(|dtype| dtype.as_str().to_owned()),
+            stored_dtype: made_by.stored_dtype.map(|format| format.to_string()),
             dtype: made_by.dtype.as_str().to_owned(),
             device: made_by.device.clone(),
+            model_notes: made_by.notes.clone(),
             bos: run.input.bos,
             interventions: Interventions(run.input.interventions.active().cloned().collect()),
             difference: None,

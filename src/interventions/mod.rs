@@ -38,6 +38,8 @@ mod words;
 
 pub use apply::Donors;
 
+use std::ops::RangeInclusive;
+
 use serde::{Deserialize, Serialize};
 
 use crate::config::Config;
@@ -140,6 +142,11 @@ impl Interventions {
     /// same as without them.
     pub fn first(&self) -> Option<HookName> {
         self.active().flat_map(|intervention| intervention.change.hooks()).min()
+    }
+
+    /// Whether any of them changes a tensor in this range of the data flow.
+    pub fn act_in(&self, range: RangeInclusive<HookName>) -> bool {
+        self.active().flat_map(|intervention| intervention.change.hooks()).any(|hook| range.contains(&hook))
     }
 
     /// The first tensor that differs from a run of the same tokens under `other`.

@@ -6,7 +6,7 @@ use std::str::FromStr;
 use super::{Change, Direction, Donor, Edge, Intervention, Interventions, Place, Target};
 use crate::error::{Error, Result};
 use crate::hooks::{Axis, HookName, Site};
-use crate::text::plain;
+use crate::text::{exact, plain};
 
 impl fmt::Display for Target {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -135,10 +135,10 @@ impl fmt::Display for Change {
         match self {
             Self::Zero(place) => write!(f, "zero {place}"),
             Self::Mean(place) => write!(f, "mean {place}"),
-            Self::Scale(place, factor) => write!(f, "scale {place}={factor}"),
+            Self::Scale(place, factor) => write!(f, "scale {place}={}", exact(*factor)),
             Self::Add(place, Direction { plus, minus, factor }) => {
                 write!(f, "add {place}:{plus}-{minus}")?;
-                if *factor == 1.0 { Ok(()) } else { write!(f, "={factor}") }
+                if *factor == 1.0 { Ok(()) } else { write!(f, "={}", exact(*factor)) }
             }
             Self::Patch(place, donor) => write!(f, "patch {place} from {donor}"),
             Self::Knockout(edge) => write!(f, "knockout {edge}"),
@@ -302,7 +302,7 @@ mod tests {
     fn change() -> impl Strategy<Value = Change> {
         let place = (target(), proptest::option::of(0usize..99))
             .prop_map(|(target, position)| Place { target, position });
-        let factor = -1e9f32..1e9;
+        let factor = proptest::num::f32::NORMAL | proptest::num::f32::SUBNORMAL | proptest::num::f32::ZERO;
         (place, factor, 0usize..99, 0usize..99, 0u8..6).prop_map(|(place, factor, a, b, kind)| match kind {
             0 => Change::Zero(place),
             1 => Change::Mean(place),

@@ -8,7 +8,7 @@ use rayon::prelude::*;
 
 use super::ops::{Conv1D, LayerNorm, Ops};
 use super::reuse::{Kept, Tap};
-use super::weights::Weights;
+use super::weights::{self, Weights};
 use crate::config::Config;
 use crate::error::{Error, Result, out_of_range};
 use crate::hooks::{HookName, Hooks, Site};
@@ -27,6 +27,31 @@ pub struct Gpt2 {
     pub unembed: Tensor,
     /// How the operations are computed.
     pub ops: Ops,
+}
+
+/// The rows of the head, (V, C), as transformers chooses them: those of the file if they differ from
+/// `wte`, whatever the configuration says, which then says what was chosen.
+fn head(config: &mut Config, weights: &Weights, wte: &Tensor, notes: &mut Vec<String>) -> Result<Tensor> {
+    const HEAD: &str = "lm_head.weight";
+    let said_tied = config.tie_word_embeddings;
+    config.tie_word_embeddings = true;
+    if !weights.has(HEAD) {
+        if !said_tied {
+            notes.push(format!("tie_word_embeddings is false, but the file has no {HEAD}: the head is wte"));
+        }
+        return Ok(wte.clone());
+    }
+    let head = weights.get(HEAD, wte.dims())?;
+    if weights::same(&head, wte)? {
+        return Ok(wte.clone());
+    }
+    config.tie_word_embeddings = false;
+    if said_tied {
+        notes.push(format!(
+            "{HEAD} differs from wte.weight: the logits are those of {HEAD}, as in transformers"
+        ));
+    }
+    Ok(head)
 }
 
 /// The weights of a block, as in the checkpoint.
@@ -49,14 +74,14 @@ impl Gpt2 {
     ///
     /// # Errors
     /// [`Error::File`] that names a tensor that is missing or has the wrong shape.
-    pub fn load(config: Config, weights: &Weights) -> Result<Self> {
+    pub fn load(mut config: Config, weights: &Weights, notes: &mut Vec<String>) -> Result<Self> {
         let (v, c, m) = (config.vocab_size, config.n_embd, config.d_mlp());
-        let ops = Ops::default();
+        let (ops, eps) = (Ops::default(), config.layer_norm_epsilon);
         let ln = |name: &str| -> Result<LayerNorm> {
             Ok(LayerNorm {
                 weight: weights.get(&format!("{name}.weight"), &[c])?,
                 bias: weights.get(&format!("{name}.bias"), &[c])?,
-                eps: config.layer_norm_epsilon,
+                eps,
             })
         };
         let conv = |name: &str, n_in: usize, n_out: usize| -> Result<Conv1D> {
@@ -78,17 +103,21 @@ impl Gpt2 {
                 mlp_proj: conv(&format!("h.{l}.mlp.c_proj"), m, c)?,
             })
         };
+        // transformers ties a missing embedding to the head.
+        let wte = if config.tie_word_embeddings && !weights.has("wte.weight") && weights.has("lm_head.weight")
+        {
+            notes.push("the file has no wte.weight: it is lm_head.weight, which is tied".into());
+            "lm_head.weight"
+        } else {
+            "wte.weight"
+        };
         let (wte, blocks) = rayon::join(
-            || weights.get("wte.weight", &[v, c]),
+            || weights.get(wte, &[v, c]),
             || (0..config.n_layer).into_par_iter().map(block).collect::<Vec<_>>(),
         );
         // If several blocks are broken, report the first.
         let (wte, blocks) = (wte?, blocks.into_iter().collect::<Result<_>>()?);
-        let unembed = if config.tie_word_embeddings {
-            wte.t()?
-        } else {
-            weights.get("lm_head.weight", &[v, c])?.t()?
-        };
+        let unembed = head(&mut config, weights, &wte, notes)?.t()?;
         Ok(Self {
             wpe: weights.get("wpe.weight", &[config.n_positions, c])?,
             blocks,

@@ -1,12 +1,14 @@
 //! A GPT-2: its source, weights and tokenizer, the forward pass, and the tensors
 //! of a run.
 
-mod archive;
+mod about;
 mod cache;
 mod derive;
 mod device;
+mod format;
 mod gpt2;
 mod kernels;
+mod llmc;
 mod ops;
 mod pickle;
 mod reuse;
@@ -14,15 +16,18 @@ pub mod source;
 mod tokenizer;
 mod weights;
 
+pub use about::{About, SpecialToken};
 pub use cache::ActivationCache;
 pub use device::{DeviceSpec, DtypeSpec};
+pub use format::Format;
 pub use gpt2::{Block, Gpt2};
 pub(crate) use ops::causal_mask;
 pub use ops::{Conv1D, LayerNorm, Ops};
 pub use reuse::Kept;
 pub use source::{LoadOptions, Progress, Source};
 pub use tokenizer::{Tokenizer, visible};
-pub use weights::Weights;
+pub(crate) use weights::adapter_base;
+pub use weights::{Adapter, Weights};
 
 pub use crate::config::{Activation, Config};
 
@@ -69,11 +74,17 @@ pub struct Provenance {
     pub model: String,
     /// The hub's commit, if any.
     pub revision: Option<String>,
+    /// The directory of the LoRA adapter that was merged into it, if any.
+    pub adapter: Option<String>,
+    /// What the weights were read from.
+    pub format: String,
     /// Number format of the weights in the file.
-    pub stored_dtype: Option<DType>,
+    pub stored_dtype: Option<Format>,
     /// Number format that the network computes in.
     pub dtype: DType,
     pub device: String,
+    /// What was unusual about the checkpoint and how it was read, a sentence each.
+    pub notes: Vec<String>,
     pub(crate) weights: WeightBytes,
     pub(crate) sha256: OnceLock<String>,
 }
@@ -86,6 +97,22 @@ pub(crate) enum WeightBytes {
 }
 
 impl Provenance {
+    /// The model, and the adapter merged into it.
+    pub fn name(&self) -> String {
+        match &self.adapter {
+            Some(adapter) => format!("{} + {adapter}", self.model),
+            None => self.model.clone(),
+        }
+    }
+
+    /// The number format of the computation, and before it that of the file if it is another.
+    pub fn number_format(&self) -> String {
+        match self.stored_dtype.map(|stored| stored.to_string()) {
+            Some(stored) if stored != self.dtype.as_str() => format!("{stored} → {}", self.dtype.as_str()),
+            _ => self.dtype.as_str().to_owned(),
+        }
+    }
+
     /// SHA-256 of the weight files, one after the other; computed on the first call.
     ///
     /// # Errors

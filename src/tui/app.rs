@@ -236,13 +236,14 @@ impl App {
         self.next()?.of.top.get(self.selection.candidate).map(|candidate| candidate.id)
     }
 
-    /// An editor that starts with `prompt`: as ids if the model has no tokenizer.
+    /// An editor that starts with `prompt`: as ids if the model has no tokenizer, for which a text is nothing.
     pub fn editor(&self, prompt: &Prompt) -> Option<Box<Editor>> {
         let tokenizer = &self.model.as_ref()?.tokenizer;
         let text = match prompt {
             Prompt::Ids(ids) if !tokenizer.is_some() => {
                 ids.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")
             }
+            Prompt::Text(_) if !tokenizer.is_some() => String::new(),
             prompt => prompt.to_text(tokenizer),
         };
         Some(Box::new(Editor::new(&text, !tokenizer.is_some(), self.theme)))

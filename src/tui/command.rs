@@ -4,7 +4,7 @@ use std::sync::LazyLock;
 
 use super::actions as act;
 use super::app::App;
-use super::overlays::{Asked, Changes, Overlay, Picker};
+use super::overlays::{AboutPanel, Asked, Changes, Overlay, Picker};
 use super::screens::{self, Screen, compare, heads, lens, stages, walk};
 use super::what_if;
 use crate::analysis::AttnStage;
@@ -111,6 +111,8 @@ commands! { |app|
                     => { app.input.bos = !app.input.bos; app.start_run() };
     Changes         "changes"          ["i"]                     ALL   "what if"  "list the changes: switch, add, edit, name, delete, save, load"
                     => app.overlay = Some(Overlay::Changes(Changes::default()));
+    About           "about"            ["I"]                     ALL   ""         "show what the model is: sizes, tokenizer, hash, and what was unusual"
+                    => app.overlay = Some(Overlay::About(AboutPanel::default()));
     Back            "back"             ["esc"]                   ALL   ""         "stop what is running, or leave the map"
                     => act::back(app);
     Quit            "quit"             ["q" "ctrl-c"]            ALL   "quit"     "quit actscope"

@@ -10,7 +10,7 @@ use super::command::{COMMANDS, Entry};
 use super::keymap::pretty;
 use super::layout::{Frame, SMALLEST};
 use super::overlays;
-use super::text::{self, bytes, fit, put, put_line, put_right, wrap};
+use super::text::{self, bytes, count, fit, put, put_line, put_right, wrap};
 use super::what_if;
 use super::widgets::token_strip::{self, Strip};
 use crate::model::{Model, Progress};
@@ -81,19 +81,19 @@ fn model_words<'a>(model: &Model, app: &App) -> Vec<Span<'a>> {
     let theme = app.theme;
     let c = model.config();
     let p = &model.provenance;
-    let format = |dtype: candle_core::DType| dtype.as_str().to_owned();
-    let dtype = match p.stored_dtype {
-        Some(stored) if stored != p.dtype => format!("{}→{}", format(stored), format(p.dtype)),
-        _ => format(p.dtype),
-    };
     let mut words = format!(
-        " · {} layers · {} heads · C {} · V {} · {dtype} · {}",
-        c.n_layer, c.n_head, c.n_embd, c.vocab_size, p.device
+        " · {} · {} · C {} · V {} · {} · {}",
+        count(c.n_layer, "layer"),
+        count(c.n_head, "head"),
+        c.n_embd,
+        c.vocab_size,
+        p.number_format().replace(' ', ""),
+        p.device
     );
     if let Some(hash) = p.known_sha256() {
         words.push_str(&format!(" · sha256 {}", &hash[..8]));
     }
-    vec![Span::styled(p.model.clone(), theme.strong()), Span::styled(words, theme.dim())]
+    vec![Span::styled(p.name(), theme.strong()), Span::styled(words, theme.dim())]
 }
 
 /// What was computed at what cost, or what is running; how much of it is kept, only if
@@ -109,7 +109,7 @@ fn right_words<'a>(app: &App, room: usize) -> Vec<Span<'a>> {
         Some(Activity::Loading(_)) => return vec![Span::styled(format!("{spin} loading"), theme.focus())],
         // A run that finishes before one could read the message is not announced.
         Some(Activity::Running { layer, n_layer, left, .. }) if app.tick > 0 => {
-            let more = if *left > 0 { format!(", {left} tokens to go") } else { String::new() };
+            let more = if *left > 0 { format!(", {} to go", count(*left, "token")) } else { String::new() };
             return busy(format!("block {layer} of {n_layer}{more}"));
         }
         Some(Activity::Working(steps)) => return busy(steps.to_string()),
@@ -122,7 +122,7 @@ fn right_words<'a>(app: &App, room: usize) -> Vec<Span<'a>> {
         return busy(steps.to_string());
     }
     let Some(run) = &app.run else { return Vec::new() };
-    let tokens = if run.n_tokens() == 1 { "1 token".into() } else { format!("{} tokens", run.n_tokens()) };
+    let tokens = count(run.n_tokens(), "token");
     let bos = if run.input.bos { "BOS" } else { "no BOS" };
     let ms = run.took.as_secs_f64() * 1e3;
     let (all, kept) = run.bytes();

@@ -130,6 +130,10 @@ fn on_key(app: &mut App, event: KeyEvent) -> Vec<Request> {
             Vec::new()
         }
         Some(Overlay::Finding) => Vec::new(),
+        Some(Overlay::About(panel)) => {
+            panel.key(event);
+            Vec::new()
+        }
         Some(Overlay::Export(form)) => {
             if form.key(event) {
                 export(app)
@@ -162,7 +166,7 @@ fn on_paste(app: &mut App, text: &str) -> Vec<Request> {
                 compare::edited(app);
             }
         }
-        Some(Overlay::Finding) | None => {}
+        Some(Overlay::Finding | Overlay::About(_)) | None => {}
     }
     Vec::new()
 }
@@ -175,7 +179,11 @@ fn on_mouse(app: &mut App, mouse: MouseEvent) -> Vec<Request> {
         MouseEventKind::Down(MouseButton::Left) | MouseEventKind::Drag(MouseButton::Left) => 0,
         _ => return Vec::new(),
     };
-    match &app.overlay {
+    match &mut app.overlay {
+        Some(Overlay::About(panel)) => {
+            panel.scroll(3 * wheel);
+            return Vec::new();
+        }
         Some(Overlay::Picker(picker)) => {
             let area = Rect::new(0, 0, app.size.0, app.size.1);
             if let (MouseEventKind::Down(_), Some(choice)) = (mouse.kind, picker.hit(area, x, y)) {
@@ -217,9 +225,14 @@ fn on_engine(app: &mut App, event: Event) -> Vec<Request> {
     match event {
         Event::Loading(progress) => app.activity = Some(Activity::Loading(progress)),
         Event::Loaded(model) => {
+            let notes = model.provenance.notes.join("; ");
             app.model = Some(model);
             app.activity = None;
-            return app.start_run();
+            let requests = app.start_run();
+            if !notes.is_empty() {
+                app.note(format!("note: {notes}"));
+            }
+            return requests;
         }
         Event::LoadFailed(error) => app.quit = Some(Err(error)),
         Event::Crashed => app.quit = Some(Err(Error::Crashed)),

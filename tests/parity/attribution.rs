@@ -77,6 +77,35 @@ fn every_part_is_the_references() {
     });
 }
 
+/// What is changed after the last block is no rounding.
+#[test]
+fn interventions_at_the_end_are_a_part_of_their_own() {
+    let model = Arc::new(load("untied"));
+    let input = Input::ids([5, 17, 96, 7]);
+    let without = Attribution::new(&Run::all(&model, input.clone()).unwrap(), 3, Some(8), None).unwrap();
+    for change in ["scale ln_final_normalized=3", "scale ln_final_out=3", "scale logits@3=3"] {
+        let changes = [change.parse::<actscope::interventions::Change>().unwrap()].into_iter().collect();
+        let run = Run::all(&model, input.clone().with_interventions(changes)).unwrap();
+        let found = Attribution::new(&run, 3, Some(8), None).unwrap();
+        let of_change = found.value(Component::FinalChange).unwrap();
+        assert!(
+            (of_change - (found.logit - without.logit)).abs() < 1e-4 && of_change.abs() > 0.01,
+            "{change}"
+        );
+        assert_eq!(found.residue, 0.0);
+        let sum: f64 = found.parts.iter().map(|part| part.value).sum();
+        assert!((sum - found.logit).abs() < 1e-9, "{change}");
+    }
+    // Probabilities come after the logits, and blocks have parts of their own.
+    for change in ["scale probs=3", "scale resid_post.2=3", "zero mlp:1"] {
+        let changes = [change.parse::<actscope::interventions::Change>().unwrap()].into_iter().collect();
+        let run = Run::all(&model, input.clone().with_interventions(changes)).unwrap();
+        let found = Attribution::new(&run, 3, Some(8), None).unwrap();
+        assert_eq!(found.value(Component::FinalChange), None, "{change}");
+        assert!(found.residue.abs() < 1e-4, "{change}");
+    }
+}
+
 #[test]
 fn the_likeliest_token_is_the_default() {
     with_reference(|run, reference| {

@@ -1,5 +1,6 @@
 //! The explorer through its real update and draw, by key sequences.
 
+mod broken;
 mod difference;
 mod harness;
 mod heads;
@@ -63,6 +64,7 @@ snapshots! {
     exporting: SMALL "3 x tab";
     generated: SMALL "1 end t t t t t t t t t t g g";
     with_bos: SMALL "B";
+    about: SMALL "I";
 }
 
 #[test]
@@ -265,7 +267,7 @@ fn exports_from_the_form_are_written_and_said() {
 fn without_a_tokenizer_ids_are_edited() {
     let directory = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fixtures/tiny/plain");
     let model =
-        Model::load(&Source::Directory(directory.into()), &LoadOptions::default(), &(Arc::new(|_| {}) as _));
+        Model::load(&Source::Path(directory.into()), &LoadOptions::default(), &(Arc::new(|_| {}) as _));
     let mut e =
         Explorer::with_model(Arc::new(model.unwrap()), Input::ids([5, 17, 96]), SMALL, Theme::default());
     assert!(e.shows("#17"), "{}", e.lines().join("\n"));
@@ -275,6 +277,23 @@ fn without_a_tokenizer_ids_are_edited() {
     assert!(e.shows("token id 97 is out of range (0 to 96)"), "{}", e.lines().join("\n"));
     e.keys("backspace backspace").text("x");
     assert!(e.shows("`x` is not a token id"), "{}", e.lines().join("\n"));
+}
+
+#[test]
+fn what_was_odd_about_a_model_is_under_one_key() {
+    let file = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fixtures/wild/models/nanogpt_no_bias/ckpt.pt");
+    let model = Model::load(&Source::Path(file.into()), &LoadOptions::default(), &(Arc::new(|_| {}) as _));
+    let low = (60, 16);
+    let mut e = Explorer::with_model(Arc::new(model.unwrap()), Input::ids([5, 17]), low, Theme::default());
+    e.keys("I");
+    assert!(e.shows("The model") && e.shows("2 layers · 2 heads"), "{}", e.lines().join("\n"));
+    assert!(!e.shows("no biases: they are 0"));
+    e.keys("pagedown pagedown pagedown");
+    assert!(e.shows("no biases: they are 0"), "{}", e.lines().join("\n"));
+    e.keys("up up");
+    assert!(!e.shows("no biases: they are 0"), "one key up shows a line above");
+    e.keys("esc");
+    assert!(!e.shows("The model"));
 }
 
 #[test]

@@ -168,7 +168,7 @@ fn nothing_in_the_run_is_larger() {
 fn another_model_without_colours_and_without_tokenizer() {
     let directory = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fixtures/tiny/untied");
     let model =
-        Model::load(&Source::Directory(directory.into()), &LoadOptions::default(), &(Arc::new(|_| {}) as _));
+        Model::load(&Source::Path(directory.into()), &LoadOptions::default(), &(Arc::new(|_| {}) as _));
     let theme = Theme { depth: Depth::Mono, ..Theme::default() };
     let mut model = model.unwrap();
     model.provenance.model = "untied".into(); // not where the sources are

@@ -24,7 +24,7 @@ use super::{LARGE, SMALL};
 const MIDDLE: (u16, u16) = (100, 30);
 
 fn load(directory: &Path) -> Arc<Model> {
-    let source = Source::Directory(directory.into());
+    let source = Source::Path(directory.into());
     Arc::new(Model::load(&source, &LoadOptions::default(), &(Arc::new(|_| {}) as _)).unwrap())
 }
 

@@ -38,7 +38,7 @@ use crate::picture::range::{Range, RangeMode};
 use crate::picture::stats::Stats;
 use crate::picture::{Matrix, Picture};
 use crate::run::{Input, Run};
-use crate::text::{brief, plain, significant, to_scale};
+use crate::text::{brief, count, plain, significant, to_scale};
 
 /// How a figure is drawn.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -125,7 +125,7 @@ impl Figure {
         let (n_rows, n_columns) = view.dims(run);
         let axes = view.axes();
         let shape = match (view.has_heads(), head) {
-            (true, None) => format!("({} heads, {n_rows}, {n_columns})", panels.len()),
+            (true, None) => format!("({}, {n_rows}, {n_columns})", count(panels.len(), "head")),
             _ => format!("({n_rows}, {n_columns})"),
         };
         let model = model_name(&run.model);
@@ -251,8 +251,7 @@ impl Figure {
     fn notes(&self, per_cell: (usize, usize), label_steps: (usize, usize)) -> Vec<String> {
         let mut notes = vec![match (self.range.mode, self.range.beyond) {
             (mode, 0) => mode.name().to_owned(),
-            (mode, 1) => format!("{}, 1 value beyond", mode.name()),
-            (mode, n) => format!("{}, {n} values beyond", mode.name()),
+            (mode, n) => format!("{}, {} beyond", mode.name(), count(n, "value")),
         }];
         if self.panels.len() > 1 {
             notes.push("one range for all heads".into());
@@ -380,18 +379,13 @@ fn words(source: ViewSource) -> (String, String, String) {
 
 /// The model's name, escaped and shortened.
 fn model_name(model: &Model) -> String {
-    brief(&plain(&model.provenance.model), 60).into_owned()
+    brief(&plain(&model.provenance.name()), 60).into_owned()
 }
 
 /// The provenance of a figure: the program, and the input unless it shows only weights.
 fn footer(model: &Model, input: Option<&Input>, name: &str) -> Result<String> {
     let made_by = &model.provenance;
-    let dtype = match made_by.stored_dtype {
-        Some(stored) if stored != made_by.dtype => {
-            format!("{} → {}", stored.as_str(), made_by.dtype.as_str())
-        }
-        _ => made_by.dtype.as_str().to_owned(),
-    };
+    let dtype = made_by.number_format();
     let revision =
         made_by.revision.as_ref().map(|r| format!(" @ {}", shorten(&plain(r), 13))).unwrap_or_default();
     let sha256 = &made_by.weights_sha256()?[..12];

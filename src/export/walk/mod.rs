@@ -171,6 +171,7 @@ impl Walk {
         let ids: Vec<_> = m.token_ids.iter().map(ToString::to_string).collect();
         let mut fields = vec![("model", m.model.clone())];
         fields.extend(m.revision.clone().map(|revision| ("revision", revision)));
+        fields.extend(m.adapter.clone().map(|adapter| ("adapter", adapter)));
         fields.extend([
             ("weights sha256", m.weights_sha256.clone()),
             ("number format", dtype),
@@ -195,6 +196,7 @@ impl Walk {
         // Tied to its option, a value may begin with a dash.
         let mut words = vec!["actscope walk".to_owned(), format!("--model={}", quoted(&m.model))];
         words.extend(m.revision.as_ref().map(|revision| format!("--revision={}", quoted(revision))));
+        words.extend(m.adapter.as_ref().map(|adapter| format!("--adapter={}", quoted(adapter))));
         words.push(format!("--token-ids={}", ids.join(",")));
         words.extend(m.bos.then(|| "--bos".to_owned()));
         words.push(format!("--position {position} --layer {layer} --head {head}"));

@@ -4,7 +4,7 @@ use std::path::Path;
 
 use candle_core::{DType, Device};
 
-use crate::config::Config;
+use crate::config::{Config, ReadConfig};
 use crate::error::Result;
 use crate::model::{Tokenizer, Weights};
 
@@ -12,7 +12,7 @@ pub const WEIGHTS: &[u8] = include_bytes!("../../../assets/demo/model.safetensor
 const CONFIG: &[u8] = include_bytes!("../../../assets/demo/config.json");
 const TOKENIZER: &[u8] = include_bytes!("../../../assets/demo/tokenizer.json");
 
-pub fn open(device: &Device, dtype: DType) -> Result<(Config, Weights)> {
+pub fn open(device: &Device, dtype: DType) -> Result<(ReadConfig, Weights)> {
     let config = Config::from_json(CONFIG, Path::new("demo/config.json"))?;
     let weights = Weights::embedded(WEIGHTS, "demo/model.safetensors", device, dtype)?;
     Ok((config, weights))

@@ -1,9 +1,12 @@
 //! Where a model comes from: built in, the model hub, or a directory.
 
+mod absent;
 mod directory;
 mod embedded;
+mod files;
 #[cfg(feature = "hub")]
 mod hub;
+mod tokenizer;
 
 use std::fmt;
 use std::path::{Path, PathBuf};
@@ -11,9 +14,10 @@ use std::sync::{Arc, OnceLock};
 
 use candle_core::{DType, Device};
 
-use super::{Config, DeviceSpec, DtypeSpec, Gpt2, Model, Provenance, Tokenizer, WeightBytes, Weights};
+use self::files::ModelFiles;
+use super::{Adapter, DeviceSpec, DtypeSpec, Gpt2, Model, Provenance, WeightBytes};
+use crate::config::ReadConfig;
 use crate::error::{Error, Result};
-use crate::files::{CONFIGURATION, INDEX, TOKENIZER, read};
 
 /// A model named by `--model`.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -23,17 +27,23 @@ pub enum Source {
     Demo,
     /// A repository of the model hub, `owner/name`.
     Hub(String),
-    Directory(PathBuf),
+    /// A directory, or a file of weights.
+    Path(PathBuf),
 }
 
 impl Source {
-    /// Parses `demo`, a path, or a hub id. Existing directories, and anything that looks like a path, are paths.
+    /// Parses `demo`, a path, or a hub id. What exists, is in a directory that exists, or looks like a
+    /// path, is a path.
     pub fn parse(name: &str) -> Self {
-        let looks_like_path = name.starts_with(['.', '/', '~', '\\']) || name.matches('/').count() > 1;
+        const FILES: [&str; 8] = [".pt", ".pth", ".ckpt", ".bin", ".safetensors", ".json", ".gguf", ".h5"];
+        let looks_like_path = name.starts_with(['.', '/', '~', '\\'])
+            || name.matches('/').count() > 1
+            || FILES.iter().any(|ending| name.ends_with(ending));
+        let in_a_directory = name.split_once('/').is_some_and(|(folder, _)| Path::new(folder).is_dir());
         if name == "demo" {
             Self::Demo
-        } else if looks_like_path || Path::new(name).is_dir() {
-            Self::Directory(name.into())
+        } else if looks_like_path || in_a_directory || Path::new(name).exists() {
+            Self::Path(name.into())
         } else {
             Self::Hub(full_id(name))
         }
@@ -54,7 +64,7 @@ impl fmt::Display for Source {
         match self {
             Self::Demo => f.write_str("demo"),
             Self::Hub(id) => f.write_str(id),
-            Self::Directory(path) => write!(f, "{}", path.display()),
+            Self::Path(path) => write!(f, "{}", path.display()),
         }
     }
 }
@@ -68,6 +78,8 @@ pub struct LoadOptions {
     pub offline: bool,
     pub device: DeviceSpec,
     pub dtype: DtypeSpec,
+    /// The directory of a LoRA adapter that is merged into the model.
+    pub adapter: Option<PathBuf>,
 }
 
 /// Progress of loading.
@@ -133,11 +145,11 @@ impl Model {
         let dtype = options.dtype.on(options.device)?;
         let device = options.device.open()?;
         let assemble = |files: Option<ModelFiles>, revision| {
-            Self::assemble(source, files, revision, options.device, (&device, dtype), on_progress)
+            Self::assemble(source, files, revision, options, (&device, dtype), on_progress)
         };
         match source {
             Source::Demo => assemble(None, None),
-            Source::Directory(path) => assemble(Some(directory::find(path)?), None),
+            Source::Path(path) => assemble(Some(directory::find(path)?), None),
             #[cfg(feature = "hub")]
             Source::Hub(id) => {
                 let fetch = |check| {
@@ -164,161 +176,66 @@ impl Model {
         source: &Source,
         files: Option<ModelFiles>,
         revision: Option<String>,
-        spec: DeviceSpec,
+        options: &LoadOptions,
         (device, dtype): (&Device, DType),
         on_progress: &OnProgress,
     ) -> Result<Self> {
         let network = || -> Result<_> {
-            let (config, weights) = match &files {
+            let (config, mut weights) = match &files {
                 None => embedded::open(device, dtype)?,
                 Some(files) => files.open(device, dtype)?,
             };
-            let net = Gpt2::load(config, &weights)?;
+            let ReadConfig { config, defaults, mut notes } = config;
+            let (n, found) = (config.n_layer, weights.n_layer());
+            if found < n && defaults.contains(&"n_layer") {
+                return Err(
+                    weights.refuse(format!("has {found} blocks, but config.json gives no n_layer; add it"))
+                );
+            } else if 0 < found && found < n {
+                return Err(weights.refuse(format!("has {found} blocks, but n_layer is {n}")));
+            } else if found > n {
+                notes.push(format!("the file has {found} blocks, but n_layer is {n}: the rest is not used"));
+            }
+            let adapter = options.adapter.as_deref().map(Adapter::open).transpose()?;
+            let adapter_file = adapter.as_ref().map(|adapter| adapter.file().to_owned());
+            if let Some(adapter) = adapter {
+                weights.adapt(adapter)?;
+            }
+            let net = Gpt2::load(config, &weights, &mut notes)?;
             weights.check_unchanged()?;
-            Ok((net, weights.stored_dtype()))
+            notes.extend(weights.notes(n));
+            Ok((net, weights.described(), weights.stored_format(), notes, adapter_file))
         };
         if files.is_some() {
             on_progress(Progress::Reading);
         }
         // They are independent, and for GPT-2's vocabulary both take equally long.
-        let (network, tokenizer) =
-            rayon::join(network, || files.as_ref().map_or_else(embedded::tokenizer, ModelFiles::tokenizer));
-        let (net, stored_dtype) = network?;
+        let (network, tokenizer) = rayon::join(network, || {
+            files.as_ref().map_or_else(embedded::tokenizer, |files| files.tokenizer.open())
+        });
+        let (net, format, stored_dtype, mut notes, adapter_file) = network?;
+        let adapter = options.adapter.as_ref().map(|adapter| adapter.display().to_string());
+        if let Some(adapter) = &adapter {
+            notes.push(format!("the LoRA adapter {adapter} is merged into the weights"));
+        }
+        let weights = match files {
+            None => WeightBytes::Embedded(embedded::WEIGHTS),
+            Some(files) => WeightBytes::Files(files.weights.into_iter().chain(adapter_file).collect()),
+        };
         let provenance = Provenance {
             model: source.to_string(),
             revision,
+            adapter,
+            format,
             stored_dtype,
             dtype,
-            device: spec.to_string(),
-            weights: files.map_or(WeightBytes::Embedded(embedded::WEIGHTS), |files| {
-                WeightBytes::Files(files.weights.paths())
-            }),
+            notes,
+            device: options.device.to_string(),
+            weights,
             sha256: OnceLock::new(),
         };
         Ok(Self { net, tokenizer: tokenizer?, provenance })
     }
-}
-
-/// The files of one checkpoint in Hugging Face's layout.
-#[derive(Debug, PartialEq)]
-struct ModelFiles {
-    config: PathBuf,
-    weights: WeightFiles,
-    tokenizer: TokenizerFiles,
-}
-
-#[derive(Debug, PartialEq)]
-enum WeightFiles {
-    /// One file, or the shards that an index lists.
-    Safetensors(Vec<PathBuf>),
-    Pickle(PathBuf),
-}
-
-#[derive(Debug, PartialEq)]
-enum TokenizerFiles {
-    Json(PathBuf),
-    VocabAndMerges(PathBuf, PathBuf),
-    None,
-}
-
-impl WeightFiles {
-    fn paths(&self) -> Vec<PathBuf> {
-        match self {
-            Self::Safetensors(files) => files.clone(),
-            Self::Pickle(file) => vec![file.clone()],
-        }
-    }
-}
-
-impl ModelFiles {
-    /// Chooses the files of a checkpoint; `find` returns the path of a file by its name, `None` if
-    /// there is no such file. `place` is for errors.
-    fn choose(place: &str, mut find: impl FnMut(&str) -> Result<Option<PathBuf>>) -> Result<Self> {
-        let Some(config) = find("config.json")? else {
-            return Err(Error::file(
-                place,
-                "has no config.json, so it is not a model in Hugging Face's layout",
-            ));
-        };
-        Config::from_json(&read(&config, CONFIGURATION)?, &config)?; // refuse another architecture before its weights are fetched
-        let weights = if let Some(file) = find("model.safetensors")? {
-            WeightFiles::Safetensors(vec![file])
-        } else if let Some(index) = find("model.safetensors.index.json")? {
-            let mut shards = Vec::new();
-            for name in shard_names(&index)? {
-                match find(&name)? {
-                    Some(shard) => shards.push(shard),
-                    None => {
-                        return Err(Error::file(
-                            &index,
-                            format!("lists the shard `{name}`, which is missing"),
-                        ));
-                    }
-                }
-            }
-            WeightFiles::Safetensors(shards)
-        } else if let Some(file) = find("pytorch_model.bin")? {
-            WeightFiles::Pickle(file)
-        } else {
-            return Err(Error::file(
-                place,
-                "has no weights: none of model.safetensors, model.safetensors.index.json, pytorch_model.bin",
-            ));
-        };
-        let tokenizer = if let Some(file) = find("tokenizer.json")? {
-            TokenizerFiles::Json(file)
-        } else if let (Some(vocab), Some(merges)) = (find("vocab.json")?, find("merges.txt")?) {
-            TokenizerFiles::VocabAndMerges(vocab, merges)
-        } else {
-            TokenizerFiles::None
-        };
-        Ok(Self { config, weights, tokenizer })
-    }
-
-    fn open(&self, device: &Device, dtype: DType) -> Result<(Config, Weights)> {
-        let config = Config::from_json(&read(&self.config, CONFIGURATION)?, &self.config)?;
-        let weights = match &self.weights {
-            WeightFiles::Safetensors(files) => Weights::open_safetensors(files, device, dtype)?,
-            WeightFiles::Pickle(file) => Weights::open_pickle(file, device, dtype)?,
-        };
-        Ok((config, weights))
-    }
-
-    fn tokenizer(&self) -> Result<Tokenizer> {
-        match &self.tokenizer {
-            TokenizerFiles::Json(file) => Tokenizer::from_json(&read(file, TOKENIZER)?, file),
-            TokenizerFiles::VocabAndMerges(vocab, merges) => Tokenizer::from_vocab_and_merges(vocab, merges),
-            TokenizerFiles::None => Ok(Tokenizer::none()),
-        }
-    }
-}
-
-/// The shards that a `model.safetensors.index.json` lists, each once, in order of name.
-fn shard_names(index: &Path) -> Result<Vec<String>> {
-    let bad = |what: &str| Error::file(index, format!("{what}; download it again"));
-    let json: serde_json::Value =
-        serde_json::from_slice(&read(index, INDEX)?).map_err(|e| bad(&format!("is not JSON ({e})")))?;
-    let map = json.get("weight_map").and_then(|m| m.as_object());
-    let map = map.ok_or_else(|| bad("has no `weight_map`"))?;
-    let mut names = Vec::new();
-    for name in map.values() {
-        match name.as_str() {
-            Some(name) if is_file_name(name) => names.push(name.to_owned()),
-            _ => return Err(bad(&format!("names {name} as a shard"))),
-        }
-    }
-    if names.is_empty() {
-        return Err(bad("lists no shards"));
-    }
-    names.sort();
-    names.dedup();
-    Ok(names)
-}
-
-/// Whether a name from a file or a hub is that of a plain file in the same directory.
-fn is_file_name(name: &str) -> bool {
-    let is_plain = |c: char| c.is_alphanumeric() || "._- +@=,()".contains(c);
-    !name.starts_with('.') && (1..=255).contains(&name.len()) && name.chars().all(is_plain)
 }
 
 #[cfg(test)]

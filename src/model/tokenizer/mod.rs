@@ -95,6 +95,18 @@ impl Tokenizer {
         Ok(Self { inner: Some(Box::new(Inner { tokenizer, bounds, file: file.into() })) })
     }
 
+    pub fn kind(&self) -> String {
+        "TODO".into()
+    }
+
+    pub fn vocab_size(&self) -> usize {
+        0
+    }
+
+    pub fn special_tokens(&self) -> Vec<(u32, String)> {
+        Vec::new()
+    }
+
     pub fn is_some(&self) -> bool {
         self.inner.is_some()
     }

@@ -1,5 +1,6 @@
 //! Overlays, which cover a screen and take the keys: the prompt editor, the pickers, the forms.
 
+mod about;
 mod changes;
 mod editor;
 mod export;
@@ -7,6 +8,7 @@ mod field;
 mod picker;
 mod token;
 
+pub use about::AboutPanel;
 pub use changes::{Changes, back, key as changes_key};
 pub use editor::Editor;
 pub use export::ExportForm;
@@ -18,7 +20,7 @@ use ratatui::layout::Rect;
 use ratatui::text::Span;
 
 use super::app::App;
-use super::text::{bytes, put, put_line};
+use super::text::{bytes, count, put, put_line};
 use super::theme::Theme;
 use super::widgets::bar::bar;
 use crate::engine::{Look, Steps};
@@ -31,6 +33,7 @@ pub enum Overlay {
     Changes(Changes),
     /// Waits for the extremes of the run.
     Finding,
+    About(AboutPanel),
     /// Prompt B.
     Second(Box<Editor>),
 }
@@ -45,6 +48,7 @@ pub fn draw(app: &App, area: Rect, buffer: &mut Buffer) {
         Some(Overlay::Export(form)) => export::draw(form, app, area, buffer),
         Some(Overlay::Token(form)) => token::draw(form, app, area, buffer),
         Some(Overlay::Changes(list)) => changes::draw(list, app, area, buffer),
+        Some(Overlay::About(panel)) => about::draw(panel, app, area, buffer),
         Some(Overlay::Finding) => {
             let inside = panel(centred(area, 60, 4), picker::EXTREMES, "Esc stop", app.theme, buffer);
             let style = app.theme.panel();
@@ -57,7 +61,7 @@ pub fn draw(app: &App, area: Rect, buffer: &mut Buffer) {
             put_line(
                 buffer,
                 line(0),
-                &[Span::styled(format!("{what} {done} of {of} tensors, {}", bytes(size)), style)],
+                &[Span::styled(format!("{what} {done} of {}, {}", count(of, "tensor"), bytes(size)), style)],
             );
             let bar = bar(share, inside.width.into());
             put_line(buffer, line(1), &[Span::styled(bar, style.patch(app.theme.focus()))]);

@@ -18,7 +18,7 @@ use crate::run::Run;
 use crate::tui::app::{App, Screen};
 use crate::tui::command::{COMMANDS, Command};
 use crate::tui::keymap::Keys;
-use crate::tui::text::{num, pad, put, put_line};
+use crate::tui::text::{count, fixed, num, pad, put, put_line};
 
 /// The action of choosing an item.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -134,8 +134,8 @@ impl Picker {
             let layer = *c.layers.last()?;
             let columns = [
                 format!("channel {}", c.channel),
-                format!("{:>7.1}×", c.ratio),
-                format!("outlier in {} of {n_layer} blocks (resid_post)", c.layers.len()),
+                format!("{:>7}×", fixed(c.ratio, 1)),
+                format!("outlier in {} of {} (resid_post)", c.layers.len(), count(n_layer, "block")),
             ];
             let (hook, row) = (Site::ResidPost.at(layer), 0);
             let choice = Choice::Cell { hook, head: 0, row, column: c.channel };

@@ -14,7 +14,7 @@ use crate::run::Run;
 use crate::tui::actions::moved;
 use crate::tui::app::{App, Focus, Selection};
 use crate::tui::command::{BLOCKS, CHANGES, COLOURS, Command};
-use crate::tui::text::{num, pad, put, put_line};
+use crate::tui::text::{fixed, num, pad, put, put_line};
 use crate::tui::widgets::bar::bar;
 use crate::tui::widgets::heatmap::{self, Form, Plot, Sheet, Zoom};
 
@@ -200,13 +200,11 @@ impl Scene for Body {
             theme.dim(),
         )];
         if let Some(row) = app.row(Slot::Row).filter(|_| !app.differs()) {
-            let terms = row.values.iter().filter(|p| **p > 0.0).map(|p| -p * p.log2());
-            let entropy = terms.sum::<f32>().max(0.0) + 0.0; // −0 becomes 0
+            let terms = row.values.iter().filter(|p| **p != 0.0).map(|p| -p * p.log2());
+            let entropy = fixed(terms.sum::<f32>(), 2);
             let sum: f32 = row.values.iter().sum();
-            second.push(Span::styled(
-                format!("   this query: entropy {entropy:.2} bits, sum {sum:.4}"),
-                theme.text(),
-            ));
+            let said = format!("   this query: entropy {entropy} bits, sum {sum:.4}");
+            second.push(Span::styled(said, theme.text()));
         }
         vec![first, second]
     }

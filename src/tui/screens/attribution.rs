@@ -342,12 +342,14 @@ fn sum<'a>(app: &App, found: &Attribution, width: u16) -> Vec<Span<'a>> {
     let of = |component| found.value(component).unwrap_or_default();
     let [embed, pos, bias] = [Component::Embed, Component::PosEmbed, Component::LnFinalBias].map(of);
     let all: f64 = found.parts.iter().map(|part| part.value).sum();
-    let blocks = ("blocks", all - embed - pos - bias);
-    let terms = if width < 90 {
-        vec![("embed + pos", embed + pos), blocks, ("ln_f", bias), ("residue", found.residue)]
+    let end = found.value(Component::FinalChange);
+    let blocks = ("blocks", all - embed - pos - bias - end.unwrap_or_default());
+    let mut terms = if width < 90 {
+        vec![("embed + pos", embed + pos), blocks, ("ln_f", bias)]
     } else {
-        vec![("embed", embed), ("pos", pos), blocks, ("ln_f bias", bias), ("residue", found.residue)]
+        vec![("embed", embed), ("pos", pos), blocks, ("ln_f bias", bias)]
     };
+    terms.push(end.map_or(("residue", found.residue), |end| ("what if end", end)));
     let mut spans = vec![Span::styled(format!("{}{}", app.delta(), num(found.logit as f32)), theme.strong())];
     for (i, (name, value)) in terms.into_iter().enumerate() {
         spans.push(Span::styled(format!(" {} {name} ", if i == 0 { '=' } else { '+' }), theme.dim()));
@@ -466,6 +468,7 @@ fn shown(at: Option<usize>, height: usize, n: usize) -> impl Iterator<Item = Opt
 fn draw_steps(app: &App, found: &Attribution, area: Rect, buffer: &mut Buffer) {
     let theme = app.theme;
     let n_layer = found.parts.iter().filter_map(|part| part.component.layer()).max().map_or(0, |l| l + 1);
+    // Names of columns, embeddings, ln_f, what if.
     if usize::from(area.height) < n_layer + 4 {
         return;
     }
@@ -484,6 +487,9 @@ fn draw_steps(app: &App, found: &Attribution, area: Rect, buffer: &mut Buffer) {
         steps.push((format!("block {l}"), [Some(heads), Some(mlp), Some(rest)], heads + mlp + rest));
     }
     steps.push(("ln_f bias".into(), [None; 3], of(&|c| c == Component::LnFinalBias)));
+    if let Some(end) = found.value(Component::FinalChange) {
+        steps.push((Component::FinalChange.to_string(), [None; 3], end));
+    }
     let head = format!(" {}{:>9}{:>9}{:>9}{:>10}", pad("", 13), "heads", "MLP", "rest", "so far");
     put(buffer, area.x, area.y, area.width, &head, theme.dim());
     let mut sums = Vec::new();

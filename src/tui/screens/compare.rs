@@ -20,7 +20,7 @@ use crate::tui::actions::{moved, turned};
 use crate::tui::app::{Activity, App, Screen, Selection};
 use crate::tui::command::{BLOCKS, COLOURS, Command};
 use crate::tui::overlays::{Asked, Overlay};
-use crate::tui::text::{fit, num, put, put_line, wrap};
+use crate::tui::text::{count, fit, num, put, put_line, signed_fixed, wrap};
 use crate::tui::what_if::Side;
 use crate::tui::widgets::chart;
 use crate::tui::widgets::heatmap::{Form, Plot, Sheet, Zoom};
@@ -225,8 +225,12 @@ impl Scene for Body {
         if let Some(shift) = shift {
             let show = |id: u32| run.model.tokenizer.show(id);
             let (id, delta) = shift.predicted;
-            let said =
-                format!("from A to B: log p of {} {:+.3} · KL {}", show(id), delta, num(shift.kl as f32));
+            let said = format!(
+                "from A to B: log p of {} {} · KL {}",
+                show(id),
+                signed_fixed(delta, 3),
+                num(shift.kl as f32)
+            );
             second_line.push(Span::styled(said, theme.text()));
         }
         if let Some((_, at)) = second.comparison.first {
@@ -511,8 +515,7 @@ fn draw_map(app: &App, run: &Run, second: &Second, layout: &Layout, buffer: &mut
     }
     let without = second.alignment.pairs.len() - second.alignment.both().count();
     if app.screens.compare.shown == Shown::Difference && without > 0 {
-        let tokens = if without == 1 { "token" } else { "tokens" };
-        let said = format!("  {without} unaligned {tokens} left out");
+        let said = format!("  {} left out", count(without, "unaligned token"));
         title.push(Span::styled(said, theme.dim()));
     }
     title.push(Span::styled("  / another tensor", theme.dim()));
@@ -568,6 +571,7 @@ fn draw_sweep(app: &App, second: &Second, sweep: Sweep, layout: &Layout, buffer:
         let n = patching.n_places(sweep);
         let said = match &app.activity {
             Some(Activity::Working(steps)) => format!("{steps}, Esc stops"),
+            _ if n == 1 => "Enter: patch the only place".into(),
             _ => format!("Enter: patch all {n} places, one at a time"),
         };
         put(buffer, layout.chart.x, layout.chart.y + 1, layout.chart.width, &said, theme.strong());

@@ -19,7 +19,7 @@ use crate::run::Run;
 use crate::tui::actions::turned;
 use crate::tui::app::{App, Screen, Selection};
 use crate::tui::command::{CHANGES, Command};
-use crate::tui::text::{num, pad, put, put_line, short};
+use crate::tui::text::{count, num, pad, put, put_line, short};
 use crate::tui::what_if;
 use crate::tui::widgets::bar::bar;
 use crate::tui::widgets::chart as grid;
@@ -526,19 +526,21 @@ fn draw_map(app: &App, run: &Run, area: Rect, buffer: &mut Buffer) {
 fn draw_source(app: &App, run: &Run, area: Rect, buffer: &mut Buffer) {
     let theme = app.theme;
     let Repeat { n, seed, .. } = repeat(app, run);
+    let the_prompt = format!("the prompt, {}", count(run.n_tokens(), "token"));
+    let random = format!("{}, twice", count(n, "random token"));
     let (on, keys) = match app.screens.heads.number {
         Number::Effect => {
             let position = app.selection.position;
             let at = format!("{} ({position})", run.token_text(position));
-            let n = run.config().n_layer * (run.config().n_head + 1);
-            (format!("the prompt, {} tokens", run.n_tokens()), format!("  u: after {at}, {n} runs"))
+            let runs = count(run.config().n_layer * (run.config().n_head + 1), "run");
+            (the_prompt, format!("  u: after {at}, {runs}"))
         }
         Number::Score(_) if app.screens.heads.random => {
-            (format!("{n} random tokens, twice (seed {seed})"), "  s: the prompt  S: others".into())
+            (format!("{random} (seed {seed})"), "  s: the prompt  S: others".into())
         }
-        Number::Score(_) => {
-            (format!("the prompt, {} tokens", run.n_tokens()), format!("  s: {n} random tokens, twice"))
-        }
+        // A context of one token has no room for them.
+        Number::Score(_) if n == 0 => (the_prompt, String::new()),
+        Number::Score(_) => (the_prompt, format!("  s: {random}")),
     };
     let mut spans = vec![
         Span::styled("on ", theme.dim()),

@@ -16,7 +16,7 @@ use crate::tui::actions::{moved, turned};
 use crate::tui::app::{App, Screen, Selection};
 use crate::tui::command::Command;
 use crate::tui::overlays::Asked;
-use crate::tui::text::{num, pad, put, put_line, short};
+use crate::tui::text::{fixed, num, pad, put, put_line, short};
 use crate::tui::theme::Theme;
 use crate::tui::what_if::{self, signed};
 use crate::tui::widgets::bar::bar;
@@ -218,7 +218,7 @@ impl Scene for Body {
                     theme.text(),
                 ),
                 Span::styled("   entropy ", theme.dim()),
-                Span::styled(format!("{:.2} bits", reading.of.entropy_bits), theme.text()),
+                Span::styled(format!("{} bits", fixed(reading.of.entropy_bits, 2)), theme.text()),
                 Span::styled("   D(final ‖ lens) ", theme.dim()),
                 Span::styled(format!("{} nats", num(reading.of.kl)), theme.text()),
             ]),

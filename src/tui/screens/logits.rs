@@ -15,7 +15,7 @@ use crate::tui::actions::moved;
 use crate::tui::app::{App, Selection};
 use crate::tui::command::{COLOURS, Command};
 use crate::tui::layout::Frame;
-use crate::tui::text::{num, pad, put_line, put_right};
+use crate::tui::text::{fixed, num, pad, put_line, put_right, signed_fixed};
 use crate::tui::what_if::{self, signed};
 use crate::tui::widgets::bar::bar;
 use crate::tui::widgets::heatmap::{Form, Plot, Sheet, Zoom};
@@ -140,9 +140,8 @@ impl Scene for Body {
                         .extend(what_if::spans(next, theme, |next| next.actual.map_or(f32::NAN, |c| c.prob)));
                 } else {
                     let bits = -actual.prob.log2();
-                    let (rank, p) = (actual.rank, actual.prob);
-                    let said =
-                        format!("   next in the prompt: {token}, rank {rank}, p {p:.4}, {bits:.2} bits");
+                    let (rank, p, bits) = (actual.rank, actual.prob, fixed(bits, 2));
+                    let said = format!("   next in the prompt: {token}, rank {rank}, p {p:.4}, {bits} bits");
                     title.push(Span::styled(said, theme.text()));
                 }
             }
@@ -203,12 +202,12 @@ impl Scene for Body {
         } else {
             first.push(Span::styled(
                 format!(
-                    "  id {}   rank {}   p {:.5}   logit {}   log p {:.4}",
+                    "  id {}   rank {}   p {:.5}   logit {}   log p {}",
                     candidate.id,
                     candidate.rank,
                     candidate.prob,
                     num(candidate.logit),
-                    candidate.prob.ln()
+                    fixed(candidate.prob.ln(), 4)
                 ),
                 theme.text(),
             ));
@@ -299,9 +298,9 @@ fn draw_settings(app: &App, entropy: f64, area: Rect, buffer: &mut Buffer) {
         "0: the likeliest".into()
     };
     let entropy = if app.differs() {
-        ("Δ entropy", format!("{entropy:+.2} bits"), "")
+        ("Δ entropy", format!("{} bits", signed_fixed(entropy, 2)), "")
     } else {
-        ("entropy", format!("{entropy:.2} bits"), "")
+        ("entropy", format!("{} bits", fixed(entropy, 2)), "")
     };
     let lines = [
         entropy,

@@ -12,7 +12,7 @@ use crate::run::Run;
 use crate::tui::actions::moved;
 use crate::tui::app::{App, Selection};
 use crate::tui::command::{CHANGES, Command};
-use crate::tui::text::{fit, num, pad, put, put_line};
+use crate::tui::text::{count, fit, fixed, num, pad, put, put_line, signed_fixed};
 use crate::tui::theme::{Depth, Theme};
 use crate::tui::widgets::bar::bar;
 
@@ -97,8 +97,8 @@ impl Scene for Body {
                         pad(&bar(bits.abs() / SURPRISED, 10), 11),
                         bar_style(app, bits, selected),
                     ));
-                    let bits = if app.differs() { format!("{bits:>+5.1}") } else { format!("{bits:>5.1}") };
-                    spans.push(Span::styled(bits, plain));
+                    let bits = if app.differs() { signed_fixed(bits, 1) } else { fixed(bits, 1) };
+                    spans.push(Span::styled(format!("{bits:>5}"), plain));
                     spans.push(Span::styled(format!(" #{}", surprise.rank), dim));
                 }
                 None => spans.push(Span::styled("the first token", dim)),
@@ -119,28 +119,33 @@ impl Scene for Body {
         ];
         if let Some(surprise) = app.summary.as_ref().and_then(|s| *s.surprises.get(position)?) {
             let said = format!(
-                "  the network gave it p = {}, rank {} of {}: {:.2} bits of surprise",
+                "  the network gave it p = {}, rank {} of {}: {} bits of surprise",
                 num((-surprise.bits).exp2()),
                 surprise.rank,
                 run.config().vocab_size,
-                surprise.bits
+                fixed(surprise.bits, 2)
             );
             first.push(Span::styled(said, theme.text()));
             if let Some(difference) = app.surprise(position).filter(|_| app.differs()) {
-                first.push(Span::styled(format!(", {difference:+.2} from the base"), theme.accent()));
+                first.push(Span::styled(
+                    format!(", {} from the base", signed_fixed(difference, 2)),
+                    theme.accent(),
+                ));
             }
         }
         let known: Vec<f32> = (0..run.n_tokens()).filter_map(|p| app.surprise(p)).collect();
-        let mean = known.iter().sum::<f32>() / known.len().max(1) as f32;
-        let second = vec![Span::styled(
-            format!(
-                "{} tokens of at most {} · mean {}surprise {mean:.2} bits per token · colours end at {SURPRISED} bits",
-                run.n_tokens(),
-                run.config().n_positions,
-                if app.differs() { "change of " } else { "" }
-            ),
-            theme.dim(),
-        )];
+        let mut said = format!("{} of at most {}", count(run.n_tokens(), "token"), run.config().n_positions);
+        // Nothing predicts the first token.
+        if !known.is_empty() {
+            let mean = known.iter().sum::<f32>() / known.len() as f32;
+            let mean = if app.differs() {
+                format!("change of surprise {}", signed_fixed(mean, 2))
+            } else {
+                format!("surprise {}", fixed(mean, 2))
+            };
+            said.push_str(&format!(" · mean {mean} bits per token · colours end at {SURPRISED} bits"));
+        }
+        let second = vec![Span::styled(said, theme.dim())];
         vec![first, second]
     }
 

@@ -266,7 +266,7 @@ impl Scene for Body {
                     Span::styled(
                         format!(
                             ": singular value {}, {:.1} % of Σ s²",
-                            num(spectrum.values[direction] as f32),
+                            num(spectrum.values[direction]),
                             100.0 * spectrum.share(direction)
                         ),
                         theme.text(),
@@ -508,7 +508,7 @@ fn draw_list(app: &App, run: &Run, area: Rect, name: &str, tokens: &[Scored], bu
     {
         let share = if most > 0.0 { (scored.score.abs() / most) as f32 } else { 0.0 };
         let spans = [
-            Span::styled(format!("{:>7} ", num(scored.score as f32)), theme.dim()),
+            Span::styled(format!("{:>7} ", num(scored.score)), theme.dim()),
             Span::styled(pad(&run.model.tokenizer.show(scored.id), 16), theme.text()),
             Span::styled(bar(share, width), signed_ink(scored.score, theme)),
         ];
@@ -548,7 +548,7 @@ fn draw_circuit(
         let share = if values[0] > 0.0 { (value / values[0]) as f32 } else { 0.0 };
         let spans = [
             Span::styled(if selected { "▸" } else { " " }, theme.accent()),
-            Span::styled(format!("{i:>3} {:>8} ", num(*value as f32)), style),
+            Span::styled(format!("{i:>3} {:>8} ", num(*value)), style),
             Span::styled(bar(share, width), theme.focus()),
         ];
         put_line(buffer, Rect { y, height: 1, ..left }, &spans);
@@ -572,12 +572,7 @@ fn draw_neuron(
         Span::styled(format!("neuron {layer}.{n}"), theme.accent()),
         Span::styled(format!(" of {}", run.config().d_mlp()), theme.dim()),
         Span::styled(
-            format!(
-                "   b_in {}  ‖W_in‖ {}  ‖W_out‖ {}",
-                num(*bias as f32),
-                num(*norm_in as f32),
-                num(*norm_out as f32)
-            ),
+            format!("   b_in {}  ‖W_in‖ {}  ‖W_out‖ {}", num(*bias), num(*norm_in), num(*norm_out)),
             theme.text(),
         ),
         Span::styled("   { } layer", theme.dim()),

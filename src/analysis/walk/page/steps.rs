@@ -2,7 +2,7 @@
 
 use super::checks::{exactly, floats, normalize, tempered, times, worse};
 use super::{Draft, LISTED, UNEMBED, quoted};
-use crate::analysis::logits::Next;
+use crate::analysis::logits::{Next, rank};
 use crate::analysis::walk::{Cell, Check, Curve, Line, Table, TableRow, label};
 use crate::analysis::{AttnStage, View, ViewSource, Weight};
 use crate::error::Result;
@@ -492,7 +492,7 @@ impl<'a> Draft<'a> {
             return Ok(exactly(1));
         };
         let p = warm[id as usize];
-        let rank = 1 + logits.iter().filter(|&&x| x > logits[id as usize]).count();
+        let rank = rank(&logits, id as usize);
         self.words.set("chosen", quoted(run, id));
         self.words.set("chosen_p", num(p));
         self.words.set("chosen_rank", rank);

@@ -25,7 +25,9 @@ use tokio::runtime::Runtime;
 use self::ask::{Announced, Asker};
 use self::cache::{Cache, Commit};
 use self::trouble::{Trouble, one_line};
-use super::{ModelFiles, OnProgress, Progress, TokenizerFiles};
+use super::files::{ModelFiles, Place};
+use super::tokenizer::TokenizerFiles;
+use super::{OnProgress, Progress};
 use crate::error::{Error, Result};
 use crate::text::bytes;
 
@@ -143,7 +145,7 @@ impl<'a> Hub<'a> {
     }
 
     fn fetch(mut self) -> Result<(ModelFiles, Option<String>)> {
-        let files = ModelFiles::choose(&self.place(), |name| self.find(name));
+        let files = ModelFiles::choose(&mut self);
         // Requests in flight are dropped with the runtime, not waited for.
         self.runtime.shutdown_background();
         // A file that was not found may only have been out of reach.
@@ -155,25 +157,6 @@ impl<'a> Hub<'a> {
                 Err(reason)
             }
             (files, _) => Ok((files?, self.commit.map(|commit| commit.to_string()))),
-        }
-    }
-
-    /// The path of a file in the cache, downloaded if necessary; `None` if there is no such file.
-    fn find(&mut self, name: &str) -> Result<Option<PathBuf>> {
-        match self.get(name) {
-            Ok(path) => Ok(Some(path)),
-            Err(Trouble::Absent) => Ok(None),
-            Err(Trouble::NotCached) => {
-                self.missed = true;
-                Ok(None)
-            }
-            // Without the hub, continue with the cache, which may be all that is needed.
-            Err(e) if e.is_out_of_reach() => {
-                self.unreachable = Some(self.explain(name, &e));
-                self.offline = true;
-                self.find(name)
-            }
-            Err(e) => Err(self.explain(name, &e)),
         }
     }
 
@@ -352,6 +335,41 @@ fn not_cached(place: &str, cache: &std::path::Path) -> Error {
          fetch it",
         cache.display()
     ))
+}
+
+impl Place for Hub<'_> {
+    fn name(&self) -> String {
+        self.place()
+    }
+
+    /// In the cache, downloaded if necessary.
+    fn find(&mut self, name: &str) -> Result<Option<PathBuf>> {
+        match self.get(name) {
+            Ok(path) => Ok(Some(path)),
+            Err(Trouble::Absent) => Ok(None),
+            Err(Trouble::NotCached) => {
+                self.missed = true;
+                Ok(None)
+            }
+            // Without the hub, continue with the cache, which may be all that is needed.
+            Err(e) if e.is_out_of_reach() => {
+                self.unreachable = Some(self.explain(name, &e));
+                self.offline = true;
+                self.find(name)
+            }
+            Err(e) => Err(self.explain(name, &e)),
+        }
+    }
+
+    fn list(&mut self) -> Vec<String> {
+        if self.offline {
+            return Vec::new();
+        }
+        let revision = self.commit.as_ref().map(|commit| commit.as_str().to_owned());
+        let info = async { Ok(self.repository.info().maybe_revision(revision).send().await?) };
+        let siblings = self.wait(info).ok().and_then(|info| info.siblings);
+        siblings.into_iter().flatten().map(|file| file.rfilename).collect()
+    }
 }
 
 /// Turns counts of bytes into progress, reported at intervals.

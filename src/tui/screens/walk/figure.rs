@@ -15,7 +15,7 @@ use crate::picture::grid::Pooling;
 use crate::picture::range::Range;
 use crate::run::Run;
 use crate::tui::app::{App, Selection};
-use crate::tui::text::{fit, num, pad, put, put_line};
+use crate::tui::text::{count, fit, num, pad, put, put_line};
 use crate::tui::theme::{Depth, Theme};
 use crate::tui::widgets::bar::{bar, histogram};
 use crate::tui::widgets::row_strip;
@@ -342,9 +342,9 @@ fn draw_tokens(page: &Page, area: Rect, theme: Theme, buffer: &mut Buffer) {
     let hidden = lines.len().saturating_sub(first + fits);
     if hidden > 0 || first > 0 {
         let said = format!(
-            "… {} of {} tokens shown",
+            "… {} of {} shown",
             lines.iter().skip(first).take(fits).map(Vec::len).sum::<usize>(),
-            table.rows.len()
+            count(table.rows.len(), "token")
         );
         let y = area.y + fits as u16 * high - 1;
         put(buffer, area.x + head_width, y.min(area.bottom() - 1), room, &said, theme.dim());
@@ -527,7 +527,7 @@ fn draw_curve(curve: &Curve, area: Rect, theme: Theme, buffer: &mut Buffer) {
     let (low, high) = (num(low_x), num(high_x));
     let y = plot.bottom() + 1;
     put(buffer, area.x, y, area.width, &low, theme.dim());
-    let said = format!("pre of {} neurons", curve.points.len());
+    let said = format!("pre of {}", count(curve.points.len(), "neuron"));
     let (from, to) = (area.x + low.width() as u16 + 1, area.right().saturating_sub(high.width() as u16));
     let middle = from + (to.saturating_sub(from + said.width() as u16)) / 2;
     put(buffer, middle, y, to.saturating_sub(middle + 1), &said, theme.dim());

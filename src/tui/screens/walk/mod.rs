@@ -22,7 +22,7 @@ use crate::tui::actions::moved;
 use crate::tui::app::{App, Focus, Screen, Selection};
 use crate::tui::command::{BLOCKS, Command};
 use crate::tui::overlays::{Overlay, Picker};
-use crate::tui::text::{num, put_line, put_right, wrap};
+use crate::tui::text::{count, num, put_line, put_right, wrap};
 
 /// Seconds that a step stays while the walk plays, slowest first.
 const PACES: [u64; 7] = [30, 20, 12, 8, 5, 3, 1];
@@ -256,7 +256,10 @@ impl Scene for Body {
                 return Vec::new();
             }
             Kind::Next if run.n_tokens() == run.config().n_positions => {
-                app.complain(format!("the text has {} tokens, all that this model takes", run.n_tokens()));
+                app.complain(format!(
+                    "the text has {}, all that this model takes",
+                    count(run.n_tokens(), "token")
+                ));
                 return Vec::new();
             }
             Kind::Next => {

@@ -27,11 +27,11 @@ pub enum Prompt {
 }
 
 impl Prompt {
-    /// As typed, or decoded from its token ids.
+    /// As typed, or decoded from its token ids without those that the tokenizer puts around a text.
     pub fn to_text(&self, tokenizer: &Tokenizer) -> String {
         match self {
             Self::Text(text) => text.clone(),
-            Self::Ids(ids) => tokenizer.decode(ids),
+            Self::Ids(ids) => tokenizer.decode(tokenizer.inside(ids)),
         }
     }
 }
@@ -77,7 +77,17 @@ impl Input {
         Self { prompt: Prompt::Ids(without_bos.chain([id]).collect()), ..self.clone() }
     }
 
-    /// The token ids for the network.
+    /// Whether BOS comes first, put there by the input or by the tokenizer itself.
+    pub fn has_bos(&self, model: &Model) -> bool {
+        self.bos || self.tokenizer_puts_bos(model)
+    }
+
+    fn tokenizer_puts_bos(&self, model: &Model) -> bool {
+        let first = model.tokenizer.first_of_its_own();
+        matches!(self.prompt, Prompt::Text(_)) && first.is_some() && first == model.config().bos_token_id
+    }
+
+    /// The token ids for the network. BOS is not put before one that the tokenizer puts there.
     ///
     /// # Errors
     /// [`Error::Usage`] for text with a model without tokenizer, or for BOS with a model
@@ -87,7 +97,7 @@ impl Input {
             Prompt::Text(text) => model.tokenizer.encode(text)?,
             Prompt::Ids(ids) => ids.clone(),
         };
-        if !self.bos {
+        if !self.bos || self.tokenizer_puts_bos(model) {
             return Ok(ids);
         }
         let bos = model.config().bos_token_id;
@@ -245,6 +255,12 @@ impl Run {
     /// The token at `position` for display, every byte visible.
     pub fn token_text(&self, position: usize) -> String {
         self.tokens.get(position).map_or_else(String::new, |&id| self.model.tokenizer.show(id))
+    }
+
+    /// The tokens of the prompt itself, without BOS and whatever else the tokenizer puts around it.
+    pub fn prompt_tokens(&self) -> &[u32] {
+        let put = self.input.bos && !self.input.tokenizer_puts_bos(&self.model);
+        self.model.tokenizer.inside(&self.tokens[usize::from(put)..])
     }
 
     /// The prompt as text: as typed, or decoded from its token ids.

@@ -739,8 +739,25 @@ fn weights_that_are_not_what_they_say() {
 
 #[test]
 fn tokenizers_that_are_none() {
-    assert_broken(&[("tokenizer.json", Some(b"{}"))], &["tokenizer.json", "not a byte-level BPE tokenizer"]);
-    assert_broken(&[("tokenizer.json", Some(b""))], &["tokenizer.json"]);
-    assert_broken(&[("vocab.json", Some(b"[")), ("merges.txt", Some(b""))], &["vocab.json"]);
-    assert_broken(&[("vocab.json", Some(b"{}")), ("merges.txt", Some(b"one two three"))], &["merges.txt"]);
+    let mended = |files: &[(&str, Option<&[u8]>)], words: &[&str]| {
+        let model = checkpoint(files);
+        let model = model.path().to_str().unwrap();
+        let said = |args: &[&str], succeeds: bool| {
+            let done = actscope().args(["top", "--model", model]).args(args).output().unwrap();
+            assert_eq!(done.status.success(), succeeds, "{args:?}");
+            String::from_utf8(done.stderr).unwrap()
+        };
+        let (runs, fails) = (said(&["--token-ids", "1"], true), said(&["text"], false));
+        assert!(
+            runs.starts_with("actscope: note: the tokenizer cannot be used: ") && runs.lines().count() == 1
+        );
+        for said in [runs, fails] {
+            assert!(words.iter().all(|word| said.contains(word)), "{said}");
+        }
+    };
+    mended(&[("tokenizer.json", Some(b"{}"))], &["tokenizer.json", "the vocabulary is not a JSON object"]);
+    mended(&[("tokenizer.json", Some(b""))], &["tokenizer.json is empty"]);
+    mended(&[("vocab.json", Some(b"[")), ("merges.txt", Some(b""))], &["vocab.json"]);
+    mended(&[("vocab.json", Some(b"{}")), ("merges.txt", Some(b"one two three"))], &["merge 1 "]);
+    mended(&[("vocab.json", Some(b"{}"))], &["vocab.json", "merges.txt is missing"]);
 }

@@ -291,9 +291,9 @@ fn checkpoints_whose_files_say_such_things() {
     let model = place.path().join("checkpoint");
     fs::create_dir(&model).unwrap();
     let mut said = Vec::new();
-    let mut load = || {
-        let done = harmless(actscope(place.path(), ["top", "--token-ids=1", "--model=./checkpoint"]));
-        assert_eq!(done.status.code(), Some(1));
+    let mut load_for = |prompt: &str, code: i32| {
+        let done = harmless(actscope(place.path(), ["top", prompt, "--model=./checkpoint"]));
+        assert_eq!(done.status.code(), Some(code));
         said.push(String::from_utf8(done.stderr).unwrap());
     };
     let config = fs::read_to_string(tiny.join("config.json")).unwrap();
@@ -305,30 +305,30 @@ fn checkpoints_whose_files_say_such_things() {
     // The configuration.
     let put = |name: &str, text: &[u8]| fs::write(model.join(name), text).unwrap();
     put("config.json", HOSTILE.as_bytes());
-    load();
+    load_for("--token-ids=1", 1);
     for (field, value) in [("model_type", HOSTILE.into()), ("activation_function", HOSTILE.repeat(50).into())]
     {
         put("config.json", with(field, value).as_bytes());
-        load();
+        load_for("--token-ids=1", 1);
     }
     put("config.json", config.as_bytes());
     // Shards: none, no safetensors, tensors of such names.
     let index = |shard: &str| serde_json::json!({ "weight_map": { HOSTILE: shard } }).to_string();
     for shard in [HOSTILE.to_owned(), HOSTILE.repeat(20), format!("../{HOSTILE}"), String::new()] {
         put("model.safetensors.index.json", index(&shard).as_bytes());
-        load();
+        load_for("--token-ids=1", 1);
     }
     put("model.safetensors.index.json", index(HOSTILE).as_bytes());
     put(HOSTILE, HOSTILE.as_bytes());
-    load();
+    load_for("--token-ids=1", 1);
     let header = serde_json::json!({ HOSTILE: { "dtype": "F32", "shape": [1], "data_offsets": [0, 4] } });
     let header = header.to_string();
     let bytes = [&(header.len() as u64).to_le_bytes()[..], header.as_bytes(), &[0; 4]].concat();
     put(HOSTILE, &bytes);
-    load();
+    load_for("--token-ids=1", 1);
     fs::remove_file(model.join("model.safetensors.index.json")).unwrap();
     put("pytorch_model.bin", HOSTILE.as_bytes());
-    load();
+    load_for("--token-ids=1", 1);
     fs::copy(tiny.join("model.safetensors"), model.join("model.safetensors")).unwrap();
     for tokenizer in [
         HOSTILE.to_owned(),
@@ -337,8 +337,15 @@ fn checkpoints_whose_files_say_such_things() {
         serde_json::json!({ "model": { "type": "BPE", "vocab": {}, "merges": [HOSTILE] } }).to_string(),
     ] {
         put("tokenizer.json", tokenizer.as_bytes());
-        load();
+        load_for("--token-ids=1", 0);
+        load_for("text", 1);
     }
+    fs::remove_file(model.join("tokenizer.json")).unwrap();
+    put("vocab.txt", format!("{HOSTILE}\nb\n").as_bytes());
+    put("added_tokens.json", serde_json::json!({ HOSTILE: 2 }).to_string().as_bytes());
+    load_for(HOSTILE, 0);
+    put("tokenizer_config.json", HOSTILE.as_bytes());
+    load_for("b", 1);
     assert!(said.iter().any(|said| said.contains("⟨1b⟩")), "{said:#?}");
 }
 

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use actscope::Model;
 use actscope::hooks::HookFilter;
-use actscope::model::{LoadOptions, Source, Tokenizer};
+use actscope::model::{Beside, LoadOptions, Source, Tokenizer};
 use proptest::prelude::*;
 use serde_json::{Value, json};
 
@@ -242,7 +242,7 @@ proptest! {
 
     #[test]
     fn tokenizer_components((json, text) in tokenizer()) {
-        let loaded = Tokenizer::from_json(json.to_string().as_bytes(), Path::new("tokenizer.json"));
+        let loaded = Tokenizer::from_json(json.to_string().as_bytes(), &Beside::default(), Path::new("tokenizer.json"));
         let said = match loaded {
             Ok(tokenizer) => tokenizer.encode(&text).err(),
             Err(error) => Some(error),

@@ -24,6 +24,18 @@ struct Case {
     refused: Option<String>,
     /// The adapter to merge.
     adapter: Option<String>,
+    /// What the tokenizer beside it gives.
+    #[serde(default)]
+    texts: Vec<Text>,
+    /// The bytes of all its tokens, by id.
+    #[serde(default)]
+    pieces: Vec<Vec<u8>>,
+}
+
+#[derive(Deserialize)]
+struct Text {
+    text: String,
+    ids: Vec<u32>,
 }
 
 fn wild() -> PathBuf {
@@ -107,6 +119,9 @@ fn words(tag: &str) -> Vec<&str> {
             "n_head" => vec!["n_embd", "n_head"],
             "llmc" => vec!["a model of llm.c"],
             "padded_vocab" => vec!["padded"],
+            "tokenizer_broken" => vec!["the tokenizer cannot be used"],
+            "tokenizer_lfs" => vec!["the tokenizer cannot be used", "Git LFS pointer"],
+            "tokenizer_spiece" => vec!["spiece.model", "SentencePiece", "tokenizer.json"],
             "truncated" => vec!["cut short"],
             "trailing_bytes" => vec!["bytes follow"],
             "llmc_state" => vec!["debug state of llm.c"],
@@ -142,6 +157,13 @@ fn check(case: &Case) {
         assert_eq!(model.provenance.stored_dtype, Format::of_torch(format), "{name}");
     }
     assert_eq!(notes.is_empty(), says.iter().all(|tag| words(tag).is_empty()), "{name}: {notes}");
+    for Text { text, ids } in &case.texts {
+        assert_eq!(model.tokenizer.encode(text).unwrap(), *ids, "{name}: {text:?}");
+        assert_eq!(model.tokenizer.decode(ids), *text, "{name}");
+    }
+    for (id, piece) in case.pieces.iter().enumerate() {
+        assert_eq!(model.tokenizer.bytes(id as u32).as_ref(), Some(piece), "{name}: {id}");
+    }
     let run = Run::all(&Arc::new(model), Input::ids(token_ids.clone())).unwrap();
     let found: Vec<Vec<f32>> = run.cache.get("logits").unwrap().to_vec2().unwrap();
     let found = &found[token_ids.len() - 1];
@@ -212,4 +234,30 @@ fn adapters_are_merged_as_peft_merges_them() {
 fn what_is_no_checkpoint_is_named() {
     let kinds = ["quantised_", "only_", "lfs_", "empty_", "html_", "swapped_", "zip_bin", "meta_only"];
     cases(&kinds).iter().for_each(check);
+}
+
+#[test]
+fn a_model_with_a_tokenizer_that_is_not_read_runs_on_token_ids() {
+    cases(&["tokenizer_"]).iter().for_each(check);
+}
+
+/// nanoGPT's checkpoints lie in a folder beside `data`, which has the characters of each data set.
+#[test]
+fn characters_are_found_in_nanogpts_data() {
+    let folder = tempfile::tempdir().unwrap();
+    let at = |path: &str| folder.path().join(path);
+    std::fs::create_dir_all(at("out")).unwrap();
+    let checkpoint = wild().join("models/nanogpt_char");
+    std::fs::copy(checkpoint.join("ckpt.pt"), at("out/ckpt.pt")).unwrap();
+    let load = |path: &str| Model::open(at(path).to_str().unwrap()).unwrap();
+    assert!(!load("out").tokenizer.is_some());
+    std::fs::create_dir_all(at("data/shakespeare_char")).unwrap();
+    std::fs::copy(checkpoint.join("meta.pkl"), at("data/shakespeare_char/meta.pkl")).unwrap();
+    for path in ["out", "out/ckpt.pt"] {
+        let tokenizer = load(path).tokenizer;
+        assert_eq!(tokenizer.encode(";:").unwrap(), [9, 8]);
+        assert_eq!(tokenizer.kind(), "characters, 50 tokens, from meta.pkl");
+        let said = tokenizer.encode("z").unwrap_err().to_string();
+        assert!(said.contains("`z`") && said.contains("--token-ids"), "{said}");
+    }
 }

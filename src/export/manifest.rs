@@ -31,7 +31,7 @@ pub struct Manifest {
     /// What was unusual about the checkpoint and how it was read.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub model_notes: Vec<String>,
-    /// Whether a BOS token was put before the prompt; if so, `token_ids` includes it.
+    /// Whether a BOS token comes before the prompt; if so, `token_ids` includes it.
     pub bos: bool,
     pub prompt: String,
     /// The changes to the run; `--interventions` reads such a list.
@@ -80,7 +80,7 @@ impl Manifest {
             dtype: made_by.dtype.as_str().to_owned(),
             device: made_by.device.clone(),
             model_notes: made_by.notes.clone(),
-            bos: run.input.bos,
+            bos: run.input.has_bos(&run.model),
             interventions: Interventions(run.input.interventions.active().cloned().collect()),
             difference: None,
             prompt: run.prompt_text(),

@@ -25,7 +25,7 @@ pub(crate) use ops::causal_mask;
 pub use ops::{Conv1D, LayerNorm, Ops};
 pub use reuse::Kept;
 pub use source::{LoadOptions, Progress, Source};
-pub use tokenizer::{Tokenizer, visible};
+pub use tokenizer::{Beside, Tokenizer, visible};
 pub(crate) use weights::adapter_base;
 pub use weights::{Adapter, Weights};
 

@@ -236,17 +236,20 @@ impl App {
         self.next()?.of.top.get(self.selection.candidate).map(|candidate| candidate.id)
     }
 
-    /// An editor that starts with `prompt`: as ids if the model has no tokenizer, for which a text is nothing.
+    /// An editor that starts with `prompt`: as ids if not all of them have text, as without a tokenizer, for
+    /// which a text is nothing.
     pub fn editor(&self, prompt: &Prompt) -> Option<Box<Editor>> {
         let tokenizer = &self.model.as_ref()?.tokenizer;
+        let as_ids = match prompt {
+            Prompt::Ids(ids) => !tokenizer.is_some() || ids.iter().any(|&id| tokenizer.bytes(id).is_none()),
+            Prompt::Text(_) => !tokenizer.is_some(),
+        };
         let text = match prompt {
-            Prompt::Ids(ids) if !tokenizer.is_some() => {
-                ids.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")
-            }
-            Prompt::Text(_) if !tokenizer.is_some() => String::new(),
+            Prompt::Ids(ids) if as_ids => ids.iter().map(ToString::to_string).collect::<Vec<_>>().join(", "),
+            Prompt::Text(_) if as_ids => String::new(),
             prompt => prompt.to_text(tokenizer),
         };
-        Some(Box::new(Editor::new(&text, !tokenizer.is_some(), self.theme)))
+        Some(Box::new(Editor::new(&text, as_ids, self.theme)))
     }
 
     /// Shows a tensor on the screen Stages.

@@ -123,7 +123,7 @@ fn right_words<'a>(app: &App, room: usize) -> Vec<Span<'a>> {
     }
     let Some(run) = &app.run else { return Vec::new() };
     let tokens = count(run.n_tokens(), "token");
-    let bos = if run.input.bos { "BOS" } else { "no BOS" };
+    let bos = if run.input.has_bos(&run.model) { "BOS" } else { "no BOS" };
     let ms = run.took.as_secs_f64() * 1e3;
     let (all, kept) = run.bytes();
     let what = format!("{tokens} · {bos} · {ms:.1} ms · ");

@@ -18,6 +18,8 @@ pub(super) enum Condition {
     Bos,
     /// Both.
     BosIds,
+    /// The tokenizer changes a text before it cuts it, or adds to it.
+    Inexact,
     /// The prompt is token ids, though there is a tokenizer: tokens were appended.
     Appended,
     /// The token is the first.

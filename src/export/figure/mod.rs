@@ -389,7 +389,7 @@ fn footer(model: &Model, input: Option<&Input>, name: &str) -> Result<String> {
     let revision =
         made_by.revision.as_ref().map(|r| format!(" @ {}", shorten(&plain(r), 13))).unwrap_or_default();
     let sha256 = &made_by.weights_sha256()?[..12];
-    let bos = input.map_or("", |input| if input.bos { " · with BOS" } else { " · no BOS" });
+    let bos = input.map_or("", |input| if input.has_bos(model) { " · with BOS" } else { " · no BOS" });
     let version = env!("CARGO_PKG_VERSION");
     let mut footer = format!(
         "{name}{revision} · weights sha256 {sha256}…{bos} · {dtype} · {} · actscope {version}",

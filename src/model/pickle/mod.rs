@@ -19,7 +19,6 @@ use candle_core::{Error, Result, Tensor};
 
 use self::archive::Directory;
 use self::machine::{LONGEST_PICKLE, Pickle};
-#[allow(unused_imports)] // until the tokenizers use it
 pub use self::plain::plain;
 use self::tensors::{DISTRIBUTED, Entry, StateDict};
 use super::format::Format;

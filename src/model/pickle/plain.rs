@@ -17,7 +17,6 @@ const DEEPEST: usize = 32;
 ///
 /// # Errors
 /// If it is no pickle, or holds no plain data or too much.
-#[allow(dead_code)]
 pub fn plain(bytes: &[u8]) -> Result<Json> {
     let (pickle, _) = Pickle::read(bytes)?;
     pickle.plain(pickle.top())?.ok_or_else(|| bad("it holds no plain data"))

@@ -6,6 +6,7 @@ use candle_core::{DType, Device};
 
 use crate::config::{Config, ReadConfig};
 use crate::error::Result;
+use crate::model::tokenizer::Beside;
 use crate::model::{Tokenizer, Weights};
 
 pub const WEIGHTS: &[u8] = include_bytes!("../../../assets/demo/model.safetensors");
@@ -18,6 +19,7 @@ pub fn open(device: &Device, dtype: DType) -> Result<(ReadConfig, Weights)> {
     Ok((config, weights))
 }
 
-pub fn tokenizer() -> Result<Tokenizer> {
-    Tokenizer::from_json(TOKENIZER, Path::new("demo/tokenizer.json"))
+pub fn tokenizer() -> Tokenizer {
+    let read = Tokenizer::from_json(TOKENIZER, &Beside::default(), Path::new("demo/tokenizer.json"));
+    read.expect("the built-in tokenizer is valid")
 }

@@ -53,14 +53,16 @@ impl ModelFiles {
     pub fn choose(place: &mut dyn Place) -> Result<Self> {
         let config = place.find("config.json")?;
         let mut notes = Vec::new();
-        let weights = if let Some(config) = &config {
+        let (weights, tokenizer) = if let Some(config) = &config {
             // Refuse another architecture before its weights are fetched.
             Config::from_json(&read(config, CONFIGURATION)?, config)?;
-            usual(place)?.map_or_else(|| unusual(place, &mut notes), Ok)?
+            let weights = usual(place)?.map_or_else(|| unusual(place, &mut notes), Ok)?;
+            (weights, TokenizerFiles::choose(place)?)
         } else {
-            vec![own(place)?]
+            let weights = own(place)?;
+            let tokenizer = TokenizerFiles::beside(&weights, place)?;
+            (vec![weights], tokenizer)
         };
-        let tokenizer = TokenizerFiles::choose(|name| place.find(name))?;
         Ok(Self { config, weights, tokenizer, notes })
     }
 
@@ -74,7 +76,7 @@ impl ModelFiles {
         Ok(Self {
             config: place.find("config.json")?,
             weights,
-            tokenizer: TokenizerFiles::choose(|name| place.find(name))?,
+            tokenizer: TokenizerFiles::beside(file, place)?,
             notes: Vec::new(),
         })
     }

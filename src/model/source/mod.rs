@@ -158,11 +158,13 @@ impl Model {
                     let (files, commit) = hub::fetch(wanted, on_progress)?;
                     assemble(Some(files), commit)
                 };
-                match fetch(false) {
-                    // Files in the cache may be truncated.
-                    Err(Error::File { .. }) if !options.offline && !hub::is_offline() => fetch(true),
-                    done => done,
-                }
+                let first = fetch(false);
+                // Files in the cache may be truncated.
+                let damaged = match &first {
+                    Ok(model) => model.tokenizer.problem().is_some(),
+                    Err(error) => matches!(error, Error::File { .. }),
+                };
+                if damaged && !options.offline && !hub::is_offline() { fetch(true) } else { first }
             }
             #[cfg(not(feature = "hub"))]
             Source::Hub(id) => Err(Error::Hub(format!(
@@ -214,6 +216,7 @@ impl Model {
             files.as_ref().map_or_else(embedded::tokenizer, |files| files.tokenizer.open())
         });
         let (net, format, stored_dtype, mut notes, adapter_file) = network?;
+        notes.extend(tokenizer.notes(net.config.vocab_size));
         let adapter = options.adapter.as_ref().map(|adapter| adapter.display().to_string());
         if let Some(adapter) = &adapter {
             notes.push(format!("the LoRA adapter {adapter} is merged into the weights"));
@@ -234,7 +237,7 @@ impl Model {
             weights,
             sha256: OnceLock::new(),
         };
-        Ok(Self { net, tokenizer: tokenizer?, provenance })
+        Ok(Self { net, tokenizer, provenance })
     }
 }
 

@@ -1,22 +1,25 @@
 //! Text to token ids and back, with access to every byte of a token.
 
 mod components;
+mod others;
+mod pieces;
+mod transformers;
 
-use std::collections::HashMap;
 use std::path::{Path, PathBuf};
-use std::sync::OnceLock;
 
-use serde_json::{Value, json};
+use serde_json::Value;
+use tokenizers::ModelWrapper::{BPE, Unigram, WordLevel, WordPiece};
 use tokenizers::pattern::Invert;
 use tokenizers::pre_tokenizers::split::SplitPattern;
 use tokenizers::{Model, OffsetType, PreTokenizedString, PreTokenizer, PreTokenizerWrapper};
-use unicode_width::UnicodeWidthChar;
 
 use self::components::{Bounds, short};
+use self::pieces::Form;
+pub use self::pieces::visible;
+pub use self::transformers::Beside;
 use crate::error::{Error, Result};
-use crate::files;
 use crate::guard::guard;
-use crate::text;
+use crate::sniff::Looks;
 
 /// The maximum bytes of a text, assuming that each step makes it as long as possible. The regex of byte-level BPE
 /// gives up on a million spaces in a row, and the pieces of a text take about 400 bytes per byte of text.
@@ -26,18 +29,50 @@ const MOST_ADDED: usize = 1 << 22;
 /// Entries, pairs and settings; the largest vocabularies have two million.
 const MOST_VALUES: usize = 1 << 22;
 
-/// A byte-level BPE tokenizer, or none: without one, a model runs on token ids.
+/// A tokenizer, or none: without one, a model runs on token ids.
 #[derive(Debug, Clone, Default)]
 pub struct Tokenizer {
-    inner: Option<Box<Inner>>,
+    state: State,
+}
+
+#[derive(Debug, Clone, Default)]
+enum State {
+    #[default]
+    None,
+    /// There is one, but it cannot be used.
+    Broken {
+        file: PathBuf,
+        problem: String,
+    },
+    Ready(Box<Inner>),
 }
 
 #[derive(Debug, Clone)]
 struct Inner {
     tokenizer: tokenizers::Tokenizer,
     bounds: Bounds,
+    form: Form,
+    /// The bytes of the tokens, one after the other, are those of the text.
+    is_exact: bool,
+    /// The ids that it puts before and after those of a text.
+    around: [Vec<u32>; 2],
+    /// Why it cannot encode, if so.
+    only_decodes: Option<String>,
+    notes: Vec<String>,
     /// For errors.
     file: PathBuf,
+}
+
+/// A tokenizer in the form of a `tokenizer.json`, from whatever files.
+#[derive(Debug, Default)]
+struct Recipe {
+    json: Value,
+    /// The tokens before and after a text, if its `post_processor` is not what adds them.
+    around: [Vec<String>; 2],
+    /// Why text cannot be encoded, if so.
+    only_decodes: Option<String>,
+    /// What was unusual.
+    notes: Vec<String>,
 }
 
 impl Tokenizer {
@@ -46,88 +81,211 @@ impl Tokenizer {
         Self::default()
     }
 
+    /// A tokenizer that cannot be used, so that the model runs on token ids.
+    pub fn broken(file: &Path, problem: impl Into<String>) -> Self {
+        Self { state: State::Broken { file: file.into(), problem: problem.into() } }
+    }
+
     /// Parses the text of a `tokenizer.json`; `path` is for errors.
     ///
     /// # Errors
-    /// [`Error::File`] if it is not a byte-level BPE tokenizer.
-    pub fn from_json(json: &[u8], path: &Path) -> Result<Self> {
+    /// [`Error::File`] if it is no tokenizer, or has a component that is not known.
+    pub fn from_json(json: &[u8], beside: &Beside, path: &Path) -> Result<Self> {
         let read = || {
             let json = parse(json)?;
-            components::model(&json["model"])?;
-            Self::from_value(json, path)
+            if !json.is_object() {
+                return Err("it is not a JSON object".into());
+            }
+            Ok(transformers::from_json(json, beside))
         };
-        read().map_err(|problem| not_a_tokenizer(path, &problem))
+        Self::read(json, path, read)
     }
 
-    /// Reads GPT-2's original pair of files.
+    /// Parses GPT-2's original pair of files; `path` is that of `vocab.json`.
     ///
     /// # Errors
-    /// [`Error::File`] if either cannot be read.
-    pub fn from_vocab_and_merges(vocab: &Path, merges: &Path) -> Result<Self> {
-        let bad = |path| move |problem: String| not_a_tokenizer(path, &problem);
-        let pieces = parse(&files::read(vocab, files::TOKENIZER)?).map_err(bad(vocab))?;
-        components::vocab(&pieces).map_err(bad(vocab))?;
-        let text = files::read_text(merges, files::TOKENIZER)?;
-        refuse_many(text.lines().count()).map_err(bad(merges))?;
-        let pairs: Value = text.lines().filter(|line| !line.starts_with("#version")).collect();
-        components::merges(&pairs, &pieces).map_err(bad(merges))?;
-        let byte_level = json!({
-            "type": "ByteLevel", "add_prefix_space": false, "trim_offsets": true, "use_regex": true
-        });
-        let json = json!({
-            "version": "1.0",
-            "pre_tokenizer": byte_level,
-            "model": { "type": "BPE", "vocab": pieces, "merges": pairs },
-        });
-        Self::from_value(json, vocab).map_err(bad(vocab))
+    /// [`Error::File`] if they are not what they should be.
+    pub fn from_vocab_and_merges(vocab: &[u8], merges: &[u8], beside: &Beside, path: &Path) -> Result<Self> {
+        let read = || {
+            let merges = std::str::from_utf8(merges).map_err(|_| "merges.txt is not UTF-8 text")?;
+            refuse_many(merges.lines().count())?;
+            Ok(transformers::from_pair(&parse(vocab)?, merges, beside))
+        };
+        Self::read(vocab, path, read)
     }
 
-    /// The model has been checked before.
-    fn from_value(mut json: Value, file: &Path) -> Result<Self, String> {
-        let bounds = components::check(&json)?;
-        check_added(&json["added_tokens"], bounds.growth)?;
-        // No truncation, padding or dropout, whatever the tokenizer was saved with.
-        for setting in ["truncation", "padding", "post_processor", "decoder"] {
-            json[setting] = Value::Null;
+    /// Parses BERT's list of pieces, `vocab.txt`.
+    ///
+    /// # Errors
+    /// [`Error::File`] if it is not UTF-8, or too long.
+    pub fn from_vocab_txt(bytes: &[u8], beside: &Beside, path: &Path) -> Result<Self> {
+        let read = || {
+            let text = std::str::from_utf8(bytes).map_err(|_| "it is not UTF-8 text")?;
+            refuse_many(text.lines().count())?;
+            Ok(transformers::from_vocab_txt(text, beside))
+        };
+        Self::read(bytes, path, read)
+    }
+
+    /// Parses llm.c's `gpt2_tokenizer.bin`.
+    ///
+    /// # Errors
+    /// [`Error::File`] if it is another file, or damaged.
+    pub fn from_llmc(bytes: &[u8], path: &Path) -> Result<Self> {
+        Self::read(bytes, path, || others::llmc(bytes))
+    }
+
+    /// Parses nanoGPT's `meta.pkl`, the characters of a data set.
+    ///
+    /// # Errors
+    /// [`Error::File`] if it is none.
+    pub fn from_characters(bytes: &[u8], path: &Path) -> Result<Self> {
+        Self::read(bytes, path, || others::characters(bytes))
+    }
+
+    fn read(bytes: &[u8], path: &Path, recipe: impl FnOnce() -> Result<Recipe, String>) -> Result<Self> {
+        let made = recipe().and_then(|recipe| Inner::new(recipe, path));
+        let made = made.map_err(|problem| not_a_tokenizer(bytes, path, &problem))?;
+        Ok(Self { state: State::Ready(Box::new(made)) })
+    }
+
+    fn ready(&self) -> Option<&Inner> {
+        match &self.state {
+            State::Ready(inner) => Some(inner),
+            _ => None,
         }
-        json["model"]["dropout"] = Value::Null;
-        let tokenizer = guard(|| serde_json::from_value(json))?.map_err(|e| e.to_string())?;
-        Ok(Self { inner: Some(Box::new(Inner { tokenizer, bounds, file: file.into() })) })
     }
 
+    /// Why the tokenizer that is there cannot be used.
+    pub fn problem(&self) -> Option<Error> {
+        match &self.state {
+            State::Broken { file, problem } => Some(Error::file(file, problem)),
+            _ => None,
+        }
+    }
+
+    /// What it is, in a few words.
     pub fn kind(&self) -> String {
-        "TODO".into()
+        let inner = match &self.state {
+            State::None => return "none: the model runs on token ids".into(),
+            State::Broken { .. } => return "none that can be used: the model runs on token ids".into(),
+            State::Ready(inner) => inner,
+        };
+        let kind = match (inner.tokenizer.get_model(), inner.form) {
+            (BPE(_), Form::ByteLevel) => "byte-level BPE",
+            (BPE(_), Form::Text { .. }) => "BPE",
+            (WordPiece(_), _) => "WordPiece",
+            (WordLevel(_), _) if inner.is_exact => "characters",
+            (WordLevel(_), _) => "WordLevel",
+            (Unigram(_), _) => "Unigram",
+        };
+        let name = inner.file.file_name().unwrap_or_default().to_string_lossy();
+        format!("{kind}, {} tokens, from {name}", self.vocab_size())
     }
 
+    /// The number of tokens, added ones among them.
     pub fn vocab_size(&self) -> usize {
-        0
+        self.ready().map_or(0, |inner| inner.tokenizer.get_vocab_size(true))
     }
 
+    /// The tokens that no ordinary text stands for, by id.
     pub fn special_tokens(&self) -> Vec<(u32, String)> {
-        Vec::new()
+        let added = self.ready().map(|inner| inner.tokenizer.get_added_vocabulary());
+        let tokens = added.into_iter().flat_map(tokenizers::AddedVocabulary::get_added_tokens_decoder);
+        let special = tokens.filter(|(_, token)| token.special);
+        let mut special: Vec<_> = special.map(|(&id, token)| (id, token.content.clone())).collect();
+        special.sort();
+        special
+    }
+
+    /// What was unusual about it and how it was read, a sentence each, for a model with `vocab_size` ids.
+    pub fn notes(&self, vocab_size: usize) -> Vec<String> {
+        let inner = match &self.state {
+            State::None => return Vec::new(),
+            State::Broken { file, problem } => {
+                let name = file.file_name().unwrap_or_default().to_string_lossy();
+                return vec![format!("the tokenizer cannot be used: {name} {problem}")];
+            }
+            State::Ready(inner) => inner,
+        };
+        let mut notes = inner.notes.clone();
+        notes.extend(inner.only_decodes.iter().map(|why| format!("of the tokenizer: {why}")));
+        let known = inner.ids();
+        let (n, beyond) = (known.len(), known.iter().filter(|&&id| id as usize >= vocab_size).count());
+        if beyond > 0 {
+            notes.push(format!(
+                "the tokenizer knows more than the model: {beyond} of its {n} tokens have ids above {}, which the \
+                 model does not have",
+                vocab_size - 1
+            ));
+        }
+        if n - beyond < vocab_size {
+            let whole = known.last().is_none_or(|&last| (last as usize) < n);
+            let how = if whole { "is padded" } else { "has ids without text" };
+            notes.push(format!(
+                "the model's vocabulary {how}: it has {vocab_size} ids, of which the tokenizer knows {}",
+                n - beyond
+            ));
+        }
+        notes
+    }
+
+    /// Whether the bytes of the tokens of a text, one after the other, are those of the text: a tokenizer may
+    /// also change it first, as by making it lowercase.
+    pub fn is_exact(&self) -> bool {
+        self.ready().is_some_and(|inner| inner.is_exact)
+    }
+
+    /// The first of the ids that it puts before those of a text.
+    pub fn first_of_its_own(&self) -> Option<u32> {
+        self.ready()?.around[0].first().copied()
+    }
+
+    /// `ids` without those that it puts around those of a text.
+    pub fn inside<'a>(&self, ids: &'a [u32]) -> &'a [u32] {
+        let Some(Inner { around: [before, after], .. }) = self.ready() else { return ids };
+        ids.strip_prefix(&before[..]).and_then(|ids| ids.strip_suffix(&after[..])).unwrap_or(ids)
     }
 
     pub fn is_some(&self) -> bool {
-        self.inner.is_some()
+        self.ready().is_some()
     }
 
-    /// The token ids of `text`; no special tokens are added.
+    /// The token ids of `text`, with those that the tokenizer itself puts around them.
     ///
     /// # Errors
     /// [`Error::Usage`] if the model has no tokenizer, or the text may become too long;
-    /// [`Error::File`] if the tokenizer fails on it.
+    /// [`Error::File`] if the tokenizer cannot be used, or fails on it.
     pub fn encode(&self, text: &str) -> Result<Vec<u32>> {
-        let Some(inner) = &self.inner else {
-            return Err(Error::usage(
-                "this model has no tokenizer: use token ids (--token-ids 1,2,3) instead of text",
-            ));
+        let inside = self.encode_inside(text)?;
+        let Some(Inner { around: [before, after], .. }) = self.ready() else { return Ok(inside) };
+        Ok([before, &inside[..], after].concat())
+    }
+
+    /// The token ids of `text` alone.
+    fn encode_inside(&self, text: &str) -> Result<Vec<u32>> {
+        let inner = match &self.state {
+            State::None => {
+                return Err(Error::usage(
+                    "this model has no tokenizer: use token ids (--token-ids 1,2,3) instead of text, or put its \
+                 tokenizer.json into its directory",
+                ));
+            }
+            State::Broken { file, problem } => return Err(Error::file(file, problem)),
+            State::Ready(inner) => inner,
         };
-        if text.len().saturating_mul(inner.bounds.growth) > LONGEST_TEXT {
+        if let Some(why) = &inner.only_decodes {
+            return Err(Error::file(
+                &inner.file,
+                format!("cannot tokenize: {why}; use token ids (--token-ids)"),
+            ));
+        }
+        let growth = inner.bounds.growth;
+        if text.len().saturating_mul(growth) > LONGEST_TEXT {
             return Err(Error::usage(format!(
-                "the prompt is too long to tokenize: {} bytes, which can become {} times as many in the process; \
+                "the prompt is too long to tokenize: {} bytes, which can become {growth} times as many in the process; \
                  shorten it or use token ids (--token-ids)",
                 text.len(),
-                inner.bounds.growth
             )));
         }
         guard(|| inner.encode(text).map_err(|e| e.to_string())).flatten().map_err(|problem| {
@@ -143,18 +301,22 @@ impl Tokenizer {
     /// [`Error::Usage`] for text that is not one token, with its pieces, and if the model has no
     /// tokenizer.
     pub fn one(&self, text: &str) -> Result<u32> {
-        if !self.is_some() {
-            return Err(Error::usage(format!(
-                "this model has no tokenizer: use a token id instead of `{text}`"
-            )));
+        match &self.state {
+            State::None => {
+                return Err(Error::usage(format!(
+                    "this model has no tokenizer: use a token id instead of `{text}`"
+                )));
+            }
+            State::Broken { file, problem } => return Err(Error::file(file, problem)),
+            State::Ready(_) => {}
         }
         let typed = text.replace('·', " ").replace('↵', "\n").replace('⇥', "\t");
         for text in [text, &typed] {
-            if let [id] = self.encode(text)?[..] {
+            if let [id] = self.encode_inside(text)?[..] {
                 return Ok(id);
             }
         }
-        let ids = self.encode(&typed)?;
+        let ids = self.encode_inside(&typed)?;
         if ids.is_empty() {
             return Err(Error::usage("the token is empty: use text or a token id"));
         }
@@ -166,25 +328,23 @@ impl Tokenizer {
         )))
     }
 
-    /// The bytes that a token stands for; `None` for an id the tokenizer does not know.
+    /// The bytes that a token stands for within a text; `None` for an id that the tokenizer does not know.
     pub fn bytes(&self, id: u32) -> Option<Vec<u8>> {
-        let inner = self.inner.as_ref()?;
-        let piece = inner.tokenizer.id_to_token(id)?;
-        if inner.tokenizer.get_added_vocabulary().get_added_tokens_decoder().contains_key(&id) {
+        let Inner { tokenizer, form, .. } = self.ready()?;
+        let piece = tokenizer.id_to_token(id)?;
+        let added = tokenizer.get_added_vocabulary();
+        if added.is_special_token(&piece) {
             return Some(piece.into_bytes());
         }
-        let mut bytes = Vec::with_capacity(piece.len());
-        for c in piece.chars() {
-            match byte_of(c) {
-                Some(byte) => bytes.push(byte),
-                None => bytes.extend_from_slice(c.encode_utf8(&mut [0; 4]).as_bytes()),
-            }
-        }
-        Some(bytes)
+        Some(form.bytes(piece, tokenizer.get_decoder()))
     }
 
-    /// The text that a sequence of tokens stands for; bytes that are not UTF-8 become `U+FFFD`.
+    /// The text that a sequence of tokens stands for; bytes that are not UTF-8 become `U+FFFD`, and what has no
+    /// text is left out.
     pub fn decode(&self, ids: &[u32]) -> String {
+        if let Some(Inner { tokenizer, form: Form::Text { .. }, .. }) = self.ready() {
+            return guard(|| tokenizer.decode(ids, false).ok()).ok().flatten().unwrap_or_default();
+        }
         let bytes: Vec<u8> = ids.iter().filter_map(|&id| self.bytes(id)).flatten().collect();
         String::from_utf8_lossy(&bytes).into_owned()
     }
@@ -199,6 +359,38 @@ impl Tokenizer {
 }
 
 impl Inner {
+    fn new(recipe: Recipe, file: &Path) -> Result<Self, String> {
+        let Recipe { mut json, around, only_decodes, mut notes } = recipe;
+        components::model(&json["model"])?;
+        json["model"]["type"] = components::model_kind(&json["model"]).into();
+        let bounds = components::check(&json)?;
+        check_added(&json["added_tokens"], bounds.growth)?;
+        let [mut before, mut after] = components::around(&json["post_processor"])?;
+        let (form, is_exact) = (Form::of(&json), components::is_exact(&json));
+        notes.extend(components::lossy(&json, form == Form::ByteLevel));
+        // No truncation, padding or dropout, whatever the tokenizer was saved with; what is put around a text is
+        // known by now.
+        for setting in ["truncation", "padding", "post_processor"] {
+            json[setting] = Value::Null;
+        }
+        json["model"]["dropout"] = Value::Null;
+        let tokenizer: tokenizers::Tokenizer =
+            guard(|| serde_json::from_value(json))?.map_err(|e| e.to_string())?;
+        for (ids, names) in [&mut before, &mut after].into_iter().zip(&around) {
+            ids.extend(names.iter().filter_map(|name| tokenizer.token_to_id(name)));
+        }
+        let (around, file) = ([before, after], file.to_owned());
+        Ok(Self { tokenizer, bounds, form, is_exact, around, only_decodes, notes, file })
+    }
+
+    /// The ids of all tokens, in order.
+    fn ids(&self) -> Vec<u32> {
+        let mut ids: Vec<u32> = self.tokenizer.get_vocab(true).into_values().collect();
+        ids.sort_unstable();
+        ids.dedup();
+        ids
+    }
+
     /// Like `tokenizers`, but if a regex gives up, so does this. There, the rest of
     /// the text would silently become one piece.
     fn encode(&self, text: &str) -> tokenizers::Result<Vec<u32>> {
@@ -208,7 +400,10 @@ impl Inner {
         if let Some(step) = tokenizer.get_pre_tokenizer() {
             self.pre_tokenize(step, &mut pieces)?;
         }
-        pieces.tokenize(|piece| tokenizer.get_model().tokenize(piece.get()))?;
+        let model = tokenizer.get_model();
+        pieces.tokenize(|piece| {
+            model.tokenize(piece.get()).map_err(|e| format!("`{}`: {e}", short(piece.get())).into())
+        })?;
         Ok(pieces.into_encoding(None, 0, OffsetType::None)?.get_ids().to_vec())
     }
 
@@ -239,15 +434,19 @@ impl Inner {
     }
 }
 
-fn not_a_tokenizer(path: &Path, problem: &str) -> Error {
-    let problem: String = problem.chars().take(200).collect();
+fn not_a_tokenizer(bytes: &[u8], path: &Path, problem: &str) -> Error {
     let way_out = "download it again, or remove it and use token ids (--token-ids)";
-    Error::file(path, format!("is not a byte-level BPE tokenizer ({problem}); {way_out}"))
+    if let Some(looks @ (Looks::Empty | Looks::LfsPointer | Looks::WebPage)) = Looks::of(bytes) {
+        return Error::file(path, format!("{}; or use token ids (--token-ids)", looks.sentence()));
+    }
+    let problem: String = problem.chars().take(200).collect();
+    Error::file(path, format!("is not a tokenizer that can be used ({problem}); {way_out}"))
 }
 
 fn parse(json: &[u8]) -> Result<Value, String> {
     // A value can take many times more bytes in memory than in the file.
     refuse_many(json.iter().filter(|byte| matches!(byte, b',' | b'[' | b'{')).count())?;
+    let json = json.strip_prefix(b"\xef\xbb\xbf").unwrap_or(json);
     serde_json::from_slice(json).map_err(|e| e.to_string())
 }
 
@@ -262,315 +461,5 @@ fn check_added(tokens: &Value, growth: usize) -> Result<(), String> {
     if bytes > MOST_ADDED { Err("its added tokens are too long".into()) } else { Ok(()) }
 }
 
-/// Bytes with everything made visible: space `·`; bytes that are not a whole UTF-8 character
-/// `⟨xx⟩`; invisible and combining characters as in [`text::plain`].
-pub fn visible(bytes: &[u8]) -> String {
-    let mut seen = String::with_capacity(bytes.len());
-    for chunk in bytes.utf8_chunks() {
-        for c in chunk.valid().chars() {
-            match c {
-                ' ' => seen.push('·'),
-                c if text::acts(c) || c.width().unwrap_or(0) == 0 => text::push_visible(&mut seen, c),
-                c => seen.push(c),
-            }
-        }
-        chunk.invalid().iter().for_each(|&byte| text::push_visible(&mut seen, byte.into()));
-    }
-    seen
-}
-
-/// The byte that a character of a byte-level BPE piece stands for (GPT-2's `bytes_to_unicode`,
-/// inverted): printable Latin-1 stands for itself, the rest are moved to U+0100 and up, in order.
-fn byte_of(c: char) -> Option<u8> {
-    static TABLE: OnceLock<HashMap<char, u8>> = OnceLock::new();
-    let table = TABLE.get_or_init(|| {
-        let mut moved = (0x100u32..).filter_map(char::from_u32);
-        let mut char_of = |byte: u8| match byte {
-            b'!'..=b'~' | 0xa1..=0xac | 0xae..=0xff => char::from(byte),
-            _ => moved.next().expect("there are more characters than bytes"),
-        };
-        (0..=255).map(|byte| (char_of(byte), byte)).collect()
-    });
-    table.get(&c).copied()
-}
-
 #[cfg(test)]
-mod tests {
-    use tokenizers::pre_tokenizers::byte_level::ByteLevel;
-
-    use super::*;
-
-    fn small() -> Value {
-        json!({
-            "version": "1.0",
-            "truncation": { "direction": "Right", "max_length": 1, "strategy": "LongestFirst", "stride": 0 },
-            "padding": null,
-            "added_tokens": [],
-            "normalizer": null,
-            "pre_tokenizer": null,
-            "post_processor": null,
-            "decoder": null,
-            "model": { "type": "BPE", "vocab": { "a": 0, "b": 1, "ab": 2 }, "merges": ["a b"] },
-        })
-    }
-
-    fn read(json: &Value) -> Result<Tokenizer> {
-        Tokenizer::from_json(json.to_string().as_bytes(), Path::new("tokenizer.json"))
-    }
-
-    #[test]
-    fn a_prompt_is_not_truncated() {
-        assert_eq!(read(&small()).unwrap().encode("abba").unwrap(), [2, 1, 0]);
-    }
-
-    #[test]
-    fn what_would_make_tokenizers_panic_is_refused() {
-        for (at, value, word) in [
-            ("/model", json!(null), "vocabulary"),
-            ("/model/type", json!("WordPiece"), "WordPiece"),
-            ("/model/vocab", json!({ "a": -1 }), "`a`"),
-            ("/model/vocab", json!({ "a": 4_294_967_296_u64 }), "4294967296"),
-            ("/model/merges", json!(["a b", "ab ab"]), "merge 2"),
-            ("/model/merges", json!([["ab", "ab"]]), "merge 1"),
-            ("/model/merges", json!(["ab"]), "merge 1"),
-            ("/decoder", json!({ "type": "none" }), "not a byte-level"),
-            ("/normalizer", json!({ "type": "Precompiled", "precompiled_charsmap": "a" }), "precompiled"),
-        ] {
-            let mut json = small();
-            *json.pointer_mut(at).unwrap() = value;
-            let said = read(&json).unwrap_err().to_string();
-            assert!(said.contains(word), "{at}: {said}");
-        }
-        let mut json = small();
-        json["model"]["continuing_subword_prefix"] = json!("##");
-        assert!(read(&json).is_err());
-    }
-
-    /// `small` with other components; pieces of one letter, and anything else.
-    fn with(normalizer: &Value, pre_tokenizer: &Value) -> Value {
-        let mut json = small();
-        json["normalizer"] = normalizer.clone();
-        json["pre_tokenizer"] = pre_tokenizer.clone();
-        let pieces = "abcdefghijklmnopqrstuvwxyz0123456789.,!' ▁Ġ中\n";
-        let pieces = pieces.chars().map(String::from).chain(["<unk>".into(), "ab".into()]);
-        json["model"]["vocab"] = pieces.enumerate().map(|(id, piece)| (piece, json!(id))).collect();
-        json["model"]["unk_token"] = json!("<unk>");
-        json
-    }
-
-    fn replace(pattern: &str, content: &str) -> Value {
-        json!({ "type": "Replace", "pattern": { "String": pattern }, "content": content })
-    }
-
-    fn split(regex: &str) -> Value {
-        json!({ "type": "Split", "pattern": { "Regex": regex }, "behavior": "Isolated", "invert": false })
-    }
-
-    fn normalizers(steps: &[Value]) -> Value {
-        json!({ "type": "Sequence", "normalizers": steps })
-    }
-
-    #[test]
-    fn what_is_not_known_or_has_no_bound_is_refused_by_name() {
-        let null = Value::Null;
-        let regex =
-            |pattern: &str| json!({ "type": "Replace", "pattern": { "Regex": pattern }, "content": "" });
-        let mut nested = replace("a", "aa");
-        for _ in 0..12 {
-            nested = normalizers(&[nested, replace("a", "aa")]);
-        }
-        for (normalizer, pre_tokenizer, word) in [
-            (json!({ "type": "New" }), null.clone(), "normalizer is `New`"),
-            (json!({}), null.clone(), "without a type"),
-            (normalizers(&[json!({ "type": "New" })]), null.clone(), "normalizer is `New`"),
-            (null.clone(), json!({ "type": "Neu" }), "pre_tokenizer is `Neu`"),
-            (null.clone(), json!({ "type": "FixedLength", "length": 0 }), "empty pieces"),
-            (null.clone(), split(&"a|".repeat(513)), "1026 bytes"),
-            (null.clone(), split("(?:a{1000}){1000}"), "too large"),
-            (null.clone(), split("("), "invalid"),
-            (
-                null.clone(),
-                json!({ "type": "Sequence", "pretokenizers": vec![split("a"); 65] }),
-                "more than 64",
-            ),
-            (replace("", "a"), null.clone(), "empty matches"),
-            (regex("a*"), null.clone(), "empty matches"),
-            (regex(r"\b"), null.clone(), "empty matches"),
-            (regex("a(?=b)"), null.clone(), "look-around"),
-            (replace("a", &"b".repeat(1 << 20)), null.clone(), "1048576 times"),
-            (nested, null.clone(), "8192 times"),
-            (json!({ "type": "Prepend", "prepend": "b".repeat(1 << 20) }), null.clone(), "1048577 times"),
-            (normalizers(&vec![json!({ "type": "Strip" }); 65]), null.clone(), "more than 64"),
-        ] {
-            let said = read(&with(&normalizer, &pre_tokenizer)).unwrap_err().to_string();
-            assert!(said.contains(word) && said.contains("--token-ids"), "{word}: {said}");
-            assert!(said.len() < 300, "{said}");
-        }
-        let said = |at: &str, value: Value| {
-            let mut json = with(&null, &null);
-            *json.pointer_mut(at).unwrap() = value;
-            let said = read(&json).unwrap_err().to_string();
-            assert!(said.len() < 400, "{said}");
-            said
-        };
-        assert!(said("/post_processor", json!({ "type": "New" })).contains("post_processor is `New`"));
-        assert!(said("/decoder", json!({ "type": "X".repeat(5000) })).contains("decoder is `XXXX"));
-        assert!(said("/model/type", json!("X".repeat(5000))).contains('…'));
-        assert!(said("/model/unk_token", json!("X".repeat(5000))).contains("unk_token"));
-        assert!(said("/model/vocab", json!({ "a": 1, "b": 1 })).contains("two pieces with the id 1"));
-        assert!(said("/model/vocab", json!({ "X".repeat(5000): "Y".repeat(5000) })).contains("XXX"));
-        assert!(said("/version", json!("X".repeat(5000))).contains("version"));
-        let token = json!({ "id": 60, "content": "X".repeat(MOST_ADDED + 1), "special": true });
-        assert!(said("/added_tokens", json!([token])).contains("added tokens are too long"));
-        assert!(
-            parse(&[&b"["[..], &vec![b','; MOST_VALUES]].concat()).unwrap_err().contains("more than any")
-        );
-    }
-
-    #[test]
-    fn a_text_that_would_grow_too_long_is_refused() {
-        let tokenizer = read(&with(&replace("a", &"b".repeat(1000)), &Value::Null)).unwrap();
-        assert_eq!(tokenizer.encode("aa").unwrap().len(), 2000);
-        let said = tokenizer.encode(&"a".repeat(2001)).unwrap_err().to_string();
-        assert!(said.contains("2001 bytes") && said.contains("1000 times"), "{said}");
-    }
-
-    #[test]
-    fn the_same_text_gives_the_same_tokens() {
-        let mut json = small();
-        json["model"]["dropout"] = json!(0.5);
-        let tokenizer = read(&json).unwrap();
-        for _ in 0..50 {
-            assert_eq!(tokenizer.encode("abab").unwrap(), [2, 2]);
-        }
-    }
-
-    /// A regex that goes back too often is given up: `tokenizers` takes the rest for one piece then.
-    #[test]
-    fn a_regex_that_gives_up_is_an_error() {
-        let tokenizer = read(&with(&Value::Null, &split(r"(?:a(?=a)|a(?=a)a?)+b|a"))).unwrap();
-        assert!(tokenizer.encode("aab").is_ok());
-        let said = tokenizer.encode(&"a".repeat(100)).unwrap_err().to_string();
-        assert!(said.starts_with("tokenizer.json: cannot tokenize this prompt"), "{said}");
-        assert!(said.contains("limit") && said.contains("--token-ids"), "{said}");
-        // That of byte-level BPE is not ours, but never comes there.
-        let byte_level = json!({ "type": "ByteLevel", "add_prefix_space": false, "trim_offsets": true });
-        let tokenizer = read(&with(&Value::Null, &byte_level)).unwrap();
-        let blanks = " ".repeat(LONGEST_TEXT / 2 - 1);
-        let [.., last, word] = tokenizer.encode(&format!("{blanks}a")).unwrap()[..] else {
-            panic!("two pieces")
-        };
-        assert_eq!([last, word].map(|id| tokenizer.show(id)), ["·", "a"]);
-        assert!(tokenizer.encode(&format!("{blanks}aa")).is_err());
-    }
-
-    /// As the files of real models have them.
-    #[test]
-    fn known_tokenizers_give_what_tokenizers_gives() {
-        let byte_level = |regex: bool| json!({ "type": "ByteLevel", "add_prefix_space": false, "trim_offsets": true, "use_regex": regex });
-        let sequence = |steps: &[Value]| json!({ "type": "Sequence", "pretokenizers": steps });
-        let gpt4 = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+";
-        let possessive = r"'(?i:[sdmt]|ll|ve|re)|[^\r\n\p{L}\p{N}]?+\p{L}++|\p{N}{1,3}+| ?[^\s\p{L}\p{N}]++[\r\n]*+|\s++$|\s*[\r\n]|\s+(?!\S)|\s";
-        let o200k = r"[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]*[\p{Ll}\p{Lm}\p{Lo}\p{M}]+(?i:'s|'t|'re|'ve|'m|'ll|'d)?|[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]+[\p{Ll}\p{Lm}\p{Lo}\p{M}]*(?i:'s|'t|'re|'ve|'m|'ll|'d)?|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n/]*|\s*[\r\n]+|\s+(?!\S)|\s+";
-        let null = Value::Null;
-        let known = [
-            (null.clone(), byte_level(true)),
-            (normalizers(&[json!({ "type": "Prepend", "prepend": "▁" }), replace(" ", "▁")]), null.clone()),
-            (json!({ "type": "NFC" }), byte_level(true)),
-            (null.clone(), sequence(&[split(gpt4), byte_level(false)])),
-            (null.clone(), sequence(&[split(possessive), byte_level(false)])),
-            (null.clone(), sequence(&[split(o200k), byte_level(false)])),
-            (
-                null.clone(),
-                sequence(&[split(r"\p{N}{1,3}"), split("[一-龥぀-ゟ゠-ヿ]+"), split(gpt4), byte_level(false)]),
-            ),
-            (null.clone(), sequence(&[split(r"\d{1,3}(?=(?:\d{3})*\b)"), byte_level(true)])),
-            (
-                null.clone(),
-                sequence(&[json!({ "type": "Digits", "individual_digits": true }), byte_level(true)]),
-            ),
-            (
-                null.clone(),
-                json!({ "type": "Split", "pattern": { "String": " " }, "behavior": "MergedWithPrevious", "invert": false }),
-            ),
-            (
-                null.clone(),
-                json!({ "type": "Split", "pattern": { "Regex": "[a-z]+" }, "behavior": "Removed", "invert": true }),
-            ),
-            (
-                null.clone(),
-                json!({ "type": "Metaspace", "replacement": "▁", "prepend_scheme": "first", "split": false }),
-            ),
-            (
-                null.clone(),
-                sequence(&[
-                    json!({ "type": "WhitespaceSplit" }),
-                    json!({ "type": "Punctuation", "behavior": "Isolated" }),
-                ]),
-            ),
-            (
-                json!({ "type": "BertNormalizer", "clean_text": true, "handle_chinese_chars": true, "strip_accents": null, "lowercase": true }),
-                json!({ "type": "BertPreTokenizer" }),
-            ),
-            (
-                normalizers(&[
-                    json!({ "type": "NFKC" }),
-                    json!({ "type": "Lowercase" }),
-                    json!({ "type": "Replace", "pattern": { "Regex": r"\s+" }, "content": " " }),
-                    json!({ "type": "StripAccents" }),
-                    json!({ "type": "Strip", "strip_left": true, "strip_right": true }),
-                    json!({ "type": "Nmt" }),
-                ]),
-                json!({ "type": "Whitespace" }),
-            ),
-            (null.clone(), json!({ "type": "CharDelimiterSplit", "delimiter": " " })),
-        ];
-        let texts = ["it's  12345 é\u{301}中文 a. Ab\n\n ½!", "", " ", "a\u{301}bc <s>d</s>", "İ ﬁ\t'll   "];
-        let post_processors = [
-            byte_level(true),
-            json!({ "type": "BertProcessing", "sep": ["</s>", 1], "cls": ["<s>", 0] }),
-            json!({ "type": "RobertaProcessing", "sep": ["</s>", 1], "cls": ["<s>", 0], "trim_offsets": true, "add_prefix_space": true }),
-            json!({ "type": "TemplateProcessing", "single": [{ "SpecialToken": { "id": "a", "type_id": 0 } }, { "Sequence": { "id": "A", "type_id": 0 } }], "pair": [{ "Sequence": { "id": "A", "type_id": 0 } }, { "Sequence": { "id": "B", "type_id": 0 } }], "special_tokens": { "a": { "id": "a", "ids": [0], "tokens": ["a"] } } }),
-            Value::Null,
-        ];
-        let decoders = json!([
-            { "type": "Replace", "pattern": { "String": "▁" }, "content": " " },
-            { "type": "ByteFallback" },
-            { "type": "Fuse" },
-            { "type": "Strip", "content": " ", "start": 1, "stop": 0 },
-        ]);
-        for (i, (normalizer, pre_tokenizer)) in known.into_iter().enumerate() {
-            let mut json = with(&normalizer, &pre_tokenizer);
-            json["post_processor"] = post_processors[i % post_processors.len()].clone();
-            json["decoder"] = json!({ "type": "Sequence", "decoders": decoders });
-            let token = |id: u32, content: &str, normalized: bool| json!({ "id": id, "content": content, "single_word": false, "lstrip": false, "rstrip": normalized, "normalized": normalized, "special": true });
-            json["added_tokens"] = json!([token(100, "<s>", false), token(101, "</s>", true)]);
-            let mut oracle: tokenizers::Tokenizer = serde_json::from_value(json.clone()).unwrap();
-            oracle.with_truncation(None).unwrap();
-            let tokenizer = read(&json).unwrap();
-            for text in texts {
-                let ids = oracle.encode_fast(text, false).unwrap().get_ids().to_vec();
-                assert_eq!(tokenizer.encode(text).unwrap(), ids, "{normalizer} {pre_tokenizer} {text:?}");
-            }
-        }
-    }
-
-    #[test]
-    fn nothing_invisible_is_left() {
-        assert_eq!(visible(b" the\n\tend\x07"), "·the↵⇥end⟨07⟩");
-        assert_eq!(visible("é 漢 e\u{301}".as_bytes()), "é·漢·e⟨u+0301⟩");
-        assert_eq!(visible(&"🙂".as_bytes()[..2]), "⟨f0⟩⟨9f⟩");
-        assert_eq!(visible(b""), "");
-    }
-
-    #[test]
-    fn the_byte_alphabet_is_the_tokenizers_one() {
-        let alphabet = ByteLevel::alphabet();
-        assert_eq!(alphabet.len(), 256);
-        let mut bytes: Vec<u8> = alphabet.iter().map(|&c| byte_of(c).unwrap()).collect();
-        bytes.sort_unstable();
-        assert_eq!(bytes, (0..=255).collect::<Vec<u8>>());
-        assert_eq!(byte_of('Ġ'), Some(b' '));
-        assert_eq!(byte_of('漢'), None);
-    }
-}
+mod tests;

@@ -15,7 +15,7 @@ use crate::tui::theme::Theme;
 
 pub struct Editor {
     area: TextArea<'static>,
-    /// The prompt is typed as token ids, because the model has no tokenizer.
+    /// The prompt is typed as token ids, because there is no tokenizer, or no text for some of them.
     ids: bool,
 }
 

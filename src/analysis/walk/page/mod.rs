@@ -151,8 +151,9 @@ impl<'a> Draft<'a> {
         let act = c.activation_function;
         match condition {
             Condition::Ids => !self.run.model.tokenizer.is_some(),
-            Condition::Bos => self.run.input.bos,
+            Condition::Bos => self.run.input.has_bos(&self.run.model),
             Condition::BosIds => self.run.input.bos && !self.run.model.tokenizer.is_some(),
+            Condition::Inexact => self.run.model.tokenizer.is_some() && !self.run.model.tokenizer.is_exact(),
             Condition::Appended => matches!(self.run.input.prompt, Prompt::Ids(_)),
             Condition::First => self.t == 0,
             Condition::Later => self.l > 0,

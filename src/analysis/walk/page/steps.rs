@@ -40,9 +40,8 @@ impl<'a> Draft<'a> {
             self.text(label("bytes"), hex(run.tokens[self.t]));
         }
         let wrong = match &run.input.prompt {
-            Prompt::Text(text) if tokenizer.is_some() => {
-                let without_bos = run.tokens.iter().skip(usize::from(run.input.bos));
-                let joined: Vec<u8> = without_bos.flat_map(|&id| bytes(id)).collect();
+            Prompt::Text(text) if tokenizer.is_exact() => {
+                let joined: Vec<u8> = run.prompt_tokens().iter().flat_map(|&id| bytes(id)).collect();
                 usize::from(joined != text.as_bytes())
             }
             _ => run.tokens.iter().filter(|&&id| id as usize >= self.c.vocab_size).count(),

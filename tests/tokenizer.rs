@@ -257,6 +257,26 @@ fn bos_is_not_put_twice() {
     assert_eq!((ids.unwrap(), has), (vec![the], false));
 }
 
+/// The walk claims that bytes are kept only of a tokenizer that keeps them.
+#[test]
+fn the_walk_says_when_a_text_is_changed() {
+    use actscope::analysis::logits::Sampling;
+    use actscope::analysis::walk::{At, Page, steps};
+
+    let page = |name: &str, text: &str| {
+        let case = cases().into_iter().find(|case| case.name == name).unwrap();
+        let run = Run::all(&Arc::new(load(&case)), Input::text(text)).unwrap();
+        let step = steps(run.config())[0];
+        let at = At { step, position: 0, head: 0, key: 0, column: 0, sampling: Sampling::default() };
+        Page::new(&run, at).unwrap()
+    };
+    let exact = page("pair", "the old man");
+    assert!(exact.check.holds() && exact.check.claim.contains("bytes"), "{:?}", exact.check);
+    let changed = page("wordpiece", "THE old man");
+    assert!(changed.check.holds() && changed.check.claim.contains("each id"), "{:?}", changed.check);
+    assert!(changed.text.contains("does not keep the text"), "{}", changed.text);
+}
+
 /// A file with some bytes changed, taken away or put in.
 fn damaged(whole: Vec<u8>) -> impl Strategy<Value = Vec<u8>> {
     let place = any::<prop::sample::Index>();

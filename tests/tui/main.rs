@@ -280,6 +280,18 @@ fn without_a_tokenizer_ids_are_edited() {
 }
 
 #[test]
+fn ids_without_text_are_kept_by_the_editor() {
+    let file = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fixtures/wild/models/nanogpt_padded/ckpt.pt");
+    let model = Model::load(&Source::Path(file.into()), &LoadOptions::default(), &(Arc::new(|_| {}) as _));
+    let mut e =
+        Explorer::with_model(Arc::new(model.unwrap()), Input::ids([9, 60, 8]), SMALL, Theme::default());
+    e.keys("e").text(", 7");
+    assert_eq!(e.run().tokens, [9, 60, 8, 7]);
+    e.keys("ctrl-u").text("9, 8").keys("esc e");
+    assert!(e.shows(";:"), "as text again: {}", e.lines().join("\n"));
+}
+
+#[test]
 fn what_was_odd_about_a_model_is_under_one_key() {
     let file = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fixtures/wild/models/nanogpt_no_bias/ckpt.pt");
     let model = Model::load(&Source::Path(file.into()), &LoadOptions::default(), &(Arc::new(|_| {}) as _));

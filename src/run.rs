@@ -103,6 +103,11 @@ impl Input {
         let bos = model.config().bos_token_id;
         let bos =
             bos.ok_or_else(|| Error::usage("this model's config.json has no bos_token_id: leave --bos out"))?;
+        if bos as usize >= model.config().vocab_size {
+            let problem =
+                format!("this model's BOS, token {bos}, is outside its vocabulary: leave --bos out");
+            return Err(Error::usage(problem));
+        }
         Ok(std::iter::once(bos).chain(ids).collect())
     }
 }

@@ -144,6 +144,19 @@ pub fn wrap(text: &str, width: usize) -> Vec<String> {
     lines
 }
 
+/// The same in at most `height` lines; where more are left out, the last ends with a mark.
+#[cfg(feature = "tui")]
+pub fn wrap_to(text: &str, width: usize, height: usize) -> Vec<String> {
+    let mut lines = wrap(text, width);
+    if lines.len() > height {
+        lines.truncate(height);
+        if let Some(last) = lines.last_mut() {
+            *last = fit(&format!("{last} …"), width);
+        }
+    }
+    lines
+}
+
 /// A number in at most eight columns, as precisely as they allow; nine for what float32 cannot hold.
 pub fn num(x: impl Into<f64>) -> String {
     let mut text = String::new();
@@ -398,6 +411,15 @@ mod tests {
             prop_assert!(!plain(&text).contains(acts));
             prop_assert!(!json(&text).contains(acts));
             prop_assert_eq!(serde_json::from_str::<String>(&json(&text)).unwrap(), text);
+        }
+
+        #[test]
+        fn what_is_left_out_is_marked(text in "[a-z ]{0,60}", width in 1usize..30, height in 0usize..4) {
+            let (all, lines) = (wrap(&text, width), wrap_to(&text, width, height));
+            prop_assert!(lines.len() == height.min(all.len()) && lines.iter().all(|line| line.width() <= width));
+            let cut = all.len() > height && height > 0;
+            prop_assert!(!cut || lines.last().is_some_and(|line| line.ends_with('…')));
+            prop_assert!(cut || lines[..] == all[..height.min(all.len())]);
         }
 
         #[test]

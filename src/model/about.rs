@@ -105,6 +105,11 @@ impl About {
             (false, true) => "1/(layer + 1)",
             (false, false) => "none",
         };
+        let bos = match self.bos_token_id {
+            Some(id) if (id as usize) < self.vocab_size => format!("token {id}"),
+            Some(id) => format!("none: token {id} is outside the vocabulary"),
+            None => "none".into(),
+        };
         let head = if self.tied { "tied: wteᵀ" } else { "its own: lm_head.weight" };
         let special: Vec<_> =
             self.special_tokens.iter().map(|token| format!("{} ({})", token.text, token.id)).collect();
@@ -140,7 +145,7 @@ impl About {
             ),
             ("tokenizer", self.tokenizer.clone()),
             ("special tokens", if special.is_empty() { "none".into() } else { special.join(", ") }),
-            ("BOS", self.bos_token_id.map_or("none".into(), |id| format!("token {id}"))),
+            ("BOS", bos),
         ]);
         lines.extend(self.notes.iter().map(|note| ("note", note.clone())));
         lines

@@ -10,7 +10,7 @@ use super::command::{COMMANDS, Entry};
 use super::keymap::pretty;
 use super::layout::{Frame, SMALLEST};
 use super::overlays;
-use super::text::{self, bytes, count, fit, put, put_line, put_right, wrap};
+use super::text::{self, bytes, count, fit, put, put_line, put_right, wrap, wrap_to};
 use super::what_if;
 use super::widgets::token_strip::{self, Strip};
 use crate::model::{Model, Progress};
@@ -228,7 +228,7 @@ fn draw_strip(app: &App, area: Rect, buffer: &mut Buffer) {
 fn draw_inspector(app: &App, area: Rect, mut lines: Vec<Vec<Span>>, buffer: &mut Buffer) {
     if let Some(notice) = &app.notice {
         let style = if notice.bad { app.theme.bad() } else { app.theme.good() };
-        let said = wrap(&notice.text, area.width.into());
+        let said = wrap_to(&notice.text, area.width.into(), area.height.into());
         let room = usize::from(area.height).saturating_sub(said.len());
         lines.truncate(room);
         lines.resize_with(room, Vec::new);

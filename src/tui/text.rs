@@ -8,7 +8,9 @@ use ratatui::text::{Line, Span};
 use unicode_width::UnicodeWidthStr;
 
 use crate::text::{acts, plain};
-pub use crate::text::{bytes, count, fit, fixed, num, pad, path, short, signed_fixed, wrap, write_num};
+pub use crate::text::{
+    bytes, count, fit, fixed, num, pad, path, short, signed_fixed, wrap, wrap_to, write_num,
+};
 
 /// Writes text at (x, y), cut with a mark at `width` columns; returns the column after it.
 pub fn put(buffer: &mut Buffer, x: u16, y: u16, width: u16, text: &str, style: Style) -> u16 {

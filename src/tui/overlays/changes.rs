@@ -12,7 +12,7 @@ use super::{Overlay, centred, panel};
 use crate::engine::{Errand, Request};
 use crate::interventions::{Change, Intervention};
 use crate::tui::app::App;
-use crate::tui::text::{pad, put_line, wrap};
+use crate::tui::text::{pad, put_line, wrap_to};
 use crate::tui::what_if;
 
 #[derive(Debug, Clone, Default)]
@@ -221,7 +221,7 @@ pub fn draw(changes: &Changes, app: &App, area: Rect, buffer: &mut Buffer) {
             (None, Purpose::Add | Purpose::Edit) => (hint, theme.dim()),
             (None, _) => ("", theme.dim()),
         };
-        for text in wrap(said, inside.width.into()).into_iter().take(3) {
+        for text in wrap_to(said, inside.width.into(), 3) {
             y += 1;
             put_line(buffer, line(y), &[Span::styled(text, base.patch(ink))]);
         }
@@ -232,7 +232,7 @@ pub fn draw(changes: &Changes, app: &App, area: Rect, buffer: &mut Buffer) {
             app.selection.position
         );
         put_line(buffer, line(y), &[Span::styled(heading, base.patch(theme.dim()))]);
-        for text in wrap(&said, inside.width.into()).into_iter().take(3) {
+        for text in wrap_to(&said, inside.width.into(), 3) {
             y += 1;
             put_line(buffer, line(y), &[Span::styled(text, base.patch(theme.text()))]);
         }

@@ -192,6 +192,24 @@ pub fn short(x: f32, width: usize) -> String {
     (0..=3).rev().map(digits).find(|text| text.len() <= width).unwrap_or_else(|| fit("…", width))
 }
 
+/// A probability in six columns: what four decimals would make 0.000 is in powers of ten.
+pub fn prob(p: f32) -> String {
+    if p == 0.0 || p >= 0.000_95 || p.is_nan() {
+        pad(&format!("{p:.4}"), 6)
+    } else {
+        pad(&format!("{p:.1e}"), 6)
+    }
+}
+
+/// A duration, in a few digits.
+pub fn milliseconds(ms: f64) -> String {
+    match ms {
+        ms if ms < 99.95 => format!("{ms:.1} ms"),
+        ms if ms < 999.5 => format!("{ms:.0} ms"),
+        ms => format!("{:.2} s", ms / 1e3),
+    }
+}
+
 /// A number in the text of a figure: three significant digits, a proper minus sign.
 pub fn significant(x: f32) -> String {
     let digits = match x.abs() {

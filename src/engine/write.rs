@@ -73,7 +73,8 @@ impl Writing {
                 let source = View::hook(hook, 0).source;
                 let drawn =
                     figure::Figure::with_base(&self.run, self.base(), source, self.head, self.figure)?;
-                (hook.to_string(), drawn)
+                let head = self.head.map_or_else(String::new, |head| format!(", head {head}"));
+                (format!("{hook}{head}"), drawn)
             }
             (None, None) => {
                 return Err(Error::usage(

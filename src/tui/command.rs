@@ -206,9 +206,9 @@ commands! { |app|
     FinalAnswer     "final-answer"     ["T"]                     OWN   ""         "go back to the final answer instead of a chosen token"
                     => app.screen.scene().take_token(app, Asked::Token, None);
 
-    Zero            "zero"             ["a"]                     OWN   "zero"     "what if: set the head, neuron, tensor, block or position under the cursor to 0"
+    Zero            "zero"             ["a"]                     OWN   "zero"     "what if: ablate the head, neuron, tensor, block or position under the cursor: set it to 0"
                     => what_if::change_place(app, Change::Zero);
-    Mean            "mean"             ["A"]                     OWN   ""         "what if: set it to its mean over the prompt"
+    Mean            "mean"             ["A"]                     OWN   ""         "what if: mean-ablate it: set it to its mean over the prompt"
                     => what_if::change_place(app, Change::Mean);
     Scale           "scale"            ["*"]                     OWN   ""         "what if: multiply it by a factor"
                     => what_if::scale(app);

@@ -6,7 +6,7 @@ use super::app::{Activity, App};
 use super::screens::{Screen, compare, heads};
 use super::what_if;
 use crate::engine::{Job, Request, Said, Summary, Work};
-use crate::run::{Prompt, Run};
+use crate::run::Run;
 
 impl App {
     /// Starts a job; abandons the one before it.
@@ -99,13 +99,15 @@ impl App {
 
     /// A run arrived: it replaces the previous one.
     fn ran(&mut self, run: Arc<Run>, summary: Arc<Summary>, left: usize) {
-        let followed = self.run.as_ref().is_some_and(|old| self.selection.position + 1 == old.n_tokens());
-        let grew = self.run.as_ref().is_some_and(|old| run.tokens.starts_with(&old.tokens));
-        let last = run.n_tokens() - 1;
-        // At the end of the prompt, the selection follows appended tokens.
-        let follow = followed && grew && matches!(run.input.prompt, Prompt::Ids(_));
-        self.selection.position = if follow { last } else { self.selection.position.min(last) };
-        self.selection.key = self.selection.key.min(last);
+        match &self.run {
+            // Nothing comes before the first token, so the end is where there is most to see.
+            None => self.selection.position = run.n_tokens() - 1,
+            Some(old) => {
+                let carry = |position| carried(&old.tokens, &run.tokens, position);
+                (self.selection.position, self.selection.key) =
+                    (carry(self.selection.position), self.selection.key.min(run.n_tokens() - 1));
+            }
+        }
         self.input = run.input.clone();
         self.what_if.pair = None;
         if run.input.interventions.is_idle() {
@@ -121,5 +123,47 @@ impl App {
             self.finish();
         }
         self.screen.scene().settle(self);
+    }
+}
+
+/// Where the token at `position` is after an edit: the end stays the end; other tokens are found among those that
+/// are the same before and after the edit.
+fn carried(old: &[u32], new: &[u32], position: usize) -> usize {
+    let last = new.len().saturating_sub(1);
+    let same = |(a, b): &(&u32, &u32)| a == b;
+    let before = old.iter().zip(new).take_while(same).count();
+    let after = old.iter().rev().zip(new.iter().rev()).take_while(same).count();
+    let after = after.min(old.len().min(new.len()) - before);
+    let from_end = old.len().saturating_sub(position);
+    if from_end <= 1 {
+        last
+    } else if position >= before && from_end <= after {
+        new.len() - from_end
+    } else {
+        position.min(last)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_selection_follows_its_token_through_an_edit() {
+        let old = [1, 2, 3, 4, 5];
+        for (new, positions) in [
+            (&[1, 2, 3, 4, 5, 6][..], [0, 1, 2, 3, 5]),
+            (&[1, 2, 9, 3, 4, 5], [0, 1, 3, 4, 5]),
+            (&[9, 1, 2, 3, 4, 5], [1, 2, 3, 4, 5]),
+            (&[1, 4, 5], [0, 1, 2, 1, 2]),
+            (&[1, 2, 9, 4, 5], [0, 1, 2, 3, 4]),
+            (&[7], [0; 5]),
+            (&[2, 3, 4, 5], [0, 0, 1, 2, 3]),
+        ] {
+            for (position, expected) in positions.into_iter().enumerate() {
+                assert_eq!(carried(&old, new, position), expected, "{position} in {new:?}");
+            }
+        }
+        assert_eq!(carried(&[1, 1, 1], &[1, 1, 1, 1], 1), 1);
     }
 }

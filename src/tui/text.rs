@@ -9,7 +9,8 @@ use unicode_width::UnicodeWidthStr;
 
 use crate::text::{acts, plain};
 pub use crate::text::{
-    bytes, count, fit, fixed, num, pad, path, short, signed_fixed, wrap, wrap_to, write_num,
+    bytes, count, fit, fixed, milliseconds, num, pad, path, prob, short, signed_fixed, wrap, wrap_to,
+    write_num,
 };
 
 /// Writes text at (x, y), cut with a mark at `width` columns; returns the column after it.

@@ -61,6 +61,19 @@ impl Theme {
         self.pick([140, 210, 140], [22, 120, 50])
     }
 
+    /// Bars of magnitudes: neither of the two colours of signed numbers.
+    pub fn amount(self) -> Style {
+        self.pick([168, 174, 188], [92, 97, 108])
+    }
+
+    /// Bars of signed numbers: the colours of the map on the two sides of 0.
+    pub fn signed(self, value: f32) -> Style {
+        match self.depth {
+            Depth::Mono => self.text(),
+            _ => Style::new().fg(self.shade(Quantity::Signed, if value < 0.0 { 0.17 } else { 0.83 })),
+        }
+    }
+
     /// The background of overlays.
     pub fn panel(self) -> Style {
         let [r, g, b] = if self.light { [236, 238, 242] } else { [32, 35, 42] };

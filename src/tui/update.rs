@@ -261,9 +261,15 @@ fn on_engine(app: &mut App, event: Event) -> Vec<Request> {
         }
         Event::Exported(result) => {
             app.activity = None;
-            match result {
-                Ok(what) => app.note(what),
-                Err(why) => app.complain(why),
+            match (result, &mut app.overlay) {
+                (Err(why), Some(Overlay::Export(form))) if form.is_writing() => form.fail(why),
+                (Err(why), _) => app.complain(why),
+                (Ok(what), overlay) => {
+                    if matches!(overlay, Some(Overlay::Export(form)) if form.is_writing()) {
+                        app.overlay = None;
+                    }
+                    app.note(what);
+                }
             }
         }
     }
@@ -340,15 +346,15 @@ fn find_extremes(app: &mut App) {
 
 /// Starts the export of the form.
 fn export(app: &mut App) -> Vec<Request> {
-    let Some(Overlay::Export(form)) = app.overlay.take() else { return Vec::new() };
-    app.tick = 1;
     let figure = figure::Options {
         palette: app.theme.palette,
         dark: !app.theme.light,
         range: app.range,
         pooling: app.pooling,
     };
+    let Some(Overlay::Export(form)) = &mut app.overlay else { return Vec::new() };
     let export = form.export(figure);
+    app.tick = 1;
     app.activity = Some(Activity::Exporting(export.path.clone()));
     vec![Request::Export(Box::new(export))]
 }

@@ -47,6 +47,9 @@ impl Explorer {
         let worker = Worker::new(Arc::default()).holding(Arc::clone(&model));
         let mut explorer = Self { app, worker, looker: Looker::default() };
         explorer.send(Message::Engine(Event::Loaded(model)));
+        // Most tests count from the first token; a user starts on the last.
+        explorer.app.selection.position = 0;
+        explorer.send(Message::Terminal(TerminalEvent::FocusGained));
         explorer
     }
 

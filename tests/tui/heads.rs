@@ -202,6 +202,30 @@ fn esc_ends_measuring_and_the_prompt_is_shown_again() {
 }
 
 #[test]
+fn effects_are_of_the_prompt_and_so_is_the_map_beside_them() {
+    let mut e = explorer(PROMPT, (160, 48));
+    e.keys("7 s");
+    assert!(e.shows("random tokens, twice (seed"), "{}", e.lines().join("\n"));
+    e.keys("u");
+    let shown = e.app.screen.scene().shown(&e.app).unwrap();
+    assert_eq!(shown.tokens, e.run().tokens);
+    assert!(e.shows("on the prompt") && e.shows(" 1 ·old"), "{}", e.lines().join("\n"));
+    e.keys("M");
+    assert!(e.shows("random tokens, twice (seed"), "another number is of random tokens again");
+}
+
+#[test]
+fn a_head_or_mlp_is_changed_where_its_contribution_is_seen() {
+    let mut e = explorer(PROMPT, (160, 48));
+    e.keys("9 a");
+    assert_eq!(e.app.input.interventions.0[0].change.to_string(), "zero head:0.0");
+    e.keys("a").keys("right right right right right right right a");
+    assert_eq!(e.app.input.interventions.0[0].change.to_string(), "zero mlp:0");
+    e.keys("a left a");
+    assert!(e.app.input.interventions.0.is_empty() && e.shows("a bias is a weight"));
+}
+
+#[test]
 fn charts_are_exported_as_they_are_shown() {
     let dir = tempfile::tempdir().unwrap();
     let path = |name: &str| dir.path().join(name);

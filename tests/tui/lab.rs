@@ -248,6 +248,7 @@ fn what_is_compared_is_what_is_written() {
         assert!(explorer.shows("● blocks.2.hook_resid_post"), "{}", explorer.lines().join("\n"));
         explorer.keys("ctrl-u").text(path.to_str().unwrap()).keys("enter");
         assert_eq!(written(&path), (want, said.map(str::to_owned)));
+        std::fs::remove_file(&path).unwrap();
     }
     explorer.keys("s x ctrl-u").text(dir.path().join("x.svg").to_str().unwrap()).keys("enter");
     let svg = std::fs::read_to_string(dir.path().join("x.svg")).unwrap();

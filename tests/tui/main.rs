@@ -280,6 +280,59 @@ fn without_a_tokenizer_ids_are_edited() {
 }
 
 #[test]
+fn a_file_is_replaced_only_when_asked_and_a_failed_export_stays_open() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("x.csv");
+    std::fs::write(&path, "mine").unwrap();
+    let mut e = Explorer::new(PROMPT, LARGE, Theme::default());
+    e.keys("3 x ctrl-u").text(path.to_str().unwrap()).keys("enter");
+    assert!(e.shows("Enter again replaces it") && std::fs::read(&path).unwrap() == b"mine");
+    // Another name is asked about anew.
+    e.keys("backspace").text("v").keys("enter");
+    assert!(e.shows("Enter again replaces it") && std::fs::read(&path).unwrap() == b"mine");
+    e.keys("enter");
+    assert!(e.shows("wrote ") && std::fs::read(&path).unwrap().len() > 100);
+    // What is typed after a failure goes on in the form.
+    e.keys("x ctrl-u").text("/no/such/place.csv").keys("enter");
+    assert!(e.shows("/no/such/place.csv") && e.shows("Export"), "{}", e.lines().join("\n"));
+    e.text("q");
+    assert!(e.shows("place.csvq") && e.app.quit.is_none());
+    e.keys("esc");
+    assert!(!e.shows("Export"));
+}
+
+#[test]
+fn it_starts_on_the_last_token_and_the_selection_follows_its_token() {
+    use actscope::engine::Event;
+    use actscope::tui::update::Message;
+    let mut e = Explorer::new("A man saw", LARGE, Theme::default());
+    // As after loading: nothing has run before.
+    e.app.run = None;
+    e.send(Message::Engine(Event::Loaded(harness::demo())));
+    assert_eq!(e.app.selection.position + 1, e.run().n_tokens());
+    // The end stays the end, another token stays what it is.
+    e.keys("e").text(" the sea");
+    assert_eq!(e.app.selection.position + 1, e.run().n_tokens());
+    e.keys("esc ,");
+    let chosen = e.run().tokens[e.app.selection.position];
+    e.keys("e home");
+    e.paste("Once, there was rain. ");
+    assert_eq!(e.run().tokens[e.app.selection.position], chosen);
+}
+
+#[test]
+fn names_are_found_before_descriptions() {
+    let mut e = Explorer::new(PROMPT, LARGE, Theme::default());
+    e.keys(":").text("ablate");
+    assert!(e.shows("zero") && e.shows("knock") || e.shows("effects"), "{}", e.lines().join("\n"));
+    e.keys("ctrl-u").text("goto");
+    assert!(e.shows("no matches"), "{}", e.lines().join("\n"));
+    e.keys("ctrl-u").text("bos");
+    let first = e.lines().into_iter().skip_while(|line| !line.contains("› bos")).nth(2).unwrap();
+    assert!(first.contains(" bos "), "{first}");
+}
+
+#[test]
 fn ids_without_text_are_kept_by_the_editor() {
     let file = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fixtures/wild/models/nanogpt_padded/ckpt.pt");
     let model = Model::load(&Source::Path(file.into()), &LoadOptions::default(), &(Arc::new(|_| {}) as _));

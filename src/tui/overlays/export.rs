@@ -16,7 +16,7 @@ use crate::hooks::HookName;
 use crate::picture::chart::Chart;
 use crate::run::Run;
 use crate::tui::app::App;
-use crate::tui::text::put_line;
+use crate::tui::text::{put_line, wrap_to};
 
 pub struct ExportForm {
     run: Arc<Run>,
@@ -34,6 +34,17 @@ pub struct ExportForm {
     path: Field,
     /// The name that the form started with.
     proposed: String,
+    stage: Stage,
+}
+
+/// How far it is.
+#[derive(Debug, PartialEq)]
+enum Stage {
+    Typing,
+    /// There is such a file: Enter again replaces it.
+    Replacing,
+    Writing,
+    Failed(String),
 }
 
 impl ExportForm {
@@ -50,20 +61,57 @@ impl ExportForm {
         };
         let proposed = format!("{name}{}.png", suffix(base.is_some()));
         let path = Field::new(proposed.clone());
-        Self { run, base, difference, hook, head, chart, everything: false, path, proposed }
+        Self {
+            run,
+            base,
+            difference,
+            hook,
+            head,
+            chart,
+            everything: false,
+            path,
+            proposed,
+            stage: Stage::Typing,
+        }
     }
 
-    /// The request to write.
-    pub fn export(self, figure: figure::Options) -> Writing {
-        let Self { run, base, difference, hook, head, chart, everything, path, .. } = self;
-        let path = PathBuf::from(path.text.trim());
-        let (hook, chart) = if everything { (None, None) } else { (Some(hook), chart) };
-        Writing { run, base, difference, hook, head, chart, path, figure }
+    /// The request to write. The form stays until it is known how that went.
+    pub fn export(&mut self, figure: figure::Options) -> Writing {
+        self.stage = Stage::Writing;
+        Writing {
+            run: Arc::clone(&self.run),
+            base: self.base.clone(),
+            difference: self.difference,
+            hook: (!self.everything).then_some(self.hook),
+            head: self.head,
+            chart: self.chart.clone().filter(|_| !self.everything),
+            path: self.path(),
+            figure,
+        }
+    }
+
+    fn path(&self) -> PathBuf {
+        PathBuf::from(self.path.text.trim())
+    }
+
+    pub fn is_writing(&self) -> bool {
+        self.stage == Stage::Writing
+    }
+
+    /// It could not be written.
+    pub fn fail(&mut self, why: String) {
+        self.stage = Stage::Failed(why);
     }
 
     /// Handles a key; `true` to write.
     pub fn key(&mut self, key: KeyEvent) -> bool {
+        if self.is_writing() {
+            return false;
+        }
+        let asked = std::mem::replace(&mut self.stage, Stage::Typing);
         match key.code {
+            KeyCode::Enter if asked == Stage::Replacing => return true,
+            KeyCode::Enter if self.path().exists() => self.stage = Stage::Replacing,
             KeyCode::Enter => return !self.path.text.trim().is_empty(),
             KeyCode::Tab | KeyCode::BackTab => self.toggle(),
             _ => drop(self.path.key(key)),
@@ -72,7 +120,10 @@ impl ExportForm {
     }
 
     pub fn paste(&mut self, text: &str) {
-        self.path.paste(text);
+        if !self.is_writing() {
+            self.stage = Stage::Typing;
+            self.path.paste(text);
+        }
     }
 
     /// A figure cannot show everything, so the proposed name follows the choice.
@@ -97,7 +148,7 @@ pub fn draw(form: &ExportForm, app: &App, area: Rect, buffer: &mut Buffer) {
     let theme = app.theme;
     let base = theme.panel();
     let keys = "Tab what · Enter write · Ctrl-U clear · Esc close";
-    let inside = panel(centred(area, 84, 9), "Export", keys, theme, buffer);
+    let inside = panel(centred(area, 84, 10), "Export", keys, theme, buffer);
     let line = |y: u16| Rect { y: inside.y + y, height: 1.min(inside.height.saturating_sub(y)), ..inside };
     let dim = base.patch(theme.dim());
     let pick = |on: bool| if on { base.patch(theme.accent()) } else { dim };
@@ -117,4 +168,13 @@ pub fn draw(form: &ExportForm, app: &App, area: Rect, buffer: &mut Buffer) {
         (false, None) => "the extension sets the format: .png .svg, or .safetensors .npz .npy .csv .json",
     };
     put_line(buffer, line(5), &[Span::styled(format!("       {kinds}"), dim)]);
+    let (said, style) = match &form.stage {
+        Stage::Typing => return,
+        Stage::Replacing => ("there is such a file: Enter again replaces it", base.patch(theme.accent())),
+        Stage::Writing => ("writing…", dim),
+        Stage::Failed(why) => (&**why, base.patch(theme.bad())),
+    };
+    for (text, y) in wrap_to(said, usize::from(inside.width).saturating_sub(7), 2).into_iter().zip(6..) {
+        put_line(buffer, line(y), &[Span::styled(format!("       {text}"), style)]);
+    }
 }

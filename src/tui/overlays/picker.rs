@@ -1,6 +1,8 @@
 //! A searchable list: the help, the palette, the finder of hooks.
 
-use nucleo_matcher::pattern::{CaseMatching, Normalization, Pattern};
+use std::cmp::Reverse;
+
+use nucleo_matcher::pattern::{AtomKind, CaseMatching, Normalization, Pattern};
 use nucleo_matcher::{Config as MatcherConfig, Matcher, Utf32Str};
 use ratatui::buffer::Buffer;
 use ratatui::crossterm::event::{KeyCode, KeyEvent, KeyModifiers};
@@ -190,20 +192,25 @@ impl Picker {
     }
 
     fn search(&mut self) {
-        let pattern = Pattern::parse(&self.query.text, CaseMatching::Smart, Normalization::Smart);
+        let (query, case, norm) = (&self.query.text, CaseMatching::Smart, Normalization::Smart);
+        let fuzzy = Pattern::parse(query, case, norm);
+        // Scattered letters are in every sentence.
+        let words = Pattern::new(query, case, norm, AtomKind::Substring);
         let mut matcher = Matcher::new(MatcherConfig::DEFAULT);
         let mut buffer = Vec::new();
         let mut scored: Vec<_> = (0..self.items.len())
             .filter_map(|i| {
                 let Item { columns: [first, second, doc], alias, .. } = &self.items[i];
-                let mut score = |text: &str| pattern.score(Utf32Str::new(text, &mut buffer), &mut matcher);
-                // A match in the name counts more than one in the description.
-                let by_name = [first, second, alias].into_iter().filter_map(|name| score(name)).max();
-                by_name.map(|s| s * 2).or_else(|| score(doc)).map(|s| (s, i))
+                let mut score =
+                    |by: &Pattern, text: &str| by.score(Utf32Str::new(text, &mut buffer), &mut matcher);
+                let by_name = [first, second, alias].into_iter().filter_map(|name| score(&fuzzy, name)).max();
+                let by_doc = || score(&words, doc).map(|score| (true, Reverse(score), i));
+                by_name.map(|score| (false, Reverse(score), i)).or_else(by_doc)
             })
             .collect();
-        scored.sort_by_key(|&(score, i)| (std::cmp::Reverse(score), i));
-        self.matches = scored.into_iter().map(|(_, i)| i).collect();
+        // Names come before descriptions.
+        scored.sort_unstable();
+        self.matches = scored.into_iter().map(|(.., i)| i).collect();
         self.selected = 0;
     }
 

@@ -14,8 +14,8 @@ use crate::run::Run;
 use crate::tui::actions::moved;
 use crate::tui::app::{App, Focus, Selection};
 use crate::tui::command::{BLOCKS, CHANGES, COLOURS, Command};
-use crate::tui::text::{fixed, num, pad, put, put_line};
-use crate::tui::widgets::bar::bar;
+use crate::tui::text::{fixed, num, pad, put, put_line, short};
+use crate::tui::widgets::bar;
 use crate::tui::widgets::heatmap::{self, Form, Plot, Sheet, Zoom};
 
 struct Layout {
@@ -268,15 +268,19 @@ fn draw_reads(app: &App, run: &Run, area: Rect, buffer: &mut Buffer) {
         let (x, y) = (area.x + (i / lines.max(1)) as u16 * width, area.y + 1 + (i % lines.max(1)) as u16);
         let bar_width = usize::from(width).saturating_sub(25);
         let selected = key == app.selection.key;
-        let spans = [
+        let mut spans = vec![
             Span::styled(if selected { "▸" } else { " " }, theme.accent()),
             Span::styled(
                 pad(&position_label(run, key), 14),
                 if selected { theme.accent() } else { theme.text() },
             ),
-            Span::styled(format!(" {share:.3} "), theme.dim()),
-            Span::styled(bar(share.abs(), bar_width), if share < 0.0 { theme.bad() } else { theme.focus() }),
+            Span::styled(format!(" {} ", short(share, 5)), theme.dim()),
         ];
+        if app.differs() {
+            spans.extend(bar::signed(share, bar_width, theme));
+        } else {
+            spans.push(Span::styled(bar::bar(share, bar_width), theme.amount()));
+        }
         put_line(buffer, Rect { x, y, width, height: 1 }, &spans);
     }
 }

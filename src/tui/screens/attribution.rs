@@ -2,25 +2,24 @@
 
 use ratatui::buffer::Buffer;
 use ratatui::layout::Rect;
-use ratatui::style::Style;
 use ratatui::text::{Line, Span};
 
-use super::Scene;
+use super::{Scene, head_place};
 use crate::analysis::attribution::{Attribution, Component, Contribution, Neuron};
 use crate::analysis::base::WithBase;
 use crate::engine::{Look, Request, Seen, Slot};
-use crate::hooks::Quantity;
+use crate::hooks::Site;
+use crate::interventions::{Place, Target};
 use crate::picture::chart::Chart;
 use crate::run::Run;
 use crate::tui::actions::moved;
 use crate::tui::app::{App, Screen, Selection, Writer};
-use crate::tui::command::{BLOCKS, Command};
+use crate::tui::command::{BLOCKS, CHANGES, Command};
 use crate::tui::overlays::Asked;
 use crate::tui::text::{num, pad, put, put_line, put_right};
-use crate::tui::theme::{Depth, Theme};
+use crate::tui::theme::Theme;
 use crate::tui::what_if;
-use crate::tui::widgets::bar::bar;
-use crate::tui::widgets::chart;
+use crate::tui::widgets::{bar, chart};
 
 /// The state of this screen.
 #[derive(Debug, Clone, Default)]
@@ -112,7 +111,21 @@ pub struct Body;
 
 impl Scene for Body {
     fn commands(&self) -> &'static [&'static [Command]] {
-        &[BLOCKS, &[Command::Range, Command::Versus, Command::ChooseToken, Command::FinalAnswer]]
+        &[BLOCKS, CHANGES, &[Command::Range, Command::Versus, Command::ChooseToken, Command::FinalAnswer]]
+    }
+
+    fn place(&self, app: &App) -> Result<Place, &'static str> {
+        let whole = |target| Ok(Place { target, position: None });
+        let layer = app.selection.layer;
+        match (component(app), neurons(app).zip(line(app))) {
+            (Component::Mlp(_), Some((neurons, at))) if at < neurons.len() => {
+                whole(Target::Neuron { layer, neuron: neurons[at].of.neuron })
+            }
+            (Component::Head(..), _) => Ok(head_place(app)),
+            (Component::Mlp(_), _) => whole(Target::Tensor(Site::MlpOut.at(layer))),
+            (Component::Change(_), _) => Err("this is what a change adds: i lists the changes"),
+            _ => Err("a bias is a weight: change the head or the MLP beside it"),
+        }
     }
 
     /// The final answer is not compared with another token.
@@ -358,14 +371,6 @@ fn sum<'a>(app: &App, found: &Attribution, width: u16) -> Vec<Span<'a>> {
     spans
 }
 
-/// The colour of a signed number's bar.
-pub(super) fn ink(value: f64, theme: Theme) -> Style {
-    match theme.depth {
-        Depth::Mono => theme.text(),
-        _ => Style::new().fg(theme.shade(Quantity::Signed, if value < 0.0 { 0.17 } else { 0.83 })),
-    }
-}
-
 /// A line of a list: a name, a number, and a bar for its magnitude.
 struct Entry {
     name: String,
@@ -386,17 +391,16 @@ impl Entry {
         let sides = self.sides.filter(|_| area.width >= WITH_SIDES);
         let width = usize::from(area.width).saturating_sub(NAME + 11 + if sides.is_some() { 18 } else { 0 });
         let style = if self.selected { theme.selected() } else { theme.text() };
-        let share = if most > 0.0 { (self.value.abs() / most) as f32 } else { 0.0 };
         let sides = sides.map_or_else(String::new, |[base, changed]| {
             format!("{:>8} {:>8} ", num(base as f32), num(changed as f32))
         });
-        let spans = [
+        let mut spans = vec![
             Span::styled(if self.selected { "▸" } else { " " }, theme.accent()),
             Span::styled(pad(&self.name, NAME), style),
             Span::styled(sides, if self.selected { style } else { theme.dim() }),
             Span::styled(format!("{:>8} ", num(self.value as f32)), style),
-            Span::styled(bar(share, width), ink(self.value, theme)),
         ];
+        spans.extend(bar::signed(bar::share(self.value, most), width, theme));
         put_line(buffer, area, &spans);
     }
 }
@@ -504,13 +508,12 @@ fn draw_steps(app: &App, found: &Attribution, area: Rect, buffer: &mut Buffer) {
         let number = |x: &Option<f64>| x.map_or_else(String::new, |x| num(x as f32));
         let [heads, mlp, rest] = parts;
         let style = if selected { theme.accent() } else { theme.text() };
-        let share = if most > 0.0 { (sums[i].abs() / most) as f32 } else { 0.0 };
-        let spans = [
+        let mut spans = vec![
             Span::styled(format!("{}{}", if selected { '▸' } else { ' ' }, pad(name, 13)), style),
             Span::styled(format!("{:>9}{:>9}{:>9}", number(heads), number(mlp), number(rest)), theme.dim()),
             Span::styled(format!("{:>10} ", num(sums[i] as f32)), style),
-            Span::styled(bar(share, width), ink(sums[i], theme)),
         ];
+        spans.extend(bar::signed(bar::share(sums[i], most), width, theme));
         put_line(buffer, Rect { y, height: 1, ..area }, &spans);
     }
 }

@@ -6,7 +6,7 @@ use ratatui::buffer::Buffer;
 use ratatui::layout::Rect;
 use ratatui::text::Span;
 
-use super::{Scene, attribution, head_place, longest_label, position_label};
+use super::{Scene, head_place, longest_label, position_label};
 use crate::analysis::View;
 use crate::analysis::base::WithBase;
 use crate::analysis::effects::{Effect, Effects, Question};
@@ -21,7 +21,7 @@ use crate::tui::app::{App, Screen, Selection};
 use crate::tui::command::{CHANGES, Command};
 use crate::tui::text::{count, num, pad, put, put_line, short};
 use crate::tui::what_if;
-use crate::tui::widgets::bar::bar;
+use crate::tui::widgets::bar;
 use crate::tui::widgets::chart as grid;
 use crate::tui::widgets::heatmap::{self, Form, Plot, Zoom};
 
@@ -46,6 +46,8 @@ pub struct State {
     /// The effect of ablating each head, and the run.
     pub effects: Option<(Weak<Run>, Arc<WithBase<Effects>>)>,
     pub filter: Filter,
+    /// Whether the heads have been ranked before.
+    seen: bool,
 }
 
 /// The random tokens, and the interventions.
@@ -76,6 +78,7 @@ impl Default for State {
             asked: None,
             effects: None,
             filter: Filter::All,
+            seen: false,
         }
     }
 }
@@ -148,6 +151,11 @@ fn repeat(app: &App, run: &Run) -> Repeat {
     }
 }
 
+/// Whether what is shown was measured on random tokens; effects always are of the prompt.
+fn on_random(app: &App) -> bool {
+    app.screens.heads.random && app.screens.heads.number != Number::Effect
+}
+
 /// The scores on random tokens, if still current.
 fn repeated<'a>(app: &'a App, run: &Run) -> Option<&'a Repeated> {
     app.screens.heads.repeated.as_ref().filter(|known| known.of == repeat(app, run))
@@ -185,7 +193,7 @@ impl Scene for Body {
 
     fn wanted(&self, app: &App, run: &Run, area: Rect) -> Vec<(Slot, Look)> {
         let mut looks = Vec::new();
-        if !app.screens.heads.random {
+        if !on_random(app) {
             looks.push((Slot::Heads, Look::Heads));
         }
         let Some((slot, of)) = mapped(app, run) else { return looks };
@@ -317,12 +325,12 @@ impl Scene for Body {
 
     fn shown(&self, app: &App) -> Option<Arc<Run>> {
         let run = app.run.as_ref()?;
-        let random = repeated(app, run).filter(|_| app.screens.heads.random);
+        let random = repeated(app, run).filter(|_| on_random(app));
         Some(Arc::clone(random.map_or(run, |known| &known.runs.of)))
     }
 
     fn base(&self, app: &App) -> Option<Arc<Run>> {
-        if app.screens.heads.random {
+        if on_random(app) {
             repeated(app, app.run.as_ref()?)?.runs.base.clone()
         } else {
             what_if::base_shown(app)
@@ -346,7 +354,11 @@ impl Scene for Body {
     }
 
     fn refresh(&self, app: &mut App) -> Option<Request> {
-        let run = app.run.clone().filter(|_| app.screens.heads.random && app.screen == Screen::Heads)?;
+        let run = app.run.clone().filter(|_| app.screen == Screen::Heads)?;
+        start_on_the_strongest(app, &run);
+        if !on_random(app) {
+            return None;
+        }
         let repeat = repeat(app, &run);
         // The base of a changed run comes first.
         let base = repeat.interventions.is_idle() || app.what_if.pair.is_some();
@@ -359,14 +371,26 @@ impl Scene for Body {
     }
 
     fn give_up(&self, app: &mut App) {
-        let known = app.run.as_ref().is_some_and(|run| atlas(app, run).is_some());
+        let known = app.run.as_ref().is_some_and(|run| repeated(app, run).is_some());
         app.screens.heads.random &= known;
+    }
+}
+
+/// The first time that the heads are ranked, the first of them is selected, unless one was chosen before.
+fn start_on_the_strongest(app: &mut App, run: &Run) {
+    if app.screens.heads.seen {
+        return;
+    }
+    let Some((_, ranked)) = shown(app, run) else { return };
+    app.screens.heads.seen = true;
+    if let Some(first) = ranked.first().filter(|_| (app.selection.layer, app.selection.head) == (0, 0)) {
+        (app.selection.layer, app.selection.head) = (first.layer, first.head);
     }
 }
 
 /// The current scores of the heads.
 fn atlas<'a>(app: &'a App, run: &Run) -> Option<&'a WithBase<Atlas>> {
-    let atlas = if app.screens.heads.random {
+    let atlas = if on_random(app) {
         &repeated(app, run)?.atlas
     } else {
         match &**app.seen.get(&Slot::Heads)? {
@@ -492,7 +516,7 @@ fn map_plot(app: &App, run: &Run, area: Rect) -> (Rect, Plot) {
 
 /// The run of the map, and its slot.
 fn mapped<'a>(app: &'a App, run: &'a Run) -> Option<(Slot, &'a Run)> {
-    if app.screens.heads.random {
+    if on_random(app) {
         Some((Slot::OnRandom, &*repeated(app, run)?.runs.of))
     } else {
         Some((Slot::Main, run))
@@ -517,7 +541,7 @@ fn draw_map(app: &App, run: &Run, area: Rect, buffer: &mut Buffer) {
     let (labels, plot) = map_plot(app, run, area);
     let label = |row: usize| position_label(run, row);
     // The selected token belongs to the prompt.
-    let selected = if app.screens.heads.random { usize::MAX } else { app.selection.position };
+    let selected = if on_random(app) { usize::MAX } else { app.selection.position };
     heatmap::draw_labels(buffer, labels, &plot, &label, selected, theme);
     heatmap::draw(buffer, &plot, map, theme, None);
 }
@@ -535,7 +559,7 @@ fn draw_source(app: &App, run: &Run, area: Rect, buffer: &mut Buffer) {
             let runs = count(run.config().n_layer * (run.config().n_head + 1), "run");
             (the_prompt, format!("  u: after {at}, {runs}"))
         }
-        Number::Score(_) if app.screens.heads.random => {
+        Number::Score(_) if on_random(app) => {
             (format!("{random} (seed {seed})"), "  s: the prompt  S: others".into())
         }
         // A context of one token has no room for them.
@@ -588,18 +612,22 @@ fn draw_list(app: &App, ranked: Vec<Ranked>, area: Rect, buffer: &mut Buffer) {
     let lines = usize::from(area.height - 1);
     let first = first_line(app, &list, lines);
     let bar_width = usize::from(area.width).saturating_sub(19);
-    let bar_ink =
-        |value: f32| if app.differs() { attribution::ink(value.into(), theme) } else { theme.focus() };
+    // Of signed numbers, both sides of 0 are seen.
+    let is_signed = app.differs() || app.screens.heads.number == Number::Effect;
     for (ranked, y) in list.iter().skip(first).zip(area.y + 1..area.bottom()) {
         let selected = is_selected(app, ranked);
         let ink = if selected { theme.accent() } else { theme.text() };
-        let length = if most > 0.0 { ranked.value.abs() / most } else { 0.0 };
-        let spans = [
+        let share = bar::share(ranked.value.into(), most.into());
+        let mut spans = vec![
             Span::styled(format!("{}{:>3}  ", if selected { '▸' } else { ' ' }, ranked.rank), theme.dim()),
             Span::styled(pad(&format!("{}.{}", ranked.layer, ranked.head), 6), ink),
             Span::styled(format!("{:>5}  ", short(ranked.value, 5)), ink),
-            Span::styled(bar(length, bar_width), bar_ink(ranked.value)),
         ];
+        if is_signed {
+            spans.extend(bar::signed(share, bar_width, theme));
+        } else {
+            spans.push(Span::styled(bar::bar(share, bar_width), theme.amount()));
+        }
         put_line(buffer, Rect { y, height: 1, ..area }, &spans);
     }
     let below = list.len().saturating_sub(first + lines);

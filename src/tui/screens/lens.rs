@@ -16,7 +16,7 @@ use crate::tui::actions::{moved, turned};
 use crate::tui::app::{App, Screen, Selection};
 use crate::tui::command::Command;
 use crate::tui::overlays::Asked;
-use crate::tui::text::{fixed, num, pad, put, put_line, short};
+use crate::tui::text::{fixed, num, pad, prob, put, put_line, short};
 use crate::tui::theme::Theme;
 use crate::tui::what_if::{self, signed};
 use crate::tui::widgets::bar::bar;
@@ -338,8 +338,8 @@ fn draw_list(app: &App, run: &Run, area: Rect, buffer: &mut Buffer) {
         let spans = [
             Span::styled(format!("{:>3}  ", candidate.rank), theme.dim()),
             Span::styled(pad(&run.model.tokenizer.show(candidate.id), 14), ink),
-            Span::styled(format!(" {}  ", pad(&format!("{:.4}", candidate.prob), 6)), theme.text()),
-            Span::styled(bar(candidate.prob / most, bar_width), theme.focus()),
+            Span::styled(format!(" {}  ", prob(candidate.prob)), theme.text()),
+            Span::styled(bar(candidate.prob / most, bar_width), theme.amount()),
         ];
         put_line(buffer, Rect { y, height: 1, ..area }, &spans);
     }

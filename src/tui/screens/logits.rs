@@ -5,7 +5,7 @@ use ratatui::layout::Rect;
 use ratatui::style::Style;
 use ratatui::text::{Line, Span};
 
-use super::{Scene, attribution};
+use super::Scene;
 use crate::analysis::View;
 use crate::analysis::logits::{Candidate, Next};
 use crate::engine::{Look, Request, Slot};
@@ -15,9 +15,9 @@ use crate::tui::actions::moved;
 use crate::tui::app::{App, Selection};
 use crate::tui::command::{COLOURS, Command};
 use crate::tui::layout::Frame;
-use crate::tui::text::{fixed, num, pad, put_line, put_right, signed_fixed};
+use crate::tui::text::{fixed, num, pad, prob, put_line, put_right, signed_fixed};
 use crate::tui::what_if::{self, signed};
-use crate::tui::widgets::bar::bar;
+use crate::tui::widgets::bar;
 use crate::tui::widgets::heatmap::{Form, Plot, Sheet, Zoom};
 
 struct Layout {
@@ -140,8 +140,8 @@ impl Scene for Body {
                         .extend(what_if::spans(next, theme, |next| next.actual.map_or(f32::NAN, |c| c.prob)));
                 } else {
                     let bits = -actual.prob.log2();
-                    let (rank, p, bits) = (actual.rank, actual.prob, fixed(bits, 2));
-                    let said = format!("   next in the prompt: {token}, rank {rank}, p {p:.4}, {bits} bits");
+                    let (rank, p, bits) = (actual.rank, prob(actual.prob), fixed(bits, 2));
+                    let said = format!("   next in the prompt: {token}, rank {rank}, p {p}, {bits} bits");
                     title.push(Span::styled(said, theme.text()));
                 }
             }
@@ -252,8 +252,8 @@ fn draw_likeliest(app: &App, run: &Run, next: &Next, layout: &Layout, buffer: &m
             Span::styled(mark, theme.accent()),
             Span::styled(format!("{:>3}  ", candidate.rank), theme.dim()),
             Span::styled(pad(&run.model.tokenizer.show(candidate.id), 16), ink),
-            Span::styled(format!(" {:.4}  ", candidate.prob), theme.text()),
-            Span::styled(pad(&bar(candidate.prob / most, bar_width), bar_width), theme.focus()),
+            Span::styled(format!(" {}  ", prob(candidate.prob)), theme.text()),
+            Span::styled(pad(&bar::bar(candidate.prob / most, bar_width), bar_width), theme.amount()),
             Span::styled(format!(" {:>8}", num(candidate.logit)), theme.dim()),
         ];
         put_line(buffer, Rect { y, height: 1, ..layout.list }, &spans);
@@ -271,15 +271,14 @@ fn draw_moved(app: &App, run: &Run, (next, base): (&Next, &Next), layout: &Layou
     let lines = next.top.iter().zip(&base.top).enumerate();
     for ((i, (now, before)), y) in lines.zip(layout.list.top()..layout.list.bottom()) {
         let (mark, ink) = ink(app, next, i);
-        let share = if most > 0.0 { moved[i].abs() / most } else { 0.0 };
-        let spans = [
+        let mut spans = vec![
             Span::styled(mark, theme.accent()),
             Span::styled(format!("{:>3}  ", now.rank), theme.dim()),
             Span::styled(pad(&run.model.tokenizer.show(now.id), 16), ink),
-            Span::styled(format!(" {:.4}   {:.4} ", before.prob, now.prob), theme.text()),
+            Span::styled(format!(" {}   {} ", prob(before.prob), prob(now.prob)), theme.text()),
             Span::styled(format!("{:>8} ", signed(log_ratio(now, before))), theme.accent()),
-            Span::styled(bar(share, bar_width), attribution::ink(moved[i].into(), theme)),
         ];
+        spans.extend(bar::signed(bar::share(moved[i].into(), most.into()), bar_width, theme));
         put_line(buffer, Rect { y, height: 1, ..layout.list }, &spans);
     }
 }

@@ -5,7 +5,6 @@ use ratatui::buffer::Buffer;
 use ratatui::layout::Rect;
 use ratatui::text::Span;
 
-use super::attribution::ink as signed_ink;
 use super::{Scene, cell_text, position_label, shape};
 use crate::analysis::weights::{
     Circuit, Ends, Neighbour, NeuronTokens, Scored, Spectrum, ends_chart, neighbours_chart,
@@ -22,7 +21,7 @@ use crate::tui::command::{BLOCKS, COLOURS, Command};
 use crate::tui::overlays::Asked;
 use crate::tui::text::{num, pad, put, put_line};
 use crate::tui::what_if::Side;
-use crate::tui::widgets::bar::{bar, histogram};
+use crate::tui::widgets::bar::{self, histogram};
 use crate::tui::widgets::heatmap::{Plot, Sheet};
 
 /// The current view.
@@ -463,7 +462,7 @@ fn draw_matrix(app: &App, run: &Run, view: View, row: usize, layout: &Layout, bu
         let spans = [
             Span::styled(format!("{:>6.3} ", neighbour.cosine), theme.dim()),
             Span::styled(pad(&name, 18), theme.text()),
-            Span::styled(bar(neighbour.cosine as f32, width), theme.focus()),
+            Span::styled(bar::bar(neighbour.cosine as f32, width), theme.amount()),
         ];
         put_line(buffer, Rect { y, height: 1, ..layout.right }, &spans);
     }
@@ -506,12 +505,11 @@ fn draw_list(app: &App, run: &Run, area: Rect, name: &str, tokens: &[Scored], bu
     let width = area.width.saturating_sub(26).min(BAR).into();
     for (scored, y) in tokens.iter().zip(area.top() + 1..area.bottom().saturating_sub(1).max(area.top() + 1))
     {
-        let share = if most > 0.0 { (scored.score.abs() / most) as f32 } else { 0.0 };
-        let spans = [
+        let mut spans = vec![
             Span::styled(format!("{:>7} ", num(scored.score)), theme.dim()),
             Span::styled(pad(&run.model.tokenizer.show(scored.id), 16), theme.text()),
-            Span::styled(bar(share, width), signed_ink(scored.score, theme)),
         ];
+        spans.extend(bar::signed(bar::share(scored.score, most), width, theme));
         put_line(buffer, Rect { y, height: 1, ..area }, &spans);
     }
 }
@@ -549,7 +547,7 @@ fn draw_circuit(
         let spans = [
             Span::styled(if selected { "▸" } else { " " }, theme.accent()),
             Span::styled(format!("{i:>3} {:>8} ", num(*value)), style),
-            Span::styled(bar(share, width), theme.focus()),
+            Span::styled(bar::bar(share, width), theme.amount()),
         ];
         put_line(buffer, Rect { y, height: 1, ..left }, &spans);
     }
@@ -592,13 +590,12 @@ fn draw_neuron(
     for ((i, post), y) in posts.iter().enumerate().skip(first).zip(left.top() + 1..left.bottom()) {
         let selected = i == position;
         let style = if selected { theme.selected() } else { theme.text() };
-        let share = if most > 0.0 { post.abs() / most } else { 0.0 };
-        let spans = [
+        let mut spans = vec![
             Span::styled(if selected { "▸" } else { " " }, theme.accent()),
             Span::styled(pad(&position_label(run, i), 13), style),
             Span::styled(format!("{:>8} ", num(*post)), style),
-            Span::styled(bar(share, width), signed_ink((*post).into(), theme)),
         ];
+        spans.extend(bar::signed(bar::share((*post).into(), most.into()), width, theme));
         put_line(buffer, Rect { y, height: 1, ..left }, &spans);
     }
     for (area, (name, tokens)) in lists(layout.right).into_iter().zip(neuron.lists()) {

@@ -1,16 +1,49 @@
-//! A bar of eighths of a column.
+//! Bars of eighths of a column: magnitudes from the left, signed numbers from a line in the middle.
+
+use ratatui::text::Span;
+
+use crate::tui::theme::Theme;
+
+const EIGHTHS: [&str; 8] = ["", "▏", "▎", "▍", "▌", "▋", "▊", "▉"];
 
 /// A bar of up to `width` columns, filled to `share` (0..=1); never empty above 0.
 pub fn bar(share: f32, width: usize) -> String {
-    const EIGHTHS: [&str; 8] = ["", "▏", "▎", "▍", "▌", "▋", "▊", "▉"];
+    let (whole, part) = eighths(share, width);
+    "█".repeat(whole) + EIGHTHS[part]
+}
+
+/// Whole columns, and eighths of one more.
+fn eighths(share: f32, width: usize) -> (usize, usize) {
     let share = if share.is_finite() { share.clamp(0.0, 1.0) } else { 0.0 };
     let mut eighths = (share * width as f32 * 8.0).round() as usize;
     if share > 0.0 && width > 0 {
         eighths = eighths.max(1);
     }
-    let mut text = "█".repeat(eighths / 8);
-    text.push_str(EIGHTHS[eighths % 8]);
-    text
+    (eighths / 8, eighths % 8)
+}
+
+/// A bar for a signed number, in `width` columns: from the line in the middle to the left below 0, to the right
+/// above, in the two colours of the map. `share` is −1..=1.
+pub fn signed(share: f32, width: usize, theme: Theme) -> Vec<Span<'static>> {
+    let half = width.saturating_sub(1) / 2;
+    if half == 0 {
+        return Vec::new();
+    }
+    let ink = theme.signed(share);
+    let line = Span::styled("│", theme.faint());
+    if share > 0.0 || share.is_nan() {
+        return vec![Span::raw(" ".repeat(half)), line, Span::styled(bar(share, half), ink)];
+    }
+    let (whole, part) = eighths(-share, half);
+    let before = " ".repeat(half - whole - usize::from(part > 0));
+    // There are no blocks that are filled from the right: the gap is drawn, in the colours exchanged.
+    let gap = Span::styled(if part > 0 { EIGHTHS[8 - part] } else { "" }, ink.reversed());
+    vec![Span::raw(before), gap, Span::styled("█".repeat(whole), ink), line]
+}
+
+/// `value` as a share of the largest magnitude.
+pub fn share(value: f64, most: f64) -> f32 {
+    if most > 0.0 { (value / most) as f32 } else { 0.0 }
 }
 
 /// Counts as a line of blocks, the largest at full height.
@@ -23,6 +56,9 @@ pub fn histogram(counts: &[usize]) -> String {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+    use unicode_width::UnicodeWidthStr;
+
     use super::*;
 
     #[test]
@@ -33,5 +69,28 @@ mod tests {
         assert_eq!(bar(0.001, 4), "▏");
         assert_eq!(bar(f32::NAN, 4), "");
         assert_eq!(histogram(&[0, 1, 8]), " ▁█");
+    }
+
+    #[test]
+    fn signed_bars_grow_from_the_middle() {
+        let drawn = |share: f32| -> String {
+            signed(share, 9, Theme::default()).iter().map(|span| span.content.as_ref()).collect()
+        };
+        assert_eq!(drawn(1.0), "    │████");
+        assert_eq!(drawn(0.5), "    │██");
+        assert_eq!(drawn(-0.5), "  ██│");
+        assert_eq!(drawn(-1.0), "████│");
+        assert_eq!(drawn(0.0), "    │");
+        // A quarter of a column, as what is left of it in the colours exchanged.
+        assert_eq!(drawn(-1.0 / 16.0), "   ▊│");
+        assert_ne!(Theme::default().signed(-1.0), Theme::default().signed(1.0));
+    }
+
+    proptest! {
+        #[test]
+        fn signed_bars_fit(share in proptest::num::f32::ANY, width in 0usize..40) {
+            let drawn = signed(share, width, Theme::default());
+            prop_assert!(drawn.iter().map(|span| span.content.width()).sum::<usize>() <= width);
+        }
     }
 }

@@ -17,7 +17,7 @@ use crate::run::Run;
 use crate::tui::app::{App, Selection};
 use crate::tui::text::{count, fit, num, pad, put, put_line};
 use crate::tui::theme::{Depth, Theme};
-use crate::tui::widgets::bar::{bar, histogram};
+use crate::tui::widgets::bar::{self, histogram};
 use crate::tui::widgets::row_strip;
 
 /// Columns of a value in a table.
@@ -435,6 +435,7 @@ fn draw_table(table: &Table, area: Rect, theme: Theme, buffer: &mut Buffer) {
         _ => None,
     };
     let of_items = (0..table.rows.len()).filter(|&row| table.rows[row].index.is_some());
+    let has_signs = of_items.clone().filter_map(value).any(|x| x < 0.0);
     let most = of_items.filter_map(value).map(f32::abs).fold(0.0, f32::max);
     for (row, y) in shown_rows(table, rows_room(table, area)).into_iter().zip(y..area.bottom()) {
         let item = &table.rows[row];
@@ -456,9 +457,12 @@ fn draw_table(table: &Table, area: Rect, theme: Theme, buffer: &mut Buffer) {
             && bar_width >= BAR
             && most > 0.0
         {
-            let text = bar(x.abs() / most, bar_width.into());
-            let style = if x < 0.0 { theme.dim() } else { theme.focus() };
-            put(buffer, area.x + used, y, bar_width, &text, style);
+            let area = Rect { x: area.x + used, width: bar_width, ..line(y) };
+            if has_signs {
+                put_line(buffer, area, &bar::signed(x / most, bar_width.into(), theme));
+            } else {
+                put(buffer, area.x, y, bar_width, &bar::bar(x / most, bar_width.into()), theme.amount());
+            }
         }
     }
 }

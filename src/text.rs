@@ -185,6 +185,11 @@ pub fn short(x: f32, width: usize) -> String {
     if !x.is_finite() {
         return fit(&num(x), width);
     }
+    // What would be 0 without being it is in powers of ten, where there is room.
+    let tiny = format!("{x:.0e}");
+    if x != 0.0 && x.abs() < 0.000_5 && tiny.len() <= width {
+        return tiny;
+    }
     let digits = |decimals: usize| {
         let text = format!("{x:.decimals$}");
         if is_zero(&text) { "0".into() } else { text.replacen("0.", ".", usize::from(x.abs() < 1.0)) }

@@ -240,15 +240,24 @@ impl Attribution {
 
     /// Blocks × components, as a picture with labels; `run` is the run of this result.
     pub fn chart(&self, run: &Run) -> Chart {
-        let n_layer = run.config().n_layer;
-        let mut names: Vec<_> = (0..run.config().n_head).map(|h| format!("h{h}")).collect();
-        names.extend(["b_O", "MLP", "b_out"].map(String::from));
+        let (n_layer, n_head) = (run.config().n_layer, run.config().n_head);
+        // MLPs write most, so they come first.
+        let mut names = vec!["MLP".to_owned()];
+        names.extend((0..n_head).map(|h| format!("h{h}")));
+        names.extend(["b_O", "b_out"].map(String::from));
         if self.is_changed() {
             names.push("what if".into());
         }
         let n_columns = names.len();
         let of_block = |part: &&Contribution| part.component.layer().is_some();
-        let values = self.parts.iter().filter(of_block).map(|part| part.value as f32).collect();
+        let blocks: Vec<f32> = self.parts.iter().filter(of_block).map(|part| part.value as f32).collect();
+        let mut values = Vec::with_capacity(blocks.len());
+        for block in blocks.chunks(n_columns) {
+            // Of heads, b_O, MLP and the rest.
+            values.extend(block[n_head + 1..].iter().take(1));
+            values.extend(&block[..=n_head]);
+            values.extend(&block[n_head + 2..]);
+        }
         let show = |id: u32| run.model.tokenizer.show(id);
         let versus = self.versus.map_or_else(String::new, |id| format!(" minus that of {}", show(id)));
         let outside = self.parts.iter().filter(|part| !of_block(part));

@@ -256,6 +256,8 @@ pub enum Color {
     Truecolor,
     #[value(name = "256")]
     Indexed,
+    #[value(name = "16")]
+    Sixteen,
     /// Glyphs and numbers only
     Never,
 }
@@ -267,6 +269,7 @@ impl Color {
             Self::Auto => None,
             Self::Truecolor => Some(Depth::True),
             Self::Indexed => Some(Depth::Indexed),
+            Self::Sixteen => Some(Depth::Sixteen),
             Self::Never => Some(Depth::Mono),
         }
     }

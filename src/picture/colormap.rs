@@ -132,6 +132,8 @@ pub enum Depth {
     True,
     /// The 256 of xterm.
     Indexed,
+    /// The 16 of the Linux console.
+    Sixteen,
     /// No colours: glyphs and numbers only.
     Mono,
 }
@@ -143,6 +145,7 @@ impl Depth {
         match supports_color::on(supports_color::Stream::Stdout) {
             Some(level) if level.has_16m => Self::True,
             Some(level) if level.has_256 => Self::Indexed,
+            Some(level) if level.has_basic => Self::Sixteen,
             _ => Self::Mono,
         }
     }
@@ -157,6 +160,32 @@ pub fn nearest_of_256(rgb: Rgb) -> u8 {
     let cube = (distance([LEVELS[r], LEVELS[g], LEVELS[b]]), (16 + 36 * r + 6 * g + b) as u8);
     let grey = (0..24u8).map(|i| (distance([8 + 10 * i; 3]), 232 + i)).min();
     grey.map_or(cube, |grey| cube.min(grey)).1
+}
+
+/// The nearest of the Linux console's sixteen.
+pub fn nearest_of_16(rgb: Rgb) -> u8 {
+    const COLORS: [Rgb; 16] = [
+        [0, 0, 0],
+        [170, 0, 0],
+        [0, 170, 0],
+        [170, 85, 0],
+        [0, 0, 170],
+        [170, 0, 170],
+        [0, 170, 170],
+        [170, 170, 170],
+        [85, 85, 85],
+        [255, 85, 85],
+        [85, 255, 85],
+        [255, 255, 85],
+        [85, 85, 255],
+        [255, 85, 255],
+        [85, 255, 255],
+        [255, 255, 255],
+    ];
+    let distance = |&i: &u8| {
+        COLORS[usize::from(i)].iter().zip(rgb).map(|(&a, b)| u32::from(a.abs_diff(b)).pow(2)).sum::<u32>()
+    };
+    (0..16).min_by_key(distance).unwrap_or(0)
 }
 
 /// The glyph for a place in a colour map, 0..=1, without colours: the larger the value,

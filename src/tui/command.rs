@@ -187,7 +187,7 @@ commands! { |app|
     Palettes        "colours"          ["c"]                     ALL   ""         "switch to the next pair of colour maps"
                     => { app.theme.palette = act::turned(&Palette::ALL, app.theme.palette, 1); app.note(format!("colours: {}", app.theme.palette.name())) };
     Background      "background"       ["b"]                     ALL   ""         "switch between dark and light background"
-                    => app.theme.light = !app.theme.light;
+                    => (app.theme.light, app.theme.paints) = (!app.theme.light, !app.theme.paints);
 
     NextNumber      "next-number"      ["m"]                     OWN   "number"   "show the next number about heads or in the lens"
                     => app.screen.scene().turn(app, 1);

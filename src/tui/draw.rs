@@ -21,7 +21,7 @@ pub fn draw(app: &App, buffer: &mut Buffer) {
     match Frame::new((area.width, area.height)) {
         None => draw_too_small(app, area, buffer),
         Some(frame) => {
-            buffer.set_style(area, app.theme.text());
+            buffer.set_style(area, app.theme.page());
             draw_title(app, frame.title, buffer);
             draw_tabs(app, frame.tabs, buffer);
             draw_strip(app, frame.strip, buffer);

@@ -58,6 +58,8 @@ pub fn run(options: Options) -> Result<()> {
     let theme = Theme {
         light: options.light.unwrap_or_else(light_background),
         depth: options.depth.unwrap_or_else(Depth::of_stdout),
+        // A light theme that was asked for may meet a dark terminal.
+        paints: options.light == Some(true),
         ..Theme::default()
     };
     let left = with_terminal(options.mouse, |terminal| explore(terminal, options, theme, sender, &messages));

@@ -5,7 +5,7 @@ use ratatui::style::{Color, Modifier, Style};
 
 use crate::hooks::Quantity;
 pub use crate::picture::colormap::Depth;
-use crate::picture::colormap::{Palette, Rgb, is_light, nearest_of_256};
+use crate::picture::colormap::{Palette, Rgb, is_light, nearest_of_16, nearest_of_256};
 
 /// The colours of the explorer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -13,6 +13,8 @@ pub struct Theme {
     pub light: bool,
     pub depth: Depth,
     pub palette: Palette,
+    /// The background is drawn too, as the terminal's may be the opposite.
+    pub paints: bool,
 }
 
 impl Theme {
@@ -24,6 +26,12 @@ impl Theme {
     /// Plain text.
     pub fn text(self) -> Style {
         self.pick([214, 217, 224], [36, 38, 44])
+    }
+
+    /// Plain text on the background of the whole screen.
+    pub fn page(self) -> Style {
+        let [r, g, b] = if self.light { [250, 250, 248] } else { [18, 19, 23] };
+        if self.paints { self.text().bg(Color::Rgb(r, g, b)) } else { self.text() }
     }
 
     /// Explanations.
@@ -105,7 +113,8 @@ impl Theme {
     pub fn degrade(self, buffer: &mut Buffer) {
         let convert: fn(Color) -> Color = match self.depth {
             Depth::True => return,
-            Depth::Indexed => to_indexed,
+            Depth::Indexed => |color| indexed(color, nearest_of_256),
+            Depth::Sixteen => |color| indexed(color, nearest_of_16),
             Depth::Mono => |_| Color::Reset,
         };
         for cell in &mut buffer.content {
@@ -115,9 +124,9 @@ impl Theme {
     }
 }
 
-fn to_indexed(color: Color) -> Color {
+fn indexed(color: Color, nearest: fn(Rgb) -> u8) -> Color {
     match color {
-        Color::Rgb(r, g, b) => Color::Indexed(nearest_of_256([r, g, b])),
+        Color::Rgb(r, g, b) => Color::Indexed(nearest([r, g, b])),
         other => other,
     }
 }

@@ -219,9 +219,9 @@ fn a_head_or_mlp_is_changed_where_its_contribution_is_seen() {
     let mut e = explorer(PROMPT, (160, 48));
     e.keys("9 a");
     assert_eq!(e.app.input.interventions.0[0].change.to_string(), "zero head:0.0");
-    e.keys("a").keys("right right right right right right right a");
+    e.keys("a").keys("left a");
     assert_eq!(e.app.input.interventions.0[0].change.to_string(), "zero mlp:0");
-    e.keys("a left a");
+    e.keys("a right right right right right right right a");
     assert!(e.app.input.interventions.0.is_empty() && e.shows("a bias is a weight"));
 }
 

@@ -321,6 +321,29 @@ fn it_starts_on_the_last_token_and_the_selection_follows_its_token() {
 }
 
 #[test]
+fn the_other_background_is_painted_and_sixteen_colours_are_used() {
+    let mut e = Explorer::new(PROMPT, SMALL, Theme::default());
+    let paper = |e: &Explorer| e.draw()[(70, 12)].bg;
+    assert_eq!(paper(&e), ratatui::style::Color::Reset, "the terminal's own");
+    e.keys("b");
+    assert_eq!(paper(&e), ratatui::style::Color::Rgb(250, 250, 248));
+    e.keys("b");
+    assert_eq!(paper(&e), ratatui::style::Color::Reset);
+    e.app.theme.depth = actscope::tui::theme::Depth::Sixteen;
+    e.keys("3");
+    let buffer = e.draw();
+    let colours = buffer.content.iter().flat_map(|cell| [cell.fg, cell.bg]);
+    let few: std::collections::HashSet<_> = colours.collect();
+    assert!(few.len() > 4 && few.len() <= 17, "{few:?}");
+    assert!(
+        few.iter().all(|color| matches!(
+            color,
+            ratatui::style::Color::Reset | ratatui::style::Color::Indexed(0..16)
+        ))
+    );
+}
+
+#[test]
 fn names_are_found_before_descriptions() {
     let mut e = Explorer::new(PROMPT, LARGE, Theme::default());
     e.keys(":").text("ablate");

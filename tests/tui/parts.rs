@@ -68,14 +68,14 @@ fn a_candidate_is_taken_apart() {
 #[test]
 fn from_an_mlp_to_its_neurons_to_their_tokens() {
     let mut e = explorer(LARGE);
-    e.keys("9 . . . down down end left enter down down");
+    e.keys("9 . . . down down home enter down down");
     let found = Attribution::new(e.run(), 3, None, None).unwrap();
     let third = found.neurons(e.run(), 2, 3).unwrap()[2];
     assert!(e.shows(&format!("neuron 2.{} wrote {}", third.neuron, num(third.value as f32))));
     e.keys("enter");
     assert_eq!((e.app.screen, e.app.selection.column), (Screen::Weights, third.neuron));
     assert!(e.shows(&format!("neuron 2.{} of 768", third.neuron)));
-    e.keys("9 esc").keys("home right enter");
+    e.keys("9 esc").keys("home right right enter");
     assert_eq!((e.app.screen, e.app.selection.layer, e.app.selection.head), (Screen::Attention, 2, 1));
 }
 

@@ -5,7 +5,7 @@ use std::fmt::Write;
 use unicode_width::UnicodeWidthStr;
 
 use super::{Figure, labelled};
-use crate::picture::colormap::{Depth, MASKED, Rgb, glyph, is_light, nearest_of_256};
+use crate::picture::colormap::{Depth, MASKED, Rgb, glyph, is_light, nearest_of_16, nearest_of_256};
 use crate::picture::{Paint, Picture};
 use crate::text::{fit, pad};
 
@@ -207,6 +207,9 @@ impl<'a> Pen<'a> {
                     (None, _) => {}
                     (Some(rgb), Depth::Indexed) => {
                         let _ = write!(self.out, ";{plane};5;{}", nearest_of_256(rgb));
+                    }
+                    (Some(rgb), Depth::Sixteen) => {
+                        let _ = write!(self.out, ";{plane};5;{}", nearest_of_16(rgb));
                     }
                     (Some([r, g, b]), _) => {
                         let _ = write!(self.out, ";{plane};2;{r};{g};{b}");

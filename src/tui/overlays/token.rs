@@ -40,6 +40,15 @@ impl TokenForm {
         self.typed.text.push_str(text);
     }
 
+    /// The same word after a blank, which is another token.
+    fn within_a_text(&self, app: &App) -> Option<(u32, String)> {
+        let typed = self.typed.text.as_str();
+        let word = typed.starts_with(char::is_alphabetic);
+        let model = app.model.as_ref().filter(|_| word)?;
+        let id = model.token(&format!(" {typed}")).ok()?;
+        Some((id, model.tokenizer.show(id)))
+    }
+
     /// The token that the text names.
     pub fn token(&self, app: &App) -> Option<Result<u32>> {
         app.model.as_ref().map(|model| model.token(&self.typed.text))
@@ -65,4 +74,8 @@ pub fn draw(form: &TokenForm, app: &App, area: Rect, buffer: &mut Buffer) {
         None => Span::raw(""),
     };
     put_line(buffer, line(3), &[Span::styled("       ", dim), said]);
+    if let Some((id, shown)) = form.within_a_text(app) {
+        let said = format!("       within a text it has a blank before it: {shown}  id {id}");
+        put_line(buffer, line(4), &[Span::styled(said, dim)]);
+    }
 }

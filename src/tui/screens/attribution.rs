@@ -58,27 +58,31 @@ fn layout(area: Rect) -> Layout {
 
 /// Row and column of the selected component in the chart.
 fn cell(app: &App, run: &Run) -> (usize, usize) {
-    let beside = match writer(app) {
-        Writer::Head => return (app.selection.layer, app.selection.head),
-        Writer::AttnBias => 0,
-        Writer::Mlp => 1,
-        Writer::MlpBias => 2,
-        Writer::Change => 3,
-    };
-    (app.selection.layer, run.config().n_head + beside)
+    (app.selection.layer, column(writer(app), app.selection.head, run.config().n_head))
+}
+
+/// The column of a component: the MLP comes first.
+fn column(writer: Writer, head: usize, n_head: usize) -> usize {
+    match writer {
+        Writer::Mlp => 0,
+        Writer::Head => 1 + head,
+        Writer::AttnBias => n_head + 1,
+        Writer::MlpBias => n_head + 2,
+        Writer::Change => n_head + 3,
+    }
 }
 
 /// The selection with the component at a cell of the chart.
 fn at_cell(selection: Selection, run: &Run, (layer, column): (usize, usize)) -> Selection {
     let n_head = run.config().n_head;
-    let writer = match column.checked_sub(n_head) {
+    let writer = match column.checked_sub(n_head + 1) {
+        None if column == 0 => Writer::Mlp,
         None => Writer::Head,
         Some(0) => Writer::AttnBias,
-        Some(1) => Writer::Mlp,
-        Some(2) => Writer::MlpBias,
+        Some(1) => Writer::MlpBias,
         Some(_) => Writer::Change,
     };
-    let head = if writer == Writer::Head { column } else { selection.head };
+    let head = if writer == Writer::Head { column - 1 } else { selection.head };
     Selection { layer, head, writer, ..selection }
 }
 
@@ -251,15 +255,16 @@ impl Scene for Body {
             let ranked = found.shown(Attribution::clone).ranked();
             let at = ranked.iter().position(|part| part.component == component(app)).unwrap_or(0);
             let mut lines = shown(Some(at), layout.list.height.into(), ranked.len());
-            let cell = match ranked.get(lines.nth(usize::from(y - layout.list.y))??)?.component {
-                Component::Head(layer, head) => (layer, head),
-                Component::AttnBias(layer) => (layer, run.config().n_head),
-                Component::Mlp(layer) => (layer, run.config().n_head + 1),
-                Component::MlpBias(layer) => (layer, run.config().n_head + 2),
-                Component::Change(layer) => (layer, run.config().n_head + 3),
-                _ => return None,
-            };
-            return Some(at_cell(app.selection, run, cell));
+            let (layer, writer, head) =
+                match ranked.get(lines.nth(usize::from(y - layout.list.y))??)?.component {
+                    Component::Head(layer, head) => (layer, Writer::Head, head),
+                    Component::AttnBias(layer) => (layer, Writer::AttnBias, app.selection.head),
+                    Component::Mlp(layer) => (layer, Writer::Mlp, app.selection.head),
+                    Component::MlpBias(layer) => (layer, Writer::MlpBias, app.selection.head),
+                    Component::Change(layer) => (layer, Writer::Change, app.selection.head),
+                    _ => return None,
+                };
+            return Some(Selection { layer, writer, head, ..app.selection });
         }
         let chart = found.chart(run);
         let cell = cells(app, run, &chart, layout.chart).hit(x, y)?;
@@ -423,7 +428,12 @@ fn draw_parts(app: &App, found: &WithBase<Attribution>, layout: &Layout, buffer:
     let ranked = found.shown(Attribution::clone).ranked();
     let component = component(app);
     let at = ranked.iter().position(|part| part.component == component);
-    let text = format!("{} parts", ranked.len());
+    let lines = usize::from(layout.list.height);
+    let text = if lines < ranked.len() {
+        format!("{lines} of {}", ranked.len())
+    } else {
+        format!("{} parts", ranked.len())
+    };
     draw_heading(&text, found.differs(), layout.list_title, theme, buffer);
     let most = ranked.first().map_or(0.0, |part| part.value.abs());
     for (line, y) in shown(at, layout.list.height.into(), ranked.len()).zip(layout.list.top()..) {

@@ -235,8 +235,12 @@ fn draw_numbers(buffer: &mut Buffer, plot: &Plot, map: &Picture, theme: Theme) {
             match map.text(r, c) {
                 None => {
                     text.clear();
-                    write_num(&mut text, value);
-                    let before = 9usize.saturating_sub(text.len());
+                    if map.is_future(r, c) && value == 0.0 {
+                        text.push_str(MASKED);
+                    } else {
+                        write_num(&mut text, value);
+                    }
+                    let before = 9usize.saturating_sub(text.chars().count());
                     text.insert_str(0, &"         "[..before]);
                     put(buffer, x, y, wide, &text, ink)
                 }

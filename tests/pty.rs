@@ -369,7 +369,7 @@ fn no_more_threads_leaves_the_terminal_and_a_sentence() {
     session.wait_for("surprise");
     session.send("x\r");
     session.wait_for("the system has no more threads");
-    session.send("q");
+    session.send("\x03"); // the dialog is still open
     assert_eq!(session.ended().0, 0);
 }
 
@@ -406,7 +406,7 @@ fn what_the_explorer_is_writing_goes_with_it() {
             std::fs::remove_file(folder.path().join("run.json")).unwrap();
         }
         match signal {
-            None => session.send("q"),
+            None => session.send("\x03"), // the dialog is open until the file stands
             Some(signal) => session.signal(signal),
         }
         session.signal(Signal::SIGCONT);

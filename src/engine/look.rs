@@ -1,6 +1,7 @@
 //! What the screens show of a run, computed outside the drawing thread.
 
 use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 use std::fmt;
 use std::ops::{self, Deref};
 use std::sync::Arc;
@@ -254,13 +255,16 @@ const PIECE: usize = 24;
 /// The readings of the lens, by the token that is followed.
 type Readings = HashMap<(lens::Cell, Option<u32>), WithBase<Reading>>;
 
+/// How a map is cut into cells.
+type Cells = ((usize, usize), Pooling);
+
 /// Computes looks; caches ranges and statistics, which need the whole matrix, and the lens's
 /// readings.
 #[derive(Default)]
 pub struct Looker {
     /// The id, the run and its base that this is known of.
     of: (u64, Option<Arc<Run>>, Option<Arc<Run>>),
-    known: HashMap<(View, RangeMode), (Range, Stats)>,
+    known: HashMap<(View, RangeMode, Option<Cells>), (Range, Stats)>,
     readings: Readings,
 }
 
@@ -273,7 +277,7 @@ impl Looker {
         let runs = same(run.as_ref(), Some(&wanted.run)) && same(base.as_ref(), wanted.base.as_ref());
         if wanted.shown_id != *id || !runs {
             self.of = (wanted.shown_id, Some(Arc::clone(&wanted.run)), wanted.base.clone());
-            self.known.retain(|(view, _), _| view.source.is_weight());
+            self.known.retain(|(view, ..), _| view.source.is_weight());
         }
         if !runs {
             self.readings.clear();
@@ -318,11 +322,25 @@ impl Looker {
                 };
                 let grid = view.grid(&matrix, window, *per_cell, *pooling);
                 let quantity = if base.is_some() { Quantity::Signed } else { view.quantity() };
-                let known = self
-                    .known
-                    .entry((*view, *range))
-                    .or_insert_with(|| (Range::new(&matrix, quantity, *range), Stats::of_matrix(&matrix)));
-                let (whole, stats) = known.clone();
+                let drawn = (*range == RangeMode::Robust).then_some((*per_cell, *pooling));
+                let known = self.known.entry((*view, *range, drawn));
+                let (whole, stats) = match known {
+                    Entry::Occupied(known) => known.get().clone(),
+                    Entry::Vacant(unknown) => {
+                        let range = match drawn {
+                            // The largest of many is beyond the range of all: the cells set it.
+                            Some((per_cell, pooling)) if per_cell != (1, 1) => {
+                                let (n_rows, n_columns) = view.dims(run);
+                                let all =
+                                    view.grid(&matrix, &Window::whole(n_rows, n_columns), per_cell, pooling);
+                                let cells = Matrix::new(all.cells, all.n_rows, all.n_columns)?;
+                                Range::new(&cells, quantity, *range)
+                            }
+                            _ => Range::new(&matrix, quantity, *range),
+                        };
+                        unknown.insert((range, Stats::of_matrix(&matrix))).clone()
+                    }
+                };
                 let range = if *range == RangeMode::Shown { Range::shown(&grid, quantity) } else { whole };
                 let first_query = view.source.is_causal().then_some(0);
                 let picture = Picture { first_query, ..Picture::new(&matrix, grid, range) };

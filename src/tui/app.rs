@@ -101,6 +101,8 @@ pub struct App {
     /// Id of the newest job.
     pub job_id: u64,
     pub selection: Selection,
+    /// The position to select in the run that was asked for.
+    pub landing: Option<usize>,
     pub focus: Focus,
     /// Each step halves the window of the Stages map.
     pub zoom: u8,
@@ -158,6 +160,7 @@ impl App {
                 column: 0,
                 candidate: 0,
             },
+            landing: None,
             focus: Focus::Tree,
             zoom: 0,
             origin: (0, 0),

@@ -41,6 +41,7 @@ impl App {
             }
             return vec![self.cancel()];
         }
+        self.landing = None;
         let (input, base) = (self.input.clone(), self.base_of(&self.input));
         vec![self.start(Work::Run { input, base })]
     }
@@ -75,7 +76,7 @@ impl App {
             }
             Said::Swept(swept) => {
                 self.finish();
-                self.screens.compare.swept.insert(swept.sweep, Arc::new(swept));
+                compare::swept(self, swept);
             }
             Said::Repeated { atlas, runs } => {
                 self.finish();
@@ -99,13 +100,15 @@ impl App {
 
     /// A run arrived: it replaces the previous one.
     fn ran(&mut self, run: Arc<Run>, summary: Arc<Summary>, left: usize) {
-        match &self.run {
+        let last = run.n_tokens() - 1;
+        match (self.landing.take(), &self.run) {
+            (Some(at), _) => self.selection.position = at.min(last),
             // Nothing comes before the first token, so the end is where there is most to see.
-            None => self.selection.position = run.n_tokens() - 1,
-            Some(old) => {
+            (None, None) => self.selection.position = last,
+            (None, Some(old)) => {
                 let carry = |position| carried(&old.tokens, &run.tokens, position);
                 (self.selection.position, self.selection.key) =
-                    (carry(self.selection.position), self.selection.key.min(run.n_tokens() - 1));
+                    (carry(self.selection.position), self.selection.key.min(last));
             }
         }
         self.input = run.input.clone();

@@ -6,6 +6,7 @@ use actscope::hooks::{HookFilter, Site};
 use actscope::tui::app::Screen;
 use actscope::tui::theme::Theme;
 use actscope::tui::what_if::Side;
+use std::sync::Arc;
 
 use super::harness::{Explorer, PROMPT, assert_snapshot};
 use super::{LARGE, SMALL};
@@ -231,6 +232,31 @@ fn written(path: &std::path::Path) -> (Vec<f32>, Option<String>) {
     (values, json["manifest"]["difference"].as_str().map(str::to_owned))
 }
 
+/// The sweep is kept, the cursor starts where the effect is, a patch lands on B's position, and swapping the
+/// prompts back undoes it.
+#[test]
+fn a_patch_of_prompts_of_different_length_is_made_and_undone() {
+    let mut e = Explorer::new(PROMPT, LARGE, Theme::default());
+    e.keys("0 n")
+        .text("The old man said to the young man that the sea was calm. Yes, it was")
+        .keys("esc m enter");
+    let compare = &e.app.screens.compare;
+    let (second, sweep) = (compare.second.clone().unwrap(), compare.sweep.unwrap());
+    let swept = Arc::clone(&compare.swept[&sweep]);
+    let most = swept.values.iter().flatten().fold(0.0, |most: f32, x| most.max(x.abs()));
+    let (row, column) = compare.cell;
+    assert_eq!(swept.values[row][column].abs(), most);
+    assert_ne!(second.a.n_tokens(), second.b.n_tokens());
+    e.keys("a");
+    assert_eq!(e.run().tokens, second.b.tokens);
+    assert_eq!(e.app.selection.position, second.b.n_tokens() - 1, "the place that was patched");
+    assert_eq!(e.app.input.interventions.0.len(), 1);
+    e.keys("0 N");
+    assert_eq!(e.run().tokens, second.a.tokens);
+    assert!(e.app.input.interventions.0.is_empty(), "the patch is off");
+    assert!(Arc::ptr_eq(&e.app.screens.compare.swept[&sweep], &swept), "the sweep is kept");
+}
+
 #[test]
 fn what_is_compared_is_what_is_written() {
     let dir = tempfile::tempdir().unwrap();
@@ -274,8 +300,10 @@ fn a_longer_prompt_leaves_tokens_without_a_partner() {
 fn a_sweep_is_made_on_request_and_leads_on() {
     let mut explorer = compare(LARGE, SECOND, "m");
     assert!(explorer.shows("Enter: patch all 60 places"));
-    explorer.keys("enter down right right");
-    let swept = std::sync::Arc::clone(&explorer.app.screens.compare.swept[&Sweep::ResidPre]);
+    explorer.keys("enter");
+    explorer.app.screens.compare.cell = (0, 0);
+    explorer.keys("down right right");
+    let swept = Arc::clone(&explorer.app.screens.compare.swept[&Sweep::ResidPre]);
     let second = explorer.app.screens.compare.second.clone().unwrap();
     let patching = second.patching.as_ref().unwrap();
     let want = patching.recovered(Sweep::ResidPre.place(1, 2), false).unwrap();
@@ -284,7 +312,9 @@ fn a_sweep_is_made_on_request_and_leads_on() {
     explorer.keys("enter");
     assert_eq!((explorer.app.screen, explorer.app.selection.position), (Screen::Stages, 2));
     assert_eq!(explorer.app.selection.hook, Site::ResidPre.at(1));
-    explorer.keys("0 m m m enter down right enter");
+    explorer.keys("0 m m m enter");
+    explorer.app.screens.compare.cell = (0, 0);
+    explorer.keys("down right enter");
     assert_eq!((explorer.app.screen, explorer.app.selection.layer), (Screen::Attention, 1));
     assert_eq!(explorer.app.selection.head, 1);
 }
@@ -293,7 +323,9 @@ fn a_sweep_is_made_on_request_and_leads_on() {
 fn a_place_of_a_sweep_is_patched_and_every_screen_shows_it() {
     let mut explorer = compare(LARGE, SECOND, "m a");
     assert!(explorer.shows("press Enter to patch all places first"));
-    explorer.keys("enter down right right");
+    explorer.keys("enter");
+    explorer.app.screens.compare.cell = (0, 0);
+    explorer.keys("down right right");
     let second = explorer.app.screens.compare.second.clone().unwrap();
     let patching = second.patching.as_ref().unwrap();
     let keep = HookFilter::all(second.a.config());
@@ -322,7 +354,7 @@ fn the_row_under_the_cursor_is_patched_too() {
     explorer.keys("down down down down down down down a");
     assert!(changes(&explorer).contains("(patch head:1.2@7 from "), "{}", changes(&explorer));
     let mut shorter = compare(LARGE, "The sea was calm.", "m enter a");
-    assert!(changes(&shorter).contains("patch position:5 from 14 of "), "{}", changes(&shorter));
+    assert!(changes(&shorter).contains("patch resid_pre.3@5 from 14 of "), "{}", changes(&shorter));
     shorter.keys("i");
     assert!(shorter.app.what_if.pair.is_some());
     for key in ["0 a", "0 N"] {
@@ -340,7 +372,7 @@ fn prompts_and_tokens_can_be_changed_and_what_is_shown_follows() {
     explorer.keys("e backspace");
     explorer.keys("esc");
     let second = explorer.app.screens.compare.second.as_ref().unwrap();
-    assert!(std::sync::Arc::ptr_eq(&second.a, explorer.app.run.as_ref().unwrap()));
+    assert!(Arc::ptr_eq(&second.a, explorer.app.run.as_ref().unwrap()));
     explorer.keys("n ctrl-u");
     assert!(explorer.app.quit.is_none());
     let same = compare(LARGE, PROMPT, "m");

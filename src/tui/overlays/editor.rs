@@ -54,6 +54,10 @@ impl Editor {
         self.area.insert_str(text.replace("\r\n", "\n").replace('\r', "\n"))
     }
 
+    pub fn select_all(&mut self) {
+        self.area.select_all();
+    }
+
     pub fn text(&self) -> String {
         self.area.lines().join("\n")
     }

@@ -264,7 +264,7 @@ impl Scene for Body {
                     Component::Change(layer) => (layer, Writer::Change, app.selection.head),
                     _ => return None,
                 };
-            return Some(Selection { layer, writer, head, ..app.selection });
+            return Some(Selection { layer, head, writer, ..app.selection });
         }
         let chart = found.chart(run);
         let cell = cells(app, run, &chart, layout.chart).hit(x, y)?;

@@ -15,6 +15,7 @@ use crate::picture::colormap::{BROKEN, MASKED, glyph};
 use crate::picture::grid::{Pooling, Window};
 use crate::picture::range::RangeMode;
 use crate::picture::{Paint, Picture};
+use crate::text::count;
 use crate::tui::text::{fit, num, put, put_line, write_num};
 use crate::tui::theme::{Depth, Theme};
 
@@ -302,10 +303,16 @@ pub(super) fn draw_legend(
         });
     }
     let mut said = vec![map.range.mode.name().to_owned()];
-    if map.range.beyond > 0 {
-        said.push(format!("{} beyond", map.range.beyond));
-    }
     let (rows, columns) = map.grid.per_cell;
+    if map.range.beyond > 0 {
+        let beyond = map.range.beyond;
+        let pooled = (rows, columns) != (1, 1);
+        said.push(if pooled {
+            format!("{} beyond", count(beyond, "cell"))
+        } else {
+            format!("{beyond} beyond")
+        });
+    }
     if (rows, columns) != (1, 1) {
         said.push(format!("1 cell = {rows} × {columns}, {}", map.grid.pooling.name()));
     }

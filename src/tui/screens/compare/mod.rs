@@ -1,5 +1,7 @@
 //! Two prompts: their tokens aligned, any tensor of either or their difference, and patching.
 
+mod patching;
+
 use std::collections::HashMap;
 use std::sync::Arc;
 
@@ -8,21 +10,22 @@ use ratatui::layout::Rect;
 use ratatui::text::Span;
 use unicode_width::UnicodeWidthStr;
 
+use self::patching::{draw_sweep, go_to, strongest};
+pub use self::patching::{patch, swap, swept};
 use super::{Scene, cell_text, shape};
 use crate::analysis::View;
-use crate::analysis::patch::{Patching, Sweep, Swept};
+use crate::analysis::patch::{Sweep, Swept};
 use crate::engine::{Look, Map, Request, RowLook, Second, Seen, Slot, Work};
 use crate::hooks::{Axis, HookName};
-use crate::interventions::{Change, Donor, Intervention, Place, Target};
-use crate::picture::chart::{Chart, Labels};
+use crate::interventions::{Change, Interventions};
+use crate::picture::chart::Chart;
 use crate::run::{Input, Prompt, Run};
 use crate::tui::actions::{moved, turned};
-use crate::tui::app::{Activity, App, Screen, Selection};
+use crate::tui::app::{App, Screen, Selection};
 use crate::tui::command::{BLOCKS, COLOURS, Command};
 use crate::tui::overlays::{Asked, Overlay};
-use crate::tui::text::{count, fit, num, put, put_line, signed_fixed, wrap};
+use crate::tui::text::{count, num, put, put_line, signed_fixed, wrap};
 use crate::tui::what_if::Side;
-use crate::tui::widgets::chart;
 use crate::tui::widgets::heatmap::{Form, Plot, Sheet, Zoom};
 
 const NO_SECOND: &str = "no prompt B yet: press n";
@@ -65,6 +68,11 @@ pub struct State {
     pub second: Option<Arc<Second>>,
     /// The finished sweeps of `second`.
     pub swept: HashMap<Sweep, Arc<Swept>>,
+    /// What they are of; those of other pairs of prompts, for when these come back.
+    swept_of: Option<Pair>,
+    shelf: Vec<(Pair, HashMap<Sweep, Arc<Swept>>)>,
+    /// The patch that was made here last: swapping the prompts back takes it off.
+    patched: Option<Change>,
     /// The last request, to avoid repeating it.
     asked: Option<Question>,
 }
@@ -74,6 +82,14 @@ struct Question {
     a: Arc<Run>,
     prompt: Prompt,
     tokens: [Option<u32>; 2],
+}
+
+/// Two prompts, as far as a sweep depends on them.
+#[derive(Debug, Clone, PartialEq)]
+struct Pair {
+    tokens: [Vec<u32>; 2],
+    interventions: Interventions,
+    asked: [Option<u32>; 2],
 }
 
 impl State {
@@ -125,7 +141,8 @@ impl Scene for Body {
         let modes: Vec<_> = std::iter::once(None).chain(Sweep::ALL.map(Some)).collect();
         let state = &mut app.screens.compare;
         state.sweep = turned(&modes, state.sweep, by);
-        state.cell = (0, 0);
+        state.cell =
+            state.sweep.and_then(|sweep| state.swept.get(&sweep)).map_or((0, 0), |swept| strongest(swept));
     }
 
     fn difference(&self) -> &'static str {
@@ -352,8 +369,13 @@ impl Scene for Body {
 
 /// Opens the editor of prompt B, at first a copy of A.
 pub fn edit(app: &mut App) {
-    let prompt = app.screens.compare.prompt.as_ref().unwrap_or(&app.input.prompt);
-    app.overlay = app.editor(prompt).map(Overlay::Second);
+    let known = app.screens.compare.prompt.as_ref();
+    let mut editor = app.editor(known.unwrap_or(&app.input.prompt));
+    // What is typed replaces the copy.
+    if let (None, Some(editor)) = (known, &mut editor) {
+        editor.select_all();
+    }
+    app.overlay = editor.map(Overlay::Second);
 }
 
 /// Prompt B was edited.
@@ -367,8 +389,21 @@ pub fn edited(app: &mut App) {
 
 /// Prompt B was run.
 pub fn ran(app: &mut App, second: Second) {
-    app.screens.compare.second = Some(Arc::new(second));
-    app.screens.compare.swept.clear();
+    let state = &mut app.screens.compare;
+    let pair = Pair {
+        tokens: [second.a.tokens.clone(), second.b.tokens.clone()],
+        interventions: second.a.input.interventions.clone(),
+        asked: [state.token, state.versus],
+    };
+    if state.swept_of.as_ref() != Some(&pair) {
+        let old = std::mem::take(&mut state.swept);
+        state.shelf.extend(state.swept_of.take().filter(|_| !old.is_empty()).map(|of| (of, old)));
+        if let Some(at) = state.shelf.iter().position(|(of, _)| *of == pair) {
+            state.swept = state.shelf.swap_remove(at).1;
+        }
+        state.swept_of = Some(pair);
+    }
+    state.second = Some(Arc::new(second));
     app.shown_id += 1;
 }
 
@@ -552,131 +587,6 @@ fn column(app: &App, second: &Second) -> usize {
         }
         Axis::One => 0,
         _ => app.selection.column,
-    }
-}
-
-fn draw_sweep(app: &App, second: &Second, sweep: Sweep, layout: &Layout, buffer: &mut Buffer) {
-    let theme = app.theme;
-    let patching = match &second.patching {
-        Ok(patching) => patching,
-        Err(why) => {
-            for (line, y) in wrap(why, layout.said.width.into()).iter().zip(layout.said.y + 1..) {
-                put(buffer, layout.said.x, y, layout.said.width, line, theme.bad());
-            }
-            return;
-        }
-    };
-    put_line(buffer, layout.said, &[Span::styled(about(patching), theme.text())]);
-    let Some(swept) = app.screens.compare.swept.get(&sweep) else {
-        let n = patching.n_places(sweep);
-        let said = match &app.activity {
-            Some(Activity::Working(steps)) => format!("{steps}, Esc stops"),
-            _ if n == 1 => "Enter: patch the only place".into(),
-            _ => format!("Enter: patch all {n} places, one at a time"),
-        };
-        put(buffer, layout.chart.x, layout.chart.y + 1, layout.chart.width, &said, theme.strong());
-        return;
-    };
-    let (chart, place) = placed(app, patching, swept, layout.chart);
-    chart::draw(buffer, &place, &chart, app.screens.compare.cell, app.range, theme);
-}
-
-fn placed(app: &App, patching: &Patching, swept: &Swept, area: Rect) -> (Chart, chart::Layout) {
-    let chart = swept.chart(patching);
-    let dims = (chart.values.n_rows, chart.values.n_columns);
-    let label = chart::label_width(&Labels::numbered("layer"), dims.0);
-    let wide = if area.width < 120 { (5, 9) } else { (7, 14) };
-    let layout = chart::Layout::new(area, dims, label, wide, app.screens.compare.cell);
-    (chart, layout)
-}
-
-/// A description of the measure.
-fn about(patching: &Patching) -> String {
-    let show = |id: u32| patching.clean.model.tokenizer.show(id);
-    let ends =
-        if patching.only_last() { " · lengths differ: only the last position is patched" } else { "" };
-    format!(
-        "recovered logit of {} over {} (t, v: others) · A {} = 1, B {} = 0{ends}",
-        show(patching.token),
-        show(patching.versus),
-        num(patching.clean_difference),
-        num(patching.corrupt_difference)
-    )
-}
-
-/// The place under the cursor in B and its source in A, or why there is none.
-fn patchable(app: &App, second: &Second) -> Result<(Place, Donor), String> {
-    let from = |position| Donor { tokens: second.a.tokens.clone(), position };
-    let Some(sweep) = app.screens.compare.sweep else {
-        let (view, hook) = (view(app), app.selection.hook);
-        let target =
-            if view.has_heads() { Target::Head(hook, app.selection.head) } else { Target::Tensor(hook) };
-        let pair = rows(app, second).get(row(app, second)).copied();
-        let Some((Some(a), Some(b))) = pair else {
-            return Err("this token is not aligned with one of the other prompt".into());
-        };
-        return Ok((target.at(b), from((a != b).then_some(a))));
-    };
-    let swept = app.screens.compare.swept.get(&sweep).ok_or("press Enter to patch all places first")?;
-    let (layer, column) = app.screens.compare.cell;
-    let place = sweep.place(layer, swept.columns.get(column).copied().unwrap_or(0));
-    // If the lengths differ, the last positions are aligned.
-    let (a, b) = (second.a.n_tokens(), second.b.n_tokens());
-    Ok(if a == b { (place, from(None)) } else { (place.target.at(b - 1), from(Some(a - 1))) })
-}
-
-/// Makes B the prompt, with the place under the cursor taken from A.
-pub fn patch(app: &mut App) -> Vec<Request> {
-    let Some(second) = app.run.clone().and_then(|run| app.screens.compare.second(&run).cloned()) else {
-        app.complain(NO_SECOND);
-        return Vec::new();
-    };
-    let change = patchable(app, &second).and_then(|(place, donor)| {
-        let change = Change::Patch(place, donor);
-        change.check(second.b.config(), second.b.n_tokens()).map_err(|error| error.to_string())?;
-        Ok((place, change))
-    });
-    let (place, change) = match change {
-        Ok(change) => change,
-        Err(why) => {
-            app.complain(why);
-            return Vec::new();
-        }
-    };
-    let mut one = Intervention::from(change);
-    one.name = Some(format!("{place} from “{}”", fit(&second.a.prompt_text(), 24)));
-    app.input.interventions.0.push(one);
-    go_to(app, place);
-    let requests = swap(app);
-    app.note(format!(
-        "B is the prompt, with {place} from A · D: base, difference · i: list · 0 N: swap back"
-    ));
-    requests
-}
-
-/// Swaps the prompt and prompt B.
-pub fn swap(app: &mut App) -> Vec<Request> {
-    let Some(b) = app.screens.compare.prompt.clone() else {
-        app.complain(NO_SECOND);
-        return Vec::new();
-    };
-    app.screens.compare.prompt = Some(std::mem::replace(&mut app.input.prompt, b));
-    app.start_run()
-}
-
-/// Opens a place: a head's attention, or a tensor in Stages.
-fn go_to(app: &mut App, place: Place) {
-    let last = app.run.as_ref().map_or(0, |run| run.n_tokens() - 1);
-    if let Some(position) = place.position {
-        app.selection.position = position.min(last);
-    }
-    match place.target {
-        Target::Head(hook, head) => {
-            (app.selection.layer, app.selection.head) = (hook.layer.unwrap_or(0), head);
-            app.screen = Screen::Attention;
-        }
-        Target::Tensor(hook) => app.open_in_stages(hook),
-        Target::Neuron { .. } | Target::Layer(_) => {}
     }
 }
 

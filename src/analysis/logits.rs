@@ -1,6 +1,7 @@
 //! The predictions of the next token, and the surprise of each.
 
 use std::cmp::Ordering;
+use std::ops::Range;
 
 use candle_core::{Device, Tensor};
 use candle_transformers::generation::{LogitsProcessor, Sampling as Candle};
@@ -9,7 +10,9 @@ use rayon::prelude::*;
 use super::View;
 use super::base::WithBase;
 use crate::error::{Error, Result};
-use crate::hooks::Site;
+use crate::hooks::{Quantity, Site};
+use crate::picture::Matrix;
+use crate::picture::chart::{Chart, Labels};
 use crate::run::Run;
 
 /// Rows of logits that are computed together if all are wanted: enough to make reading W_U pay, 51 MB
@@ -43,27 +46,84 @@ impl Next {
     /// # Errors
     /// [`Error::Usage`] for a position out of range, or logits that were not kept.
     pub fn new(run: &Run, position: usize, k: usize) -> Result<Self> {
-        let logits = logits_after(run, position)?;
-        let ids: Vec<_> = top(&logits, k).into_iter().enumerate().map(|(i, id)| (i + 1, id)).collect();
-        Ok(Self::of(run, position, &logits, &ids))
+        Ok(Self::with_base(run, None, position, k)?.of)
     }
 
     /// The same of this run and of its base, if there is one: then of the tokens whose probability
     /// moved most, in that order.
     pub fn with_base(run: &Run, base: Option<&Run>, position: usize, k: usize) -> Result<WithBase<Self>> {
-        let Some(base) = base else { return Ok(WithBase { of: Self::new(run, position, k)?, base: None }) };
-        let [before, after] = [logits_after(base, position)?, logits_after(run, position)?];
-        let [p, q] = [Softmax::new(&before), Softmax::new(&after)];
+        let after = logits_after(run, position)?;
+        let before = base.map(|base| Ok::<_, Error>((base, logits_after(base, position)?))).transpose()?;
+        let before = before.as_ref().map(|(base, logits)| (*base, &logits[..]));
+        Ok(Self::from_logits((run, &after), before, position, k))
+    }
+
+    /// The same after each of `positions`, whose logits are computed together.
+    ///
+    /// # Errors
+    /// [`Error::Usage`] for positions out of range, or logits that were not kept.
+    pub fn after_each(
+        run: &Run,
+        base: Option<&Run>,
+        positions: Range<usize>,
+        k: usize,
+    ) -> Result<Vec<WithBase<Self>>> {
+        let logits = |run: &Run| {
+            Error::check_all("position", &positions, run.n_tokens())?;
+            View::hook(Site::Logits.once(), 0).rows(run, positions.clone())
+        };
+        let (after, before) =
+            (logits(run)?, base.map(|base| Ok::<_, Error>((base, logits(base)?))).transpose()?);
+        let next = |(row, position)| {
+            let before = before.as_ref().map(|(base, logits)| (*base, logits.row(row)));
+            let before = before.as_ref().map(|(base, logits)| (*base, &logits[..]));
+            Self::from_logits((run, &after.row(row)), before, position, k)
+        };
+        Ok(positions.clone().enumerate().collect::<Vec<_>>().into_par_iter().map(next).collect())
+    }
+
+    fn from_logits(
+        (run, after): (&Run, &[f32]),
+        base: Option<(&Run, &[f32])>,
+        position: usize,
+        k: usize,
+    ) -> WithBase<Self> {
+        let Some((base, before)) = base else {
+            let ids: Vec<_> = top(after, k).into_iter().enumerate().map(|(i, id)| (i + 1, id)).collect();
+            return WithBase { of: Self::of(run, position, after, &ids), base: None };
+        };
+        let [p, q] = [Softmax::new(before), Softmax::new(after)];
         let moved = |(a, b): (&f32, &f32)| (q.prob(*b) - p.prob(*a)).abs() as f32;
-        let moved: Vec<f32> = before.iter().zip(&after).map(moved).collect();
+        let moved: Vec<f32> = before.iter().zip(after).map(moved).collect();
         // If nothing changed, the likeliest.
         let still = moved.iter().all(|x| *x == 0.0);
-        let ids = top(if still { &after } else { &moved }, k);
+        let ids = top(if still { after } else { &moved }, k);
         let of = |run, logits: &[f32]| {
             let ids: Vec<_> = ids.iter().map(|&id| (rank(logits, id), id)).collect();
             Self::of(run, position, logits, &ids)
         };
-        Ok(WithBase { of: of(run, &after), base: Some(of(base, &before)) })
+        WithBase { of: of(run, after), base: Some(of(base, before)) }
+    }
+
+    /// Predictions after each of some positions as a chart: a line for each of the first `n_ranks`, a column per
+    /// position, the tokens in the cells.
+    pub fn chart(nexts: &[WithBase<Self>], n_ranks: usize, run: &Run) -> Chart {
+        let n_ranks = nexts.iter().map(|next| next.of.top.len()).min().unwrap_or(0).min(n_ranks);
+        let differs = nexts.iter().any(WithBase::differs);
+        let cells = || (0..n_ranks).flat_map(|rank| nexts.iter().map(move |next| (next, rank)));
+        let values = cells().map(|(next, rank)| next.shown(|next| next.top[rank].prob)).collect();
+        let names = nexts.iter().map(|next| run.token_text(next.of.position)).collect();
+        Chart {
+            title: "predictions".into(),
+            doc: "the likeliest tokens after each position".into(),
+            formula: "softmax(logits)".into(),
+            rows: Labels::named("rank", (1..=n_ranks).map(|rank| rank.to_string()).collect()),
+            columns: Labels::named("after", names),
+            values: Matrix::new(values, n_ranks, nexts.len()).expect("a value per cell"),
+            quantity: if differs { Quantity::Signed } else { Quantity::Probability },
+            limit: Some(1.0).filter(|_| !differs),
+            texts: cells().map(|(next, rank)| run.model.tokenizer.show(next.of.top[rank].id)).collect(),
+        }
     }
 
     /// Candidates for some tokens, given by rank and id.
@@ -97,6 +157,8 @@ pub struct Surprise {
     /// −log₂ of its probability.
     pub bits: f32,
     pub rank: usize,
+    /// The likeliest token in its place, and the probability of that one.
+    pub expected: (u32, f32),
 }
 
 /// The surprise of each token; `None` for the first, which nothing predicts, and for all if
@@ -126,8 +188,11 @@ pub fn surprises_after(
         logits.read(|rows| {
             let of = |(i, &id): (usize, &u32)| {
                 let row = rows.get(i);
-                let bits = -Softmax::new(row).prob(row[id as usize]).log2();
-                Some(Surprise { bits: bits as f32, rank: rank(row, id as usize) })
+                let softmax = Softmax::new(row);
+                let bits = -softmax.prob(row[id as usize]).log2();
+                let likeliest = top(row, 1).first().copied().unwrap_or_default();
+                let expected = (likeliest as u32, softmax.prob(row[likeliest]) as f32);
+                Some(Surprise { bits: bits as f32, rank: rank(row, id as usize), expected })
             };
             surprises.par_extend(next.par_iter().enumerate().map(of));
         });

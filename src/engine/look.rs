@@ -43,8 +43,11 @@ pub enum Slot {
     Row,
     /// Adjacent rows on the screen Embedding.
     Strip(usize),
-    /// The likeliest next tokens.
+    /// The likeliest next tokens, after one position and after many.
     Next,
+    Nexts,
+    /// The norms of the residual stream.
+    Flow,
     /// The scores of every head.
     Heads,
     /// The map of a head on random tokens.
@@ -83,6 +86,14 @@ pub enum Look {
     Next {
         position: usize,
         k: usize,
+    },
+    Nexts {
+        positions: ops::Range<usize>,
+        k: usize,
+    },
+    /// The norms of the residual stream at a position, in the order of [`lens::hooks`].
+    Flow {
+        position: usize,
     },
     Heads,
     /// Residual streams by their index in [`lens::hooks`].
@@ -151,6 +162,8 @@ pub enum Seen {
     Map(Map),
     Row(RowLook),
     Next(Look, WithBase<Next>),
+    Nexts(Look, Vec<WithBase<Next>>),
+    Flow(Look, Vec<f32>),
     Heads(Look, WithBase<Atlas>),
     Lens(Look, WithBase<Lens>),
     Walk(Look, Box<Page>),
@@ -171,6 +184,8 @@ impl Seen {
             Self::Map(map) => &map.look,
             Self::Row(row) => &row.look,
             Self::Next(look, _)
+            | Self::Nexts(look, _)
+            | Self::Flow(look, _)
             | Self::Heads(look, _)
             | Self::Lens(look, _)
             | Self::Walk(look, _)
@@ -248,6 +263,9 @@ impl fmt::Display for Steps {
         write!(f, "{what}, {done} of {of}")
     }
 }
+
+/// The largest values of a row that are listed: a tall terminal full.
+const LARGEST: usize = 64;
 
 /// Cells of the lens that are computed together: as many rows as the small product handles.
 const PIECE: usize = 24;
@@ -361,7 +379,7 @@ impl Looker {
                     row,
                     stats: Stats::of(&values),
                     histogram: histogram(&values, 24),
-                    largest: largest(&values, 12),
+                    largest: largest(&values, LARGEST),
                     values,
                 })
             }
@@ -430,6 +448,17 @@ impl Looker {
             }
             Look::Next { position, k } => {
                 Seen::Next(look.clone(), Next::with_base(run, base, *position, *k)?)
+            }
+            Look::Nexts { positions, k } => {
+                Seen::Nexts(look.clone(), Next::after_each(run, base, positions.clone(), *k)?)
+            }
+            Look::Flow { position } => {
+                let norm = |hook| {
+                    let x = View::hook(hook, 0).rows(run, *position..*position + 1)?;
+                    Ok(Stats::of(&x.row(0)).norm as f32)
+                };
+                let norms = lens::hooks(run.config()).into_iter().map(norm).collect::<Result<_>>()?;
+                Seen::Flow(look.clone(), norms)
             }
             Look::Walk(at) => Seen::Walk(look.clone(), Box::new(Page::with_base(run, base, *at)?)),
         })

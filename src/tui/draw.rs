@@ -12,7 +12,10 @@ use super::layout::{Frame, SMALLEST};
 use super::overlays;
 use super::text::{self, bytes, count, fit, milliseconds, put, put_line, put_right, wrap, wrap_to};
 use super::what_if;
+use super::widgets::bar::level;
 use super::widgets::token_strip::{self, Strip};
+use crate::analysis::lens;
+use crate::engine::{Seen, Slot};
 use crate::model::{Model, Progress};
 
 /// Draws everything.
@@ -25,20 +28,14 @@ pub fn draw(app: &App, buffer: &mut Buffer) {
             draw_title(app, frame.title, buffer);
             draw_tabs(app, frame.tabs, buffer);
             draw_strip(app, frame.strip, buffer);
-            let (rule, said) = (frame.top_rule, what_if::summary(app));
-            for (rule, y) in [(frame.top_rule, frame.top_rule.y), (frame.bottom_rule, frame.bottom_rule.y)] {
-                let line = "─".repeat(rule.width.into());
-                put(buffer, rule.x, y, rule.width, &line, app.theme.faint());
+            for rule in [frame.top_rule, frame.bottom_rule] {
+                put(buffer, rule.x, rule.y, rule.width, &"─".repeat(rule.width.into()), app.theme.faint());
             }
-            if let Some(said) = said {
-                put(
-                    buffer,
-                    rule.x + 1,
-                    rule.y,
-                    rule.width.saturating_sub(2),
-                    &format!(" {said} "),
-                    app.theme.accent(),
-                );
+            draw_flow(app, frame.top_rule, buffer);
+            if let Some(said) = what_if::summary(app) {
+                let rule = frame.top_rule;
+                let width = rule.width.saturating_sub(2);
+                put(buffer, rule.x + 1, rule.y, width, &format!(" {said} "), app.theme.accent());
             }
             match &app.run {
                 Some(run) => {
@@ -146,31 +143,38 @@ struct Tab {
     screen: Screen,
     x: u16,
     width: u16,
-    named: bool,
+    name: &'static str,
 }
 
-/// The tabs; if not all names fit, only those nearest to the current screen have one.
+/// The tabs, with names as long as all of them fit; if not even the short ones do, only those nearest to the
+/// current screen have one.
 fn tabs(area: Rect, current: Screen) -> Vec<Tab> {
     const KEY: u16 = 3;
     let all = Screen::ALL;
-    let mut named = [false; Screen::ALL.len()];
-    let mut left = area.width.saturating_sub(KEY * all.len() as u16);
-    let mut nearest: Vec<_> = (0..all.len()).collect();
-    nearest.sort_by_key(|&i| i.abs_diff(current as usize));
-    for i in nearest {
-        let name = all[i].name().width() as u16 + 1;
-        if name > left {
-            break;
+    let width = |name: &str| KEY + if name.is_empty() { 0 } else { name.width() as u16 + 1 };
+    let short_but_one = |screen: Screen| if screen == current { screen.name() } else { screen.short() };
+    let choices: [&dyn Fn(Screen) -> &'static str; 3] = [&Screen::name, &short_but_one, &Screen::short];
+    let fits = |names: &[&str]| names.iter().map(|name| width(name)).sum::<u16>() <= area.width;
+    let fitting = choices.iter().map(|name| all.map(name)).find(|names| fits(names));
+    let names = fitting.unwrap_or_else(|| {
+        let mut names = [""; Screen::ALL.len()];
+        let mut left = area.width.saturating_sub(KEY * all.len() as u16);
+        let mut nearest: Vec<_> = (0..all.len()).collect();
+        nearest.sort_by_key(|&i| i.abs_diff(current as usize));
+        for i in nearest {
+            let name = all[i].short();
+            let Some(rest) = left.checked_sub(name.width() as u16 + 1) else { break };
+            (names[i], left) = (name, rest);
         }
-        (named[i], left) = (true, left - name);
-    }
+        names
+    });
     let mut x = area.x;
-    let place = |(screen, named): (Screen, bool)| {
-        let width = KEY + if named { screen.name().width() as u16 + 1 } else { 0 };
+    let place = |(screen, name): (Screen, &'static str)| {
+        let width = width(name);
         x += width;
-        Tab { screen, x: x - width, width, named }
+        Tab { screen, x: x - width, width, name }
     };
-    all.into_iter().zip(named).map(place).collect()
+    all.into_iter().zip(names).map(place).collect()
 }
 
 /// The screen whose tab is at a position.
@@ -185,7 +189,7 @@ fn draw_tabs(app: &App, area: Rect, buffer: &mut Buffer) {
     let tabs = tabs(area, app.screen);
     for tab in &tabs {
         let key = tab.screen.command().entry().keys[0];
-        let name = if tab.named { format!("{key} {}", tab.screen.name()) } else { key.to_owned() };
+        let name = if tab.name.is_empty() { key.to_owned() } else { format!("{key} {}", tab.name) };
         let (text, style) = if tab.screen == app.screen {
             (format!("▸{name}◂"), theme.accent())
         } else {
@@ -223,6 +227,38 @@ fn draw_strip(app: &App, area: Rect, buffer: &mut Buffer) {
         (app.selection.position, run.n_tokens()),
         app.theme,
     );
+}
+
+/// The norm of the residual stream at the selected token, from the embedding to the logits, with the place that one
+/// looks at.
+fn draw_flow(app: &App, rule: Rect, buffer: &mut Buffer) {
+    let theme = app.theme;
+    let (Some(run), Some(Seen::Flow(_, norms))) = (&app.run, app.seen.get(&Slot::Flow).map(|seen| &**seen))
+    else {
+        return;
+    };
+    let hooks = lens::hooks(run.config());
+    let here = app.screen.scene().place_in_flow(app);
+    let here = hooks.iter().position(|&hook| hook >= here).unwrap_or(hooks.len());
+    // Where there is no room for both halves of each block, only their ends.
+    let room = usize::from(rule.width).saturating_sub(40);
+    let step = if hooks.len() <= room { 1 } else { 2 };
+    let shown: Vec<_> = (0..hooks.len()).step_by(step).collect();
+    if shown.len() > room || norms.len() != hooks.len() {
+        return;
+    }
+    let most = norms.iter().copied().fold(0.0, f32::max);
+    let ink = |on: bool| if on { theme.accent() } else { theme.dim() };
+    let mut spans = vec![Span::styled(" ‖resid‖ ", theme.faint()), Span::styled("embed ", ink(here == 0))];
+    for &at in &shown {
+        let on = here < hooks.len() && at == here.next_multiple_of(step);
+        spans.push(Span::styled(level(norms[at], most), ink(on)));
+    }
+    spans.push(Span::styled(" logits ", ink(here == hooks.len())));
+    let line = Line::from(spans);
+    let taken = what_if::summary(app).map_or(0, |said| said.width() as u16 + 5);
+    let area = Rect { x: rule.x + taken, width: rule.width.saturating_sub(taken + 2), ..rule };
+    put_right(buffer, area, &line);
 }
 
 fn draw_inspector(app: &App, area: Rect, mut lines: Vec<Vec<Span>>, buffer: &mut Buffer) {

@@ -5,7 +5,7 @@ use ratatui::layout::Rect;
 use ratatui::style::Color;
 use ratatui::text::Span;
 
-use super::{Scene, head_place, longest_label, position_label};
+use super::{Scene, head_place, longest_label, position_label, token_names};
 use crate::analysis::{AttnStage, View, ViewSource};
 use crate::engine::{Look, Request, Slot};
 use crate::hooks::{Axis, HookName, Quantity, Site};
@@ -18,6 +18,9 @@ use crate::tui::text::{fixed, num, pad, put, put_line, short};
 use crate::tui::widgets::bar;
 use crate::tui::widgets::heatmap::{self, Form, Plot, Sheet, Zoom};
 
+/// The least width for what a query reads, beside its map.
+const READS: u16 = 34;
+
 struct Layout {
     title: Rect,
     /// The small maps, one per head.
@@ -27,11 +30,10 @@ struct Layout {
     reads: Rect,
 }
 
-fn layout(run: &Run, area: Rect) -> Layout {
+fn layout(app: &App, run: &Run, area: Rect) -> Layout {
     let n_head = run.config().n_head;
     let left_width = (area.width * 2 / 5).min(90);
     let left = Rect { y: area.y + 2, width: left_width, height: area.height.saturating_sub(2), ..area };
-    let right = Rect { x: area.x + left_width + 2, width: area.width.saturating_sub(left_width + 2), ..area };
 
     // The number of columns that makes the small maps largest; a terminal cell is twice as tall as wide.
     let size = |columns: usize| {
@@ -40,7 +42,11 @@ fn layout(run: &Run, area: Rect) -> Layout {
         (width.saturating_sub(1)).min(2 * (usize::from(left.height) / rows).saturating_sub(1))
     };
     let columns = (1..=n_head).max_by_key(|&columns| (size(columns), columns)).unwrap_or(1);
-    let (wide, high) = (left.width / columns as u16, left.height / n_head.div_ceil(columns) as u16);
+    // Side by side without gaps: what they leave is for the large map.
+    let wide = (left.width / columns as u16).min(size(columns) as u16 + 2);
+    let high = left.height / n_head.div_ceil(columns) as u16;
+    let taken = wide * columns as u16 + 2;
+    let right = Rect { x: area.x + taken, width: area.width.saturating_sub(taken), ..area };
     let place = |head: usize| Rect {
         x: left.x + (head % columns) as u16 * wide,
         y: left.y + (head / columns) as u16 * high,
@@ -48,16 +54,28 @@ fn layout(run: &Run, area: Rect) -> Layout {
         height: high,
     };
 
-    let n_reads = if area.height >= 30 { 8 } else { 3 };
     let label_width = (longest_label(run) + 3).min(if right.width >= 90 { 20 } else { 13 });
-    let reads = (n_reads + 1).min(right.height);
-    let sheet = Sheet::new(Rect { height: right.height - reads, ..right }, 3, label_width);
+    let names = token_names(run);
+    let sheet_in = |area| Sheet::new(area, 3, label_width).naming(&names, app.theme);
+    let whole = sheet_in(right);
+    let beside = main_plot(app, run, whole.plot).covered().right() + 3;
+    // What the query reads is beside the map if there is room, else below it.
+    let (sheet, reads) = if beside + READS <= right.right() {
+        let y = whole.axis;
+        let height = whole.plot.bottom().saturating_sub(y);
+        (whole, Rect { x: beside, width: right.right() - beside, y, height })
+    } else {
+        let n_reads = if area.height >= 30 { 8 } else { 3 };
+        let reads = (n_reads + 1).min(right.height);
+        let sheet = sheet_in(Rect { height: right.height - reads, ..right });
+        (sheet, Rect { y: right.bottom() - reads, height: reads, ..right })
+    };
     Layout {
         title: Rect { height: 1, ..area },
         heads: (0..n_head).map(place).collect(),
         stages: Rect { y: right.y + 1, height: 1, ..right },
         sheet,
-        reads: Rect { y: right.bottom() - reads, height: reads, ..right },
+        reads,
     }
 }
 
@@ -72,14 +90,13 @@ fn head_plot(app: &App, run: &Run, area: Rect) -> Plot {
         height: area.height.saturating_sub(1),
         ..area
     };
-    // A window without numbers, however few values it has.
-    let plot =
-        Plot::new(inner, (run.n_tokens(), run.n_tokens()), Zoom::default(), Form::new(Axis::Key, app.theme));
-    Plot { numbers: false, ..plot }
+    let form = Form::new(Axis::Key, app.theme);
+    Plot::new(inner, (run.n_tokens(), run.n_tokens()), Zoom::default(), form)
 }
 
 fn main_plot(app: &App, run: &Run, area: Rect) -> Plot {
-    Plot::new(area, (run.n_tokens(), run.n_tokens()), Zoom::default(), Form::new(Axis::Key, app.theme))
+    let form = Form::new(Axis::Key, app.theme).with_numbers();
+    Plot::new(area, (run.n_tokens(), run.n_tokens()), Zoom::default(), form)
 }
 
 /// It has no state of its own.
@@ -119,7 +136,7 @@ impl Scene for Body {
     }
 
     fn wanted(&self, app: &App, run: &Run, area: Rect) -> Vec<(Slot, Look)> {
-        let layout = layout(run, area);
+        let layout = layout(app, run, area);
         let range = |view: View| app.range_for(view.quantity());
         let mut looks = Vec::new();
         for (head, &area) in layout.heads.iter().enumerate() {
@@ -140,7 +157,7 @@ impl Scene for Body {
 
     fn draw(&self, app: &App, run: &Run, area: Rect, buffer: &mut Buffer) {
         let theme = app.theme;
-        let layout = layout(run, area);
+        let layout = layout(app, run, area);
         let selection = &app.selection;
         let title = [
             Span::styled(format!("block {}", selection.layer), theme.strong()),
@@ -174,6 +191,7 @@ impl Scene for Body {
             let plot = main_plot(app, run, layout.sheet.plot);
             let label = |row: usize| position_label(run, row);
             layout.sheet.draw(buffer, &plot, map, &label, (selection.position, selection.key), theme);
+            layout.sheet.draw_names(buffer, &plot, &token_names(run), selection.key, theme);
         }
         draw_reads(app, run, layout.reads, buffer);
     }
@@ -210,7 +228,7 @@ impl Scene for Body {
     }
 
     fn hit(&self, app: &App, run: &Run, area: Rect, x: u16, y: u16) -> Option<Selection> {
-        let layout = layout(run, area);
+        let layout = layout(app, run, area);
         if let Some(head) = layout.heads.iter().position(|area| area.contains((x, y).into())) {
             return Some(Selection { head, ..app.selection });
         }
@@ -260,8 +278,8 @@ fn draw_reads(app: &App, run: &Run, area: Rect, buffer: &mut Buffer) {
     let reads = if app.differs() { "reads, changed − base" } else { "reads" };
     put_line(buffer, area, &[Span::styled(format!("{} {reads}", run.token_text(query)), theme.strong())]);
     let lines = usize::from(area.height - 1);
-    // Two columns of bars where they fit.
-    let columns = if area.width >= 76 { 2 } else { 1 };
+    // Two columns of bars where they fit and are needed.
+    let columns = if area.width >= 76 && row.largest.len() > lines { 2 } else { 1 };
     let width = area.width / columns;
     let read = row.largest.iter().filter(|(key, _)| *key <= query).take(lines * usize::from(columns));
     for (i, &(key, share)) in read.enumerate() {

@@ -43,7 +43,7 @@ struct Layout {
 
 fn layout(area: Rect) -> Layout {
     let gap = u16::from(area.height >= 24);
-    let list_width = (area.width / 3).clamp(27, 64);
+    let list_width = (area.width * 2 / 7).clamp(27, 64);
     let below = Rect { y: area.y + 2 + gap, height: area.height.saturating_sub(2 + gap), ..area };
     let right = Rect { x: area.right() - list_width, width: list_width, ..below };
     Layout {
@@ -186,9 +186,9 @@ impl Scene for Body {
         let chart = shown.chart(run);
         let cells = cells(app, run, &chart, layout.chart);
         chart::draw(buffer, &cells, &chart, cell(app, run), app.range, theme);
-        let below = cells.plot.covered().bottom() + 3;
-        let steps = Rect { y: below, height: area.bottom().saturating_sub(below), ..layout.chart };
-        draw_steps(app, &shown, steps, buffer);
+        let end = cells.plot.covered().right();
+        let blocks = Rect { x: end, width: layout.chart.right().saturating_sub(end), ..layout.chart };
+        draw_blocks(app, run, &shown, &cells, blocks, buffer);
         for y in layout.list_title.top()..area.bottom() {
             put(buffer, layout.rule, y, 1, "│", theme.faint());
         }
@@ -327,7 +327,12 @@ fn neurons(app: &App) -> Option<&[WithBase<Neuron>]> {
 
 fn cells(app: &App, run: &Run, chart: &Chart, area: Rect) -> chart::Layout {
     let dims = (chart.values.n_rows, chart.values.n_columns);
-    let wide = if area.width < 90 { (4, 7) } else { (7, 11) };
+    let (wide, sums) = match area.width {
+        ..90 => ((4, 7), 9),
+        90..130 => ((5, 7), SUMS),
+        _ => ((6, 11), SUMS),
+    };
+    let area = Rect { width: area.width.saturating_sub(sums), ..area };
     chart::Layout::new(area, dims, chart::label_width(&chart.rows, dims.0), wide, cell(app, run))
 }
 
@@ -478,55 +483,66 @@ fn shown(at: Option<usize>, height: usize, n: usize) -> impl Iterator<Item = Opt
     (0..first).map(Some).chain(below.into_iter().flat_map(|at| [None, Some(at)]))
 }
 
-/// The contributions of each block, and their running total.
-fn draw_steps(app: &App, found: &Attribution, area: Rect, buffer: &mut Buffer) {
+/// What each block contributes, beside its row of the chart: its sum, the logit so far, and its parts as one bar.
+fn draw_blocks(
+    app: &App,
+    run: &Run,
+    found: &Attribution,
+    cells: &chart::Layout,
+    area: Rect,
+    buffer: &mut Buffer,
+) {
     let theme = app.theme;
-    let n_layer = found.parts.iter().filter_map(|part| part.component.layer()).max().map_or(0, |l| l + 1);
-    // Names of columns, embeddings, ln_f, what if.
-    if usize::from(area.height) < n_layer + 4 {
-        return;
-    }
     let of = |wanted: &dyn Fn(Component) -> bool| -> f64 {
         found.parts.iter().filter(|part| wanted(part.component)).map(|part| part.value).sum()
     };
-    let mut steps = vec![(
-        "embed + pos".to_owned(),
-        [None; 3],
-        of(&|c| matches!(c, Component::Embed | Component::PosEmbed)),
-    )];
-    for l in 0..n_layer {
-        let heads = of(&|c| matches!(c, Component::Head(layer, _) if layer == l));
-        let mlp = of(&|c| c == Component::Mlp(l));
-        let rest = of(&|c| c.layer() == Some(l)) - heads - mlp;
-        steps.push((format!("block {l}"), [Some(heads), Some(mlp), Some(rest)], heads + mlp + rest));
+    let parts = |layer: usize| -> Vec<f64> {
+        let of_block = found.parts.iter().filter(|part| part.component.layer() == Some(layer));
+        // The MLP first, as in the chart.
+        let (mlp, others): (Vec<&Contribution>, Vec<_>) =
+            of_block.partition(|part| matches!(part.component, Component::Mlp(_)));
+        mlp.into_iter().chain(others).map(|part| part.value).collect()
+    };
+    let blocks: Vec<_> = (0..run.config().n_layer).map(parts).collect();
+    let side = |parts: &[f64], sign: f64| parts.iter().map(|x| (x * sign).max(0.0)).sum::<f64>();
+    let most = blocks.iter().flat_map(|parts| [side(parts, 1.0), side(parts, -1.0)]).fold(0.0, f64::max);
+    let with_sums = area.width >= SUMS;
+    let width = usize::from(area.width).saturating_sub(usize::from(SUMS) + 1);
+    let mut head = format!("{:>9}", "block");
+    if with_sums {
+        head.push_str(&format!("{:>10}", "so far"));
     }
-    steps.push(("ln_f bias".into(), [None; 3], of(&|c| c == Component::LnFinalBias)));
-    if let Some(end) = found.value(Component::FinalChange) {
-        steps.push((Component::FinalChange.to_string(), [None; 3], end));
+    if width >= BAR {
+        head.push_str("  MLP, heads, biases");
     }
-    let head = format!(" {}{:>9}{:>9}{:>9}{:>10}", pad("", 13), "heads", "MLP", "rest", "so far");
-    put(buffer, area.x, area.y, area.width, &head, theme.dim());
-    let mut sums = Vec::new();
-    steps.iter().fold(0.0, |sum, step| {
-        sums.push(sum + step.2);
-        sum + step.2
-    });
-    let most = sums.iter().fold(0.0, |most: f64, sum| most.max(sum.abs()));
-    let width = usize::from(area.width).saturating_sub(54).min(60);
-    for ((i, (name, parts, _)), y) in steps.iter().enumerate().zip(area.top() + 1..area.bottom()) {
-        let selected = i.checked_sub(1) == Some(app.selection.layer) && i <= n_layer;
-        let number = |x: &Option<f64>| x.map_or_else(String::new, |x| num(x as f32));
-        let [heads, mlp, rest] = parts;
-        let style = if selected { theme.accent() } else { theme.text() };
-        let mut spans = vec![
-            Span::styled(format!("{}{}", if selected { '▸' } else { ' ' }, pad(name, 13)), style),
-            Span::styled(format!("{:>9}{:>9}{:>9}", number(heads), number(mlp), number(rest)), theme.dim()),
-            Span::styled(format!("{:>10} ", num(sums[i] as f32)), style),
-        ];
-        spans.extend(bar::signed(bar::share(sums[i], most), width, theme));
-        put_line(buffer, Rect { y, height: 1, ..area }, &spans);
+    put(buffer, area.x, cells.names.y, area.width, &head, theme.dim());
+    let mut sum = of(&|c| matches!(c, Component::Embed | Component::PosEmbed));
+    for (layer, parts) in blocks.iter().enumerate() {
+        let block: f64 = parts.iter().sum();
+        sum += block;
+        let (Some(y), Some(lines)) = (cells.plot.middle_of(layer), cells.plot.lines_of(layer)) else {
+            continue;
+        };
+        let style = if layer == app.selection.layer { theme.accent() } else { theme.text() };
+        let mut said = format!("{:>9}", num(block as f32));
+        if with_sums {
+            said.push_str(&format!("{:>10}", num(sum as f32)));
+        }
+        put(buffer, area.x, y, area.width, &said, style);
+        if width >= BAR {
+            // A gap between tall bars.
+            let end = if lines.len() > 2 { lines.end - 1 } else { lines.end };
+            for y in lines.start..end {
+                let row = Rect { x: area.x + SUMS + 1, y, width: width as u16, height: 1 };
+                put_line(buffer, row, &bar::stacked(parts, most, width, theme));
+            }
+        }
     }
 }
+
+/// The columns of the sums beside the chart, and the least for the bar beside them.
+const SUMS: u16 = 19;
+const BAR: usize = 14;
 
 /// A contribution.
 fn wrote<'a, T>(of: &WithBase<T>, theme: Theme, value: impl Fn(&T) -> f64) -> Vec<Span<'a>> {

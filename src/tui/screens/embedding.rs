@@ -75,10 +75,7 @@ fn layout(area: Rect) -> Layout {
 }
 
 fn mini_plot(app: &App, run: &Run, view: View, area: Rect) -> Plot {
-    Plot {
-        numbers: false,
-        ..Plot::new(area, view.dims(run), Zoom::default(), Form::new(Axis::Model, app.theme))
-    }
+    Plot::new(area, view.dims(run), Zoom::default(), Form::new(Axis::Model, app.theme))
 }
 
 /// A cell of a miniature pools so many values that only means differ visibly.
@@ -87,10 +84,7 @@ fn mini_look(app: &App, run: &Run, view: View, area: Rect) -> Look {
 }
 
 fn plot(app: &App, run: &Run, area: Rect) -> Plot {
-    Plot {
-        numbers: false,
-        ..Plot::new(area, encoder().dims(run), Zoom::default(), Form::new(Axis::Model, app.theme))
-    }
+    Plot::new(area, encoder().dims(run), Zoom::default(), Form::new(Axis::Model, app.theme))
 }
 
 /// The row `around` with the one before and the one after, if they exist.
@@ -107,6 +101,10 @@ pub struct Body;
 impl Scene for Body {
     fn commands(&self) -> &'static [&'static [Command]] {
         &[COLOURS, CHANGES, &[Command::Direction]]
+    }
+
+    fn place_in_flow(&self, _app: &App) -> HookName {
+        Site::ResidPre.at(0)
     }
 
     fn arrows(&self, _app: &App) -> &'static [(&'static str, &'static str)] {

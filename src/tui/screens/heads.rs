@@ -469,7 +469,7 @@ fn layout(app: &App, run: &Run, area: Rect) -> Layout {
     let label = grid::label_width(&Labels::numbered("layer"), dims.0);
     let wide = match area.width {
         ..120 => (4, 7),
-        width => (7, (width / 3 / dims.1.max(1) as u16).clamp(10, 24)),
+        width => (7, (width * 3 / 5 / dims.1.max(1) as u16).clamp(10, 32)),
     };
     let list = area.width.saturating_sub(label as u16 + dims.1 as u16 * wide.0 + 3);
     let list = if list < LIST.0 { 0 } else { list.min(LIST.1) };
@@ -485,11 +485,7 @@ fn layout(app: &App, run: &Run, area: Rect) -> Layout {
     Layout {
         title: Rect { height: 1, ..area },
         on: Rect { y: area.y + 1, height: 1, ..area },
-        list: Rect {
-            x,
-            width: if list > 0 { area.right().saturating_sub(x).min(LIST.1) } else { 0 },
-            ..body
-        },
+        list: Rect { x, width: if list > 0 { area.right().saturating_sub(x) } else { 0 }, ..body },
         map: many.then(|| Rect {
             y: bottom,
             width: x.saturating_sub(left.x + 3).min(left.width),
@@ -511,7 +507,7 @@ fn map_plot(app: &App, run: &Run, area: Rect) -> (Rect, Plot) {
     let cells = Rect { x: area.x + label, width: area.width.saturating_sub(label), ..labels };
     let n = run.n_tokens();
     let plot = Plot::new(cells, (n, n), Zoom::default(), Form::new(Axis::Key, app.theme));
-    (labels, Plot { numbers: false, ..plot })
+    (labels, plot)
 }
 
 /// The run of the map, and its slot.

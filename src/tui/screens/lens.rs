@@ -10,6 +10,7 @@ use super::Scene;
 use crate::analysis::base::WithBase;
 use crate::analysis::lens::{self, Lens, Reading, Show};
 use crate::engine::{Look, Request, Seen, Slot};
+use crate::hooks::{HookName, Site};
 use crate::picture::chart::Chart;
 use crate::run::Run;
 use crate::tui::actions::{moved, turned};
@@ -35,6 +36,8 @@ pub struct State {
     pub show: Show,
     /// The token to follow; `None` for the final answer.
     pub token: Option<u32>,
+    /// A row was chosen here.
+    chosen: bool,
 }
 
 fn n_rows(run: &Run) -> usize {
@@ -42,9 +45,12 @@ fn n_rows(run: &Run) -> usize {
 }
 
 /// The selected residual stream, counted from `embed`: the first that is not before the selected
-/// tensor.
+/// tensor; the answer, before anything was selected.
 fn row(app: &App, run: &Run) -> usize {
     let hooks = lens::hooks(run.config());
+    if app.selection.hook == hooks[0] && !app.screens.lens.chosen {
+        return hooks.len() - 1;
+    }
     hooks.iter().position(|&hook| hook >= app.selection.hook).unwrap_or(hooks.len() - 1)
 }
 
@@ -64,7 +70,7 @@ fn layout(app: &App, run: &Run, area: Rect) -> Layout {
     let list = if area.width >= WIDE { LIST } else { 0 };
     let body = Rect { y: area.y + 2, height: area.height.saturating_sub(2), ..area };
     let left = Rect { width: area.width - if list > 0 { list + 2 } else { 0 }, ..body };
-    let wide = if app.screens.lens.show == Show::Top { (7, 14) } else { (6, 9) };
+    let wide = if app.screens.lens.show == Show::Top { (7, 24) } else { (6, 14) };
     let label = format!("{} post", run.config().n_layer - 1).len().max("embed".len()) + 2;
     let selected = (row(app, run), app.selection.position);
     let chart = grid::Layout::new(left, (n_rows(run), run.n_tokens()), label, wide, selected);
@@ -87,6 +93,10 @@ pub struct Body;
 impl Scene for Body {
     fn commands(&self) -> &'static [&'static [Command]] {
         &[&[Command::NextNumber, Command::PreviousNumber, Command::ChooseToken, Command::FinalAnswer]]
+    }
+
+    fn place_in_flow(&self, app: &App) -> HookName {
+        app.run.as_ref().map_or(Site::ResidPre.at(0), |run| lens::hooks(run.config())[row(app, run)])
     }
 
     fn arrows(&self, _app: &App) -> &'static [(&'static str, &'static str)] {
@@ -140,7 +150,9 @@ impl Scene for Body {
         (part.plot.window.rows, part.plot.window.columns) = (0..n_rows, 0..n_columns);
         grid::draw(buffer, &part, &chart, selected, None, theme);
         draw_pending(&lens.of, &part.plot, buffer, theme);
-        draw_list(app, run, layout.list, buffer);
+        let (list, curve) = halves(layout.list, n_rows);
+        draw_list(app, run, list, buffer);
+        draw_curve(app, run, lens, curve, buffer);
     }
 
     fn inspect<'a>(&self, app: &'a App, run: &'a Run) -> Vec<Vec<Span<'a>>> {
@@ -238,6 +250,7 @@ impl Scene for Body {
     fn go(&self, app: &mut App, run: &Run, right: isize, down: isize) {
         let position = moved(app.selection.position, right, run.n_tokens());
         let row = if down == 0 { None } else { Some(moved(row(app, run), down, n_rows(run))) };
+        app.screens.lens.chosen |= down != 0;
         app.selection = match row {
             Some(row) => select(app.selection, run, row, position),
             None => Selection { position, ..app.selection },
@@ -279,10 +292,10 @@ fn reading<'a>(app: &'a App, run: &Run) -> Option<WithBase<&'a Reading>> {
 fn draw_pending(lens: &Lens, plot: &Plot, buffer: &mut Buffer, theme: Theme) {
     for (row, hook) in lens.hooks.iter().enumerate().filter(|_| !lens.is_whole()) {
         for (column, position) in lens.positions.clone().enumerate() {
-            let (Some(y), Some(x)) = (plot.line_of(row), plot.column_of(column)) else { continue };
+            let Some(at) = plot.words_of(row, column) else { continue };
             if lens.get(*hook, position).is_none() {
-                let width = usize::from(plot.cell.1);
-                put(buffer, x, y, plot.cell.1, &format!("{:^width$}", "…"), theme.faint());
+                let width = usize::from(at.width);
+                put(buffer, at.x, at.y, at.width, &format!("{:^width$}", "…"), theme.faint());
             }
         }
     }
@@ -341,6 +354,51 @@ fn draw_list(app: &App, run: &Run, area: Rect, buffer: &mut Buffer) {
             Span::styled(format!(" {}  ", prob(candidate.prob)), theme.text()),
             Span::styled(bar(candidate.prob / most, bar_width), theme.amount()),
         ];
+        put_line(buffer, Rect { y, height: 1, ..area }, &spans);
+    }
+}
+
+/// The list of tokens above, and the curve of `n_rows` lines below it if there is room for both.
+fn halves(area: Rect, n_rows: usize) -> (Rect, Rect) {
+    let curve = n_rows as u16 + 2;
+    let list = area.height.saturating_sub(curve).min(LISTED as u16 + 2);
+    if list < 6 {
+        return (area, Rect { height: 0, ..area });
+    }
+    let below = Rect { y: area.y + list, height: area.height - list, ..area };
+    (Rect { height: list - 1, ..area }, below)
+}
+
+/// The rank and probability of the followed token, layer by layer.
+fn draw_curve(app: &App, run: &Run, lens: &WithBase<Lens>, area: Rect, buffer: &mut Buffer) {
+    let theme = app.theme;
+    if area.width <= 20 || area.height < 4 {
+        return;
+    }
+    let position = app.selection.position;
+    let readings: Vec<_> = lens.of.hooks.iter().map(|&hook| (hook, lens.of.get(hook, position))).collect();
+    let Some(last) = readings.iter().rev().find_map(|(_, reading)| *reading) else { return };
+    let heading = format!("{} by layer", run.model.tokenizer.show(last.token.id));
+    let used = put(buffer, area.x, area.y, area.width, &heading, theme.good());
+    put(buffer, used, area.y, area.right().saturating_sub(used), "   rank, probability", theme.dim());
+    let digits = run.config().vocab_size.to_string().len();
+    let label = readings.iter().map(|(hook, _)| lens::label(*hook).len()).max().unwrap_or(0);
+    let bar_width = usize::from(area.width).saturating_sub(label + digits + 12);
+    for ((hook, reading), y) in readings.iter().zip(area.y + 1..area.bottom()) {
+        let selected = lens::hooks(run.config())[row(app, run)] == *hook;
+        let ink = if selected { theme.accent() } else { theme.dim() };
+        let mut spans = vec![
+            Span::styled(if selected { "▸" } else { " " }, theme.accent()),
+            Span::styled(pad(&lens::label(*hook), label), ink),
+        ];
+        match reading {
+            Some(reading) => spans.extend([
+                Span::styled(format!(" #{:<digits$} ", reading.token.rank), theme.text()),
+                Span::styled(format!("{}  ", prob(reading.token.prob)), theme.dim()),
+                Span::styled(bar(reading.token.prob, bar_width), theme.amount()),
+            ]),
+            None => spans.push(Span::styled("  …", theme.faint())),
+        }
         put_line(buffer, Rect { y, height: 1, ..area }, &spans);
     }
 }

@@ -6,27 +6,25 @@ use ratatui::style::Style;
 use ratatui::text::{Line, Span};
 
 use super::Scene;
-use crate::analysis::View;
 use crate::analysis::logits::{Candidate, Next};
-use crate::engine::{Look, Request, Slot};
-use crate::hooks::{Axis, Site};
+use crate::engine::{Look, Request, Seen, Slot};
+use crate::hooks::{HookName, Site};
 use crate::run::Run;
 use crate::tui::actions::moved;
 use crate::tui::app::{App, Selection};
-use crate::tui::command::{COLOURS, Command};
+use crate::tui::command::Command;
 use crate::tui::layout::Frame;
 use crate::tui::text::{fixed, num, pad, prob, put_line, put_right, signed_fixed};
 use crate::tui::what_if::{self, signed};
-use crate::tui::widgets::bar;
-use crate::tui::widgets::heatmap::{Form, Plot, Sheet, Zoom};
+use crate::tui::widgets::{bar, chart};
 
 struct Layout {
     title: Rect,
     heading: Rect,
     list: Rect,
     settings: Rect,
-    map_title: Rect,
-    sheet: Sheet,
+    ranks_title: Rect,
+    ranks: Rect,
 }
 
 fn layout(area: Rect) -> Layout {
@@ -45,13 +43,9 @@ fn layout(area: Rect) -> Layout {
             width: settings_width,
             height: upper.height.saturating_sub(2),
         },
-        map_title: Rect { height: 1.min(lower.height), ..lower },
-        sheet: Sheet::new(lower, 2, 14),
+        ranks_title: Rect { height: 1.min(lower.height), ..lower },
+        ranks: Rect { y: lower.y + 1, height: lower.height.saturating_sub(1), ..lower },
     }
-}
-
-fn probs() -> View {
-    View::hook(Site::Probs.once(), 0)
 }
 
 /// The maximum length of the list.
@@ -59,11 +53,12 @@ fn list_len(area: Rect) -> usize {
     layout(area).list.height.into()
 }
 
-fn plot(app: &App, run: &Run, area: Rect) -> Plot {
-    Plot {
-        numbers: false,
-        ..Plot::new(area, probs().dims(run), Zoom::default(), Form::new(Axis::Vocab, app.theme))
-    }
+/// The likeliest tokens after every position: ranks down, positions across.
+fn cells(app: &App, run: &Run, area: Rect) -> chart::Layout {
+    let n_ranks = chart::lines(area).min(run.config().vocab_size);
+    let wide = if area.width < 120 { (7, 16) } else { (9, 20) };
+    let selected = (app.selection.candidate, app.selection.position);
+    chart::Layout::new(area, (n_ranks, run.n_tokens()), 6, wide, selected)
 }
 
 /// It has no state of its own.
@@ -74,20 +69,22 @@ pub struct Body;
 
 impl Scene for Body {
     fn commands(&self) -> &'static [&'static [Command]] {
-        &[
-            COLOURS,
-            &[
-                Command::Parts,
-                Command::Follow,
-                Command::Cooler,
-                Command::Warmer,
-                Command::FewerK,
-                Command::MoreK,
-                Command::LessP,
-                Command::MoreP,
-                Command::Reseed,
-            ],
-        ]
+        &[&[
+            Command::Range,
+            Command::Parts,
+            Command::Follow,
+            Command::Cooler,
+            Command::Warmer,
+            Command::FewerK,
+            Command::MoreK,
+            Command::LessP,
+            Command::MoreP,
+            Command::Reseed,
+        ]]
+    }
+
+    fn place_in_flow(&self, _app: &App) -> HookName {
+        Site::Logits.once()
     }
 
     fn arrows(&self, _app: &App) -> &'static [(&'static str, &'static str)] {
@@ -115,11 +112,14 @@ impl Scene for Body {
     }
 
     fn wanted(&self, app: &App, run: &Run, area: Rect) -> Vec<(Slot, Look)> {
-        let range = app.range_for(probs().quantity());
-        vec![
-            (Slot::Next, Look::Next { position: app.selection.position, k: list_len(area) }),
-            (Slot::Main, plot(app, run, layout(area).sheet.plot).look(probs(), app.pooling, range)),
-        ]
+        let plot = cells(app, run, layout(area).ranks).plot;
+        let mut looks =
+            vec![(Slot::Next, Look::Next { position: app.selection.position, k: list_len(area) })];
+        if !plot.window.columns.is_empty() {
+            let k = plot.window.rows.end;
+            looks.push((Slot::Nexts, Look::Nexts { positions: plot.window.columns, k }));
+        }
+        looks
     }
 
     fn draw(&self, app: &App, run: &Run, area: Rect, buffer: &mut Buffer) {
@@ -162,28 +162,7 @@ impl Scene for Body {
             let entropy = next.shown(|next| next.entropy_bits);
             draw_settings(app, entropy, layout.settings, buffer);
         }
-        let what = [
-            Span::styled(
-                if app.differs() {
-                    "every position × the vocabulary, changed − base"
-                } else {
-                    "every position × the vocabulary"
-                },
-                theme.strong(),
-            ),
-            Span::styled(
-                format!("  probabilities, ({}, {})", run.n_tokens(), run.config().vocab_size),
-                theme.dim(),
-            ),
-        ];
-        put_line(buffer, layout.map_title, &what);
-        if let Some(map) = app.map(Slot::Main).filter(|map| map.view == probs()) {
-            let plot = plot(app, run, layout.sheet.plot);
-            let chosen =
-                next.and_then(|next| next.of.top.get(app.selection.candidate)).map_or(0, |c| c.id as usize);
-            let label = |row: usize| super::position_label(run, row);
-            layout.sheet.draw(buffer, &plot, map, &label, (position, chosen), theme);
-        }
+        draw_ranks(app, run, &layout, buffer);
     }
 
     fn inspect<'a>(&self, app: &'a App, run: &'a Run) -> Vec<Vec<Span<'a>>> {
@@ -219,12 +198,49 @@ impl Scene for Body {
         vec![first, second]
     }
 
-    fn hit(&self, app: &App, _run: &Run, area: Rect, x: u16, y: u16) -> Option<Selection> {
-        let list = layout(area).list;
+    fn hit(&self, app: &App, run: &Run, area: Rect, x: u16, y: u16) -> Option<Selection> {
+        let layout = layout(area);
+        if let Some((candidate, position)) = cells(app, run, layout.ranks).hit(x, y) {
+            return Some(Selection { position, candidate, ..app.selection });
+        }
+        let list = layout.list;
         let candidate = usize::from(y.checked_sub(list.y)?);
         let inside = list.contains((x, y).into()) && candidate < app.next()?.of.top.len();
         inside.then_some(Selection { candidate, ..app.selection })
     }
+}
+
+/// The likeliest tokens after each position, next to each other.
+fn draw_ranks(app: &App, run: &Run, layout: &Layout, buffer: &mut Buffer) {
+    let theme = app.theme;
+    let what = [
+        Span::styled("after every position", theme.strong()),
+        Span::styled(
+            if app.differs() {
+                "  the tokens whose probability changed most, coloured by Δp"
+            } else {
+                "  the likeliest tokens, likeliest first, coloured by probability"
+            },
+            theme.dim(),
+        ),
+    ];
+    put_line(buffer, layout.ranks_title, &what);
+    let Some(Seen::Nexts(Look::Nexts { positions, .. }, nexts)) =
+        app.seen.get(&Slot::Nexts).map(|seen| &**seen)
+    else {
+        return;
+    };
+    let mut cells = cells(app, run, layout.ranks);
+    // The last answer may be of other positions: it stays until the new one arrives.
+    let chart = Next::chart(nexts, cells.plot.window.rows.end, run);
+    let (n_rows, n_columns) =
+        (chart.values.n_rows, chart.values.n_columns.min(cells.plot.window.columns.len()));
+    if n_rows == 0 || n_columns == 0 {
+        return;
+    }
+    (cells.plot.window.rows, cells.plot.window.columns) = (0..n_rows, 0..n_columns);
+    let local = app.selection.position.checked_sub(positions.start).unwrap_or(usize::MAX);
+    chart::draw(buffer, &cells, &chart, (app.selection.candidate, local), app.range, theme);
 }
 
 /// The mark and the colour of a line of the list.

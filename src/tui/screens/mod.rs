@@ -37,7 +37,7 @@ use crate::picture::chart::Chart;
 use crate::run::Run;
 
 macro_rules! screens {
-    ($( $screen:ident $module:ident $key:literal $doc:literal; )*) => {
+    ($( $screen:ident $module:ident $short:literal $key:literal $doc:literal; )*) => {
         /// The screens, in the order of the table.
         #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
         pub enum Screen { $( $screen, )* }
@@ -47,6 +47,11 @@ macro_rules! screens {
 
             pub fn name(self) -> &'static str {
                 match self { $( Self::$screen => stringify!($screen), )* }
+            }
+
+            /// Its name in three letters, for narrow terminals.
+            pub fn short(self) -> &'static str {
+                match self { $( Self::$screen => $short, )* }
             }
 
             /// What it is.
@@ -73,18 +78,18 @@ macro_rules! screens {
 }
 
 screens! {
-    // screen     module       key  what is there
-    Tokens        tokens       "1"  "the prompt as tokens";
-    Embedding     embedding    "2"  "rows of wte and wpe, and their sum";
-    Stages        stages       "3"  "every tensor in data-flow order";
-    Attention     attention    "4"  "every head's attention map";
-    Logits        logits       "5"  "the likeliest next tokens";
-    Walk          walk         "6"  "one token followed through the network, step by step";
-    Heads         heads        "7"  "what every head does";
-    Lens          lens         "8"  "what each layer would predict";
-    Attribution   attribution  "9"  "how much each component contributes to a logit";
-    Compare       compare      "0"  "two prompts, their difference, and patching";
-    Weights       weights      "w"  "the weights by themselves, without a prompt";
+    // screen     module       short  key  what is there
+    Tokens        tokens       "Tok"  "1"  "the prompt as tokens";
+    Embedding     embedding    "Emb"  "2"  "rows of wte and wpe, and their sum";
+    Stages        stages       "Stg"  "3"  "every tensor in data-flow order";
+    Attention     attention    "Att"  "4"  "every head's attention map";
+    Logits        logits       "Log"  "5"  "the likeliest next tokens";
+    Walk          walk         "Wlk"  "6"  "one token followed through the network, step by step";
+    Heads         heads        "Hds"  "7"  "what every head does";
+    Lens          lens         "Lns"  "8"  "what each layer would predict";
+    Attribution   attribution  "Atr"  "9"  "how much each component contributes to a logit";
+    Compare       compare      "Cmp"  "0"  "two prompts, their difference, and patching";
+    Weights       weights      "Wts"  "w"  "the weights by themselves, without a prompt";
 }
 
 impl Screen {
@@ -221,6 +226,11 @@ pub trait Scene: Sync {
         Ok(Edge { layer, head, query: position, key })
     }
 
+    /// The tensor that one looks at, on the way from the embedding to the logits.
+    fn place_in_flow(&self, app: &App) -> HookName {
+        Site::ResidPost.at(app.selection.layer)
+    }
+
     /// The colour of a token in the token strip.
     fn token_shade(&self, app: &App, position: usize) -> Option<Color> {
         Some(surprise_shade(app, app.surprise(position)?))
@@ -233,7 +243,9 @@ pub fn wanted(app: &App) -> Vec<(Slot, Look)> {
     if matches!(app.overlay, Some(Overlay::Finding)) {
         return vec![(Slot::Found, Look::Found)];
     }
-    app.screen.scene().wanted(app, run, frame.body)
+    let mut looks = app.screen.scene().wanted(app, run, frame.body);
+    looks.push((Slot::Flow, Look::Flow { position: app.selection.position }));
+    looks
 }
 
 /// The colour of a surprise, or of its difference.
@@ -273,6 +285,11 @@ fn verdict<'a>(check: &Check, theme: Theme) -> [Span<'a>; 3] {
 fn position_label(run: &Run, position: usize) -> String {
     let digits = run.n_tokens().saturating_sub(1).max(1).to_string().len();
     format!("{position:>digits$} {}", run.token_text(position))
+}
+
+/// The texts of the tokens, each as what it is.
+fn token_names(run: &Run) -> Vec<String> {
+    (0..run.n_tokens()).map(|position| run.token_text(position)).collect()
 }
 
 /// Columns of the longest of them.

@@ -6,7 +6,7 @@ use ratatui::buffer::Buffer;
 use ratatui::layout::Rect;
 use ratatui::text::Span;
 
-use super::{Scene, cell_text, longest_label, position_label, row_label, shape};
+use super::{Scene, cell_text, longest_label, position_label, row_label, shape, token_names};
 use crate::engine::{Look, Request, Slot};
 use crate::hooks::{Axis, HookName, Site};
 use crate::interventions::{Edge, Place, Target};
@@ -36,11 +36,13 @@ fn layout(app: &App, run: &Run, area: Rect) -> Layout {
         _ => 8,
     };
     let label_width = label_width.min(3 + longest_label(run));
+    let sheet = Sheet::new(right, 3, label_width);
+    let names_keys = app.stages_view().axes().1 == Axis::Key && app.zoom == 0;
     Layout {
         tree,
         rule: area.x + tree_width,
         title: Rect { height: 1, ..right },
-        sheet: Sheet::new(right, 3, label_width),
+        sheet: if names_keys { sheet.naming(&token_names(run), app.theme) } else { sheet },
     }
 }
 
@@ -56,7 +58,7 @@ fn plot_in(app: &App, run: &Run, area: Rect) -> Plot {
         area,
         view.dims(run),
         Zoom { level: app.zoom, origin: app.origin },
-        Form::new(view.axes().1, app.theme),
+        Form::new(view.axes().1, app.theme).with_numbers(),
     )
 }
 
@@ -74,6 +76,10 @@ impl Scene for Body {
             CHANGES,
             &[Command::ZoomIn, Command::ZoomOut, Command::ZoomReset, Command::Knockout, Command::Direction],
         ]
+    }
+
+    fn place_in_flow(&self, app: &App) -> HookName {
+        app.selection.hook
     }
 
     fn arrows(&self, app: &App) -> &'static [(&'static str, &'static str)] {
@@ -205,7 +211,7 @@ impl Scene for Body {
             Span::styled("row ", theme.dim()),
             Span::styled(stats_text(&look.stats), theme.text()),
         ];
-        let top: Vec<_> = look.largest.iter().map(|(i, x)| format!("{i}:{}", num(*x))).collect();
+        let top: Vec<_> = look.largest.iter().take(12).map(|(i, x)| format!("{i}:{}", num(*x))).collect();
         let second = vec![
             Span::styled(histogram(&look.histogram), theme.focus()),
             Span::styled(" histogram of the row   ", theme.dim()),
@@ -262,7 +268,7 @@ pub fn zoom(app: &mut App, by: i8) {
     let Some(run) = app.run.clone() else { return };
     let Some(before) = plot(app, &run) else { return };
     let view = app.stages_view();
-    let deepest = Plot::deepest(before.area, view.dims(&run));
+    let deepest = Plot::deepest(before.area, view.dims(&run), Form::new(view.axes().1, app.theme));
     app.zoom = app.zoom.min(deepest).saturating_add_signed(by).min(deepest);
     // The selection moves to the middle of the new window.
     if let Some(plot) = plot(app, &run) {
@@ -393,11 +399,8 @@ fn draw_map(app: &App, run: &Run, layout: &Layout, buffer: &mut Buffer) {
             let (row, column) = app.cell_in(map.view);
             let label = |row: usize| row_label(run, map.view, row);
             layout.sheet.draw(buffer, &plot, map, &label, (row, column), theme);
-            if plot.numbers
-                && let (Some(y), Some(x)) = (plot.line_of(row), plot.column_of(column))
-            {
-                let cell =
-                    Rect { x, y: y + plot.cell.0.saturating_sub(2) / 4, width: plot.cell.1, height: 1 };
+            layout.sheet.draw_names(buffer, &plot, &token_names(run), column, theme);
+            if let Some(cell) = plot.words_of(row, column).filter(|_| plot.numbers) {
                 buffer.set_style(cell.intersection(buffer.area), theme.selected());
             }
         }

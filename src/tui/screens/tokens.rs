@@ -8,19 +8,23 @@ use unicode_width::UnicodeWidthStr;
 
 use super::{SURPRISED, Scene, Screen, surprise_shade};
 use crate::engine::Request;
+use crate::hooks::{HookName, Site};
 use crate::run::Run;
 use crate::tui::actions::moved;
 use crate::tui::app::{App, Selection};
 use crate::tui::command::{CHANGES, Command};
-use crate::tui::text::{count, fit, fixed, num, pad, put, put_line, signed_fixed};
+use crate::tui::text::{count, fit, fixed, num, pad, prob, put, put_line, signed_fixed};
 use crate::tui::theme::{Depth, Theme};
 use crate::tui::widgets::bar::bar;
 
-/// The width of the table: if there is room, the prompt as text is next to it.
-const TABLE: u16 = 78;
+/// Columns of the table: with what is always there, with the token that was expected, and with bytes.
+const TABLE: [u16; 3] = [56, 78, 96];
 
 struct Layout {
     table: Rect,
+    /// What there is room for.
+    expected: bool,
+    bytes: bool,
     /// The first position in the table.
     first: usize,
     text: Option<Rect>,
@@ -30,10 +34,11 @@ fn layout(app: &App, run: &Run, area: Rect) -> Layout {
     let rows = usize::from(area.height.saturating_sub(1));
     let last_first = run.n_tokens().saturating_sub(rows);
     let first = app.selection.position.saturating_sub(rows / 2).min(last_first);
-    let wide = area.width >= TABLE + 30;
-    let table = if wide { Rect { width: TABLE, ..area } } else { area };
-    let text = wide.then(|| Rect { x: area.x + TABLE + 2, width: area.width - TABLE - 2, ..area });
-    Layout { table, first, text }
+    let most = TABLE[2];
+    let wide = area.width >= most + 30;
+    let table = if wide { Rect { width: most, ..area } } else { area };
+    let text = wide.then(|| Rect { x: area.x + most + 2, width: area.width - most - 2, ..area });
+    Layout { table, expected: table.width >= TABLE[1], bytes: table.width >= most, first, text }
 }
 
 /// It has no state of its own.
@@ -45,6 +50,10 @@ pub struct Body;
 impl Scene for Body {
     fn commands(&self) -> &'static [&'static [Command]] {
         &[CHANGES, &[Command::Direction]]
+    }
+
+    fn place_in_flow(&self, _app: &App) -> HookName {
+        Site::ResidPre.at(0)
     }
 
     fn arrows(&self, _app: &App) -> &'static [(&'static str, &'static str)] {
@@ -64,12 +73,13 @@ impl Scene for Body {
         let layout = layout(app, run, area);
         let theme = app.theme;
         let head = format!(
-            " {:>4}  {}{:>6}  {}{}",
+            " {:>4}  {}{:>6}  {}{}{}",
             "pos",
             pad("token", 18),
             "id",
-            pad("bytes", 18),
-            if app.differs() { "Δ surprise in bits, rank now" } else { "surprise, bits and rank" }
+            if layout.bytes { pad("bytes", 18) } else { String::new() },
+            pad(if app.differs() { "Δ surprise, bits, rank" } else { "surprise, bits, rank" }, 24),
+            if layout.expected { "expected" } else { "" },
         );
         put(buffer, area.x, area.y, layout.table.width, &head, theme.dim());
         for line in 1..layout.table.height {
@@ -88,8 +98,10 @@ impl Scene for Body {
                 Span::styled(format!("{}{position:>4}  ", if selected { '▸' } else { ' ' }), dim),
                 Span::styled(pad(&run.token_text(position), 18), plain),
                 Span::styled(format!("{id:>6}  "), dim),
-                Span::styled(pad(&bytes.join(" "), 18), dim),
             ];
+            if layout.bytes {
+                spans.push(Span::styled(pad(&bytes.join(" "), 18), dim));
+            }
             match app.summary.as_ref().and_then(|s| *s.surprises.get(position)?) {
                 Some(surprise) => {
                     let bits = app.surprise(position).unwrap_or(f32::NAN);
@@ -99,7 +111,13 @@ impl Scene for Body {
                     ));
                     let bits = if app.differs() { signed_fixed(bits, 1) } else { fixed(bits, 1) };
                     spans.push(Span::styled(format!("{bits:>5}"), plain));
-                    spans.push(Span::styled(format!(" #{}", surprise.rank), dim));
+                    spans.push(Span::styled(pad(&format!(" #{}", surprise.rank), 8), dim));
+                    if layout.expected {
+                        let (token, p) = surprise.expected;
+                        let hit = if token == id && !selected { theme.good() } else { plain };
+                        spans.push(Span::styled(pad(&run.model.tokenizer.show(token), 14), hit));
+                        spans.push(Span::styled(format!(" {}", prob(p)), dim));
+                    }
                 }
                 None => spans.push(Span::styled("the first token", dim)),
             }

@@ -13,7 +13,6 @@ use crate::analysis::{View, ViewSource};
 use crate::engine::{Look, Request, Seen, Slot};
 use crate::hooks::{Axis, HookName, Site};
 use crate::picture::chart::Chart;
-use crate::picture::grid::Window;
 use crate::run::Run;
 use crate::tui::actions::{moved, turned};
 use crate::tui::app::{App, Focus, Screen, Selection};
@@ -132,21 +131,8 @@ fn residual(app: &App) -> HookName {
 
 /// Whole rows, one per line, the selected one in the middle.
 fn walk(run: &Run, view: View, row: usize, area: Rect) -> (Sheet, Plot) {
-    let (n_rows, n_columns) = view.dims(run);
     let sheet = Sheet::new(area, 1, if area.width >= 80 { 20 } else { 14 });
-    let room = sheet.plot;
-    let lines = usize::from(room.height).min(n_rows);
-    let first = row.saturating_sub(lines / 2).min(n_rows - lines);
-    let per_cell = n_columns.div_ceil(usize::from(room.width).max(1));
-    let wide = usize::from(room.width) / n_columns.div_ceil(per_cell);
-    let plot = Plot {
-        area: room,
-        window: Window { rows: first..first + lines, columns: 0..n_columns },
-        per_cell: (1, per_cell),
-        cell: (2, wide.max(1) as u16),
-        numbers: false,
-    };
-    (sheet, plot)
+    (sheet, Plot::lines(sheet.plot, view.dims(run), row))
 }
 
 /// The screen.
@@ -248,7 +234,7 @@ impl Scene for Body {
                 Span::styled(format!("   ‖row‖ {}", num(look.stats.norm as f32)), theme.text()),
             ];
             let against = if view.source == ViewSource::Wpe { "wpe" } else { "wte" };
-            let top: Vec<_> = look.largest.iter().map(|(i, x)| format!("{i}:{}", num(*x))).collect();
+            let top: Vec<_> = look.largest.iter().take(12).map(|(i, x)| format!("{i}:{}", num(*x))).collect();
             let second = vec![
                 Span::styled(format!("cosine = row · {against}[i] / (‖row‖ ‖{against}[i]‖)   "), theme.dim()),
                 Span::styled(histogram(&look.histogram), theme.focus()),

@@ -41,14 +41,49 @@ pub fn signed(share: f32, width: usize, theme: Theme) -> Vec<Span<'static>> {
     vec![Span::raw(before), gap, Span::styled("█".repeat(whole), ink), line]
 }
 
+/// Signed `parts` as one bar on each side of a line in the middle, next to each other in two tints; `most` is the
+/// largest sum of a side.
+pub fn stacked(parts: &[f64], most: f64, width: usize, theme: Theme) -> Vec<Span<'static>> {
+    let half = width.saturating_sub(1) / 2;
+    let mut sides = [Vec::new(), Vec::new()];
+    for (side, sign) in sides.iter_mut().zip([-1.0, 1.0]) {
+        let (mut sum, mut drawn) = (0.0, 0);
+        for (i, part) in parts.iter().map(|part| part * sign).filter(|part| *part > 0.0).enumerate() {
+            sum += part;
+            let end = (f64::from(share(sum, most)) * half as f64).round() as usize;
+            let end = end.min(half);
+            if end > drawn {
+                // Neighbours differ, whatever the colours.
+                let block = if i % 2 == 0 { "█" } else { "▓" };
+                side.push(Span::styled(block.repeat(end - drawn), theme.signed(sign as f32)));
+                drawn = end;
+            }
+        }
+        side.push(Span::raw(" ".repeat(half - drawn)));
+    }
+    let [mut below, above] = sides;
+    below.reverse();
+    below.into_iter().chain([Span::styled("│", theme.faint())]).chain(above).collect()
+}
+
 /// `value` as a share of the largest magnitude.
 pub fn share(value: f64, most: f64) -> f32 {
     if most > 0.0 { (value / most) as f32 } else { 0.0 }
 }
 
+const HEIGHTS: [char; 8] = ['▁', '▂', '▃', '▄', '▅', '▆', '▇', '█'];
+
+/// A magnitude as a block, `most` at full height.
+pub fn level(value: f32, most: f32) -> String {
+    let share = share(value.into(), most.into());
+    if !share.is_finite() {
+        return "?".into();
+    }
+    HEIGHTS[((share * 8.0).ceil() as usize).clamp(1, 8) - 1].into()
+}
+
 /// Counts as a line of blocks, the largest at full height.
 pub fn histogram(counts: &[usize]) -> String {
-    const HEIGHTS: [char; 8] = ['▁', '▂', '▃', '▄', '▅', '▆', '▇', '█'];
     let most = counts.iter().copied().max().unwrap_or(0).max(1);
     let height = |&n: &usize| if n == 0 { ' ' } else { HEIGHTS[(n * 8).div_ceil(most).clamp(1, 8) - 1] };
     counts.iter().map(height).collect()

@@ -1,5 +1,7 @@
 //! A chart: names above and to the left, a word or number in each coloured cell, the scale below.
 
+use std::ops::Range;
+
 use ratatui::buffer::Buffer;
 use ratatui::layout::Rect;
 use unicode_width::UnicodeWidthStr;
@@ -45,6 +47,11 @@ impl Layout {
     }
 }
 
+/// The rows that have a line each in `area`.
+pub fn lines(area: Rect) -> usize {
+    Sheet::new(area, 1, 0).plot.height.into()
+}
+
 /// The width of the names of `n` rows, with a mark before and a space after, for
 /// [`Layout::new`].
 pub fn label_width(labels: &Labels, n: usize) -> usize {
@@ -64,7 +71,7 @@ pub fn draw(
     let plot = &layout.plot;
     let mut picture = Picture::of_chart(chart, &plot.window, mode);
     if picture.texts.is_empty() {
-        let room = usize::from(plot.cell.1).saturating_sub(1);
+        let room = usize::from(plot.width()).saturating_sub(1);
         let number = |x: &f32| if room < 8 { short(*x, room.min(4)) } else { num(*x) };
         picture.texts = picture.grid.cells.iter().map(number).collect();
     }
@@ -73,8 +80,9 @@ pub fn draw(
     draw_names(buffer, layout, chart, selected.1, theme);
     heatmap::draw_labels(buffer, labels, plot, &|row| chart.rows.get(row), selected.0, theme);
     heatmap::draw(buffer, plot, &picture, theme, Some(selected));
-    if let (Some(y), Some(x)) = (plot.line_of(selected.0), plot.column_of(selected.1)) {
-        let cell = Rect { x, y, width: plot.cell.1, height: (plot.cell.0 / 2).max(1) };
+    if let (Some(lines), Some(columns)) = (plot.lines_of(selected.0), plot.columns_of(selected.1)) {
+        let (width, height) = (columns.end - columns.start, lines.end - lines.start);
+        let cell = Rect { x: columns.start, y: lines.start, width, height };
         buffer.set_style(cell.intersection(buffer.area), theme.selected());
     }
     let broken = Stats::of_matrix(&chart.values).broken;
@@ -85,10 +93,10 @@ pub fn draw(
 fn draw_names(buffer: &mut Buffer, layout: &Layout, chart: &Chart, selected: usize, theme: Theme) {
     let (plot, y) = (&layout.plot, layout.names.y);
     for column in plot.window.columns.clone() {
-        let Some(x) = plot.column_of(column) else { continue };
-        let width = plot.cell.1.saturating_sub(1);
+        let Some(Range { start: x, end }) = plot.columns_of(column) else { continue };
+        let width = (end - x).saturating_sub(1);
         let name = fit(&chart.columns.get(column), width.into());
-        let before = (plot.cell.1 - name.width() as u16) / 2;
+        let before = (end - x).saturating_sub(name.width() as u16) / 2;
         let style = if column == selected { theme.accent() } else { theme.dim() };
         put(buffer, x + before, y, width, &name, style);
     }

@@ -1,6 +1,6 @@
 //! A matrix as coloured half-blocks: two rows of cells per line of the terminal.
 
-use std::ops::Range;
+use std::ops::{Range, RangeInclusive};
 
 use ratatui::buffer::{Buffer, Cell};
 use ratatui::layout::Rect;
@@ -31,8 +31,10 @@ pub struct Plot {
     pub window: Window,
     /// Values per cell: rows, columns.
     pub per_cell: (usize, usize),
-    /// Size of a cell: half-lines, columns.
-    pub cell: (u16, u16),
+    /// The half-lines and columns that the cells share, as evenly as they can.
+    pub extent: (usize, usize),
+    /// Rows start on whole lines.
+    pub whole_lines: bool,
     /// Whether each cell holds one value and its number.
     pub numbers: bool,
 }
@@ -53,30 +55,38 @@ pub struct Form {
     pub square: bool,
     /// One row per line: glyphs, unlike colours, cannot be split in halves.
     pub whole_lines: bool,
+    /// Numbers are printed where there is room for all of them.
+    pub numbers: bool,
 }
 
 impl Form {
     /// For a matrix whose columns count `columns`, in the colours of `theme`.
     pub fn new(columns: Axis, theme: Theme) -> Self {
-        Self { square: columns == Axis::Key, whole_lines: theme.depth == Depth::Mono }
+        Self { square: columns == Axis::Key, whole_lines: theme.depth == Depth::Mono, numbers: false }
+    }
+
+    #[must_use]
+    pub fn with_numbers(self) -> Self {
+        Self { numbers: true, ..self }
     }
 }
 
 impl Plot {
-    /// Lays out a matrix of `dims` rows and columns in `area`.
+    /// Lays out a matrix of `dims` rows and columns so that its cells fill `area`, or the largest square in it.
     pub fn new(area: Rect, dims: (usize, usize), zoom: Zoom, form: Form) -> Self {
         let (width, lines) = (usize::from(area.width), usize::from(area.height));
         let (n_rows, n_columns) = dims;
         if width == 0 || lines == 0 || n_rows == 0 || n_columns == 0 {
-            let window = Window { rows: 0..0, columns: 0..0 };
-            return Self { area, window, per_cell: (1, 1), cell: (1, 1), numbers: false };
+            return Self::nothing(area);
         }
+        let side = width.min(2 * lines);
+        let (wide, high) = if form.square { (side, side.div_ceil(2)) } else { (width, lines) };
         // Zooming ends when every value has room for its number.
         let level = u32::from(zoom.level.min(31));
         let visible = |n: usize, room: usize| n.div_ceil(1 << level).max(room.clamp(1, n));
-        let rows = visible(n_rows, lines);
-        let columns = visible(n_columns, width / NUMBER);
-        let numbers = rows <= lines && columns * NUMBER <= width;
+        let rows = visible(n_rows, high);
+        let columns = visible(n_columns, wide / NUMBER);
+        let numbers = form.numbers && rows <= high && columns * NUMBER <= wide;
         let from = |origin: usize, len: usize, n: usize| {
             let start = origin.min(n - len);
             start..start + len
@@ -85,22 +95,46 @@ impl Plot {
             rows: from(zoom.origin.0, rows, n_rows),
             columns: from(zoom.origin.1, columns, n_columns),
         };
-        let least = if form.whole_lines { 2 } else { 1 };
-        let most_rows = 2 * lines / least;
-        let per_cell = (rows.div_ceil(most_rows), columns.div_ceil(width));
-        let (grid_rows, grid_columns) = (rows.div_ceil(per_cell.0), columns.div_ceil(per_cell.1));
-        let mut high = most_rows / grid_rows * least;
-        let mut wide = width / grid_columns;
-        if numbers {
-            (high, wide) = (2 * (lines / grid_rows).clamp(1, 3), wide.min(2 * NUMBER));
-        } else {
-            if form.square {
-                wide = wide.min(2 * high);
-                high = high.min(wide.max(2) / least * least);
+        let whole_lines = form.whole_lines || numbers;
+        let most_rows = if whole_lines { high } else { 2 * high };
+        let mut per_cell = (rows.div_ceil(most_rows), columns.div_ceil(wide));
+        let mut extent = (2 * high, wide);
+        if form.square && !numbers {
+            let pooled = per_cell.0.max(per_cell.1);
+            per_cell = (pooled, pooled);
+            // As high as wide on the eye, whatever part of the map is shown.
+            let (cells_down, cells_across) = (rows.div_ceil(pooled), columns.div_ceil(pooled));
+            let most = cells_down.max(cells_across);
+            // Cells of one size if they fill nearly as much.
+            let side = if side / most * most * 4 >= side * 3 { side / most * most } else { side };
+            extent = ((side * cells_down / most).max(1), (side * cells_across / most).max(1));
+            if whole_lines {
+                extent.0 = extent.0.next_multiple_of(2).max(2 * cells_down).min(2 * high);
             }
-            high = high.min(8);
         }
-        Self { area, window, per_cell, cell: (high as u16, wide.max(1) as u16), numbers }
+        Self { area, window, per_cell, extent, whole_lines, numbers }
+    }
+
+    fn nothing(area: Rect) -> Self {
+        let window = Window { rows: 0..0, columns: 0..0 };
+        Self { area, window, per_cell: (1, 1), extent: (0, 0), whole_lines: false, numbers: false }
+    }
+
+    /// Lays out whole rows, one per line, with the one at `row` in the middle.
+    pub fn lines(area: Rect, (n_rows, n_columns): (usize, usize), row: usize) -> Self {
+        let (width, lines) = (usize::from(area.width), usize::from(area.height).min(n_rows));
+        if width == 0 || lines == 0 || n_columns == 0 {
+            return Self::nothing(area);
+        }
+        let first = row.saturating_sub(lines / 2).min(n_rows - lines);
+        Self {
+            area,
+            window: Window { rows: first..first + lines, columns: 0..n_columns },
+            per_cell: (1, n_columns.div_ceil(width)),
+            extent: (2 * lines, width),
+            whole_lines: true,
+            numbers: false,
+        }
     }
 
     /// Lays out cells with words or numbers in `area`, each `wide` = (minimum, maximum) columns;
@@ -109,7 +143,7 @@ impl Plot {
         let (n_rows, n_columns) = dims;
         let (lines, fits) = (usize::from(area.height), usize::from(area.width / wide.0.max(1)));
         if lines == 0 || fits == 0 || n_rows == 0 || n_columns == 0 {
-            return Self::new(Rect { width: 0, ..area }, dims, Zoom::default(), Form::default());
+            return Self::nothing(area);
         }
         let visible = |n: usize, fits: usize, at: usize| {
             let (len, half) = (fits.min(n), (fits / 2).max(1));
@@ -120,9 +154,9 @@ impl Plot {
             rows: visible(n_rows, lines, selected.0),
             columns: visible(n_columns, fits, selected.1),
         };
-        let high = 2 * (lines / window.rows.len()).clamp(1, 3) as u16;
-        let wide = (area.width / window.columns.len() as u16).min(wide.1);
-        Self { area, window, per_cell: (1, 1), cell: (high, wide), numbers: true }
+        let across = usize::from(area.width).min(window.columns.len() * usize::from(wide.1));
+        let extent = (2 * lines, across);
+        Self { area, window, per_cell: (1, 1), extent, whole_lines: true, numbers: true }
     }
 
     /// The request to the engine for this plot.
@@ -131,20 +165,41 @@ impl Plot {
     }
 
     /// The level beyond which zooming changes nothing.
-    pub fn deepest(area: Rect, dims: (usize, usize)) -> u8 {
+    pub fn deepest(area: Rect, dims: (usize, usize), form: Form) -> u8 {
         let fits = |level: &u8| {
-            Self::new(area, dims, Zoom { level: *level, origin: (0, 0) }, Form::default()).numbers
+            Self::new(area, dims, Zoom { level: *level, origin: (0, 0) }, form.with_numbers()).numbers
         };
         (0..=31).find(fits).unwrap_or(31)
     }
 
     /// The columns and lines covered by cells.
     pub fn covered(&self) -> Rect {
-        let rows = self.window.rows.len().div_ceil(self.per_cell.0);
-        let columns = self.window.columns.len().div_ceil(self.per_cell.1);
-        let height = (rows * usize::from(self.cell.0)).div_ceil(2).min(self.area.height.into());
-        let width = (columns * usize::from(self.cell.1)).min(self.area.width.into());
+        let height = self.extent.0.div_ceil(2).min(self.area.height.into());
+        let width = self.extent.1.min(self.area.width.into());
         Rect { width: width as u16, height: height as u16, ..self.area }
+    }
+
+    /// The cells down and across.
+    fn n_cells(&self) -> (usize, usize) {
+        let Window { rows, columns } = &self.window;
+        (rows.len().div_ceil(self.per_cell.0), columns.len().div_ceil(self.per_cell.1))
+    }
+
+    /// The cell down that covers a half-line.
+    fn down_at(&self, half: usize) -> usize {
+        let n = self.n_cells().0;
+        if self.whole_lines { shared(half / 2, self.extent.0 / 2, n) } else { shared(half, self.extent.0, n) }
+    }
+
+    /// The half-lines that a cell down covers.
+    fn halves(&self, cell: usize) -> Range<usize> {
+        let n = self.n_cells().0;
+        if self.whole_lines {
+            let lines = share(cell, self.extent.0 / 2, n);
+            2 * lines.start..2 * lines.end
+        } else {
+            share(cell, self.extent.0, n)
+        }
     }
 
     /// The row and column of the matrix at a position on the screen.
@@ -152,22 +207,56 @@ impl Plot {
         if !self.covered().contains((x, y).into()) {
             return None;
         }
-        let row = usize::from((y - self.area.y) * 2 / self.cell.0) * self.per_cell.0;
-        let column = usize::from((x - self.area.x) / self.cell.1) * self.per_cell.1;
-        let (row, column) = (self.window.rows.start + row, self.window.columns.start + column);
+        let (n_down, n_across) = self.n_cells();
+        let down = self.down_at(usize::from(y - self.area.y) * 2).min(n_down - 1);
+        let across = shared(usize::from(x - self.area.x), self.extent.1, n_across);
+        let row = self.window.rows.start + down * self.per_cell.0;
+        let column = self.window.columns.start + across * self.per_cell.1;
         Some((row.min(self.window.rows.end - 1), column.min(self.window.columns.end - 1)))
+    }
+
+    /// The lines that the cell of a row touches.
+    pub fn lines_of(&self, row: usize) -> Option<Range<u16>> {
+        let halves = self.halves(place(row, &self.window.rows, self.per_cell.0)?);
+        let line = |half: usize| self.area.y + half as u16;
+        let lines = line(halves.start / 2)..line(halves.end.div_ceil(2));
+        (lines.start < self.area.bottom()).then_some(lines)
+    }
+
+    /// The columns of the screen that the cell of a column covers.
+    pub fn columns_of(&self, column: usize) -> Option<Range<u16>> {
+        let columns =
+            share(place(column, &self.window.columns, self.per_cell.1)?, self.extent.1, self.n_cells().1);
+        let at = |x: usize| self.area.x + x as u16;
+        (columns.start < self.area.width.into()).then(|| at(columns.start)..at(columns.end))
     }
 
     /// The line of the screen where a row of the matrix starts.
     pub fn line_of(&self, row: usize) -> Option<u16> {
-        let line = place(row, &self.window.rows, self.per_cell.0)? * usize::from(self.cell.0) / 2;
-        (line < self.area.height.into()).then(|| self.area.y + line as u16)
+        Some(self.lines_of(row)?.start)
+    }
+
+    /// The line in the middle of a row.
+    pub fn middle_of(&self, row: usize) -> Option<u16> {
+        let halves = self.halves(place(row, &self.window.rows, self.per_cell.0)?);
+        let middle = self.area.y + (middle(&halves) / 2) as u16;
+        (middle < self.area.bottom()).then_some(middle)
     }
 
     /// The column of the screen where a column of the matrix starts.
     pub fn column_of(&self, column: usize) -> Option<u16> {
-        let x = place(column, &self.window.columns, self.per_cell.1)? * usize::from(self.cell.1);
-        (x < self.area.width.into()).then(|| self.area.x + x as u16)
+        Some(self.columns_of(column)?.start)
+    }
+
+    /// The least width of a cell.
+    pub fn width(&self) -> u16 {
+        (self.extent.1 / self.n_cells().1.max(1)) as u16
+    }
+
+    /// Where the words of a cell are: its middle line.
+    pub fn words_of(&self, row: usize, column: usize) -> Option<Rect> {
+        let (y, columns) = (self.middle_of(row)?, self.columns_of(column)?);
+        Some(Rect { x: columns.start, y, width: columns.end - columns.start, height: 1 })
     }
 }
 
@@ -175,16 +264,30 @@ fn place(index: usize, window: &Range<usize>, per_cell: usize) -> Option<usize> 
     window.contains(&index).then(|| (index - window.start) / per_cell)
 }
 
+/// What the `i`th of `n` has of `extent` when they share it evenly.
+fn share(i: usize, extent: usize, n: usize) -> Range<usize> {
+    i * extent / n..(i + 1) * extent / n
+}
+
+/// Which of `n` has the place `at` of `extent`.
+fn shared(at: usize, extent: usize, n: usize) -> usize {
+    ((at + 1) * n).saturating_sub(1) / extent.max(1)
+}
+
+fn middle(range: &Range<usize>) -> usize {
+    range.start + range.len().saturating_sub(1) / 2
+}
+
 /// Draws the cells of `map` in the layout of `plot`, and marks `selected`.
 pub fn draw(buffer: &mut Buffer, plot: &Plot, map: &Picture, theme: Theme, selected: Option<(usize, usize)>) {
     let covered = plot.covered().intersection(buffer.area);
-    let (high, wide) = plot.cell;
+    let n_across = plot.n_cells().1;
     for y in covered.top()..covered.bottom() {
-        let half = (y - covered.y) * 2;
-        let (upper, lower) = (usize::from(half / high), usize::from((half + 1) / high));
+        let half = usize::from(y - covered.y) * 2;
+        let rows = [half, half + 1].map(|half| (half < plot.extent.0).then(|| plot.down_at(half)));
         for x in covered.left()..covered.right() {
-            let column = usize::from((x - covered.x) / wide);
-            let paints = [upper, lower].map(|row| map.paint(row, column));
+            let column = shared(usize::from(x - covered.x), plot.extent.1, n_across);
+            let paints = rows.map(|row| row.map_or(Paint::Outside, |row| map.paint(row, column)));
             draw_cell(&mut buffer[(x, y)], paints, map.range.quantity, theme);
         }
     }
@@ -192,14 +295,19 @@ pub fn draw(buffer: &mut Buffer, plot: &Plot, map: &Picture, theme: Theme, selec
         draw_numbers(buffer, plot, map, theme);
     }
     if let Some((row, column)) = selected
-        && let (Some(y), Some(x)) = (plot.line_of(row), plot.column_of(column))
+        && let (Some(row), Some(columns)) =
+            (place(row, &plot.window.rows, plot.per_cell.0), plot.columns_of(column))
         && !plot.numbers
     {
-        // A wide cell is marked in the middle.
-        let (x, y) = (x + (wide - 1) / 2, y + (high.saturating_sub(1)) / 4);
+        // A large cell is marked in the middle.
+        let half = middle(&plot.halves(row));
+        let (x, y) = (
+            columns.start + (columns.end - columns.start).saturating_sub(1) / 2,
+            covered.y + (half / 2) as u16,
+        );
         if covered.contains((x, y).into()) {
             let cell = &mut buffer[(x, y)];
-            let under = if cell.symbol() == "▀" { cell.fg } else { cell.bg };
+            let under = if cell.symbol() == "▀" && half.is_multiple_of(2) { cell.fg } else { cell.bg };
             let under = if theme.depth == Depth::Mono { Color::Reset } else { under };
             cell.set_symbol("╋").set_style(Style::new().fg(Theme::on(under)).bg(under));
         }
@@ -214,6 +322,10 @@ pub(super) fn draw_cell(cell: &mut Cell, paints: [Paint; 2], quantity: Quantity,
             cell.set_symbol(above.glyph(quantity == Quantity::Signed)).set_style(theme.text())
         }
         [Paint::Masked, Paint::Masked] => cell.set_symbol(MASKED).set_style(theme.faint()),
+        // On the diagonal: a value is shown rather than that its neighbour is masked.
+        [Paint::Masked, level @ Paint::Level(_)] | [level @ Paint::Level(_), Paint::Masked] => {
+            cell.set_symbol(" ").set_bg(color(level))
+        }
         [above, below] if above == below => cell.set_symbol(" ").set_bg(color(above)),
         [above, below] => cell.set_symbol("▀").set_fg(color(above)).set_bg(color(below)),
     };
@@ -223,8 +335,7 @@ fn draw_numbers(buffer: &mut Buffer, plot: &Plot, map: &Picture, theme: Theme) {
     let mut text = String::new();
     for row in plot.window.rows.clone() {
         for column in plot.window.columns.clone() {
-            let (Some(y), Some(x)) = (plot.line_of(row), plot.column_of(column)) else { continue };
-            let y = y + plot.cell.0.saturating_sub(2) / 4;
+            let Some(Rect { x, y, width: wide, .. }) = plot.words_of(row, column) else { continue };
             let Some((r, c)) = map.grid.place(row, column) else { continue };
             let Some(value) = map.grid.cell(r, c) else { continue };
             let ink = match (map.paint(r, c), theme.depth) {
@@ -232,7 +343,6 @@ fn draw_numbers(buffer: &mut Buffer, plot: &Plot, map: &Picture, theme: Theme) {
                 (_, Depth::Mono) => theme.text(),
                 (paint, _) => Style::new().fg(Theme::on(color(paint, map.range.quantity, theme))),
             };
-            let wide = plot.cell.1;
             match map.text(r, c) {
                 None => {
                     text.clear();
@@ -352,10 +462,11 @@ fn draw_axis(buffer: &mut Buffer, y: u16, plot: &Plot, axis: Axis, selected: usi
         return;
     }
     let Range { start, end } = plot.window.columns;
-    let mark = plot.column_of(selected).map(|x| {
+    let mark = plot.columns_of(selected).map(|columns| {
+        let x = columns.start + (columns.end - columns.start).saturating_sub(1) / 2;
         let mark = format!("▾{selected}");
         let width = mark.chars().count() as u16;
-        let x = (x + (plot.cell.1 - 1) / 2).min(covered.right().saturating_sub(width).max(covered.x));
+        let x = x.min(covered.right().saturating_sub(width).max(covered.x));
         put(buffer, x, y, plot.area.right().saturating_sub(x), &mark, theme.accent());
         (x, x + width)
     });
@@ -374,10 +485,15 @@ fn draw_axis(buffer: &mut Buffer, y: u16, plot: &Plot, axis: Axis, selected: usi
     }
 }
 
+/// The lines for names that are turned and do not fit.
+const TURNED: RangeInclusive<u16> = 4..=8;
+
 /// A map with its labels to the left, its axis above and its legend below.
 #[derive(Debug, Clone, Copy)]
 pub struct Sheet {
     pub axis: u16,
+    /// Where the columns are named, above the axis.
+    pub names: Rect,
     pub labels: Rect,
     pub plot: Rect,
     pub legend: Rect,
@@ -390,7 +506,66 @@ impl Sheet {
         let height = area.height.saturating_sub(above + legend_lines(area.width));
         let labels = Rect { y: area.y + above, width: label, height, ..area };
         let plot = Rect { x: area.x + label, width: area.width.saturating_sub(label), ..labels };
-        Self { axis: (area.y + above).saturating_sub(1), labels, plot, legend: area }
+        let names = Rect { y: area.y + above, height: 0, ..plot };
+        Self { axis: (area.y + above).saturating_sub(1), names, labels, plot, legend: area }
+    }
+
+    /// With lines for the names of the columns of an attention map, if each has a column of its own: one where
+    /// they fit side by side, else as many as the longest has letters when they are turned.
+    #[must_use]
+    pub fn naming(self, names: &[String], theme: Theme) -> Self {
+        let dims = (names.len(), names.len());
+        let plot = |area| Plot::new(area, dims, Zoom::default(), Form::new(Axis::Key, theme));
+        let longest = names.iter().map(|name| name.width()).max().unwrap_or(0) as u16;
+        let side_by_side = longest < plot(self.plot).width();
+        let lines = if side_by_side { 1 } else { longest.min(*TURNED.end()).min(self.plot.height / 5) };
+        let below =
+            Rect { y: self.plot.y + lines, height: self.plot.height.saturating_sub(lines), ..self.plot };
+        let cut = !side_by_side && longest > lines && !TURNED.contains(&lines);
+        if lines == 0 || cut || plot(below).per_cell != (1, 1) {
+            return self;
+        }
+        Self {
+            axis: self.axis + lines,
+            names: Rect { y: self.axis, height: lines, ..self.plot },
+            labels: Rect { y: below.y, height: below.height, ..self.labels },
+            plot: below,
+            ..self
+        }
+    }
+
+    /// Names the columns, side by side or turned.
+    pub fn draw_names(
+        &self,
+        buffer: &mut Buffer,
+        plot: &Plot,
+        names: &[String],
+        selected: usize,
+        theme: Theme,
+    ) {
+        let lines = usize::from(self.names.height);
+        let side_by_side = lines == 1;
+        for (column, name) in names.iter().enumerate() {
+            let Some(Range { start: x, end }) = plot.columns_of(column).filter(|_| lines > 0) else {
+                continue;
+            };
+            let width = end - x;
+            let style = if column == selected { theme.accent() } else { theme.dim() };
+            let middle = |text: &str| x + (width.saturating_sub(text.width() as u16)) / 2;
+            if side_by_side {
+                let name = fit(name, width.into());
+                put(buffer, middle(&name), self.names.y, width, &name, style);
+                continue;
+            }
+            let letters: Vec<_> = name.chars().map(String::from).collect();
+            let cut = letters.len() > lines;
+            let first = if cut { 0 } else { lines - letters.len() };
+            for (at, letter) in letters.iter().take(lines).enumerate() {
+                let letter = if cut && at + 1 == lines { "…" } else { letter };
+                let y = self.names.y + (first + at) as u16;
+                put(buffer, middle(letter), y, width, letter, style);
+            }
+        }
     }
 
     /// Draws `map` as `plot` lays it, the cell `selected` marked on all sides.
@@ -424,15 +599,13 @@ pub fn draw_labels(
     let label = |row| fit(&label(row), width);
     let mut free = area.y;
     for row in plot.window.rows.clone() {
-        let Some(y) = plot.line_of(row) else { continue };
-        let y = y + plot.cell.0.saturating_sub(2) / 4;
-        if y >= free && row != selected && plot.line_of(selected) != plot.line_of(row) {
+        let Some(y) = plot.middle_of(row) else { continue };
+        if y >= free && row != selected && plot.middle_of(selected) != plot.middle_of(row) {
             put(buffer, area.x, y, area.width, &format!(" {}", label(row)), theme.dim());
             free = y + 1;
         }
     }
-    if let Some(y) = plot.line_of(selected) {
-        let y = y + plot.cell.0.saturating_sub(2) / 4;
+    if let Some(y) = plot.middle_of(selected) {
         put(buffer, area.x, y, area.width, &format!("▸{}", label(selected)), theme.accent());
     }
 }
@@ -449,17 +622,24 @@ mod tests {
             dims in (0usize..300, 0usize..5000),
             level in 0u8..12,
             origin in (0usize..400, 0usize..6000),
-            (square, whole_lines) in any::<(bool, bool)>(),
+            (square, whole_lines, numbers) in any::<(bool, bool, bool)>(),
         ) {
             let area = Rect::new(3, 2, width, height);
-            let plot = Plot::new(area, dims, Zoom { level, origin }, Form { square, whole_lines });
-            prop_assert!(!whole_lines || plot.cell.0.is_multiple_of(2) || plot.window.rows.is_empty());
+            let plot = Plot::new(area, dims, Zoom { level, origin }, Form { square, whole_lines, numbers });
             let covered = plot.covered();
             prop_assert!(area.contains(covered.as_position()) || covered.is_empty());
             prop_assert!(covered.right() <= area.right() && covered.bottom() <= area.bottom());
             prop_assert!(plot.window.rows.end <= dims.0 && plot.window.columns.end <= dims.1);
             for row in plot.window.rows.clone() {
-                prop_assert!(plot.line_of(row).is_some());
+                let lines = plot.lines_of(row).unwrap();
+                prop_assert!(!lines.is_empty() && lines.end <= covered.bottom());
+                let half = plot.halves((row - plot.window.rows.start) / plot.per_cell.0);
+                prop_assert!(!half.is_empty());
+                prop_assert!(half.clone().all(|at| plot.down_at(at) == (row - plot.window.rows.start) / plot.per_cell.0));
+                prop_assert!(!plot.whole_lines || half.start.is_multiple_of(2) && half.end.is_multiple_of(2));
+            }
+            if !covered.is_empty() && !square {
+                prop_assert_eq!(covered, area);
             }
             for column in plot.window.columns.clone() {
                 let x = plot.column_of(column).unwrap();
@@ -472,8 +652,9 @@ mod tests {
         #[test]
         fn zooming_ends_at_numbers(dims in (1usize..2000, 1usize..60000), width in 9u16..200, height in 1u16..60) {
             let area = Rect::new(0, 0, width, height);
-            let level = Plot::deepest(area, dims);
-            let plot = Plot::new(area, dims, Zoom { level, origin: (0, 0) }, Form::default());
+            let form = Form::default().with_numbers();
+            let level = Plot::deepest(area, dims, form);
+            let plot = Plot::new(area, dims, Zoom { level, origin: (0, 0) }, form);
             prop_assert!(plot.numbers);
             prop_assert_eq!(plot.per_cell, (1, 1));
         }

@@ -456,8 +456,7 @@ fn plot(app: &App, run: &Run, second: &Second, area: Rect) -> Plot {
         axis => axis.len(run.config(), n),
     };
     let (down, across) = view(app).axes();
-    let plot = Plot::new(area, (size(down), size(across)), Zoom::default(), Form::new(across, app.theme));
-    Plot { numbers: false, ..plot }
+    Plot::new(area, (size(down), size(across)), Zoom::default(), Form::new(across, app.theme))
 }
 
 fn map(app: &App) -> Option<&Map> {

@@ -81,9 +81,8 @@ impl<'a> Drawn<'a> {
             y: top,
             height: bottom.saturating_sub(top),
         };
-        let plot = operand.view.map(|view| Plot {
-            numbers: false,
-            ..Plot::new(cells, view.dims(run), Zoom::default(), Form::new(view.axes().1, app.theme))
+        let plot = operand.view.map(|view| {
+            Plot::new(cells, view.dims(run), Zoom::default(), Form::new(view.axes().1, app.theme))
         });
         // Right under the cells.
         let end = plot.as_ref().map_or(middle(cells) + 1, |plot| plot.covered().bottom());
@@ -171,7 +170,7 @@ impl<'a> Drawn<'a> {
         if let Some(y) = self.line() {
             put(buffer, self.area.x, y, 1, "▸", theme.accent());
         }
-        let right = |column: usize| Some(plot.column_of(column)? + plot.cell.1 - 1);
+        let right = |column: usize| Some(plot.columns_of(column)?.end.saturating_sub(1));
         if let Some((first, end)) = self.operand.band
             && let (Some(from), Some(to)) = (plot.column_of(first), right(end - 1))
         {
@@ -182,8 +181,9 @@ impl<'a> Drawn<'a> {
             };
             put(buffer, from, above, plot.area.right().saturating_sub(from), &line, theme.accent());
         }
-        if let Some(x) = self.operand.column.and_then(|column| plot.column_of(column)) {
-            put(buffer, x + (plot.cell.1 - 1) / 2, above, 1, "▾", theme.accent());
+        if let Some(columns) = self.operand.column.and_then(|column| plot.columns_of(column)) {
+            let x = columns.start + (columns.end - columns.start).saturating_sub(1) / 2;
+            put(buffer, x, above, 1, "▾", theme.accent());
         }
     }
 }

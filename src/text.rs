@@ -266,6 +266,30 @@ fn is_zero(digits: &str) -> bool {
     !digits.contains(|c| ('1'..='9').contains(&c))
 }
 
+/// A word as a shell takes it, in one line that can be copied: what would be obeyed is in octal.
+pub fn shell_word(word: &str) -> String {
+    let bare = |c: char| c.is_ascii_alphanumeric() || "-_./:".contains(c);
+    if !word.is_empty() && word.chars().all(bare) {
+        return word.into();
+    }
+    if !word.contains(acts) {
+        return format!("'{}'", word.replace('\'', r"'\''"));
+    }
+    let mut out = String::from("$'");
+    for c in word.chars() {
+        match c {
+            '\n' => out += r"\n",
+            '\t' => out += r"\t",
+            '\'' | '\\' => out.extend(['\\', c]),
+            c if acts(c) => {
+                out.extend(c.encode_utf8(&mut [0; 4]).bytes().map(|byte| format!("\\{byte:03o}")));
+            }
+            c => out.push(c),
+        }
+    }
+    out + "'"
+}
+
 /// `1 tensor`, `2 tensors`.
 pub fn count(n: usize, noun: &str) -> String {
     format!("{n} {noun}{}", if n == 1 { "" } else { "s" })
@@ -301,6 +325,14 @@ pub fn bytes(n: u64) -> String {
 mod tests {
     use super::*;
     use proptest::prelude::*;
+
+    #[test]
+    fn words_that_a_shell_would_take_apart_are_quoted() {
+        assert_eq!(shell_word("openai-community/gpt2"), "openai-community/gpt2");
+        assert_eq!(shell_word("./it's here"), r"'./it'\''s here'");
+        assert_eq!(shell_word(""), "''");
+        assert_eq!(shell_word("a\nb\t\u{1b}'\\\u{202e}0"), r"$'a\nb\t\033\'\\\342\200\2560'");
+    }
 
     #[test]
     fn what_is_cut_is_marked() {

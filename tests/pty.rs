@@ -8,6 +8,8 @@ use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use portable_pty::{Child, CommandBuilder, ExitStatus, PtySize, native_pty_system};
@@ -413,6 +415,29 @@ fn what_the_explorer_is_writing_goes_with_it() {
         session.left();
         assert!(!is_writing(), "{signal:?}: {:?}", names());
     }
+}
+
+/// The bytes that ask the terminal to copy; the command that is copied runs.
+#[test]
+fn what_is_copied_goes_through_the_terminal() {
+    let mut session = Session::start(&["Stop me", "--clipboard", "osc52"]);
+    session.wait_for("surprise");
+    session.send("4y");
+    session.wait_for("actscope render");
+    session.send("command\r");
+    session.wait_for("copied the command, through the terminal");
+    session.send("q");
+    let (code, written) = session.ended();
+    assert_eq!(code, 0);
+    let (_, copied) = written.split_once("\x1b]52;c;").unwrap();
+    let (copied, _) = copied.split_once('\x07').unwrap();
+    let command = String::from_utf8(STANDARD.decode(copied).unwrap()).unwrap();
+    let arguments = command.strip_prefix("actscope ").unwrap();
+    let program = env!("CARGO_BIN_EXE_actscope");
+    let ran =
+        std::process::Command::new("sh").args(["-c", &format!("{program} {arguments}")]).output().unwrap();
+    assert!(ran.status.success(), "{command}: {}", String::from_utf8_lossy(&ran.stderr));
+    assert!(String::from_utf8_lossy(&ran.stdout).contains("blocks.0.attn.hook_pattern"));
 }
 
 #[test]

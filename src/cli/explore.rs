@@ -7,6 +7,7 @@ use clap::CommandFactory;
 use super::args::{Color, InputArgs, ModelArgs};
 use crate::error::{Error, Result};
 use crate::tui;
+use crate::tui::clipboard::Clipboard;
 
 /// A sample that repeats itself, so that induction heads have something to do.
 const SAMPLE: &str =
@@ -37,6 +38,9 @@ struct ScreenArgs {
     /// Leave the mouse to the terminal, for selecting text
     #[arg(long)]
     no_mouse: bool,
+    /// Where y copies to: auto takes the system's clipboard, over SSH that of the terminal
+    #[arg(long, value_name = "WHERE", default_value = "auto", value_parser = ["auto", "osc52", "system"])]
+    clipboard: String,
 }
 
 pub fn run(args: Args) -> Result<()> {
@@ -58,6 +62,11 @@ pub fn run(args: Args) -> Result<()> {
         light: (screen.light || screen.dark).then_some(screen.light),
         depth: screen.color.depth(),
         mouse: !screen.no_mouse,
+        clipboard: match screen.clipboard.as_str() {
+            "osc52" => Clipboard::Osc52,
+            "system" => Clipboard::System,
+            _ => Clipboard::Auto,
+        },
     })
 }
 

@@ -1,11 +1,16 @@
 //! The commands of all screens; those of a single screen are in its file.
 
+use ratatui::text::Span;
+
 use super::app::{Activity, App};
 use super::overlays::{Asked, ExportForm, Overlay, Picker, TokenForm};
 use super::screens::{Screen, walk};
 use crate::engine::{Request, Slot};
+use crate::hooks::Axis;
 use crate::picture::grid::Pooling;
 use crate::picture::range::RangeMode;
+use crate::run::Run;
+use crate::text::{exact, shell_word};
 
 /// More steps than any list has.
 pub const MOST: isize = 1 << 40;
@@ -23,8 +28,65 @@ pub fn turned<T: Copy + PartialEq>(all: &[T], now: T, by: isize) -> T {
 
 pub fn find(app: &mut App) {
     if let Some(run) = &app.run {
-        app.overlay = Some(Overlay::Picker(Picker::hooks(run.config(), run.n_tokens())));
+        app.overlay = Some(Overlay::Picker(app.screen.scene().finder(run)));
     }
+}
+
+/// Opens the list of what can be copied.
+pub fn copy(app: &mut App) {
+    if let Some(run) = &app.run {
+        app.overlay = Some(Overlay::Picker(Picker::copies(copies(app, run))));
+    }
+}
+
+/// What is under the cursor, as texts: what each is, and the text.
+fn copies(app: &App, run: &Run) -> Vec<(&'static str, String)> {
+    let scene = app.screen.scene();
+    let (hook, _) = scene.subject(app);
+    let mut texts = Vec::new();
+    if let Some(row) = app.row(Slot::Row) {
+        let column = if row.view.axes().1 == Axis::Key { app.selection.key } else { app.selection.column };
+        texts.extend(row.values.get(column).map(|x| ("value", exact(*x))));
+        let row: Vec<_> = row.values.iter().map(|x| exact(*x)).collect();
+        texts.push(("row", row.join(", ")));
+    }
+    let line = |spans: Vec<Span>| spans.iter().map(|span| span.content.as_ref()).collect::<String>();
+    let said: Vec<_> =
+        scene.inspect(app, run).into_iter().map(line).filter(|line| !line.is_empty()).collect();
+    texts.push(("summary", said.join("\n")));
+    let position = app.selection.position;
+    texts.push(("token", run.model.tokenizer.decode(&run.tokens[position..=position])));
+    texts.push(("token id", run.tokens[position].to_string()));
+    texts.push(("hook", hook.to_string()));
+    texts.push(("command", command_line(app, run)));
+    texts.push(("prompt", run.prompt_text()));
+    texts
+}
+
+/// The command that shows the same outside the explorer.
+fn command_line(app: &App, run: &Run) -> String {
+    let p = &run.model.provenance;
+    let mut words = vec!["actscope render".to_owned()];
+    words.extend(app.screen.scene().rendered(app, run).iter().map(|word| match word.split_once('=') {
+        Some((flag, value)) => format!("{flag}={}", shell_word(value)),
+        None => shell_word(word),
+    }));
+    words.push(format!("--model={}", shell_word(&app.asked_model)));
+    words.extend(p.revision.as_ref().map(|revision| format!("--revision={}", shell_word(revision))));
+    let ids: Vec<_> = run.prompt_tokens().iter().map(ToString::to_string).collect();
+    words.push(format!("--token-ids={}", ids.join(",")));
+    words.extend(run.input.bos.then(|| "--bos".to_owned()));
+    for change in run.input.interventions.active() {
+        let said = change.to_string();
+        let (action, rest) = said.split_once(' ').unwrap_or((&said, ""));
+        words.push(match action {
+            "zero" => format!("--ablate={}", shell_word(rest)),
+            "mean" => format!("--mean --ablate={}", shell_word(rest)),
+            action => format!("--{action}={}", shell_word(rest)),
+        });
+    }
+    words.extend(app.differs().then(|| "--difference".to_owned()));
+    words.join(" ")
 }
 
 pub fn find_extremes(app: &mut App) {

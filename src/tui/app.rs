@@ -3,9 +3,11 @@
 use std::collections::HashMap;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Instant;
 
 use super::actions::moved;
 use super::overlays::{Editor, Overlay};
+use super::places::Places;
 use super::screens::{States, walk};
 use super::theme::Theme;
 use super::what_if;
@@ -134,6 +136,11 @@ pub struct App {
     pub quit: Option<Result<(), Error>>,
     /// A pending action on the terminal, which the state cannot perform itself.
     pub signal: Option<Signal>,
+    /// Text to copy, likewise, and what it is.
+    pub copied: Option<(&'static str, String)>,
+    pub places: Places,
+    /// The last click: where, and when.
+    pub clicked: Option<(u16, u16, Instant)>,
 }
 
 impl App {
@@ -180,6 +187,9 @@ impl App {
             tick: 0,
             quit: None,
             signal: None,
+            copied: None,
+            places: Places::default(),
+            clicked: None,
         }
     }
 
@@ -252,7 +262,17 @@ impl App {
             Prompt::Text(_) if as_ids => String::new(),
             prompt => prompt.to_text(tokenizer),
         };
-        Some(Box::new(Editor::new(&text, as_ids, self.theme)))
+        let mut editor = Editor::new(&text, as_ids, self.theme);
+        if let Some(run) = self.run.as_ref().filter(|run| !as_ids && run.input.prompt == *prompt) {
+            // What is before the caret: the text up to the selected token.
+            let first = run.n_tokens() - run.prompt_tokens().len();
+            let end = (self.selection.position + 1).max(first);
+            let before = tokenizer.decode(&run.tokens[first..end]);
+            if text.starts_with(&before) {
+                editor.put_caret(&before);
+            }
+        }
+        Some(Box::new(editor))
     }
 
     /// Shows a tensor on the screen Stages.

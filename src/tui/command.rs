@@ -5,6 +5,7 @@ use std::sync::LazyLock;
 use super::actions as act;
 use super::app::App;
 use super::overlays::{AboutPanel, Asked, Changes, Overlay, Picker};
+use super::places::{self, Goals};
 use super::screens::{self, Screen, compare, heads, lens, stages, walk};
 use super::what_if;
 use crate::analysis::AttnStage;
@@ -17,6 +18,8 @@ use crate::signals::Signal;
 #[derive(Debug, Clone, Copy)]
 pub struct Entry {
     pub command: Command,
+    /// What it is for: a heading of the help.
+    pub group: &'static str,
     /// The name in the palette.
     pub name: &'static str,
     /// Keys in the notation of [`super::keymap::Key`].
@@ -60,24 +63,25 @@ pub const COLOURS: &[Command] = &[Command::Pooling, Command::Range];
 pub const CHANGES: &[Command] = &[Command::Zero, Command::Mean, Command::Scale];
 
 macro_rules! commands {
-    (|$app:ident| $( $command:ident $name:literal [$($key:literal)*] $on:ident $hint:literal $doc:literal => $run:expr; )*) => {
+    (|$app:ident| $( $group:literal { $( $command:ident $name:literal [$($key:literal)*] $on:ident $hint:literal $doc:literal => $run:expr; )* } )*) => {
         /// Everything that a key, the palette or the mouse can do.
         #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
         pub enum Command {
-            $( $command, )*
+            $( $( $command, )* )*
             /// Go to a screen.
             Show(Screen),
         }
 
-        const ROWS: &[Entry] = &[ $( Entry {
+        const ROWS: &[Entry] = &[ $( $( Entry {
             command: Command::$command,
+            group: $group,
             name: $name,
             keys: &[ $( $key, )* ],
             everywhere: $on,
             hint: $hint,
             doc: $doc,
             run: |$app| Asks::asks($run),
-        }, )* ];
+        }, )* )* ];
     };
 }
 
@@ -91,11 +95,14 @@ pub static COMMANDS: LazyLock<Vec<Entry>> = LazyLock::new(|| {
 
 commands! { |app|
     // command      name               keys                      on    hint       doc, and what it does
+    "The program" {
     Help            "help"             ["?" "f1"]                ALL   "help"     "show all keys; type to search"
                     => app.overlay = Some(Overlay::Picker(Picker::help(app.screen)));
     Palette         "commands"         [":"]                     ALL   "command"  "run a command by name"
-                    => app.overlay = Some(Overlay::Picker(Picker::commands(app.screen)));
-    Find            "find"             ["/"]                     ALL   "find"     "find a tensor by its hook name"
+                    => app.overlay = Some(Overlay::Picker(Picker::commands(app.screen, Goals::of(app))));
+    Keys            "keys"             ["space"]                 ALL   ""         "show the keys of this screen; the next key does what it says"
+                    => app.overlay = Some(Overlay::Keys);
+    Find            "find"             ["/"]                     ALL   "find"     "find a tensor by its hook name; on Tokens, a token of the prompt"
                     => act::find(app);
     Edit            "edit"             ["e"]                     ALL   "edit"     "edit the prompt; the model runs as you type"
                     => app.overlay = app.editor(&app.input.prompt).map(Overlay::Editor);
@@ -113,18 +120,32 @@ commands! { |app|
                     => app.overlay = Some(Overlay::Changes(Changes::default()));
     About           "about"            ["I"]                     ALL   ""         "show what the model is: sizes, tokenizer, hash, and what was unusual"
                     => app.overlay = Some(Overlay::About(AboutPanel::default()));
+    Copy            "copy"             ["y"]                     ALL   ""         "copy the value, row, token, hook name, or the command that shows the same"
+                    => act::copy(app);
+    WentBack        "go-back"          ["ctrl-o" "backspace"]    ALL   ""         "go back to what you looked at before"
+                    => places::back(app);
+    WentForth       "go-forward"       ["ctrl-n"]                ALL   ""         "go forward again"
+                    => places::forth(app);
+    Mark            "mark"             ["\""]                    ALL   ""         "mark what you look at, or remove its mark"
+                    => places::mark(app);
+    NextMark        "next-mark"        ["'"]                     ALL   ""         "go to the next mark"
+                    => places::next_mark(app);
     Back            "back"             ["esc"]                   ALL   ""         "stop what is running, or leave the map"
                     => act::back(app);
     Quit            "quit"             ["q" "ctrl-c"]            ALL   "quit"     "quit actscope"
                     => app.quit = Some(Ok(()));
     Suspend         "suspend"          ["ctrl-z"]                ALL   ""         "suspend to the shell until fg; in the prompt editor, undo"
                     => app.signalled(Signal::Stop);
+    }
 
+    "Screens" {
     NextScreen      "next-screen"      ["tab"]                   ALL   ""         "go to the next screen"
                     => app.screen = app.screen.step(1);
     PreviousScreen  "previous-screen"  ["shift-tab"]             ALL   ""         "go to the previous screen"
                     => app.screen = app.screen.step(-1);
+    }
 
+    "Moving" {
     Left            "left"             ["left" "h"]              ALL   ""         "move left: token, column, or key"
                     => act::go(app, -1, 0);
     Right           "right"            ["right" "l"]             ALL   ""         "move right: token, column, or key"
@@ -153,7 +174,9 @@ commands! { |app|
                     => app.go_head(-1);
     NextHead        "next-head"        ["]"]                     OWN   "head"     "the next head"
                     => app.go_head(1);
+    }
 
+    "Maps" {
     Open            "open"             ["enter"]                 ALL   ""         "open what the bottom line names"
                     => app.screen.scene().open(app);
     ZoomIn          "zoom-in"          ["z" "+"]                 OWN   "zoom"     "show fewer values, larger, down to printed numbers"
@@ -168,6 +191,8 @@ commands! { |app|
                     => act::next_range(app);
     AttentionStage  "attention-stage"  ["s"]                     OWN   "stage"    "scores, scaled, masked, or pattern"
                     => app.stage = act::turned(&AttnStage::ALL, app.stage, 1);
+    }
+    "The walk" {
     Jump            "walk-jump"        ["s"]                     OWN   "jump"     "go to a step by number or name"
                     => walk::jump(app);
     Play            "walk-play"        ["p"]                     OWN   "play"     "play: advance through the steps automatically, or stop"
@@ -176,6 +201,8 @@ commands! { |app|
                     => walk::pace(app, -1);
     Faster          "walk-faster"      ["+"]                     OWN   ""         "play faster"
                     => walk::pace(app, 1);
+    }
+    "Tokens and views" {
     Versus          "versus"           ["v"]                     OWN   "versus"   "choose a token whose logit to subtract"
                     => act::ask_token(app, Asked::Versus);
     Parts           "parts"            ["a"]                     OWN   "parts"    "show what contributes to the logit of the selected candidate"
@@ -184,11 +211,15 @@ commands! { |app|
                     => lens::follow(app, app.candidate());
     WeightsMode     "weights-mode"     ["m"]                     OWN   "mode"     "next view: wte, wpe, residual, OV, QK, neuron"
                     => app.screen.scene().turn(app, 1);
+    }
+    "Colours" {
     Palettes        "colours"          ["c"]                     ALL   ""         "switch to the next pair of colour maps"
                     => { app.theme.palette = act::turned(&Palette::ALL, app.theme.palette, 1); app.note(format!("colours: {}", app.theme.palette.name())) };
     Background      "background"       ["b"]                     ALL   ""         "switch between dark and light background"
                     => (app.theme.light, app.theme.paints) = (!app.theme.light, !app.theme.paints);
+    }
 
+    "Heads and the lens" {
     NextNumber      "next-number"      ["m"]                     OWN   "number"   "show the next number about heads or in the lens"
                     => app.screen.scene().turn(app, 1);
     PreviousNumber  "previous-number"  ["M"]                     OWN   ""         "show the previous number"
@@ -205,7 +236,9 @@ commands! { |app|
                     => act::ask_token(app, Asked::Token);
     FinalAnswer     "final-answer"     ["T"]                     OWN   ""         "go back to the final answer instead of a chosen token"
                     => app.screen.scene().take_token(app, Asked::Token, None);
+    }
 
+    "What if" {
     Zero            "zero"             ["a"]                     OWN   "zero"     "what if: ablate the head, neuron, tensor, block or position under the cursor: set it to 0"
                     => what_if::change_place(app, Change::Zero);
     Mean            "mean"             ["A"]                     OWN   ""         "what if: mean-ablate it: set it to its mean over the prompt"
@@ -216,6 +249,8 @@ commands! { |app|
                     => what_if::knock_out(app);
     Direction       "direction"        ["d"]                     OWN   ""         "mark a row; on another row, add the difference of the two"
                     => what_if::direction(app);
+    }
+    "Two prompts" {
     PromptB         "prompt-b"         ["n"]                     OWN   "prompt B" "edit the second prompt"
                     => compare::edit(app);
     CompareMode     "compare-mode"     ["m"]                     OWN   "mode"     "next view: a tensor, or a patch sweep of resid_pre, attn_out, mlp_out or heads"
@@ -226,9 +261,13 @@ commands! { |app|
                     => compare::patch(app);
     Swap            "swap-prompts"     ["N"]                     OWN   ""         "swap the prompt and prompt B"
                     => compare::swap(app);
+    }
+    "Differences" {
     ShownSide       "difference"       ["D"]                     ALL   ""         "show the changed run, the base, or changed − base"
                     => what_if::next_side(app);
+    }
 
+    "Sampling" {
     Cooler          "temperature-down" ["t"]                     OWN   "temp"     "temperature down by 0.1; 0 always picks the likeliest token"
                     => act::warm(app, -0.1);
     Warmer          "temperature-up"   ["T"]                     OWN   "temp"     "temperature up by 0.1"
@@ -243,6 +282,7 @@ commands! { |app|
                     => app.sampling.top_p = app.sampling.top_p.map(|p| p + 0.05).filter(|p| *p < 0.999);
     Reseed          "reseed"           ["S"]                     OWN   "seed"     "use another seed for sampling"
                     => app.sampling.seed += 1;
+    }
 }
 
 impl Command {

@@ -6,7 +6,7 @@ use ratatui::text::{Line, Span};
 use unicode_width::UnicodeWidthStr;
 
 use super::app::{Activity, App, Screen};
-use super::command::{COMMANDS, Entry};
+use super::command::{COMMANDS, Command, Entry};
 use super::keymap::pretty;
 use super::layout::{Frame, SMALLEST};
 use super::overlays;
@@ -16,6 +16,7 @@ use super::widgets::bar::level;
 use super::widgets::token_strip::{self, Strip};
 use crate::analysis::lens;
 use crate::engine::{Seen, Slot};
+use crate::hooks::HookName;
 use crate::model::{Model, Progress};
 
 /// Draws everything.
@@ -229,36 +230,57 @@ fn draw_strip(app: &App, area: Rect, buffer: &mut Buffer) {
     );
 }
 
+/// The data-flow strip: the shown residual streams, by their index in [`lens::hooks`], and where it is.
+struct Flow<'a> {
+    norms: &'a [f32],
+    shown: Vec<usize>,
+    area: Rect,
+}
+
+const BEFORE_FLOW: &str = " ‖resid‖ embed ";
+const AFTER_FLOW: &str = " logits ";
+
+/// `None` without room for it.
+fn flow(app: &App, rule: Rect) -> Option<Flow<'_>> {
+    let run = app.run.as_ref()?;
+    let Seen::Flow(_, norms) = &**app.seen.get(&Slot::Flow)? else { return None };
+    let n = lens::hooks(run.config()).len();
+    let taken = what_if::summary(app).map_or(0, |said| said.width() as u16 + 5);
+    let words = (BEFORE_FLOW.width() + AFTER_FLOW.width()) as u16;
+    let room = rule.width.saturating_sub(taken + words + 4);
+    // Where there is no room for both halves of each block, only their ends.
+    let step = if n <= room.into() { 1 } else { 2 };
+    let shown: Vec<_> = (0..n).step_by(step).collect();
+    let width = words + shown.len() as u16;
+    let fits = shown.len() <= room.into() && norms.len() == n;
+    let area = Rect { x: rule.right().saturating_sub(width + 2), width, height: 1, ..rule };
+    fits.then_some(Flow { norms, shown, area })
+}
+
 /// The norm of the residual stream at the selected token, from the embedding to the logits, with the place that one
 /// looks at.
 fn draw_flow(app: &App, rule: Rect, buffer: &mut Buffer) {
     let theme = app.theme;
-    let (Some(run), Some(Seen::Flow(_, norms))) = (&app.run, app.seen.get(&Slot::Flow).map(|seen| &**seen))
-    else {
-        return;
-    };
-    let hooks = lens::hooks(run.config());
+    let (Some(run), Some(Flow { norms, shown, area })) = (&app.run, flow(app, rule)) else { return };
     let here = app.screen.scene().place_in_flow(app);
-    let here = hooks.iter().position(|&hook| hook >= here).unwrap_or(hooks.len());
-    // Where there is no room for both halves of each block, only their ends.
-    let room = usize::from(rule.width).saturating_sub(40);
-    let step = if hooks.len() <= room { 1 } else { 2 };
-    let shown: Vec<_> = (0..hooks.len()).step_by(step).collect();
-    if shown.len() > room || norms.len() != hooks.len() {
-        return;
-    }
+    let hooks = lens::hooks(run.config());
+    let here = hooks.iter().position(|&hook| hook >= here);
+    let marked = here.and_then(|here| shown.iter().copied().find(|&at| at >= here));
     let most = norms.iter().copied().fold(0.0, f32::max);
     let ink = |on: bool| if on { theme.accent() } else { theme.dim() };
-    let mut spans = vec![Span::styled(" ‖resid‖ ", theme.faint()), Span::styled("embed ", ink(here == 0))];
-    for &at in &shown {
-        let on = here < hooks.len() && at == here.next_multiple_of(step);
-        spans.push(Span::styled(level(norms[at], most), ink(on)));
-    }
-    spans.push(Span::styled(" logits ", ink(here == hooks.len())));
-    let line = Line::from(spans);
-    let taken = what_if::summary(app).map_or(0, |said| said.width() as u16 + 5);
-    let area = Rect { x: rule.x + taken, width: rule.width.saturating_sub(taken + 2), ..rule };
-    put_right(buffer, area, &line);
+    let (norm, embed) = BEFORE_FLOW.split_at(BEFORE_FLOW.len() - "embed ".len());
+    let mut spans = vec![Span::styled(norm, theme.faint()), Span::styled(embed, ink(here == Some(0)))];
+    spans.extend(shown.iter().map(|&at| Span::styled(level(norms[at], most), ink(marked == Some(at)))));
+    spans.push(Span::styled(AFTER_FLOW, ink(here.is_none())));
+    put_line(buffer, area, &spans);
+}
+
+/// The residual stream at a position of the strip.
+pub fn flow_at(app: &App, rule: Rect, x: u16, y: u16) -> Option<HookName> {
+    let Flow { shown, area, .. } = flow(app, rule).filter(|_| y == rule.y)?;
+    let at = x.checked_sub(area.x + BEFORE_FLOW.width() as u16)?;
+    let hooks = lens::hooks(app.run.as_ref()?.config());
+    Some(hooks[*shown.get(usize::from(at))?])
 }
 
 fn draw_inspector(app: &App, area: Rect, mut lines: Vec<Vec<Span>>, buffer: &mut Buffer) {
@@ -322,40 +344,72 @@ fn draw_waiting(app: &App, area: Rect, buffer: &mut Buffer) {
     }
 }
 
-/// The keys that matter here: help, the arrows, this screen's keys, the general ones;
-/// `quit` at the right. The help lists those that do not fit.
-fn draw_keys(app: &App, area: Rect, buffer: &mut Buffer) {
-    let theme = app.theme;
+/// A key of the bottom line with its word, and the command that a click on it runs.
+struct Hint {
+    x: u16,
+    keys: String,
+    word: &'static str,
+    command: Option<Command>,
+}
+
+/// The keys that matter here: help, the arrows, this screen's keys, the general ones; `quit` at the right. If not all
+/// fit, the help is last but one, with a mark: it lists the others.
+fn hints(app: &App, area: Rect) -> Vec<Hint> {
     let (own, general): (Vec<_>, Vec<_>) = COMMANDS
         .iter()
         .filter(|entry| !entry.hint.is_empty() && entry.works_on(app.screen))
         .partition(|entry| !entry.everywhere);
     let (help, rest) = general.split_first().expect("help comes first in the table");
     let (quit, rest) = rest.split_last().expect("the table ends its general part with quit");
-    let of = |entry: &&Entry| (pretty(entry.keys[0]), entry.hint);
-    let arrows = app.screen.scene().arrows(app).iter().map(|&(keys, hint)| (keys.to_owned(), hint));
-    let mut hints: Vec<(String, &str)> = Vec::new();
-    for (key, hint) in
+    let of = |entry: &&Entry| (pretty(entry.keys[0]), entry.hint, Some(entry.command));
+    let arrows = app
+        .screen
+        .scene()
+        .arrows(app)
+        .iter()
+        .map(|&(keys, hint)| (keys.to_owned(), hint, Some(Command::Open).filter(|_| keys == "Enter")));
+    let mut words: Vec<(String, &str, Option<Command>)> = Vec::new();
+    for (key, hint, command) in
         [of(help)].into_iter().chain(arrows).chain(own.iter().map(of)).chain(rest.iter().map(of))
     {
-        match hints.last_mut() {
+        match words.last_mut() {
             // Keys for two directions of the same thing are shown together.
-            Some((keys, last)) if *last == hint => keys.push_str(&format!(" {key}")),
-            _ => hints.push((key, hint)),
+            Some((keys, last, _)) if *last == hint => keys.push_str(&format!(" {key}")),
+            _ => words.push((key, hint, command)),
         }
     }
-    let (key, hint) = of(quit);
-    let right = area.right().saturating_sub((key.width() + 1 + hint.width()) as u16);
-    let after = put(buffer, right, area.y, area.width, &key, theme.focus());
-    put(buffer, after + 1, area.y, area.width, hint, theme.dim());
+    let (key, word, command) = of(quit);
+    let right = area.right().saturating_sub((key.width() + 1 + word.width()) as u16);
     let mut x = area.x;
-    for (key, hint) in hints {
-        let width = (key.width() + hint.width() + 3) as u16;
+    let mut hints = Vec::new();
+    for (keys, word, command) in words {
+        let width = (keys.width() + word.width() + 3) as u16;
         if x + width > right {
+            // The rest is not lost.
+            if x + 1 < right {
+                hints.push(Hint { x, keys: "…".into(), word: "", command: Some(Command::Keys) });
+            }
             break;
         }
-        let after = put(buffer, x, area.y, width, &key, theme.focus());
-        put(buffer, after + 1, area.y, width, hint, theme.dim());
+        hints.push(Hint { x, keys, word, command });
         x += width;
     }
+    hints.push(Hint { x: right, keys: key, word, command });
+    hints
+}
+
+fn draw_keys(app: &App, area: Rect, buffer: &mut Buffer) {
+    let theme = app.theme;
+    for Hint { x, keys, word, .. } in hints(app, area) {
+        let after = put(buffer, x, area.y, area.right().saturating_sub(x), &keys, theme.focus());
+        put(buffer, after + 1, area.y, area.right().saturating_sub(after + 1), word, theme.dim());
+    }
+}
+
+/// The command of the hint at a position.
+pub fn hint_at(app: &App, frame: &Frame, x: u16, y: u16) -> Option<Command> {
+    let end = |hint: &Hint| hint.x + (hint.keys.width() + 1 + hint.word.width()) as u16;
+    let hints = hints(app, frame.keys);
+    let found = hints.into_iter().find(|hint| (hint.x..end(hint)).contains(&x));
+    found.filter(|_| y == frame.keys.y)?.command
 }

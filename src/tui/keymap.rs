@@ -44,6 +44,8 @@ const NAMED: &[(&str, KeyCode)] = &[
     ("pageup", KeyCode::PageUp),
     ("pagedown", KeyCode::PageDown),
     ("f1", KeyCode::F(1)),
+    ("space", KeyCode::Char(' ')),
+    ("backspace", KeyCode::Backspace),
 ];
 
 impl Key {
@@ -76,6 +78,8 @@ pub fn pretty(key: &str) -> String {
         "pageup" => "PgUp".into(),
         "pagedown" => "PgDn".into(),
         "f1" => "F1".into(),
+        "space" => "Space".into(),
+        "backspace" => "Backspace".into(),
         key => match key.strip_prefix("ctrl-") {
             Some(c) => format!("Ctrl-{}", c.to_uppercase()),
             None => key.into(),
@@ -106,6 +110,37 @@ pub fn command(key: Key, screen: Screen) -> Option<Command> {
         map
     });
     map.get(&key)?.iter().copied().find(|command| command.entry().works_on(screen))
+}
+
+/// Why a key does nothing on a screen: it belongs to others, or to no command.
+pub fn elsewhere(key: Key, screen: Screen) -> Option<String> {
+    let is_it = |text: &&&str| Key::parse(text) == Some(key);
+    let found = COMMANDS.iter().find_map(|entry| Some((entry, entry.keys.iter().find(is_it)?)));
+    if let Some((entry, text)) = found {
+        let screens: Vec<_> = entry.screens().map(Screen::name).collect();
+        return Some(format!(
+            "{} is `{}` on {}, not on {}",
+            pretty(text),
+            entry.name,
+            listed(&screens),
+            screen.name()
+        ));
+    }
+    match key.code {
+        KeyCode::Char(c) if !key.ctrl && !c.is_control() => {
+            Some(format!("{c} does nothing: ? lists the keys"))
+        }
+        _ => None,
+    }
+}
+
+/// `Stages`, `Stages and Walk`, `Stages, Walk and Lens`
+fn listed(words: &[&str]) -> String {
+    match words {
+        [] => String::new(),
+        [word] => (*word).into(),
+        [before @ .., last] => format!("{} and {last}", before.join(", ")),
+    }
 }
 
 #[cfg(test)]

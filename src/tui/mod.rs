@@ -5,6 +5,7 @@
 
 mod actions;
 pub mod app;
+pub mod clipboard;
 pub mod command;
 pub mod draw;
 pub mod headless;
@@ -12,6 +13,7 @@ mod jobs;
 pub mod keymap;
 mod layout;
 mod overlays;
+mod places;
 pub mod screens;
 mod terminal;
 pub mod text;

@@ -19,6 +19,7 @@ use ratatui::crossterm::terminal::{
 use ratatui::crossterm::{cursor, execute, queue};
 
 use super::app::App;
+use super::clipboard::{self, Clipboard};
 use super::screens::walk::TICK;
 use super::theme::{Depth, Theme};
 use super::update::{Message, update};
@@ -40,6 +41,7 @@ pub struct Options {
     /// `None`: ask the environment.
     pub depth: Option<Depth>,
     pub mouse: bool,
+    pub clipboard: Clipboard,
 }
 
 /// Runs the explorer until the user quits.
@@ -188,8 +190,33 @@ fn explore(
             }
             Some(Signal::Leave) | None => {}
         }
+        if let Some((what, text)) = app.copied.take() {
+            copy(&mut app, options.clipboard, what, text)?;
+        }
         draw(terminal, &app)?;
     }
+}
+
+/// Copies text, by the terminal or by a program, for which nothing waits.
+fn copy(app: &mut App, clipboard: Clipboard, what: &str, text: String) -> io::Result<()> {
+    match clipboard.program() {
+        Ok(None) => {
+            let in_tmux = std::env::var_os("TMUX").is_some();
+            let mut out = io::stdout();
+            out.write_all(clipboard::osc52(&text, in_tmux).as_bytes())?;
+            out.flush()?;
+            app.note(format!("copied the {what}, through the terminal"));
+        }
+        Ok(Some(program)) => {
+            app.note(format!("copied the {what}, with {}", program.0));
+            if let Err(error) = threads::spawn("actscope-copy", move || drop(clipboard::run(program, &text)))
+            {
+                app.complain(error.to_string());
+            }
+        }
+        Err(why) => app.complain(why),
+    }
+    Ok(())
 }
 
 /// The next message; `None` if it is time to turn the spinner.

@@ -1,5 +1,7 @@
 //! The only place that changes the state: events in, requests to the engine out.
 
+use std::time::{Duration, Instant};
+
 use ratatui::crossterm::event::{
     Event as TerminalEvent, KeyEvent, KeyEventKind, MouseButton, MouseEvent, MouseEventKind,
 };
@@ -10,6 +12,7 @@ use super::command::Command;
 use super::keymap::{self, Key};
 use super::layout::Frame;
 use super::overlays::{Choice, Overlay, Picker};
+use super::places::{self, Place};
 use super::screens::{self, compare, walk};
 use super::{draw, overlays};
 use crate::engine::{Event, Look, Request, Seen, Slot};
@@ -17,6 +20,9 @@ use crate::error::Error;
 use crate::export::figure;
 use crate::hooks::Axis;
 use crate::signals::Signal;
+
+/// The longest time between the clicks of a double click.
+const DOUBLE: Duration = Duration::from_millis(400);
 
 /// An event.
 #[derive(Debug)]
@@ -31,6 +37,7 @@ pub enum Message {
 
 /// Changes the state; returns requests to the engine.
 pub fn update(app: &mut App, message: Message) -> Vec<Request> {
+    let here = Place::of(app);
     let mut requests = match message {
         Message::Terminal(event) => on_terminal(app, event),
         Message::Engine(event) => on_engine(app, event),
@@ -44,6 +51,7 @@ pub fn update(app: &mut App, message: Message) -> Vec<Request> {
             Vec::new()
         }
     };
+    app.places.follow(here, Place::of(app));
     walk::forget(app);
     requests.extend(app.screen.scene().refresh(app));
     requests.extend(look(app));
@@ -141,10 +149,25 @@ fn on_key(app: &mut App, event: KeyEvent) -> Vec<Request> {
                 Vec::new()
             }
         }
+        Some(Overlay::Keys) => {
+            app.overlay = None;
+            pressed(app, key)
+        }
+        None => pressed(app, key),
+    }
+}
+
+/// A key without an overlay.
+fn pressed(app: &mut App, key: Key) -> Vec<Request> {
+    app.notice = None;
+    app.paused = false;
+    match keymap::command(key, app.screen) {
+        Some(command) => run(app, command),
         None => {
-            app.notice = None;
-            app.paused = false;
-            keymap::command(key, app.screen).map_or_else(Vec::new, |command| run(app, command))
+            if let Some(why) = keymap::elsewhere(key, app.screen) {
+                app.note(why);
+            }
+            Vec::new()
         }
     }
 }
@@ -166,7 +189,7 @@ fn on_paste(app: &mut App, text: &str) -> Vec<Request> {
                 compare::edited(app);
             }
         }
-        Some(Overlay::Finding | Overlay::About(_)) | None => {}
+        Some(Overlay::Finding | Overlay::About(_) | Overlay::Keys) | None => {}
     }
     Vec::new()
 }
@@ -191,6 +214,15 @@ fn on_mouse(app: &mut App, mouse: MouseEvent) -> Vec<Request> {
             }
             return Vec::new();
         }
+        Some(Overlay::Keys) => {
+            let area = Rect::new(0, 0, app.size.0, app.size.1);
+            if let MouseEventKind::Down(_) = mouse.kind {
+                let command = overlays::key_at(app.screen, area, x, y);
+                app.overlay = None;
+                return command.map_or_else(Vec::new, |command| run(app, command));
+            }
+            return Vec::new();
+        }
         Some(_) => return Vec::new(),
         None => {}
     }
@@ -207,8 +239,24 @@ fn on_mouse(app: &mut App, mouse: MouseEvent) -> Vec<Request> {
         };
         return run(app, if wheel < 0 { before } else { after });
     }
+    let pressed = matches!(mouse.kind, MouseEventKind::Down(_));
+    let again =
+        app.clicked.is_some_and(|(at_x, at_y, then)| (at_x, at_y) == (x, y) && then.elapsed() < DOUBLE);
+    if pressed {
+        app.clicked = Some((x, y, Instant::now())).filter(|_| !again);
+    }
+    if pressed && let Some(command) = draw::hint_at(app, &frame, x, y) {
+        app.notice = None;
+        return run(app, command);
+    }
+    if pressed && again && frame.body.contains((x, y).into()) {
+        app.notice = None;
+        return run(app, Command::Open);
+    }
     if let Some(screen) = draw::tab_at(&frame, app.screen, x, y) {
         app.screen = screen;
+    } else if let Some(hook) = draw::flow_at(app, frame.top_rule, x, y).filter(|_| pressed) {
+        app.select_hook(hook);
     } else if y == frame.strip.y
         && let Some(position) = draw::strip(app, frame.strip).hit(x)
     {
@@ -313,7 +361,17 @@ fn choose(app: &mut App, choice: Choice) -> Vec<Request> {
             }
             run(app, command)
         }
+        Choice::Go(goal) => {
+            places::go_to(app, goal);
+            app.screen.scene().settle(app);
+            Vec::new()
+        }
+        Choice::Copy(what, text) => {
+            app.copied = Some((what, text));
+            Vec::new()
+        }
         Choice::Find(hook) => {
+            app.places.left(Place::of(app));
             app.screen.scene().find(app, hook);
             Vec::new()
         }

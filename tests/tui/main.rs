@@ -5,6 +5,7 @@ mod difference;
 mod harness;
 mod heads;
 mod lab;
+mod places;
 mod walk;
 
 use std::sync::Arc;
@@ -241,7 +242,7 @@ fn the_mouse_selects_scrolls_and_zooms() {
     assert_eq!(e.app.zoom, 1);
     e.mouse(MouseEventKind::ScrollDown, x + 20, y);
     assert_eq!(e.app.zoom, 0);
-    e.keys("?");
+    e.keys("?").text("the prompt as tokens");
     let (x, y) = e.find("screen: the prompt as tokens");
     e.click(x, y);
     assert_eq!(e.app.screen, Screen::Tokens);

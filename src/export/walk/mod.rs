@@ -36,7 +36,7 @@ use crate::model::Model;
 use crate::picture::colormap::Depth;
 use crate::picture::stats::largest;
 use crate::run::{Input, Run};
-use crate::text::{acts, json, num};
+use crate::text::{json, num, shell_word};
 
 /// The name of the Markdown file beside its figures.
 pub const MARKDOWN: &str = "walk.md";
@@ -194,39 +194,15 @@ impl Walk {
         let ids: Vec<_> = m.token_ids[bos..].iter().map(ToString::to_string).collect();
         let position = self.pages[0].at.position;
         // Tied to its option, a value may begin with a dash.
-        let mut words = vec!["actscope walk".to_owned(), format!("--model={}", quoted(&m.model))];
-        words.extend(m.revision.as_ref().map(|revision| format!("--revision={}", quoted(revision))));
-        words.extend(m.adapter.as_ref().map(|adapter| format!("--adapter={}", quoted(adapter))));
+        let mut words = vec!["actscope walk".to_owned(), format!("--model={}", shell_word(&m.model))];
+        words.extend(m.revision.as_ref().map(|revision| format!("--revision={}", shell_word(revision))));
+        words.extend(m.adapter.as_ref().map(|adapter| format!("--adapter={}", shell_word(adapter))));
         words.push(format!("--token-ids={}", ids.join(",")));
         words.extend(m.bos.then(|| "--bos".to_owned()));
         words.push(format!("--position {position} --layer {layer} --head {head}"));
         words.extend((!m.interventions.is_idle()).then(|| format!("--interventions {CHANGES}")));
         words.join(" ")
     }
-}
-
-/// A word as a shell takes it, in one line that can be copied: what would be obeyed is in octal.
-fn quoted(word: &str) -> String {
-    let bare = |c: char| c.is_ascii_alphanumeric() || "-_./:".contains(c);
-    if !word.is_empty() && word.chars().all(bare) {
-        return word.into();
-    }
-    if !word.contains(acts) {
-        return format!("'{}'", word.replace('\'', r"'\''"));
-    }
-    let mut out = String::from("$'");
-    for c in word.chars() {
-        match c {
-            '\n' => out += r"\n",
-            '\t' => out += r"\t",
-            '\'' | '\\' => out.extend(['\\', c]),
-            c if acts(c) => {
-                out.extend(c.encode_utf8(&mut [0; 4]).bytes().map(|byte| format!("\\{byte:03o}")));
-            }
-            c => out.push(c),
-        }
-    }
-    out + "'"
 }
 
 /// Number and name of a step, for names of files and places in a page.
@@ -370,13 +346,5 @@ mod tests {
         let values: Vec<f32> = (0..20).map(|i| i as f32).collect();
         assert_eq!(written(&values[..2]), "0 1.000");
         assert_eq!(written(&values), "0 1.000 2.000 3.000 … 16.00 17.00 18.00 19.00");
-    }
-
-    #[test]
-    fn words_that_a_shell_would_take_apart_are_quoted() {
-        assert_eq!(quoted("openai-community/gpt2"), "openai-community/gpt2");
-        assert_eq!(quoted("./it's here"), r"'./it'\''s here'");
-        assert_eq!(quoted(""), "''");
-        assert_eq!(quoted("a\nb\t\u{1b}'\\\u{202e}0"), r"$'a\nb\t\033\'\\\342\200\2560'");
     }
 }

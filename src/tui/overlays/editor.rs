@@ -35,6 +35,14 @@ impl Editor {
         Self { area, ids }
     }
 
+    /// Puts the caret after the first characters of the text.
+    pub fn put_caret(&mut self, before: &str) {
+        let line = before.rsplit('\n').next().unwrap_or_default();
+        let place = |n: usize| u16::try_from(n).unwrap_or(u16::MAX);
+        self.area
+            .move_cursor(CursorMove::Jump(place(before.matches('\n').count()), place(line.chars().count())));
+    }
+
     /// Handles a key; returns whether the text changed.
     pub fn key(&mut self, key: KeyEvent) -> bool {
         let ctrl = key.modifiers.contains(KeyModifiers::CONTROL);

@@ -5,6 +5,7 @@ mod changes;
 mod editor;
 mod export;
 mod field;
+mod keys;
 mod picker;
 mod token;
 
@@ -12,6 +13,7 @@ pub use about::AboutPanel;
 pub use changes::{Changes, back, key as changes_key};
 pub use editor::Editor;
 pub use export::ExportForm;
+pub use keys::hit as key_at;
 pub use picker::{Choice, Picker};
 pub use token::{Asked, TokenForm};
 
@@ -34,6 +36,8 @@ pub enum Overlay {
     /// Waits for the extremes of the run.
     Finding,
     About(AboutPanel),
+    /// The keys of the screen.
+    Keys,
     /// Prompt B.
     Second(Box<Editor>),
 }
@@ -49,6 +53,7 @@ pub fn draw(app: &App, area: Rect, buffer: &mut Buffer) {
         Some(Overlay::Token(form)) => token::draw(form, app, area, buffer),
         Some(Overlay::Changes(list)) => changes::draw(list, app, area, buffer),
         Some(Overlay::About(panel)) => about::draw(panel, app, area, buffer),
+        Some(Overlay::Keys) => keys::draw(app, area, buffer),
         Some(Overlay::Finding) => {
             let inside = panel(centred(area, 60, 4), picker::EXTREMES, "Esc stop", app.theme, buffer);
             let style = app.theme.panel();

@@ -20,12 +20,17 @@ use crate::run::Run;
 use crate::tui::app::{App, Screen};
 use crate::tui::command::{COMMANDS, Command};
 use crate::tui::keymap::Keys;
+use crate::tui::places::{Goal, Goals};
 use crate::tui::text::{count, fixed, num, pad, put, put_line};
 
 /// The action of choosing an item.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Choice {
     Run(Command),
+    /// A place by name.
+    Go(Goal),
+    /// Something to copy: what it is, and the text.
+    Copy(&'static str, String),
     Find(HookName),
     Step(Step),
     /// A cell of a tensor.
@@ -41,6 +46,8 @@ pub enum Choice {
 pub const EXTREMES: &str = "What stands out in this run";
 
 struct Item {
+    /// The heading that it is under.
+    group: String,
     /// Three columns: name, key or shape, description.
     columns: [String; 3],
     /// Another name to search by.
@@ -56,12 +63,17 @@ pub struct Picker {
     /// Indices of the matching items, best first.
     matches: Vec<usize>,
     selected: usize,
+    /// Places that a query may name, in the palette.
+    goals: Option<Goals>,
+    /// Why the place that the query names is not there.
+    problem: Option<String>,
 }
 
 impl Picker {
     /// All commands with their keys; those of `screen` first.
     pub fn help(screen: Screen) -> Self {
-        let mut picker = Self::commands(screen);
+        let mut picker = Self::commands(screen, Goals::default());
+        picker.goals = None;
         picker.title = "Help: all keys";
         for item in &mut picker.items {
             item.columns.swap(0, 1);
@@ -70,8 +82,8 @@ impl Picker {
         picker
     }
 
-    /// All commands by name.
-    pub fn commands(screen: Screen) -> Self {
+    /// All commands by name, and places by name.
+    pub fn commands(screen: Screen, goals: Goals) -> Self {
         let mut entries: Vec<_> = COMMANDS.iter().collect();
         let rank = |entry: &crate::tui::command::Entry| match (entry.everywhere, entry.works_on(screen)) {
             (false, true) => 0,
@@ -83,9 +95,38 @@ impl Picker {
             let screens: Vec<_> = entry.screens().map(Screen::name).collect();
             let on = if screens.is_empty() { String::new() } else { format!(" ({})", screens.join(", ")) };
             let columns = [entry.name.to_owned(), Keys(entry.keys).to_string(), format!("{}{on}", entry.doc)];
-            Item { columns, alias: entry.name.replace('-', " "), choice: Choice::Run(entry.command) }
+            let group = match rank(entry) {
+                0 => format!("On {}", screen.name()),
+                1 => entry.group.to_owned(),
+                _ => "On other screens".to_owned(),
+            };
+            let alias = entry.name.replace('-', " ");
+            Item { group, columns, alias, choice: Choice::Run(entry.command) }
         };
-        Self::new("Commands", [17, 14], entries.iter().map(item).collect())
+        let picker = Self::new("Commands", [17, 14], entries.iter().map(item).collect());
+        Self { goals: Some(goals), ..picker }
+    }
+
+    /// The tokens of the prompt.
+    pub fn tokens(run: &Run) -> Self {
+        let item = |(position, id): (usize, &u32)| {
+            let text = run.token_text(position);
+            let alias = text.trim_start_matches('·').to_owned();
+            let columns = [position.to_string(), id.to_string(), text];
+            Item { group: String::new(), columns, alias, choice: Choice::Go(Goal::Position(position)) }
+        };
+        Self::new("Find a token of the prompt", [6, 8], run.tokens.iter().enumerate().map(item).collect())
+    }
+
+    /// What can be copied: what it is, and the text.
+    pub fn copies(texts: Vec<(&'static str, String)>) -> Self {
+        let item = |(what, text): (&'static str, String)| Item {
+            group: String::new(),
+            columns: [what.to_owned(), String::new(), text.clone()],
+            alias: String::new(),
+            choice: Choice::Copy(what, text),
+        };
+        Self::new("Copy", [10, 1], texts.into_iter().map(item).collect())
     }
 
     /// All hooks of the model.
@@ -93,7 +134,7 @@ impl Picker {
         let item = |hook: HookName| {
             let shape: Vec<_> = hook.shape(config, n_tokens).iter().map(ToString::to_string).collect();
             let columns = [hook.to_string(), format!("({})", shape.join(", ")), hook.point().doc.to_owned()];
-            Item { columns, alias: hook.short(), choice: Choice::Find(hook) }
+            Item { group: String::new(), columns, alias: hook.short(), choice: Choice::Find(hook) }
         };
         let hooks = HookName::all(config).into_iter().filter(|hook| !hook.point().on_request);
         Self::new("Find a tensor", [32, 15], hooks.map(item).collect())
@@ -106,7 +147,7 @@ impl Picker {
             let name = format!("{}{place}", step.kind.name());
             let block = step.layer.map_or_else(String::new, |layer| format!("block {layer}"));
             let columns = [(i + 1).to_string(), block, step.kind.name().to_owned()];
-            Item { columns, alias: name, choice: Choice::Step(step) }
+            Item { group: String::new(), columns, alias: name, choice: Choice::Step(step) }
         };
         Self::new("Go to a step", [6, 10], steps(config).into_iter().enumerate().map(item).collect())
     }
@@ -123,6 +164,7 @@ impl Picker {
                 Some(axis) => format!(", {} {}", axis.noun(), x.column),
             };
             Item {
+                group: String::new(),
                 columns: [
                     x.hook.short(),
                     format!("{:>8}", num(x.value)),
@@ -141,7 +183,7 @@ impl Picker {
             ];
             let (hook, row) = (Site::ResidPost.at(layer), 0);
             let choice = Choice::Cell { hook, head: 0, row, column: c.channel };
-            Some(Item { columns, alias: "outlier".into(), choice })
+            Some(Item { group: String::new(), columns, alias: "outlier".into(), choice })
         };
         // The most notable of each kind first, then all.
         let values = found.values.iter().map(|x| cell(x, "largest |x|"));
@@ -154,7 +196,16 @@ impl Picker {
 
     fn new(title: &'static str, widths: [usize; 2], items: Vec<Item>) -> Self {
         let matches = (0..items.len()).collect();
-        Self { title, widths, items, query: Field::default(), matches, selected: 0 }
+        Self {
+            title,
+            widths,
+            items,
+            query: Field::default(),
+            matches,
+            selected: 0,
+            goals: None,
+            problem: None,
+        }
     }
 
     /// Handles a key; returns the choice, if one was made.
@@ -162,7 +213,7 @@ impl Picker {
         let ctrl = key.modifiers.contains(KeyModifiers::CONTROL);
         let last = self.matches.len().saturating_sub(1);
         match key.code {
-            KeyCode::Enter => return Some(self.items[*self.matches.get(self.selected)?].choice),
+            KeyCode::Enter => return Some(self.items[*self.matches.get(self.selected)?].choice.clone()),
             KeyCode::Up => self.selected = self.selected.saturating_sub(1),
             KeyCode::Down => self.selected = (self.selected + 1).min(last),
             KeyCode::Char('p') if ctrl => self.selected = self.selected.saturating_sub(1),
@@ -185,13 +236,40 @@ impl Picker {
     /// The choice at a position on the screen.
     pub fn hit(&self, area: Rect, x: u16, y: u16) -> Option<Choice> {
         let list = list_area(inner(place(area)));
-        let first = self.first(list.height.into());
-        let index = first + usize::from(y.checked_sub(list.y)?);
-        let inside = list.contains((x, y).into());
-        self.matches.get(index).filter(|_| inside).map(|&i| self.items[i].choice)
+        let lines = self.lines();
+        let first = self.first(&lines, list.height.into());
+        let line = lines.get(first + usize::from(y.checked_sub(list.y)?))?;
+        match line {
+            Line::Item(i) if list.contains((x, y).into()) => {
+                self.matches.get(*i).map(|&i| self.items[i].choice.clone())
+            }
+            _ => None,
+        }
+    }
+
+    /// Puts the place that the query names before the commands.
+    fn name_place(&mut self) {
+        self.items.retain(|item| !matches!(item.choice, Choice::Go(_)));
+        self.problem = None;
+        match self.goals.as_ref().and_then(|goals| goals.find(&self.query.text)) {
+            Some(Ok((goal, said))) => {
+                let columns = ["go to".into(), String::new(), said];
+                self.items.push(Item {
+                    group: String::new(),
+                    columns,
+                    alias: self.query.text.clone(),
+                    choice: Choice::Go(goal),
+                });
+            }
+            Some(Err(why)) => self.problem = Some(why),
+            None => {}
+        }
     }
 
     fn search(&mut self) {
+        if self.goals.is_some() {
+            self.name_place();
+        }
         let (query, case, norm) = (&self.query.text, CaseMatching::Smart, Normalization::Smart);
         let fuzzy = Pattern::parse(query, case, norm);
         // Scattered letters are in every sentence.
@@ -214,14 +292,38 @@ impl Picker {
         self.selected = 0;
     }
 
-    /// The first match to show, so that the selected one is visible.
-    fn first(&self, height: usize) -> usize {
-        self.selected.saturating_sub(height.saturating_sub(1))
+    /// The lines of the list: headings, as long as nothing is searched for, and matches.
+    fn lines(&self) -> Vec<Line<'_>> {
+        let mut lines = Vec::new();
+        let mut group = "";
+        for (i, &item) in self.matches.iter().enumerate() {
+            let of = self.items[item].group.as_str();
+            if of != group && self.query.text.is_empty() {
+                group = of;
+                lines.push(Line::Heading(of));
+            }
+            lines.push(Line::Item(i));
+        }
+        lines
+    }
+
+    /// The first line to show, so that the selected one is visible.
+    fn first(&self, lines: &[Line], height: usize) -> usize {
+        let at = lines.iter().position(|line| *line == Line::Item(self.selected)).unwrap_or(0);
+        (at + 1).saturating_sub(height)
     }
 }
 
+/// A line of the list.
+#[derive(Debug, PartialEq)]
+enum Line<'a> {
+    Heading(&'a str),
+    /// A match, by its number.
+    Item(usize),
+}
+
 fn place(area: Rect) -> Rect {
-    centred(area, 110, area.height.saturating_sub(4).min(40))
+    centred(area, 140.min(area.width.saturating_sub(4)).max(76), area.height.saturating_sub(4))
 }
 
 fn inner(place: Rect) -> Rect {
@@ -240,7 +342,10 @@ fn list_area(inside: Rect) -> Rect {
 pub fn draw(picker: &Picker, app: &App, area: Rect, buffer: &mut Buffer) {
     let theme = app.theme;
     let base = theme.panel();
-    let keys = "type to search · ↑↓ choose · Enter run · Esc close";
+    let keys = match picker.goals {
+        Some(_) => "a command, or: position 17 · channel 300 · head 5.1 · token sea · Enter run · Esc close",
+        None => "type to search · ↑↓ choose · Enter run · Esc close",
+    };
     let inside = panel(place(area), picker.title, keys, theme, buffer);
     if inside.is_empty() {
         return;
@@ -252,11 +357,20 @@ pub fn draw(picker: &Picker, app: &App, area: Rect, buffer: &mut Buffer) {
     put_line(buffer, inside, &[mark, query, cursor, count]);
     let list = list_area(inside);
     if picker.matches.is_empty() {
-        put(buffer, list.x, list.y, list.width, "no matches", base.patch(theme.dim()));
+        let said = picker.problem.as_deref().unwrap_or("no matches");
+        put(buffer, list.x, list.y, list.width, said, base.patch(theme.dim()));
     }
-    let first = picker.first(list.height.into());
-    for ((i, &item), y) in picker.matches.iter().enumerate().skip(first).zip(list.top()..list.bottom()) {
-        let [a, b, c] = &picker.items[item].columns;
+    let lines = picker.lines();
+    let first = picker.first(&lines, list.height.into());
+    for (line, y) in lines.iter().skip(first).zip(list.top()..list.bottom()) {
+        let i = match *line {
+            Line::Heading(text) => {
+                put(buffer, list.x, y, list.width, text, base.patch(theme.accent()));
+                continue;
+            }
+            Line::Item(i) => i,
+        };
+        let [a, b, c] = &picker.items[picker.matches[i]].columns;
         let selected = i == picker.selected;
         let row = Rect { y, height: 1, ..list };
         if selected {

@@ -146,6 +146,17 @@ impl Scene for Body {
         app.screens.attribution.neuron = None;
     }
 
+    fn rendered(&self, app: &App, _run: &Run) -> Vec<String> {
+        let State { token, versus, .. } = app.screens.attribution;
+        let flag = |name: &str, id: Option<u32>| id.map(|id| format!("--{name}={id}"));
+        let position = format!("--position={}", app.selection.position);
+        ["attribution".to_owned(), position]
+            .into_iter()
+            .chain(flag("token", token))
+            .chain(flag("versus", versus))
+            .collect()
+    }
+
     fn arrows(&self, app: &App) -> &'static [(&'static str, &'static str)] {
         match (line(app), app.selection.writer) {
             (Some(_), _) => &[("↑↓", "neuron"), ("Enter", "its tokens"), ("Esc", "all parts")],

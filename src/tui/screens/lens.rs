@@ -95,6 +95,12 @@ impl Scene for Body {
         &[&[Command::NextNumber, Command::PreviousNumber, Command::ChooseToken, Command::FinalAnswer]]
     }
 
+    fn rendered(&self, app: &App, _run: &Run) -> Vec<String> {
+        let State { show, token, .. } = app.screens.lens;
+        let token = token.map(|token| format!("--token={token}"));
+        ["lens".to_owned(), format!("--show={}", show.name())].into_iter().chain(token).collect()
+    }
+
     fn place_in_flow(&self, app: &App) -> HookName {
         app.run.as_ref().map_or(Site::ResidPre.at(0), |run| lens::hooks(run.config())[row(app, run)])
     }

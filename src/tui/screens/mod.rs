@@ -23,7 +23,7 @@ use unicode_width::UnicodeWidthStr;
 use super::app::{App, Focus, Selection};
 use super::command::{Command, Entry};
 use super::layout::Frame;
-use super::overlays::{Asked, Overlay};
+use super::overlays::{Asked, Overlay, Picker};
 use super::text::num;
 use super::theme::Theme;
 use super::what_if;
@@ -63,6 +63,7 @@ macro_rules! screens {
         /// The commands that open them.
         pub(super) const COMMANDS: [Entry; Screen::ALL.len()] = [ $( Entry {
             command: Command::Show(Screen::$screen),
+            group: "Screens",
             name: stringify!($module),
             keys: &[$key],
             everywhere: true,
@@ -155,6 +156,18 @@ pub trait Scene: Sync {
     /// Handles Esc, if nothing is running.
     fn back(&self, app: &mut App) {
         app.focus = Focus::Tree;
+    }
+
+    /// What `/` searches.
+    fn finder(&self, run: &Run) -> Picker {
+        Picker::hooks(run.config(), run.n_tokens())
+    }
+
+    /// The arguments of `actscope render` that show the same.
+    fn rendered(&self, app: &App, _run: &Run) -> Vec<String> {
+        let (hook, head) = self.subject(app);
+        let head = head.map(|head| format!("--head={head}"));
+        std::iter::once(hook.short()).chain(head).collect()
     }
 
     /// A tensor was chosen by name.

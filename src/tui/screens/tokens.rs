@@ -13,6 +13,7 @@ use crate::run::Run;
 use crate::tui::actions::moved;
 use crate::tui::app::{App, Selection};
 use crate::tui::command::{CHANGES, Command};
+use crate::tui::overlays::Picker;
 use crate::tui::text::{count, fit, fixed, num, pad, prob, put, put_line, signed_fixed};
 use crate::tui::theme::{Depth, Theme};
 use crate::tui::widgets::bar::bar;
@@ -58,6 +59,10 @@ impl Scene for Body {
 
     fn arrows(&self, _app: &App) -> &'static [(&'static str, &'static str)] {
         &[("↑↓", "token"), ("Enter", "its embedding")]
+    }
+
+    fn finder(&self, run: &Run) -> Picker {
+        Picker::tokens(run)
     }
 
     fn go(&self, app: &mut App, run: &Run, right: isize, down: isize) {

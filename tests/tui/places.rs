@@ -1,0 +1,137 @@
+//! Going places, copying, and what keys and clicks do besides.
+
+use actscope::hooks::Site;
+use actscope::tui::app::{Focus, Screen};
+use actscope::tui::theme::Theme;
+
+use super::harness::{Explorer, PROMPT, assert_snapshot};
+use super::{LARGE, SMALL};
+
+fn explorer(keys: &str) -> Explorer {
+    let mut explorer = Explorer::new(PROMPT, LARGE, Theme::default());
+    explorer.keys(keys);
+    explorer
+}
+
+#[test]
+fn the_palette_goes_to_places_by_name() {
+    let mut e = explorer("3 :");
+    e.text("position 7").keys("enter");
+    assert_eq!((e.app.screen, e.app.selection.position), (Screen::Stages, 7));
+    e.keys(":").text("channel 100\n");
+    assert_eq!(e.app.selection.column, 100);
+    e.keys("4 :").text("head 2.3\n");
+    assert_eq!((e.app.selection.layer, e.app.selection.head), (2, 3));
+    assert!(e.shows("head 2.3"));
+    e.keys(":").text("token ' sea'\n");
+    assert_eq!(e.run().token_text(e.app.selection.position), "·sea");
+    e.keys(":").text("position 400");
+    assert!(e.shows("no position 400: the last is 14"), "{}", e.lines().join("\n"));
+    e.keys("enter");
+    assert!(e.app.overlay.is_some(), "there is nothing to choose");
+}
+
+#[test]
+fn one_goes_back_and_forth_and_marks() {
+    let mut e = explorer("3 down down down 4 ] 5");
+    let hook = e.app.selection.hook;
+    e.keys("ctrl-o");
+    assert_eq!((e.app.screen, e.app.selection.head), (Screen::Attention, 1));
+    e.keys("backspace");
+    assert_eq!((e.app.screen, e.app.selection.hook), (Screen::Stages, hook));
+    e.keys("ctrl-n");
+    assert_eq!(e.app.screen, Screen::Attention);
+    e.keys("ctrl-n");
+    assert_eq!(e.app.screen, Screen::Logits);
+    e.keys("ctrl-n");
+    assert!(e.shows("this is where you came back from"));
+    e.keys("'");
+    assert!(e.shows("no marks yet"));
+    e.keys("\" 1 \" '");
+    assert_eq!(e.app.screen, Screen::Logits);
+    e.keys("'");
+    assert_eq!(e.app.screen, Screen::Tokens);
+    e.keys("\"");
+    assert!(e.shows("the mark here is gone"));
+    // The places are of another prompt now.
+    e.keys("end e ctrl-a backspace S e a esc ctrl-o");
+    assert!(e.app.selection.position < e.run().n_tokens());
+}
+
+#[test]
+fn what_is_under_the_cursor_is_copied() {
+    let mut e = explorer("3 enter down right right y");
+    assert!(e.shows("actscope render resid_pre.0 --model=demo --token-ids="), "{}", e.lines().join("\n"));
+    assert_snapshot("copy_160x48", &e);
+    e.keys("enter");
+    let row = e.run().tensor(Site::ResidPre.at(0)).unwrap().get(1).unwrap().to_vec1::<f32>().unwrap();
+    assert_eq!(e.app.copied, Some(("value", row[2].to_string())));
+    e.keys("y").text("row").keys("enter");
+    let (what, text) = e.app.copied.take().unwrap();
+    let numbers: Vec<f32> = text.split(", ").map(|x| x.parse().unwrap()).collect();
+    assert_eq!((what, numbers), ("row", row));
+    e.keys("8 y").text("command").keys("enter");
+    let (_, text) = e.app.copied.take().unwrap();
+    assert!(text.starts_with("actscope render lens --show=top --model=demo"), "{text}");
+    // With what was changed.
+    e.keys("4 a y").text("command").keys("enter");
+    assert!(e.app.copied.take().unwrap().1.contains(" --ablate=head:0.0"));
+}
+
+#[test]
+fn a_key_that_does_nothing_says_why() {
+    let mut e = explorer("z");
+    assert!(e.shows("z is `zoom-in` on Stages, not on Tokens"), "{}", e.lines().join("\n"));
+    e.keys("%");
+    assert!(e.shows("% does nothing: ? lists the keys"));
+}
+
+#[test]
+fn the_keys_of_a_screen_are_shown_and_the_next_one_is_obeyed() {
+    let mut e = explorer("3 space");
+    assert_snapshot("keys_160x48", &e);
+    e.keys("4");
+    assert_eq!((e.app.screen, e.app.overlay.is_some()), (Screen::Attention, false));
+    e.keys("space esc");
+    assert_eq!((e.app.screen, e.app.overlay.is_some()), (Screen::Attention, false));
+    e.keys("space");
+    let (x, y) = e.find("Logits");
+    let other = e.lines().iter().rposition(|line| line.contains(" Logits")).unwrap() as u16;
+    e.click(x.max(10), if y < 3 { other } else { y });
+    assert!(e.app.overlay.is_none());
+    let mut small = Explorer::new(PROMPT, SMALL, Theme::default());
+    small.keys("5 space");
+    assert_snapshot("keys_80x24", &small);
+}
+
+#[test]
+fn hints_and_the_flow_are_clicked_and_a_double_click_opens() {
+    let mut e = explorer("3");
+    let (x, y) = e.find("logits ─");
+    e.click(x - 2, y);
+    assert_eq!(e.app.selection.hook, Site::ResidPost.at(3));
+    let (x, y) = e.find("e edit");
+    e.click(x + 3, y);
+    assert!(e.shows("runs as you type"));
+    e.keys("esc 1");
+    let (x, y) = e.find("·young ");
+    let (_, table) = (x, e.lines().iter().rposition(|line| line.contains("·young")).unwrap() as u16);
+    e.click(12, table.max(y));
+    assert_eq!(e.app.screen, Screen::Tokens);
+    e.click(12, table.max(y));
+    assert_eq!(e.app.screen, Screen::Embedding, "its embedding");
+}
+
+#[test]
+fn a_token_of_the_prompt_is_found_and_edited_where_it_is() {
+    let mut e = explorer("/");
+    e.text("young");
+    assert!(e.shows("·young"), "{}", e.lines().join("\n"));
+    e.keys("enter");
+    assert_eq!(e.run().token_text(e.app.selection.position), "·young");
+    assert_eq!(e.app.focus, Focus::Tree);
+    e.keys("e").text("est");
+    assert_eq!(e.run().prompt_text(), PROMPT.replace("young", "youngest"));
+    e.keys("esc end e").text(" So");
+    assert!(e.run().prompt_text().ends_with("calm. So"));
+}

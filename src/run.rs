@@ -1,5 +1,6 @@
 //! A run: everything GPT-2 computed for one sequence of tokens. Immutable once computed.
 
+use std::fmt;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -9,7 +10,7 @@ use crate::config::Config;
 use crate::error::{Error, Result};
 use crate::hooks::{HookFilter, HookName, Hooks, Part, Site};
 use crate::interventions::{Donors, Interventions};
-use crate::model::{ActivationCache, Kept, Model, Tokenizer};
+use crate::model::{ActivationCache, Kept, Model, Tokenizer, visible};
 
 /// The input of a run: text or token ids, whether to put BOS first, and the
 /// interventions.
@@ -262,6 +263,28 @@ impl Run {
         self.tokens.get(position).map_or_else(String::new, |&id| self.model.tokenizer.show(id))
     }
 
+    /// For each token that holds only a part of a character, that character.
+    pub fn characters(&self) -> Vec<Option<Character>> {
+        let bytes = |&id: &u32| self.model.tokenizer.bytes(id).unwrap_or_default();
+        characters(&self.tokens.iter().map(bytes).collect::<Vec<_>>())
+    }
+
+    /// The tokens for display next to each other: a character of several tokens is in the first of them, and the
+    /// others have a blank.
+    pub fn token_texts(&self) -> Vec<String> {
+        let text = |(position, character): (usize, Option<Character>)| {
+            let Some(Character { text, part, of }) = character else { return self.token_text(position) };
+            let bytes = self.model.tokenizer.bytes(self.tokens[position]).unwrap_or_default();
+            let is_inside = |byte: &u8| (0x80..0xc0).contains(byte);
+            let rest = &bytes[bytes.iter().take_while(|byte| part > 1 && is_inside(byte)).count()..];
+            let valid = rest.utf8_chunks().next().map_or("", |chunk| chunk.valid());
+            let shown = visible(valid.as_bytes())
+                + &if part == 1 { visible(text.to_string().as_bytes()) } else { String::new() };
+            if shown.is_empty() && of > 1 { " ".into() } else { shown }
+        };
+        self.characters().into_iter().enumerate().map(text).collect()
+    }
+
     /// The tokens of the prompt itself, without BOS and whatever else the tokenizer puts around it.
     pub fn prompt_tokens(&self) -> &[u32] {
         let put = self.input.bos && !self.input.tokenizer_puts_bos(&self.model);
@@ -271,5 +294,80 @@ impl Run {
     /// The prompt as text: as typed, or decoded from its token ids.
     pub fn prompt_text(&self) -> String {
         self.input.prompt.to_text(&self.model.tokenizer)
+    }
+}
+
+/// A character whose bytes are in several tokens.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Character {
+    pub text: char,
+    /// Which of its tokens, from 1.
+    pub part: usize,
+    /// How many they are.
+    pub of: usize,
+}
+
+/// `1/3 of 漢`
+impl fmt::Display for Character {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/{} of {}", self.part, self.of, visible(self.text.to_string().as_bytes()))
+    }
+}
+
+/// The first character that each of `pieces` shares with its neighbours, given their bytes.
+fn characters(pieces: &[Vec<u8>]) -> Vec<Option<Character>> {
+    let mut found = vec![None; pieces.len()];
+    let owners: Vec<usize> = pieces
+        .iter()
+        .enumerate()
+        .flat_map(|(piece, bytes)| std::iter::repeat_n(piece, bytes.len()))
+        .collect();
+    let joined = pieces.concat();
+    let mut at = 0;
+    for chunk in joined.utf8_chunks() {
+        for text in chunk.valid().chars() {
+            let (first, last) = (owners[at], owners[at + text.len_utf8() - 1]);
+            for piece in (first..=last).filter(|_| first != last) {
+                let character = Character { text, part: piece - first + 1, of: last - first + 1 };
+                found[piece].get_or_insert(character);
+            }
+            at += text.len_utf8();
+        }
+        at += chunk.invalid().len();
+    }
+    found
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    #[test]
+    fn characters_of_several_tokens_are_found() {
+        let pieces =
+            [b" \xe6".to_vec(), b"\xbc".to_vec(), b"\xa2a".to_vec(), b"b".to_vec(), b"\xff".to_vec()];
+        let part = |part| Some(Character { text: '漢', part, of: 3 });
+        assert_eq!(characters(&pieces), [part(1), part(2), part(3), None, None]);
+        assert_eq!(part(2).unwrap().to_string(), "2/3 of 漢");
+    }
+
+    proptest! {
+        #[test]
+        fn every_piece_has_an_answer(pieces in proptest::collection::vec(proptest::collection::vec(any::<u8>(), 0..5), 0..9)) {
+            prop_assert_eq!(characters(&pieces).len(), pieces.len());
+        }
+
+        #[test]
+        fn a_text_cut_anywhere_has_its_characters(text in "[a-zé漢👩]{0,9}", cuts in proptest::collection::vec(0usize..40, 0..6)) {
+            let bytes = text.as_bytes();
+            let mut cuts: Vec<_> = cuts.into_iter().map(|cut| cut.min(bytes.len())).collect();
+            cuts.sort_unstable();
+            let ends = cuts.iter().copied().chain([bytes.len()]);
+            let pieces: Vec<_> = std::iter::once(0).chain(cuts.iter().copied()).zip(ends).map(|(a, b)| bytes[a..b].to_vec()).collect();
+            for (piece, found) in pieces.iter().zip(characters(&pieces)) {
+                prop_assert!(found.is_some() || std::str::from_utf8(piece).is_ok());
+            }
+        }
     }
 }

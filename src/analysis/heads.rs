@@ -68,6 +68,17 @@ impl Metric {
         self.title().trim_end_matches(" token")
     }
 
+    /// The same in a few letters.
+    pub fn short(self) -> &'static str {
+        match self {
+            Self::PrevToken => "prev",
+            Self::Duplicate => "dup",
+            Self::Induction => "ind",
+            Self::FirstToken => "first",
+            other => other.word(),
+        }
+    }
+
     pub fn unit(self) -> &'static str {
         match self {
             Self::Distance => "tokens",
@@ -143,7 +154,19 @@ pub struct Atlas {
     most: [f32; 3],
 }
 
+/// The share of attention from which a score says what a head does.
+const MOST_OF_IT: f32 = 0.4;
+
 impl Atlas {
+    /// What a head does, if most of its attention is on one kind of token: the largest of the first four scores.
+    pub fn job(&self, layer: usize, head: usize) -> Option<(Metric, f32)> {
+        let scores = self.heads.get(layer * self.n_head + head)?;
+        let jobs = [Metric::PrevToken, Metric::Duplicate, Metric::Induction, Metric::FirstToken];
+        let of = |metric| (metric, scores.get(metric));
+        let most = jobs.map(of).into_iter().max_by(|a, b| a.1.total_cmp(&b.1))?;
+        Some(most).filter(|(_, share)| *share >= MOST_OF_IT)
+    }
+
     /// Measures the heads of `run`, whose patterns and `z` must have been kept.
     ///
     /// `prev_token`, `duplicate` and `induction` are those of TransformerLens's `detect_head` with

@@ -213,6 +213,8 @@ pub struct Map {
     pub picture: Picture,
     /// Statistics of the whole matrix.
     pub stats: Stats,
+    /// Whether it is a difference of two runs.
+    pub differs: bool,
 }
 
 impl Deref for Map {
@@ -362,7 +364,7 @@ impl Looker {
                 let range = if *range == RangeMode::Shown { Range::shown(&grid, quantity) } else { whole };
                 let first_query = view.source.is_causal().then_some(0);
                 let picture = Picture { first_query, ..Picture::new(&matrix, grid, range) };
-                Seen::Map(Map { look: look.clone(), view: *view, picture, stats })
+                Seen::Map(Map { look: look.clone(), view: *view, picture, stats, differs: base.is_some() })
             }
             Look::Row { view, row } => {
                 let (row, values) = if let Some(base) = base.filter(|_| !view.source.is_same()) {

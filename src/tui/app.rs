@@ -126,6 +126,8 @@ pub struct App {
     pub look_id: u64,
     /// Its progress, if it takes long.
     pub looking: Option<Steps>,
+    /// It is not answered yet.
+    pub waits: bool,
     /// Ended by Esc: nothing is requested until the next key.
     pub paused: bool,
     pub activity: Option<Activity>,
@@ -181,6 +183,7 @@ impl App {
             asked: None,
             look_id: 0,
             looking: None,
+            waits: false,
             paused: false,
             activity: Some(Activity::Loading(Progress::Reading)),
             notice: None,
@@ -306,6 +309,10 @@ impl App {
     pub fn look(&mut self, run: Arc<Run>, base: Option<Arc<Run>>, looks: Vec<(Slot, Look)>) -> Request {
         self.look_id += 1;
         self.looking = None;
+        if !self.waits && !self.is_busy() {
+            self.tick = 0;
+        }
+        self.waits = !looks.is_empty();
         Request::Look(Wanted { run, base, shown_id: self.shown_id, id: self.look_id, looks })
     }
 
@@ -335,6 +342,6 @@ impl App {
 
     /// Whether the screen changes with time.
     pub fn needs_ticks(&self) -> bool {
-        self.is_busy() || self.looking.is_some() || walk::plays(self)
+        self.is_busy() || self.waits || self.looking.is_some() || walk::plays(self)
     }
 }

@@ -6,7 +6,7 @@ use super::actions as act;
 use super::app::App;
 use super::overlays::{AboutPanel, Asked, Changes, Overlay, Picker};
 use super::places::{self, Goals};
-use super::screens::{self, Screen, compare, heads, lens, stages, walk};
+use super::screens::{self, Screen, attention, compare, heads, lens, stages, walk};
 use super::what_if;
 use crate::analysis::AttnStage;
 use crate::engine::Request;
@@ -193,6 +193,8 @@ commands! { |app|
                     => app.stage = act::turned(&AttnStage::ALL, app.stage, 1);
     }
     "The walk" {
+    AllHeads        "all-heads"        ["m"]                     OWN   "all heads" "show the maps of every head of every block, or of one head"
+                    => attention::show_all(app);
     Jump            "walk-jump"        ["s"]                     OWN   "jump"     "go to a step by number or name"
                     => walk::jump(app);
     Play            "walk-play"        ["p"]                     OWN   "play"     "play: advance through the steps automatically, or stop"

@@ -68,7 +68,8 @@ fn draw_title(app: &App, area: Rect, buffer: &mut Buffer) {
         None => left.push(Span::styled(app.asked_model.clone(), theme.strong())),
     }
     let left_width: usize = left.iter().map(Span::width).sum();
-    let right = Line::from(right_words(app, usize::from(area.width).saturating_sub(left_width + 2)));
+    let room = usize::from(area.width).saturating_sub(left_width + 2);
+    let right = Line::from(right_words(app, room));
     let right_width = (right.width() as u16).min(area.width);
     let room = area.width.saturating_sub(right_width + 2);
     put_line(buffer, Rect { width: room, ..area }, &left);
@@ -119,6 +120,9 @@ fn right_words<'a>(app: &App, room: usize) -> Vec<Span<'a>> {
     if let Some(steps) = app.looking.filter(|_| app.tick > 0) {
         return busy(steps.to_string());
     }
+    if app.waits && app.tick > 0 {
+        return busy("computing".into());
+    }
     let Some(run) = &app.run else { return Vec::new() };
     let tokens = count(run.n_tokens(), "token");
     let bos = if run.input.has_bos(&run.model) { "BOS" } else { "no BOS" };
@@ -128,7 +132,10 @@ fn right_words<'a>(app: &App, room: usize) -> Vec<Span<'a>> {
     let whole = format!("{what}{}, {} kept", bytes(all), bytes(kept));
     let changed = what_if::title(app);
     let taken = changed.as_ref().map_or(0, |changed| changed.width() + 3);
-    let words = if whole.width() + taken <= room { whole } else { what + &bytes(all) };
+    // What it cost matters less than what it is.
+    let choices = [whole, format!("{what}{}", bytes(all)), format!("{tokens} · {bos} · {ms}")];
+    let [.., least] = choices.clone();
+    let words = choices.into_iter().find(|words| words.width() + taken <= room).unwrap_or(least);
     let mut spans = Vec::new();
     if let Some(changed) = changed {
         let room = usize::from(app.size.0).saturating_sub(words.width() + 16);
@@ -210,7 +217,7 @@ fn draw_tabs(app: &App, area: Rect, buffer: &mut Buffer) {
 /// The token strip of a run.
 pub fn strip(app: &App, area: Rect) -> Strip {
     let Some(run) = &app.run else { return Strip::default() };
-    let widths: Vec<_> = (0..run.n_tokens()).map(|p| token_strip::width(&run.token_text(p))).collect();
+    let widths: Vec<_> = run.token_texts().iter().map(|text| token_strip::width(text)).collect();
     Strip::new(area, &widths, app.selection.position)
 }
 
@@ -218,7 +225,8 @@ fn draw_strip(app: &App, area: Rect, buffer: &mut Buffer) {
     let Some(run) = &app.run else { return };
     let strip = strip(app, area);
     let shade = |position| app.screen.scene().token_shade(app, position);
-    let text = |position| run.token_text(position);
+    let texts = run.token_texts();
+    let text = |position: usize| texts.get(position).cloned().unwrap_or_default();
     token_strip::draw(
         buffer,
         area,

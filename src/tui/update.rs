@@ -302,8 +302,11 @@ fn on_engine(app: &mut App, event: Event) -> Vec<Request> {
         Event::Looking { id, steps } => {
             if id == app.look_id {
                 app.looking = steps;
-                if steps.is_none() && !app.is_busy() {
-                    app.tick = 0;
+                if steps.is_none() {
+                    app.waits = false;
+                    if !app.is_busy() {
+                        app.tick = 0;
+                    }
                 }
             }
         }

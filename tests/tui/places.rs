@@ -135,3 +135,31 @@ fn a_token_of_the_prompt_is_found_and_edited_where_it_is() {
     e.keys("esc end e").text(" So");
     assert!(e.run().prompt_text().ends_with("calm. So"));
 }
+
+#[test]
+fn every_head_of_every_block_is_in_one_view() {
+    let mut e = explorer("4 m");
+    assert_snapshot("all_heads_160x48", &e);
+    e.keys("down down right");
+    assert_eq!((e.app.selection.layer, e.app.selection.head), (2, 1));
+    assert!(e.shows("▸2.1"));
+    let (x, y) = e.find(" 3.4");
+    e.click(x + 3, y + 2);
+    assert_eq!((e.app.selection.layer, e.app.selection.head), (3, 4));
+    e.keys("enter");
+    assert_eq!(e.app.screen, Screen::Attention);
+    assert!(e.shows("head 3.4 of 6"));
+    let mut small = Explorer::new(PROMPT, SMALL, Theme::default());
+    small.keys("4 m");
+    assert_snapshot("all_heads_80x24", &small);
+}
+
+#[test]
+fn a_character_of_several_tokens_is_shown_once() {
+    let mut e = Explorer::new("a漢b", LARGE, Theme::default());
+    let parts: Vec<_> = e.run().characters().into_iter().flatten().map(|c| c.to_string()).collect();
+    assert_eq!(parts.last().unwrap(), &format!("{0}/{0} of 漢", parts.len()));
+    assert_eq!(e.lines()[2].matches('漢').count(), 1);
+    e.keys("right");
+    assert!(e.shows("1/") && e.shows(" of 漢"), "{}", e.lines().join("\n"));
+}

@@ -1,6 +1,7 @@
 //! A searchable list: the help, the palette, the finder of hooks.
 
 use std::cmp::Reverse;
+use std::collections::HashSet;
 
 use nucleo_matcher::pattern::{AtomKind, CaseMatching, Normalization, Pattern};
 use nucleo_matcher::{Config as MatcherConfig, Matcher, Utf32Str};
@@ -235,7 +236,7 @@ impl Picker {
 
     /// The choice at a position on the screen.
     pub fn hit(&self, area: Rect, x: u16, y: u16) -> Option<Choice> {
-        let list = list_area(inner(place(area)));
+        let list = list_area(inner(place(self, area)));
         let lines = self.lines();
         let first = self.first(&lines, list.height.into());
         let line = lines.get(first + usize::from(y.checked_sub(list.y)?))?;
@@ -322,8 +323,11 @@ enum Line<'a> {
     Item(usize),
 }
 
-fn place(area: Rect) -> Rect {
-    centred(area, 140.min(area.width.saturating_sub(4)).max(76), area.height.saturating_sub(4))
+/// As tall as all its lines need, whatever is typed.
+fn place(picker: &Picker, area: Rect) -> Rect {
+    let groups: HashSet<_> = picker.items.iter().map(|item| &item.group).collect();
+    let lines = (picker.items.len() + groups.len()).max(6) as u16 + 4;
+    centred(area, 140.min(area.width.saturating_sub(4)).max(76), area.height.saturating_sub(4).min(lines))
 }
 
 fn inner(place: Rect) -> Rect {
@@ -346,7 +350,7 @@ pub fn draw(picker: &Picker, app: &App, area: Rect, buffer: &mut Buffer) {
         Some(_) => "a command, or: position 17 · channel 300 · head 5.1 · token sea · Enter run · Esc close",
         None => "type to search · ↑↓ choose · Enter run · Esc close",
     };
-    let inside = panel(place(area), picker.title, keys, theme, buffer);
+    let inside = panel(place(picker, area), picker.title, keys, theme, buffer);
     if inside.is_empty() {
         return;
     }

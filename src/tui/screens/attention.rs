@@ -1,5 +1,7 @@
 //! All heads of a block as small maps, one of them large, and what the selected query reads.
 
+use std::ops::Range;
+
 use ratatui::buffer::Buffer;
 use ratatui::layout::Rect;
 use ratatui::style::Color;
@@ -7,7 +9,7 @@ use ratatui::text::Span;
 
 use super::{Scene, head_place, longest_label, position_label, token_names};
 use crate::analysis::{AttnStage, View, ViewSource};
-use crate::engine::{Look, Request, Slot};
+use crate::engine::{Look, Request, Seen, Slot};
 use crate::hooks::{Axis, HookName, Quantity, Site};
 use crate::interventions::Place;
 use crate::run::Run;
@@ -99,28 +101,152 @@ fn main_plot(app: &App, run: &Run, area: Rect) -> Plot {
     Plot::new(area, (run.n_tokens(), run.n_tokens()), Zoom::default(), form)
 }
 
-/// It has no state of its own.
-pub type State = ();
+/// The state of this screen.
+#[derive(Debug, Clone, Default)]
+pub struct State {
+    /// The heads of all blocks are shown, rather than one of them.
+    all: bool,
+}
+
+/// Shows the heads of all blocks, or one of them.
+pub fn show_all(app: &mut App) {
+    app.screens.attention.all = !app.screens.attention.all;
+}
+
+/// The map of every head: block down, head across; with a line for its name if there is room.
+struct AllHeads {
+    /// The size of the place of a head.
+    cell: (u16, u16),
+    named: bool,
+    area: Rect,
+    /// The blocks that are shown.
+    layers: Range<usize>,
+}
+
+impl AllHeads {
+    /// In `area`, with as many blocks around `layer` as have three lines each.
+    fn new(run: &Run, area: Rect, layer: usize) -> Self {
+        let config = run.config();
+        let area = Rect { y: area.y + 2, height: area.height.saturating_sub(2), ..area };
+        let shown = config.n_layer.min(usize::from(area.height / 3)).max(1);
+        let first = layer.saturating_sub(shown / 2).min(config.n_layer - shown);
+        let cell = (area.width / config.n_head as u16, area.height / shown as u16);
+        Self { cell, named: cell.1 >= 4, area, layers: first..first + shown }
+    }
+
+    fn place(&self, layer: usize, head: usize) -> Rect {
+        let (width, height) = self.cell;
+        let (x, y) = (head as u16 * width, (layer - self.layers.start) as u16 * height);
+        Rect { x: self.area.x + x, y: self.area.y + y, width, height }.intersection(self.area)
+    }
+
+    fn plot(&self, app: &App, run: &Run, layer: usize, head: usize) -> Plot {
+        let place = self.place(layer, head);
+        let above = u16::from(self.named);
+        let inner = Rect {
+            y: place.y + above,
+            width: place.width.saturating_sub(1),
+            height: place.height.saturating_sub(above + u16::from(!self.named && self.cell.1 > 3)),
+            ..place
+        };
+        let n = run.n_tokens();
+        Plot::new(inner, (n, n), Zoom::default(), Form::new(Axis::Key, app.theme))
+    }
+
+    /// The blocks and heads that are shown.
+    fn heads(&self, run: &Run) -> impl Iterator<Item = (usize, usize)> {
+        let n_head = run.config().n_head;
+        self.layers.clone().flat_map(move |layer| (0..n_head).map(move |head| (layer, head)))
+    }
+
+    fn draw(&self, app: &App, run: &Run, buffer: &mut Buffer) {
+        let theme = app.theme;
+        let n_head = run.config().n_head;
+        let atlas = match app.seen.get(&Slot::Heads).map(|seen| &**seen) {
+            Some(Seen::Heads(_, atlas)) if atlas.of.n_head == n_head => Some(&atlas.of),
+            _ => None,
+        };
+        for (layer, head) in self.heads(run) {
+            let place = self.place(layer, head);
+            let selected = (layer, head) == (app.selection.layer, app.selection.head);
+            let job = atlas.and_then(|atlas| atlas.job(layer, head));
+            if let Some(map) = app.map(Slot::Head(layer * n_head + head)) {
+                heatmap::draw(buffer, &self.plot(app, run, layer, head), map, theme, None);
+            }
+            let ink = match (selected, job) {
+                (true, _) => theme.accent(),
+                (_, Some(_)) => theme.text(),
+                _ => theme.faint(),
+            };
+            if self.named {
+                let does = job.map_or_else(String::new, |(metric, share)| {
+                    format!(" {} {}", metric.short(), short(share, 3))
+                });
+                let mark = if selected { '▸' } else { ' ' };
+                let width = place.width.saturating_sub(1);
+                put(buffer, place.x, place.y, width, &format!("{mark}{layer}.{head}{does}"), ink);
+            } else if selected {
+                put(buffer, place.x, place.y, place.width, "▸", ink);
+            }
+        }
+    }
+}
+
+/// The title of the view of all heads.
+fn title_of_all<'a>(app: &App, all: &AllHeads, run: &Run) -> Vec<Span<'a>> {
+    let theme = app.theme;
+    let n_layer = run.config().n_layer;
+    let which = if all.layers.len() < n_layer {
+        format!("blocks {}–{} of {n_layer}", all.layers.start, all.layers.end - 1)
+    } else {
+        "all blocks".to_owned()
+    };
+    vec![
+        Span::styled("every head   ", theme.strong()),
+        Span::styled(format!("{which} down, heads across · m: one head · Enter: this head"), theme.dim()),
+        Span::styled("   named by what it does: prev, dup, ind, first", theme.dim()),
+    ]
+}
 
 /// The screen.
 pub struct Body;
 
 impl Scene for Body {
     fn commands(&self) -> &'static [&'static [Command]] {
-        &[BLOCKS, COLOURS, CHANGES, &[Command::AttentionStage, Command::Knockout, Command::Direction]]
+        &[
+            BLOCKS,
+            COLOURS,
+            CHANGES,
+            &[Command::AttentionStage, Command::AllHeads, Command::Knockout, Command::Direction],
+        ]
     }
 
-    fn arrows(&self, _app: &App) -> &'static [(&'static str, &'static str)] {
+    fn arrows(&self, app: &App) -> &'static [(&'static str, &'static str)] {
+        if app.screens.attention.all {
+            return &[("←↑↓→", "head"), ("Enter", "its map"), ("Esc", "one head")];
+        }
         &[("↑↓", "query"), ("←→", "key"), ("Enter", "in Stages")]
     }
 
     fn go(&self, app: &mut App, run: &Run, right: isize, down: isize) {
+        if app.screens.attention.all {
+            app.selection.head = moved(app.selection.head, right, run.config().n_head);
+            app.go_layer(run, down);
+            return;
+        }
         let (s, n) = (&mut app.selection, run.n_tokens());
         s.position = moved(s.position, down, n);
         s.key = moved(s.key, right, n);
     }
 
+    fn back(&self, app: &mut App) {
+        app.screens.attention.all = false;
+    }
+
     fn open(&self, app: &mut App) -> Vec<Request> {
+        if std::mem::take(&mut app.screens.attention.all) {
+            return Vec::new();
+        }
         app.focus = Focus::Map;
         app.open_in_stages(self.subject(app).0);
         Vec::new()
@@ -139,6 +265,16 @@ impl Scene for Body {
         let layout = layout(app, run, area);
         let range = |view: View| app.range_for(view.quantity());
         let mut looks = Vec::new();
+        if app.screens.attention.all {
+            let all = AllHeads::new(run, area, app.selection.layer);
+            for (layer, head) in all.heads(run) {
+                let view = View { source: ViewSource::Stage(layer, app.stage), head };
+                let look = all.plot(app, run, layer, head).look(view, app.pooling, range(view));
+                looks.push((Slot::Head(layer * run.config().n_head + head), look));
+            }
+            looks.push((Slot::Heads, Look::Heads));
+            return looks;
+        }
         for (head, &area) in layout.heads.iter().enumerate() {
             let view = view(app, head);
             looks.push((Slot::Head(head), head_plot(app, run, area).look(view, app.pooling, range(view))));
@@ -157,6 +293,12 @@ impl Scene for Body {
 
     fn draw(&self, app: &App, run: &Run, area: Rect, buffer: &mut Buffer) {
         let theme = app.theme;
+        if app.screens.attention.all {
+            let all = AllHeads::new(run, area, app.selection.layer);
+            put_line(buffer, Rect { height: 1, ..area }, &title_of_all(app, &all, run));
+            all.draw(app, run, buffer);
+            return;
+        }
         let layout = layout(app, run, area);
         let selection = &app.selection;
         let title = [
@@ -181,7 +323,8 @@ impl Scene for Body {
                 &name,
                 if selected { theme.accent() } else { theme.dim() },
             );
-            if let Some(map) = app.map(Slot::Head(head)) {
+            let map = app.map(Slot::Head(head)).filter(|map| map.view == view(app, head));
+            if let Some(map) = map {
                 let cell = selected.then_some((selection.position, selection.key));
                 heatmap::draw(buffer, &head_plot(app, run, area), map, theme, cell);
             }
@@ -228,6 +371,12 @@ impl Scene for Body {
     }
 
     fn hit(&self, app: &App, run: &Run, area: Rect, x: u16, y: u16) -> Option<Selection> {
+        if app.screens.attention.all {
+            let all = AllHeads::new(run, area, app.selection.layer);
+            let (layer, head) =
+                all.heads(run).find(|&(layer, head)| all.place(layer, head).contains((x, y).into()))?;
+            return Some(Selection { layer, head, ..app.selection });
+        }
         let layout = layout(app, run, area);
         if let Some(head) = layout.heads.iter().position(|area| area.contains((x, y).into())) {
             return Some(Selection { head, ..app.selection });

@@ -181,7 +181,7 @@ impl Scene for Body {
         let theme = app.theme;
         let layout = layout(area);
         let Some(found) = attribution(app) else {
-            put(buffer, area.x, area.y, area.width, "…", theme.dim());
+            put(buffer, area.x, area.y, area.width, "computing …", theme.dim());
             return;
         };
         let title = title(app, run, found);

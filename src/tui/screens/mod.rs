@@ -1,6 +1,6 @@
 //! *The* table of screens, and the trait of a screen.
 
-mod attention;
+pub mod attention;
 pub mod attribution;
 pub mod compare;
 mod embedding;

@@ -405,7 +405,14 @@ fn draw_map(app: &App, run: &Run, layout: &Layout, buffer: &mut Buffer) {
             }
         }
         _ => {
-            put(buffer, layout.sheet.plot.x, layout.sheet.plot.y, layout.sheet.plot.width, "…", theme.dim());
+            put(
+                buffer,
+                layout.sheet.plot.x,
+                layout.sheet.plot.y,
+                layout.sheet.plot.width,
+                "computing …",
+                theme.dim(),
+            );
         }
     }
 }

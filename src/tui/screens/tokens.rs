@@ -140,6 +140,9 @@ impl Scene for Body {
             Span::styled(run.token_text(position), theme.accent()),
             Span::styled(format!("  position {position}, id {}", run.tokens[position]), theme.text()),
         ];
+        if let Some(character) = run.characters().get(position).copied().flatten() {
+            first.push(Span::styled(format!("  {character}"), theme.accent()));
+        }
         if let Some(surprise) = app.summary.as_ref().and_then(|s| *s.surprises.get(position)?) {
             let said = format!(
                 "  the network gave it p = {}, rank {} of {}: {} bits of surprise",

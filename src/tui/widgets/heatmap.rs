@@ -582,6 +582,14 @@ impl Sheet {
         draw_labels(buffer, self.labels, plot, label, selected.0, theme);
         draw(buffer, plot, map, theme, Some(selected));
         draw_legend(buffer, self.legend, plot, map, map.stats.broken, theme);
+        // A dark map would be read as small values.
+        if map.stats.min == 0.0 && map.stats.max == 0.0 && map.stats.broken == 0 {
+            let said = if map.differs { " identical: every difference is 0 " } else { " every value is 0 " };
+            let covered = plot.covered();
+            let x = covered.x + covered.width.saturating_sub(said.width() as u16) / 2;
+            let y = covered.y + covered.height / 2;
+            put(buffer, x, y, plot.area.right().saturating_sub(x), said, theme.panel());
+        }
     }
 }
 

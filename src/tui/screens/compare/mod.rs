@@ -555,7 +555,14 @@ fn draw_map(app: &App, run: &Run, second: &Second, layout: &Layout, buffer: &mut
     title.push(Span::styled("  / another tensor", theme.dim()));
     put_line(buffer, layout.said, &title);
     let Some(map) = map(app) else {
-        put(buffer, layout.sheet.plot.x, layout.sheet.plot.y, layout.sheet.plot.width, "…", theme.dim());
+        put(
+            buffer,
+            layout.sheet.plot.x,
+            layout.sheet.plot.y,
+            layout.sheet.plot.width,
+            "computing …",
+            theme.dim(),
+        );
         return;
     };
     let plot = plot(app, run, second, layout.sheet.plot);

@@ -532,6 +532,28 @@ fn completions_and_manual_pages() {
 }
 
 #[test]
+fn settings_are_explained_and_checked() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("config.toml");
+    let config = |arguments: &[&str]| {
+        let mut command = actscope();
+        command.arg("config").args(arguments).env("ACTSCOPE_CONFIG", &file);
+        command.output().unwrap()
+    };
+    let text = |bytes: Vec<u8>| String::from_utf8(bytes).unwrap();
+    assert_eq!(text(config(&["--path"]).stdout), format!("{}\n", file.display()));
+    let defaults = text(config(&[]).stdout);
+    assert!(defaults.starts_with(&format!("# {}, which is not there yet\n", file.display())));
+    assert!(defaults.contains("\npalette = \"blue-red\"\n") && defaults.contains("\n# export = [\"x\"]"));
+    // They are settings themselves.
+    std::fs::write(&file, &defaults).unwrap();
+    let done = config(&[]);
+    assert!(done.status.success() && done.stderr.is_empty(), "{}", text(done.stderr));
+    std::fs::write(&file, "mouse = 3\n").unwrap();
+    assert_eq!(text(config(&[]).stderr), "actscope: config.toml, line 1: `mouse` should be true or false\n");
+}
+
+#[test]
 fn help_and_version_are_results() {
     assert!(stdout(&["--version"]).contains(env!("CARGO_PKG_VERSION")));
     for args in [&["-h"][..], &["--help"], &["help", "top"], &["bench", "-h"]] {

@@ -38,6 +38,12 @@ impl Session {
         let pair = native_pty_system().openpty(size).unwrap();
         command.env("TERM", "xterm-256color");
         command.env("COLORTERM", "truecolor");
+        // The user's files stay out of it.
+        for (name, value) in [("ACTSCOPE_STATE", ""), ("ACTSCOPE_CONFIG", "/nowhere/config.toml")] {
+            if command.get_env(name).is_none() {
+                command.env(name, value);
+            }
+        }
         command.cwd(env!("CARGO_MANIFEST_DIR"));
         let child = pair.slave.spawn_command(command).unwrap();
         drop(pair.slave);
@@ -438,6 +444,79 @@ fn what_is_copied_goes_through_the_terminal() {
         std::process::Command::new("sh").args(["-c", &format!("{program} {arguments}")]).output().unwrap();
     assert!(ran.status.success(), "{command}: {}", String::from_utf8_lossy(&ran.stderr));
     assert!(String::from_utf8_lossy(&ran.stdout).contains("blocks.0.attn.hook_pattern"));
+}
+
+/// At the very first start there is a welcome; the second one knows the first.
+#[test]
+fn what_was_looked_at_is_remembered() {
+    let folder = tempfile::tempdir().unwrap();
+    let state = folder.path().join("state");
+    let start = |arguments: &[&str]| {
+        let mut command = CommandBuilder::new(env!("CARGO_BIN_EXE_actscope"));
+        command.args(arguments);
+        command.env("ACTSCOPE_STATE", &state);
+        Session::spawn(command)
+    };
+    let mut session = start(&["Remember me"]);
+    session.wait_for("Welcome to actscope");
+    session.wait_for("1 Tok");
+    session.send("3");
+    session.wait_until("no welcome", |screen| !screen.contents().contains("Welcome"));
+    session.wait_for("blocks.0.hook_resid_pre");
+    session.send("jjc");
+    session.wait_for("orange-purple");
+    session.send("q");
+    assert_eq!(session.ended().0, 0);
+    let mut session = start(&[]);
+    session.wait_for("blocks.0.ln1.hook_normalized");
+    session.wait_for("Remember·me");
+    assert!(!session.screen().contains("Welcome"));
+    session.send("e");
+    session.wait_for("earlier prompts");
+    session.send("!\x1b");
+    session.wait_for("me!");
+    session.send("q");
+    assert_eq!(session.ended().0, 0);
+    // Another prompt wins; the earlier ones are above it.
+    let mut session = start(&["Another"]);
+    session.wait_for("hook_normalized");
+    session.send("e");
+    session.wait_for("earlier prompts");
+    session.send("\x1b[A");
+    session.wait_for("Remember·me!");
+    session.send("\x03");
+    assert_eq!(session.ended().0, 0);
+    let mut session = start(&["--fresh"]);
+    session.wait_for("surprise");
+    session.wait_for("Alice");
+    session.send("q");
+    assert_eq!(session.ended().0, 0);
+    // What cannot be read is left out, and said.
+    let file = std::fs::read_dir(&state).unwrap().next().unwrap().unwrap().path();
+    std::fs::write(&file, "{").unwrap();
+    let mut session = start(&["Hello"]);
+    session.wait_for("what was remembered is left out");
+    session.send("q");
+    assert_eq!(session.ended().0, 0);
+}
+
+/// A wrong line is said, and all others count.
+#[test]
+fn settings_and_keys_are_the_users() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("config.toml");
+    std::fs::write(&file, "theme = \"high-contrast\"\npalete = \"grey\"\n[keys]\nlens = [\"L\"]\n").unwrap();
+    let mut command = CommandBuilder::new(env!("CARGO_BIN_EXE_actscope"));
+    command.args(["Hello there"]);
+    command.env("ACTSCOPE_CONFIG", &file);
+    let mut session = Session::spawn(command);
+    session.wait_for("config.toml, line 2: no setting `palete`: did you mean `palette`?");
+    session.send("L");
+    session.wait_for("logit lens");
+    session.send("q");
+    let (code, written) = session.ended();
+    assert_eq!(code, 0);
+    assert!(written.contains("48;2;0;0;0"), "the background of the theme");
 }
 
 #[test]

@@ -5,9 +5,15 @@ use std::io::IsTerminal;
 use clap::CommandFactory;
 
 use super::args::{Color, InputArgs, ModelArgs};
+use super::config;
 use crate::error::{Error, Result};
+use crate::model::Source;
 use crate::tui;
 use crate::tui::clipboard::Clipboard;
+use crate::tui::keymap::Keymap;
+use crate::tui::settings::Settings;
+use crate::tui::state;
+use crate::tui::theme::Themes;
 
 /// A sample that repeats itself, so that induction heads have something to do.
 const SAMPLE: &str =
@@ -25,6 +31,7 @@ pub struct Args {
 
 #[derive(Debug, clap::Args)]
 #[command(next_help_heading = "Screen")]
+#[allow(clippy::struct_excessive_bools)] // flags
 struct ScreenArgs {
     /// Number of colours
     #[arg(long, value_name = "COLORS", default_value = "auto")]
@@ -39,11 +46,17 @@ struct ScreenArgs {
     #[arg(long)]
     no_mouse: bool,
     /// Where y copies to: auto takes the system's clipboard, over SSH that of the terminal
-    #[arg(long, value_name = "WHERE", default_value = "auto", value_parser = ["auto", "osc52", "system"])]
-    clipboard: String,
+    #[arg(long, value_name = "WHERE", value_parser = ["auto", "osc52", "system"])]
+    clipboard: Option<String>,
+    /// Theme: dark, light, high-contrast, high-contrast-light, or a file
+    #[arg(long, value_name = "NAME", conflicts_with_all = ["light", "dark"])]
+    theme: Option<String>,
+    /// Start clean: without the last screen, selection and prompts of this model
+    #[arg(long)]
+    fresh: bool,
 }
 
-pub fn run(args: Args) -> Result<()> {
+pub fn run(args: Args, given: Given) -> Result<()> {
     // With the prompt on standard input, keys are read from the terminal itself.
     let keys = args.input.reads_stdin() || std::io::stdin().is_terminal();
     if !keys || !std::io::stdout().is_terminal() {
@@ -54,25 +67,62 @@ pub fn run(args: Args) -> Result<()> {
             for_scripts().join(", ")
         )));
     }
+    let (settings, mut problems) =
+        config::read().unwrap_or_else(|error| (Settings::default(), vec![error.to_string()]));
     let screen = args.screen;
+    let source = match settings.model {
+        Some(model) if !given.model => Source::parse(&model),
+        _ => args.model.source(),
+    };
+    let folder = config::state();
+    let found = match &folder {
+        Some(folder) if !screen.fresh => state::load(folder, &source.to_string()),
+        _ => state::Found::default(),
+    };
+    let last = found.state.as_ref().and_then(|state| state.prompts.last()).map_or(SAMPLE, String::as_str);
+    let has_bos = args.input.bos();
+    let mut input = args.input.or(last)?;
+    input.bos = has_bos || settings.bos;
+    // A theme on the command line is wrong or right; one in the settings is said to be wrong.
+    let mut themes = None;
+    if let Some(name) = &screen.theme {
+        themes = Some(Themes::named(name, &config::theme).map_err(Error::usage)?);
+    } else if let Some(name) = settings.theme.as_ref().filter(|_| !screen.light && !screen.dark) {
+        match Themes::named(name, &config::theme) {
+            Ok(found) => themes = Some(found),
+            Err(problem) => problems.push(problem),
+        }
+    }
+    let mut keymap = Keymap::default();
+    problems.extend(keymap.change(settings.keys));
+    let clipboard = screen.clipboard.as_deref().and_then(Clipboard::named);
     tui::run(tui::Options {
-        source: args.model.source(),
+        source,
         load: args.model.options(),
-        input: args.input.or(SAMPLE)?,
-        light: (screen.light || screen.dark).then_some(screen.light),
-        depth: screen.color.depth(),
-        mouse: !screen.no_mouse,
-        clipboard: match screen.clipboard.as_str() {
-            "osc52" => Clipboard::Osc52,
-            "system" => Clipboard::System,
-            _ => Clipboard::Auto,
-        },
+        input,
+        light: themes.map(|(_, light)| light).or((screen.light || screen.dark).then_some(screen.light)),
+        depth: screen.color.depth().or(settings.color),
+        mouse: settings.mouse && !screen.no_mouse,
+        clipboard: clipboard.unwrap_or(settings.clipboard),
+        themes: themes.map_or_else(Themes::default, |(themes, _)| themes),
+        palette: settings.palette,
+        sampling: settings.sampling,
+        keymap,
+        problems,
+        found,
+        folder,
     })
+}
+
+/// What the command line says itself, rather than by default.
+#[derive(Debug, Clone, Copy)]
+pub struct Given {
+    pub model: bool,
 }
 
 /// The subcommands that compute something.
 fn for_scripts() -> Vec<String> {
     let cli = super::Cli::command();
     let names = cli.get_subcommands().map(|command| command.get_name().to_owned());
-    names.filter(|name| !["completions", "man", "help"].contains(&name.as_str())).collect()
+    names.filter(|name| !["completions", "config", "man", "help"].contains(&name.as_str())).collect()
 }

@@ -5,6 +5,7 @@ mod attribute;
 mod bench;
 mod circuit;
 mod completions;
+mod config;
 mod effects;
 mod explore;
 mod export;
@@ -31,7 +32,8 @@ pub use output::{report, say};
 
 use std::ffi::OsString;
 
-use clap::{Parser, Subcommand};
+use clap::parser::ValueSource;
+use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 
 use crate::error::{Error, Result};
 use crate::signals;
@@ -63,6 +65,7 @@ Examples:
   actscope -- tokens                                a prompt that is a subcommand's name
 
 A first word that names a subcommand is taken as the subcommand, unless -- or an option precedes it.
+Settings are in config.toml: see actscope config.
 Set ACTSCOPE_LOG (to debug, say) to write a log file, and ACTSCOPE_LOG_FILE to choose its path.
 Set RAYON_NUM_THREADS to choose the number of threads (up to 1024; default: one per core).";
 
@@ -86,6 +89,7 @@ enum Command {
     Export(export::Args),
     Render(render::Args),
     Bench(bench::Args),
+    Config(config::Args),
     Completions(completions::Args),
     Man(man::Args),
 }
@@ -95,8 +99,12 @@ enum Command {
 /// # Errors
 /// Any failure, as one sentence.
 pub fn run(args: impl IntoIterator<Item = OsString>) -> Result<()> {
-    let cli = match Cli::try_parse_from(args) {
-        Ok(cli) => cli,
+    let parsed = Cli::command().try_get_matches_from(args).and_then(|matches| {
+        let model = matches.value_source("model") == Some(ValueSource::CommandLine);
+        Ok((Cli::from_arg_matches(&matches)?, explore::Given { model }))
+    });
+    let (cli, given) = match parsed {
+        Ok(parsed) => parsed,
         Err(error) if error.use_stderr() => return Err(Error::usage(sentence(&error))),
         Err(help) => {
             // A closed pipe is not an error.
@@ -106,11 +114,11 @@ pub fn run(args: impl IntoIterator<Item = OsString>) -> Result<()> {
     };
     logging::start()?;
     signals::start()?;
-    if !matches!(cli.command, Some(Command::Completions(_) | Command::Man(_))) {
+    if !matches!(cli.command, Some(Command::Completions(_) | Command::Config(_) | Command::Man(_))) {
         pool::start()?;
     }
     match cli.command {
-        None => explore::run(cli.explore),
+        None => explore::run(cli.explore, given),
         Some(Command::Tokens(args)) => tokens::run(args),
         Some(Command::Info(args)) => info::run(&args),
         Some(Command::Hooks(args)) => hooks::run(&args),
@@ -128,6 +136,7 @@ pub fn run(args: impl IntoIterator<Item = OsString>) -> Result<()> {
         Some(Command::Export(args)) => export::run(args),
         Some(Command::Render(args)) => render::run(&args),
         Some(Command::Bench(args)) => bench::run(&args),
+        Some(Command::Config(args)) => config::run(&args),
         Some(Command::Completions(args)) => completions::run(&args),
         Some(Command::Man(args)) => man::run(&args),
     }

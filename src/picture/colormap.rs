@@ -25,10 +25,15 @@ pub enum Palette {
 impl Palette {
     pub const ALL: [Self; 3] = [Self::BlueRed, Self::OrangePurple, Self::Grey];
 
+    /// The name in settings.
+    pub fn key(self) -> &'static str {
+        self.name().split(' ').next().unwrap_or_default()
+    }
+
     pub fn name(self) -> &'static str {
         match self {
             Self::BlueRed => "blue-red / viridis",
-            Self::OrangePurple => "orange-purple / cividis",
+            Self::OrangePurple => "orange-purple / cividis (colour-blind safe)",
             Self::Grey => "grey",
         }
     }

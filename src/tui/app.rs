@@ -6,9 +6,11 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use super::actions::moved;
+use super::keymap::Keymap;
 use super::overlays::{Editor, Overlay};
 use super::places::Places;
 use super::screens::{States, walk};
+use super::state::State;
 use super::theme::Theme;
 use super::what_if;
 use crate::analysis::base::WithBase;
@@ -141,6 +143,11 @@ pub struct App {
     /// Text to copy, likewise, and what it is.
     pub copied: Option<(&'static str, String)>,
     pub places: Places,
+    /// The prompts so far, the newest last.
+    pub history: Vec<String>,
+    /// What was remembered, until the first run.
+    pub restored: Option<Box<State>>,
+    pub keymap: Keymap,
     /// The last click: where, and when.
     pub clicked: Option<(u16, u16, Instant)>,
 }
@@ -192,6 +199,9 @@ impl App {
             signal: None,
             copied: None,
             places: Places::default(),
+            history: Vec::new(),
+            restored: None,
+            keymap: Keymap::default(),
             clicked: None,
         }
     }
@@ -265,7 +275,7 @@ impl App {
             Prompt::Text(_) if as_ids => String::new(),
             prompt => prompt.to_text(tokenizer),
         };
-        let mut editor = Editor::new(&text, as_ids, self.theme);
+        let mut editor = Editor::new(&text, as_ids, self.theme).with_history(&self.history);
         if let Some(run) = self.run.as_ref().filter(|run| !as_ids && run.input.prompt == *prompt) {
             // What is before the caret: the text up to the selected token.
             let first = run.n_tokens() - run.prompt_tokens().len();
@@ -314,6 +324,11 @@ impl App {
         }
         self.waits = !looks.is_empty();
         Request::Look(Wanted { run, base, shown_id: self.shown_id, id: self.look_id, looks })
+    }
+
+    /// Greets someone new.
+    pub fn welcome(&mut self) {
+        self.overlay = Some(Overlay::Welcome);
     }
 
     /// Handles a signal.

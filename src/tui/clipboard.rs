@@ -29,6 +29,16 @@ const PROGRAMS: [Program; 5] = [
 ];
 
 impl Clipboard {
+    /// By its name in settings and on the command line.
+    pub fn named(name: &str) -> Option<Self> {
+        Some(match name {
+            "auto" => Self::Auto,
+            "osc52" => Self::Osc52,
+            "system" => Self::System,
+            _ => return None,
+        })
+    }
+
     /// The system's program to use; `None`: the terminal.
     ///
     /// # Errors
@@ -77,10 +87,7 @@ pub fn run((program, args, _): Program, text: &str) -> io::Result<()> {
     if let Some(mut input) = child.stdin.take() {
         input.write_all(text.as_bytes())?;
     }
-    match child.wait()?.success() {
-        true => Ok(()),
-        false => Err(io::Error::other("it failed")),
-    }
+    if child.wait()?.success() { Ok(()) } else { Err(io::Error::other("it failed")) }
 }
 
 #[cfg(test)]

@@ -97,9 +97,9 @@ commands! { |app|
     // command      name               keys                      on    hint       doc, and what it does
     "The program" {
     Help            "help"             ["?" "f1"]                ALL   "help"     "show all keys; type to search"
-                    => app.overlay = Some(Overlay::Picker(Picker::help(app.screen)));
+                    => app.overlay = Some(Overlay::Picker(Picker::help(app.screen, &app.keymap)));
     Palette         "commands"         [":"]                     ALL   "command"  "run a command by name"
-                    => app.overlay = Some(Overlay::Picker(Picker::commands(app.screen, Goals::of(app))));
+                    => app.overlay = Some(Overlay::Picker(Picker::commands(app.screen, &app.keymap, Goals::of(app))));
     Keys            "keys"             ["space"]                 ALL   ""         "show the keys of this screen; the next key does what it says"
                     => app.overlay = Some(Overlay::Keys);
     Find            "find"             ["/"]                     ALL   "find"     "find a tensor by its hook name; on Tokens, a token of the prompt"

@@ -7,7 +7,6 @@ use unicode_width::UnicodeWidthStr;
 
 use super::app::{Activity, App, Screen};
 use super::command::{COMMANDS, Command, Entry};
-use super::keymap::pretty;
 use super::layout::{Frame, SMALLEST};
 use super::overlays;
 use super::text::{self, bytes, count, fit, milliseconds, put, put_line, put_right, wrap, wrap_to};
@@ -196,8 +195,8 @@ fn draw_tabs(app: &App, area: Rect, buffer: &mut Buffer) {
     let theme = app.theme;
     let tabs = tabs(area, app.screen);
     for tab in &tabs {
-        let key = tab.screen.command().entry().keys[0];
-        let name = if tab.name.is_empty() { key.to_owned() } else { format!("{key} {}", tab.name) };
+        let key = app.keymap.first(tab.screen.command());
+        let name = if tab.name.is_empty() { key } else { format!("{key} {}", tab.name) };
         let (text, style) = if tab.screen == app.screen {
             (format!("▸{name}◂"), theme.accent())
         } else {
@@ -369,7 +368,7 @@ fn hints(app: &App, area: Rect) -> Vec<Hint> {
         .partition(|entry| !entry.everywhere);
     let (help, rest) = general.split_first().expect("help comes first in the table");
     let (quit, rest) = rest.split_last().expect("the table ends its general part with quit");
-    let of = |entry: &&Entry| (pretty(entry.keys[0]), entry.hint, Some(entry.command));
+    let of = |entry: &&Entry| (app.keymap.first(entry.command), entry.hint, Some(entry.command));
     let arrows = app
         .screen
         .scene()

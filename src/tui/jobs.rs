@@ -120,6 +120,9 @@ impl App {
         let n_layer = run.config().n_layer;
         self.run = Some(run);
         self.summary = Some(summary);
+        if let Some(state) = self.restored.take() {
+            state.select(self);
+        }
         if left > 0 {
             self.activity = Some(Activity::Running { layer: 0, n_layer, left });
         } else {

@@ -2,7 +2,6 @@
 
 use std::collections::HashMap;
 use std::fmt;
-use std::sync::OnceLock;
 
 use ratatui::crossterm::event::{KeyCode, KeyEvent, KeyModifiers};
 
@@ -88,49 +87,100 @@ pub fn pretty(key: &str) -> String {
 }
 
 /// A command's keys for display, as in `← h`.
-pub struct Keys(pub &'static [&'static str]);
+pub struct Keys<'a, T>(pub &'a [T]);
 
-impl fmt::Display for Keys {
+impl<T: AsRef<str>> fmt::Display for Keys<'_, T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let keys: Vec<_> = self.0.iter().map(|key| pretty(key)).collect();
+        let keys: Vec<_> = self.0.iter().map(|key| pretty(key.as_ref())).collect();
         f.pad(&keys.join(" "))
     }
 }
 
-/// The command of a key on a screen.
-pub fn command(key: Key, screen: Screen) -> Option<Command> {
-    static MAP: OnceLock<HashMap<Key, Vec<Command>>> = OnceLock::new();
-    let map = MAP.get_or_init(|| {
-        let mut map: HashMap<Key, Vec<Command>> = HashMap::new();
-        for entry in COMMANDS.iter() {
-            for key in entry.keys.iter().filter_map(|key| Key::parse(key)) {
-                map.entry(key).or_default().push(entry.command);
-            }
-        }
-        map
-    });
-    map.get(&key)?.iter().copied().find(|command| command.entry().works_on(screen))
+/// Which key does what.
+#[derive(Debug, Clone)]
+pub struct Keymap {
+    /// The keys of each command, in the order of the table.
+    keys: HashMap<Command, Vec<String>>,
+    commands: HashMap<Key, Vec<Command>>,
 }
 
-/// Why a key does nothing on a screen: it belongs to others, or to no command.
-pub fn elsewhere(key: Key, screen: Screen) -> Option<String> {
-    let is_it = |text: &&&str| Key::parse(text) == Some(key);
-    let found = COMMANDS.iter().find_map(|entry| Some((entry, entry.keys.iter().find(is_it)?)));
-    if let Some((entry, text)) = found {
-        let screens: Vec<_> = entry.screens().map(Screen::name).collect();
-        return Some(format!(
-            "{} is `{}` on {}, not on {}",
-            pretty(text),
-            entry.name,
-            listed(&screens),
-            screen.name()
-        ));
+impl Default for Keymap {
+    fn default() -> Self {
+        let keys = COMMANDS
+            .iter()
+            .map(|entry| (entry.command, entry.keys.iter().map(|&key| key.to_owned()).collect()));
+        Self::of(keys.collect())
     }
-    match key.code {
-        KeyCode::Char(c) if !key.ctrl && !c.is_control() => {
-            Some(format!("{c} does nothing: ? lists the keys"))
+}
+
+impl Keymap {
+    fn of(keys: HashMap<Command, Vec<String>>) -> Self {
+        let mut commands: HashMap<Key, Vec<Command>> = HashMap::new();
+        for entry in COMMANDS.iter() {
+            for key in keys[&entry.command].iter().filter_map(|key| Key::parse(key)) {
+                commands.entry(key).or_default().push(entry.command);
+            }
         }
-        _ => None,
+        Self { keys, commands }
+    }
+
+    /// Gives commands other keys, which are taken from the commands that have them on the same screens. Returns what
+    /// became of commands that have none left.
+    pub fn change(&mut self, changes: Vec<(Command, Vec<String>)>) -> Vec<String> {
+        let changed: Vec<_> = changes.iter().map(|(command, _)| *command).collect();
+        let mut said = Vec::new();
+        for (command, keys) in changes {
+            for other in COMMANDS.iter().filter(|other| !changed.contains(&other.command)) {
+                let meets = Screen::ALL.iter().any(|&on| command.entry().works_on(on) && other.works_on(on));
+                let theirs = self.keys.get_mut(&other.command).expect("every command is there");
+                let before = theirs.len();
+                theirs.retain(|key| !meets || !keys.iter().any(|taken| Key::parse(taken) == Key::parse(key)));
+                if theirs.is_empty() && before > 0 {
+                    said.push(format!("`{}` has no key any more: give it one", other.name));
+                }
+            }
+            self.keys.insert(command, keys);
+        }
+        *self = Self::of(std::mem::take(&mut self.keys));
+        said
+    }
+
+    /// The command of a key on a screen.
+    pub fn command(&self, key: Key, screen: Screen) -> Option<Command> {
+        self.commands.get(&key)?.iter().copied().find(|command| command.entry().works_on(screen))
+    }
+
+    /// The keys of a command, as they are written.
+    pub fn keys(&self, command: Command) -> &[String] {
+        &self.keys[&command]
+    }
+
+    /// The first of them, for display; empty if there is none.
+    pub fn first(&self, command: Command) -> String {
+        self.keys(command).first().map_or_else(String::new, |key| pretty(key))
+    }
+
+    /// Why a key does nothing on a screen: it belongs to others, or to no command.
+    pub fn elsewhere(&self, key: Key, screen: Screen) -> Option<String> {
+        let is_it = |text: &&String| Key::parse(text) == Some(key);
+        let found =
+            COMMANDS.iter().find_map(|entry| Some((entry, self.keys(entry.command).iter().find(is_it)?)));
+        if let Some((entry, text)) = found {
+            let screens: Vec<_> = entry.screens().map(Screen::name).collect();
+            return Some(format!(
+                "{} is `{}` on {}, not on {}",
+                pretty(text),
+                entry.name,
+                listed(&screens),
+                screen.name()
+            ));
+        }
+        match key.code {
+            KeyCode::Char(c) if !key.ctrl && !c.is_control() => {
+                Some(format!("{c} does nothing: ? lists the keys"))
+            }
+            _ => None,
+        }
     }
 }
 
@@ -156,10 +206,27 @@ mod tests {
                     let key = Key::parse(text).unwrap_or_else(|| panic!("{text} is no key"));
                     let other = taken.insert(key, entry.command);
                     assert_eq!(other, None, "{text} on {screen:?}");
-                    assert_eq!(command(key, screen), Some(entry.command));
+                    assert_eq!(Keymap::default().command(key, screen), Some(entry.command));
                 }
             }
         }
+    }
+
+    #[test]
+    fn keys_are_changed_and_taken() {
+        let mut keymap = Keymap::default();
+        let key = |text| Key::parse(text).unwrap();
+        let said = keymap.change(vec![(Command::Export, vec!["e".into(), "ctrl-e".into()])]);
+        assert_eq!(keymap.command(key("e"), Screen::Tokens), Some(Command::Export));
+        assert_eq!(keymap.command(key("ctrl-e"), Screen::Lens), Some(Command::Export));
+        assert_eq!(keymap.command(key("x"), Screen::Tokens), None);
+        assert_eq!(said, ["`edit` has no key any more: give it one"]);
+        // They swap.
+        let mut keymap = Keymap::default();
+        let said =
+            keymap.change(vec![(Command::Export, vec!["e".into()]), (Command::Edit, vec!["x".into()])]);
+        assert_eq!(keymap.command(key("x"), Screen::Tokens), Some(Command::Edit));
+        assert!(said.is_empty());
     }
 
     #[test]

@@ -15,6 +15,8 @@ mod layout;
 mod overlays;
 mod places;
 pub mod screens;
+pub mod settings;
+pub mod state;
 mod terminal;
 pub mod text;
 pub mod theme;

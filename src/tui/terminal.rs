@@ -1,6 +1,7 @@
 //! The explorer in a real terminal: setup, the event loop, and restoring it on every exit.
 
 use std::io::{self, Write as _};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
@@ -20,12 +21,16 @@ use ratatui::crossterm::{cursor, execute, queue};
 
 use super::app::App;
 use super::clipboard::{self, Clipboard};
+use super::keymap::Keymap;
 use super::screens::walk::TICK;
-use super::theme::{Depth, Theme};
+use super::state;
+use super::theme::{Depth, Theme, Themes};
 use super::update::{Message, update};
+use crate::analysis::logits::Sampling;
 use crate::engine::{Engine, Request};
 use crate::error::{Error, Result};
 use crate::model::{LoadOptions, Source};
+use crate::picture::colormap::Palette;
 use crate::run::Input;
 use crate::signals::{self, Signal};
 use crate::{temporary, threads};
@@ -42,6 +47,15 @@ pub struct Options {
     pub depth: Option<Depth>,
     pub mouse: bool,
     pub clipboard: Clipboard,
+    pub themes: Themes,
+    pub palette: Palette,
+    pub sampling: Sampling,
+    pub keymap: Keymap,
+    /// What to say at the start.
+    pub problems: Vec<String>,
+    /// What was remembered, and the folder to remember in.
+    pub found: state::Found,
+    pub folder: Option<PathBuf>,
 }
 
 /// Runs the explorer until the user quits.
@@ -61,8 +75,9 @@ pub fn run(options: Options) -> Result<()> {
         light: options.light.unwrap_or_else(light_background),
         depth: options.depth.unwrap_or_else(Depth::of_stdout),
         // A light theme that was asked for may meet a dark terminal.
-        paints: options.light == Some(true),
-        ..Theme::default()
+        paints: options.light == Some(true) || options.themes != Themes::default(),
+        palette: options.palette,
+        themes: options.themes,
     };
     let left = with_terminal(options.mouse, |terminal| explore(terminal, options, theme, sender, &messages));
     // Exports in progress are abandoned.
@@ -128,6 +143,18 @@ fn explore(
     messages: &Receiver<Message>,
 ) -> io::Result<Result<Option<i32>>> {
     let mut app = App::new(options.source.to_string(), options.input, theme, size()?);
+    (app.keymap, app.sampling) = (options.keymap, options.sampling);
+    if let Some(state) = &options.found.state {
+        state.restore(&mut app);
+    }
+    if options.found.first {
+        app.welcome();
+    }
+    let problems: Vec<_> = options.problems.into_iter().chain(options.found.problem).collect();
+    if !problems.is_empty() {
+        app.complain(problems.join("; "));
+    }
+    app.remember_prompt();
     // Draw the first frame before anything is loaded.
     draw(terminal, &app)?;
     let events = sender.clone();
@@ -164,7 +191,10 @@ fn explore(
                 engine.send(request);
             }
         }
-        if let Some(outcome) = app.quit {
+        if let Some(outcome) = app.quit.take() {
+            if let Some(folder) = &options.folder {
+                state::save(folder, &app);
+            }
             return Ok(outcome.map(|()| None));
         }
         match app.signal.take() {

@@ -9,7 +9,7 @@ use ratatui::layout::Rect;
 
 use super::app::{Activity, App, Focus};
 use super::command::Command;
-use super::keymap::{self, Key};
+use super::keymap::Key;
 use super::layout::Frame;
 use super::overlays::{Choice, Overlay, Picker};
 use super::places::{self, Place};
@@ -102,7 +102,7 @@ fn on_key(app: &mut App, event: KeyEvent) -> Vec<Request> {
     // In an editor, this is undo.
     let undo = matches!(app.overlay, Some(Overlay::Editor(_) | Overlay::Second(_)));
     if key.ctrl {
-        match keymap::command(key, app.screen) {
+        match app.keymap.command(key, app.screen) {
             Some(Command::Quit) => return run(app, Command::Quit),
             Some(Command::Suspend) if !undo => return run(app, Command::Suspend),
             _ => {}
@@ -149,7 +149,7 @@ fn on_key(app: &mut App, event: KeyEvent) -> Vec<Request> {
                 Vec::new()
             }
         }
-        Some(Overlay::Keys) => {
+        Some(Overlay::Keys | Overlay::Welcome) => {
             app.overlay = None;
             pressed(app, key)
         }
@@ -161,15 +161,13 @@ fn on_key(app: &mut App, event: KeyEvent) -> Vec<Request> {
 fn pressed(app: &mut App, key: Key) -> Vec<Request> {
     app.notice = None;
     app.paused = false;
-    match keymap::command(key, app.screen) {
-        Some(command) => run(app, command),
-        None => {
-            if let Some(why) = keymap::elsewhere(key, app.screen) {
-                app.note(why);
-            }
-            Vec::new()
-        }
+    if let Some(command) = app.keymap.command(key, app.screen) {
+        return run(app, command);
     }
+    if let Some(why) = app.keymap.elsewhere(key, app.screen) {
+        app.note(why);
+    }
+    Vec::new()
 }
 
 #[allow(clippy::collapsible_match)] // a guard cannot paste
@@ -189,7 +187,7 @@ fn on_paste(app: &mut App, text: &str) -> Vec<Request> {
                 compare::edited(app);
             }
         }
-        Some(Overlay::Finding | Overlay::About(_) | Overlay::Keys) | None => {}
+        Some(Overlay::Finding | Overlay::About(_) | Overlay::Keys | Overlay::Welcome) | None => {}
     }
     Vec::new()
 }
@@ -220,6 +218,12 @@ fn on_mouse(app: &mut App, mouse: MouseEvent) -> Vec<Request> {
                 let command = overlays::key_at(app.screen, area, x, y);
                 app.overlay = None;
                 return command.map_or_else(Vec::new, |command| run(app, command));
+            }
+            return Vec::new();
+        }
+        Some(Overlay::Welcome) => {
+            if let MouseEventKind::Down(_) = mouse.kind {
+                app.overlay = None;
             }
             return Vec::new();
         }
@@ -278,7 +282,8 @@ fn on_engine(app: &mut App, event: Event) -> Vec<Request> {
             app.activity = None;
             let requests = app.start_run();
             if !notes.is_empty() {
-                app.note(format!("note: {notes}"));
+                let before = app.notice.take().map_or_else(String::new, |notice| notice.text + "; ");
+                app.note(format!("{before}note: {notes}"));
             }
             return requests;
         }

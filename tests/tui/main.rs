@@ -459,7 +459,7 @@ fn the_smallest_sizes_never_panic() {
     }
 }
 
-/// The README's table of keys is the table of commands; `ACTSCOPE_UPDATE=1` writes it anew.
+/// The README's tables of keys and settings are those of the program; `ACTSCOPE_UPDATE=1` writes it anew.
 #[test]
 fn the_readme_lists_the_keys() {
     use actscope::tui::command::COMMANDS;
@@ -473,11 +473,20 @@ fn the_readme_lists_the_keys() {
         let cells = [&keys.join(" "), entry.name, &screens, entry.doc].map(|cell| cell.replace('|', "\\|"));
         let _ = writeln!(table, "| {} |", cells.join(" | "));
     }
+    let mut settings = String::from("| setting | default | what it is |\n|---|---|---|\n");
+    for setting in actscope::tui::settings::SETTINGS {
+        let _ = writeln!(settings, "| `{}` | `{}` | {} |", setting.name, setting.default, setting.doc);
+    }
+    readme_has("keys", &table);
+    readme_has("settings", &settings);
+}
+
+fn readme_has(what: &str, table: &str) {
     let path = concat!(env!("CARGO_MANIFEST_DIR"), "/README.md");
     let readme = std::fs::read_to_string(path).unwrap();
-    let (open, close) = ("<!-- keys -->\n", "<!-- /keys -->");
-    let (before, rest) = readme.split_once(open).expect("the README has a place for the keys");
-    let (now, after) = rest.split_once(close).unwrap();
+    let (open, close) = (format!("<!-- {what} -->\n"), format!("<!-- /{what} -->"));
+    let (before, rest) = readme.split_once(&open).expect("the README has a place for the table");
+    let (now, after) = rest.split_once(&close).unwrap();
     if std::env::var_os("ACTSCOPE_UPDATE").is_some() {
         std::fs::write(path, format!("{before}{open}{table}{close}{after}")).unwrap();
     } else {

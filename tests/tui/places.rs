@@ -163,3 +163,49 @@ fn a_character_of_several_tokens_is_shown_once() {
     e.keys("right");
     assert!(e.shows("1/") && e.shows(" of 漢"), "{}", e.lines().join("\n"));
 }
+
+#[test]
+fn the_welcome_says_what_to_press_and_goes() {
+    use actscope::tui::theme::Theme;
+    for (name, size) in [("welcome_80x24", SMALL), ("welcome_160x48", LARGE)] {
+        let mut e = Explorer::new(PROMPT, size, Theme::default());
+        e.app.welcome();
+        assert_snapshot(name, &e);
+        e.keys("3");
+        assert_eq!((e.app.screen, e.app.overlay.is_some()), (Screen::Stages, false));
+    }
+}
+
+#[test]
+fn earlier_prompts_come_back_in_the_editor() {
+    let mut e = explorer("e");
+    e.text(" A").keys("esc e").text("B").keys("esc e up");
+    assert_eq!(e.run().prompt_text(), "The A old man said to the young man that the sea was calm.");
+    e.keys("down");
+    assert!(e.run().prompt_text().starts_with("TheB A old"));
+}
+
+#[test]
+fn what_is_remembered_fits_what_is_there() {
+    use actscope::tui::state;
+    let folder = tempfile::tempdir().unwrap();
+    let folder = folder.path().join("new");
+    assert!(state::load(&folder, "demo").first);
+    let mut e = explorer("4 ] ] } 3 down down enter end c");
+    e.keys("e").text(" more").keys("esc");
+    state::save(&folder, &e.app);
+    let found = state::load(&folder, "demo");
+    assert!(!found.first && found.problem.is_none());
+    assert!(state::load(&folder, "another").state.is_none());
+    let state = found.state.unwrap();
+    assert_eq!(state, state::State::of(&e.app));
+    assert_eq!(state.prompts.last().unwrap(), &e.run().prompt_text());
+    let mut other = Explorer::new("Hi", LARGE, Theme::default());
+    state.restore(&mut other.app);
+    state.select(&mut other.app);
+    assert_eq!(other.app.screen, Screen::Stages);
+    assert_eq!(other.app.selection.hook, e.app.selection.hook);
+    assert_eq!(other.app.theme.palette, e.app.theme.palette);
+    assert!(other.app.selection.position < other.run().n_tokens());
+    other.draw();
+}

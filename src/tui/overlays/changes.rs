@@ -88,6 +88,10 @@ pub fn key(app: &mut App, event: KeyEvent) -> Vec<Request> {
 pub fn back(app: &mut App) {
     match &mut app.overlay {
         Some(Overlay::Changes(changes)) if changes.entry.is_some() => changes.entry = None,
+        Some(Overlay::Editor(_)) => {
+            app.overlay = None;
+            app.remember_prompt();
+        }
         _ => app.overlay = None,
     }
 }

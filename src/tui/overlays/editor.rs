@@ -17,6 +17,11 @@ pub struct Editor {
     area: TextArea<'static>,
     /// The prompt is typed as token ids, because there is no tokenizer, or no text for some of them.
     ids: bool,
+    /// Earlier prompts, the newest last, and which of them is shown; the number of all: what was typed.
+    history: Vec<String>,
+    at: usize,
+    /// What was typed, while an earlier prompt is shown.
+    draft: String,
 }
 
 impl Editor {
@@ -32,7 +37,31 @@ impl Editor {
         area.set_placeholder_style(theme.panel().patch(theme.dim()));
         area.move_cursor(CursorMove::Bottom);
         area.move_cursor(CursorMove::End);
-        Self { area, ids }
+        Self { area, ids, history: Vec::new(), at: 0, draft: String::new() }
+    }
+
+    /// With earlier prompts, for Up and Down beyond the first and last line.
+    #[must_use]
+    pub fn with_history(self, history: &[String]) -> Self {
+        let now = self.text();
+        let history: Vec<_> = history.iter().filter(|text| **text != now && !self.ids).cloned().collect();
+        Self { at: history.len(), history, ..self }
+    }
+
+    /// Shows an earlier or later prompt; returns whether there is one.
+    fn turn(&mut self, by: isize) -> bool {
+        let Some(at) = self.at.checked_add_signed(by).filter(|at| *at <= self.history.len()) else {
+            return false;
+        };
+        if self.at == self.history.len() {
+            self.draft = self.text();
+        }
+        self.at = at;
+        let text = self.history.get(at).unwrap_or(&self.draft).clone();
+        self.area.select_all();
+        self.area.cut();
+        self.area.insert_str(text);
+        true
     }
 
     /// Puts the caret after the first characters of the text.
@@ -54,6 +83,8 @@ impl Editor {
                 false
             }
             KeyCode::Char('u') if ctrl => self.area.delete_line_by_head(),
+            KeyCode::Up if self.area.cursor().0 == 0 => self.turn(-1),
+            KeyCode::Down if self.area.cursor().0 + 1 == self.area.lines().len() => self.turn(1),
             _ => self.area.input(key),
         }
     }
@@ -92,7 +123,8 @@ pub fn draw(editor: &Editor, title: &str, app: &App, area: Rect, buffer: &mut Bu
     let height = (area.height / 3).clamp(5, 14);
     let place = Rect { x: area.x + 1, y: area.y + 3, width: area.width.saturating_sub(2), height };
     let title = if editor.ids { format!("{title}, token ids") } else { title.to_owned() };
-    let keys = "runs as you type · Enter new line · Ctrl-Z undo · Ctrl-Y redo · Esc done";
+    let keys =
+        "runs as you type · Enter new line · ↑↓ earlier prompts · Ctrl-Z undo · Ctrl-Y redo · Esc done";
     let inside = panel(place, &title, keys, app.theme, buffer);
     (&editor.area).render(inside, buffer);
     // It skips zero-width characters and draws all others, line separators included.

@@ -7,7 +7,6 @@ use ratatui::text::Span;
 use super::panel;
 use crate::tui::app::{App, Screen};
 use crate::tui::command::{COMMANDS, Command, Entry};
-use crate::tui::keymap::pretty;
 use crate::tui::text::{pad, put_line};
 
 /// The width of a key with its name.
@@ -20,8 +19,7 @@ fn places(screen: Screen, area: Rect) -> (Rect, Vec<(&'static Entry, Rect)>) {
         _ if !entry.everywhere => 1,
         _ => 2,
     };
-    let mut entries: Vec<_> =
-        COMMANDS.iter().filter(|entry| entry.works_on(screen) && !entry.keys.is_empty()).collect();
+    let mut entries: Vec<_> = COMMANDS.iter().filter(|entry| entry.works_on(screen)).collect();
     entries.sort_by_key(|entry| rank(entry));
     let width = area.width.saturating_sub(2).min(6 * COLUMN + 4);
     let columns = (width.saturating_sub(4) / COLUMN).max(1);
@@ -63,7 +61,7 @@ pub fn draw(app: &App, area: Rect, buffer: &mut Buffer) {
         };
         let name = if let Command::Show(screen) = entry.command { screen.name() } else { entry.name };
         let spans = [
-            Span::styled(pad(&pretty(entry.keys[0]), 8), base.patch(theme.focus())),
+            Span::styled(pad(&app.keymap.first(entry.command), 8), base.patch(theme.focus())),
             Span::styled(name, base.patch(ink)),
         ];
         put_line(buffer, at, &spans);

@@ -8,6 +8,7 @@ mod field;
 mod keys;
 mod picker;
 mod token;
+mod welcome;
 
 pub use about::AboutPanel;
 pub use changes::{Changes, back, key as changes_key};
@@ -38,6 +39,8 @@ pub enum Overlay {
     About(AboutPanel),
     /// The keys of the screen.
     Keys,
+    /// At the very first start.
+    Welcome,
     /// Prompt B.
     Second(Box<Editor>),
 }
@@ -54,6 +57,7 @@ pub fn draw(app: &App, area: Rect, buffer: &mut Buffer) {
         Some(Overlay::Changes(list)) => changes::draw(list, app, area, buffer),
         Some(Overlay::About(panel)) => about::draw(panel, app, area, buffer),
         Some(Overlay::Keys) => keys::draw(app, area, buffer),
+        Some(Overlay::Welcome) => welcome::draw(app, area, buffer),
         Some(Overlay::Finding) => {
             let inside = panel(centred(area, 60, 4), picker::EXTREMES, "Esc stop", app.theme, buffer);
             let style = app.theme.panel();

@@ -20,7 +20,7 @@ use crate::model::Config;
 use crate::run::Run;
 use crate::tui::app::{App, Screen};
 use crate::tui::command::{COMMANDS, Command};
-use crate::tui::keymap::Keys;
+use crate::tui::keymap::{Keymap, Keys};
 use crate::tui::places::{Goal, Goals};
 use crate::tui::text::{count, fixed, num, pad, put, put_line};
 
@@ -72,8 +72,8 @@ pub struct Picker {
 
 impl Picker {
     /// All commands with their keys; those of `screen` first.
-    pub fn help(screen: Screen) -> Self {
-        let mut picker = Self::commands(screen, Goals::default());
+    pub fn help(screen: Screen, keymap: &Keymap) -> Self {
+        let mut picker = Self::commands(screen, keymap, Goals::default());
         picker.goals = None;
         picker.title = "Help: all keys";
         for item in &mut picker.items {
@@ -84,7 +84,7 @@ impl Picker {
     }
 
     /// All commands by name, and places by name.
-    pub fn commands(screen: Screen, goals: Goals) -> Self {
+    pub fn commands(screen: Screen, keymap: &Keymap, goals: Goals) -> Self {
         let mut entries: Vec<_> = COMMANDS.iter().collect();
         let rank = |entry: &crate::tui::command::Entry| match (entry.everywhere, entry.works_on(screen)) {
             (false, true) => 0,
@@ -95,7 +95,11 @@ impl Picker {
         let item = |entry: &&crate::tui::command::Entry| {
             let screens: Vec<_> = entry.screens().map(Screen::name).collect();
             let on = if screens.is_empty() { String::new() } else { format!(" ({})", screens.join(", ")) };
-            let columns = [entry.name.to_owned(), Keys(entry.keys).to_string(), format!("{}{on}", entry.doc)];
+            let columns = [
+                entry.name.to_owned(),
+                Keys(keymap.keys(entry.command)).to_string(),
+                format!("{}{on}", entry.doc),
+            ];
             let group = match rank(entry) {
                 0 => format!("On {}", screen.name()),
                 1 => entry.group.to_owned(),

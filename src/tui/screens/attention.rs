@@ -150,7 +150,9 @@ impl AllHeads {
             ..place
         };
         let n = run.n_tokens();
-        Plot::new(inner, (n, n), Zoom::default(), Form::new(Axis::Key, app.theme))
+        // The smallest ones use their whole places.
+        let form = Form { square: self.named, ..Form::new(Axis::Key, app.theme) };
+        Plot::new(inner, (n, n), Zoom::default(), form)
     }
 
     /// The blocks and heads that are shown.
@@ -175,8 +177,8 @@ impl AllHeads {
             }
             let ink = match (selected, job) {
                 (true, _) => theme.accent(),
-                (_, Some(_)) => theme.text(),
-                _ => theme.faint(),
+                (_, Some(_)) => theme.strong(),
+                _ => theme.dim(),
             };
             if self.named {
                 let does = job.map_or_else(String::new, |(metric, share)| {

@@ -102,7 +102,7 @@ fn without_colors(text: &str) -> String {
 }
 
 /// What each subcommand needs to get to its work; options are tied to their values.
-const CALLS: [(&str, &[&str]); 20] = [
+const CALLS: [(&str, &[&str]); 21] = [
     ("tokens", &[PROMPT]),
     ("info", &[]),
     ("hooks", &[]),
@@ -119,6 +119,7 @@ const CALLS: [(&str, &[&str]); 20] = [
     ("walk", &[PROMPT]),
     ("export", &[PROMPT, "--output=-", "--hooks=resid_post.3"]),
     ("render", &["resid_post.3", PROMPT]),
+    ("report", &[PROMPT, "--output=-"]),
     ("bench", &["--tokens=4", "--runs=1"]),
     ("config", &[]),
     ("completions", &["bash"]),

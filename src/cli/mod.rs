@@ -23,6 +23,7 @@ mod patch;
 mod pool;
 mod progress;
 mod render;
+mod report;
 mod tokens;
 mod top;
 mod walk;
@@ -88,6 +89,7 @@ enum Command {
     Walk(walk::Args),
     Export(export::Args),
     Render(render::Args),
+    Report(report::Args),
     Bench(bench::Args),
     Config(config::Args),
     Completions(completions::Args),
@@ -135,6 +137,7 @@ pub fn run(args: impl IntoIterator<Item = OsString>) -> Result<()> {
         Some(Command::Walk(args)) => walk::run(args),
         Some(Command::Export(args)) => export::run(args),
         Some(Command::Render(args)) => render::run(&args),
+        Some(Command::Report(args)) => report::run(args),
         Some(Command::Bench(args)) => bench::run(&args),
         Some(Command::Config(args)) => config::run(&args),
         Some(Command::Completions(args)) => completions::run(&args),

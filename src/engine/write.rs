@@ -40,6 +40,7 @@ impl Writing {
         let written =
             self.check().and_then(|()| match self.path.extension().and_then(|ending| ending.to_str()) {
                 Some(ending @ ("png" | "svg")) => self.write_figure(ending == "png"),
+                Some("html" | "htm") => self.write_report(),
                 _ => self.write_tensors(),
             });
         Event::Exported(written.map_err(|error| error.to_string()))
@@ -86,6 +87,18 @@ impl Writing {
         let bytes = if png { drawn.to_png()? } else { drawn.to_svg().into_bytes() };
         let written = to.write(|out| out.write_all(&bytes))?;
         Ok(format!("wrote {} ({}): {what}", text::path(&self.path), text::bytes(written)))
+    }
+
+    fn write_report(&self) -> Result<String> {
+        if self.hook.is_some() || self.base.is_some() {
+            return Err(Error::usage(
+                "a page shows the whole run: choose every tensor with Tab, without a difference",
+            ));
+        }
+        let to = Destination::new(&self.path).prepare()?;
+        let page = export::report::page(&self.run)?;
+        let written = to.write(|out| out.write_all(page.as_bytes()))?;
+        Ok(format!("wrote {} ({}): the run as a page", text::path(&self.path), text::bytes(written)))
     }
 
     fn write_tensors(&self) -> Result<String> {

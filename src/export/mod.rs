@@ -34,6 +34,8 @@ mod json;
 mod manifest;
 mod npy;
 mod npz;
+#[cfg(feature = "figures")]
+pub mod report;
 mod safetensors;
 #[cfg(feature = "figures")]
 pub mod walk;

@@ -23,7 +23,7 @@ mod png;
 mod svg;
 
 pub(super) use ansi::Pen;
-pub(super) use png::text_widths;
+pub(super) use png::{encode_rgb, text_widths};
 pub(super) use svg::escaped;
 
 use crate::analysis::base::WithBase;

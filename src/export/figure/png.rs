@@ -57,6 +57,11 @@ pub(in crate::export) fn text_widths<'a>(texts: impl IntoIterator<Item = (&'a st
     widths
 }
 
+/// A PNG of red, green and blue.
+pub(in crate::export) fn encode_rgb(rgb: &[u8], width: u32, height: u32) -> Vec<u8> {
+    encode(rgb, width, height, png::ColorType::Rgb)
+}
+
 /// A PNG of 8-bit samples.
 pub(super) fn encode(samples: &[u8], width: u32, height: u32, color: png::ColorType) -> Vec<u8> {
     let mut bytes = Vec::new();

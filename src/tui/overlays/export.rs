@@ -163,7 +163,7 @@ pub fn draw(form: &ExportForm, app: &App, area: Rect, buffer: &mut Buffer) {
     let [path, cursor] = form.path.spans(str::to_owned, theme);
     put_line(buffer, line(4), &[Span::styled("to     ", dim), path, cursor]);
     let kinds = match (form.everything, &form.chart) {
-        (true, _) => "the extension sets the format: .safetensors .npz .json",
+        (true, _) => "the extension sets the format: .safetensors .npz .json, or .html for a page",
         (false, Some(_)) => "the extension sets the format: .png .svg",
         (false, None) => "the extension sets the format: .png .svg, or .safetensors .npz .npy .csv .json",
     };

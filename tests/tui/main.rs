@@ -5,6 +5,7 @@ mod difference;
 mod harness;
 mod heads;
 mod lab;
+mod pictures;
 mod places;
 mod walk;
 

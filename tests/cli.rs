@@ -555,7 +555,11 @@ fn settings_are_explained_and_checked() {
 
 #[test]
 fn help_and_version_are_results() {
-    assert!(stdout(&["--version"]).contains(env!("CARGO_PKG_VERSION")));
+    let version = stdout(&["--version"]);
+    assert!(version.starts_with(&format!("actscope {}\n", env!("CARGO_PKG_VERSION"))), "{version}");
+    assert!(version.contains("commit") || version.contains("a working copy"), "{version}");
+    assert!(version.contains("\nfeatures: "), "{version}");
+    assert_eq!(stdout(&["-V"]), format!("actscope {}\n", env!("CARGO_PKG_VERSION")));
     for args in [&["-h"][..], &["--help"], &["help", "top"], &["bench", "-h"]] {
         assert!(stdout(args).contains("Examples:"), "{args:?}");
     }

@@ -500,6 +500,60 @@ fn what_was_looked_at_is_remembered() {
     assert_eq!(session.ended().0, 0);
 }
 
+#[test]
+fn a_view_opens_as_it_was() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("found.toml");
+    let look = "[look]\nscreen = \"attention\"\nhook = \"blocks.2.attn.hook_pattern\"\nlayer = 2\nhead = 3\n";
+    let view =
+        "actscope-view = 1\nmodel = \"demo\"\nprompt = \"One two three\"\nchanges = [\"zero head:1.1\"]\n";
+    std::fs::write(&file, format!("{view}{look}")).unwrap();
+    let mut session = Session::start(&[file.to_str().unwrap()]);
+    session.wait_for("head 2.3");
+    session.wait_for("changed: zero head:1.1");
+    session.send("q");
+    assert_eq!(session.ended().0, 0);
+    std::fs::write(&file, format!("{view}{look}layers = 3\n")).unwrap();
+    let mut command = CommandBuilder::new(env!("CARGO_BIN_EXE_actscope"));
+    command.args([&file]);
+    command.env("ACTSCOPE_STATE", "");
+    let pair = native_pty_system().openpty(PtySize::default()).unwrap();
+    let mut child = pair.slave.spawn_command(command).unwrap();
+    assert_ne!(child.wait().unwrap().exit_code(), 0, "a wrong view is no prompt");
+}
+
+/// The background colour, told after two seconds: its characters are no keys.
+#[test]
+fn a_late_answer_of_the_terminal_is_no_key_press() {
+    let mut session = Session::start(&["Hello"]);
+    session.wait_for("surprise");
+    session.send("3");
+    session.wait_for("blocks.0.hook_resid_pre");
+    for end in ["\x1b\\", "\x07"] {
+        session.send(&format!("\x1b]11;rgb:1111/2222/qqqq{end}"));
+    }
+    session.send("j");
+    session.wait_for("blocks.0.ln1.hook_scale");
+    session.send("q");
+    assert_eq!(session.ended().0, 0);
+}
+
+#[test]
+fn a_terminal_that_cannot_draw_is_refused() {
+    let pair = native_pty_system().openpty(PtySize::default()).unwrap();
+    let mut command = CommandBuilder::new(env!("CARGO_BIN_EXE_actscope"));
+    command.args(["Hello"]);
+    command.env("TERM", "dumb");
+    let mut child = pair.slave.spawn_command(command).unwrap();
+    drop(pair.slave);
+    let mut said = String::new();
+    let mut reader = pair.master.try_clone_reader().unwrap();
+    assert_eq!(child.wait().unwrap().exit_code(), 2);
+    // The end of the terminal is an error here.
+    let _ = reader.read_to_string(&mut said);
+    assert!(said.starts_with("actscope: the terminal cannot draw (TERM=dumb)"), "{said}");
+}
+
 /// A wrong line is said, and all others count.
 #[test]
 fn settings_and_keys_are_the_users() {

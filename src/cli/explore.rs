@@ -67,22 +67,38 @@ pub fn run(args: Args, given: Given) -> Result<()> {
             for_scripts().join(", ")
         )));
     }
+    if let Some(term) = std::env::var_os("TERM").filter(|term| term == "dumb") {
+        return Err(Error::usage(format!(
+            "the terminal cannot draw (TERM={}); in scripts use the subcommands {}",
+            term.to_string_lossy(),
+            for_scripts().join(", ")
+        )));
+    }
     let (settings, mut problems) =
         config::read().unwrap_or_else(|error| (Settings::default(), vec![error.to_string()]));
     let screen = args.screen;
-    let source = match settings.model {
+    let view = args.input.view()?;
+    let named = view.as_ref().map(|view| view.model.clone()).or(settings.model);
+    let source = match named {
         Some(model) if !given.model => Source::parse(&model),
         _ => args.model.source(),
     };
     let folder = config::state();
-    let found = match &folder {
+    let mut found = match &folder {
         Some(folder) if !screen.fresh => state::load(folder, &source.to_string()),
         _ => state::Found::default(),
     };
     let last = found.state.as_ref().and_then(|state| state.prompts.last()).map_or(SAMPLE, String::as_str);
     let has_bos = args.input.bos();
-    let mut input = args.input.or(last)?;
-    input.bos = has_bos || settings.bos;
+    let mut input = match &view {
+        Some(view) => view.input().map_err(Error::usage)?,
+        None => args.input.or(last)?,
+    };
+    if let Some(view) = view {
+        let prompts = found.state.map(|state| state.prompts).unwrap_or_default();
+        found.state = Some(view.look.with_prompts(prompts));
+    }
+    input.bos |= has_bos || settings.bos;
     // A theme on the command line is wrong or right; one in the settings is said to be wrong.
     let mut themes = None;
     if let Some(name) = &screen.theme {

@@ -32,6 +32,7 @@ mod what_if;
 pub use output::{report, say};
 
 use std::ffi::OsString;
+use std::sync::OnceLock;
 
 use clap::parser::ValueSource;
 use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
@@ -44,6 +45,7 @@ use crate::signals;
     name = "actscope",
     bin_name = "actscope", // whatever name it was run as
     version,
+    long_version = long_version(),
     about = "Explore every activation of a GPT-2 in the terminal",
     long_about = "Explore every activation of a GPT-2 in the terminal.\n\n\
         Without a subcommand, the explorer opens with PROMPT or a sample prompt. The subcommands print \
@@ -58,11 +60,29 @@ struct Cli {
     explore: explore::Args,
 }
 
+/// The version with the commit and what is built in.
+fn long_version() -> &'static str {
+    static TEXT: OnceLock<String> = OnceLock::new();
+    TEXT.get_or_init(|| {
+        let built = [
+            ("hub", cfg!(feature = "hub")),
+            ("cuda", cfg!(feature = "cuda")),
+            ("metal", cfg!(feature = "metal")),
+            ("accelerate", cfg!(feature = "accelerate")),
+            ("mkl", cfg!(feature = "mkl")),
+        ];
+        let features: Vec<_> = built.into_iter().filter_map(|(name, on)| on.then_some(name)).collect();
+        let features = if features.is_empty() { "none".to_owned() } else { features.join(", ") };
+        format!("{}\n{}\nfeatures: {features}", env!("CARGO_PKG_VERSION"), env!("ACTSCOPE_COMMIT"))
+    })
+}
+
 const EXAMPLES: &str = "\
 Examples:
   actscope                                          a sample prompt, the demo model
   actscope \"The cat sat on the\"                     your own prompt
   actscope --model openai-community/gpt2 -          GPT-2 from the hub, prompt from a pipe
+  actscope found.toml                               what x saved as a view
   actscope -- tokens                                a prompt that is a subcommand's name
 
 A first word that names a subcommand is taken as the subcommand, unless -- or an option precedes it.

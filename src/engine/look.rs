@@ -48,6 +48,8 @@ pub enum Slot {
     Nexts,
     /// The norms of the residual stream.
     Flow,
+    /// What a token reads, over all heads.
+    Reads,
     /// The scores of every head.
     Heads,
     /// The map of a head on random tokens.
@@ -93,6 +95,10 @@ pub enum Look {
     },
     /// The norms of the residual stream at a position, in the order of [`lens::hooks`].
     Flow {
+        position: usize,
+    },
+    /// The mean over all heads of all blocks of what the token at `position` reads.
+    Reads {
         position: usize,
     },
     Heads,
@@ -164,6 +170,7 @@ pub enum Seen {
     Next(Look, WithBase<Next>),
     Nexts(Look, Vec<WithBase<Next>>),
     Flow(Look, Vec<f32>),
+    Reads(Look, Vec<f32>),
     Heads(Look, WithBase<Atlas>),
     Lens(Look, WithBase<Lens>),
     Walk(Look, Box<Page>),
@@ -186,6 +193,7 @@ impl Seen {
             Self::Next(look, _)
             | Self::Nexts(look, _)
             | Self::Flow(look, _)
+            | Self::Reads(look, _)
             | Self::Heads(look, _)
             | Self::Lens(look, _)
             | Self::Walk(look, _)
@@ -461,6 +469,18 @@ impl Looker {
                 };
                 let norms = lens::hooks(run.config()).into_iter().map(norm).collect::<Result<_>>()?;
                 Seen::Flow(look.clone(), norms)
+            }
+            Look::Reads { position } => {
+                let config = run.config();
+                let mut mean = vec![0.0; run.n_tokens()];
+                let share = 1.0 / (config.n_layer * config.n_head) as f32;
+                for (layer, head) in (0..config.n_layer).flat_map(|l| (0..config.n_head).map(move |h| (l, h)))
+                {
+                    let view = View::hook(Site::Pattern.at(layer), head);
+                    let row = view.rows(run, *position..*position + 1)?.row(0);
+                    mean.iter_mut().zip(row).for_each(|(mean, x)| *mean += x * share);
+                }
+                Seen::Reads(look.clone(), mean)
             }
             Look::Walk(at) => Seen::Walk(look.clone(), Box::new(Page::with_base(run, base, *at)?)),
         })

@@ -31,6 +31,8 @@ pub struct Writing {
     pub chart: Option<Chart>,
     /// The extension sets the format.
     pub path: PathBuf,
+    /// What was on screen, as the text of a view.
+    pub view: String,
     /// Options of figures.
     pub figure: figure::Options,
 }
@@ -41,6 +43,7 @@ impl Writing {
             self.check().and_then(|()| match self.path.extension().and_then(|ending| ending.to_str()) {
                 Some(ending @ ("png" | "svg")) => self.write_figure(ending == "png"),
                 Some("html" | "htm") => self.write_report(),
+                Some("toml") => self.write_view(),
                 _ => self.write_tensors(),
             });
         Event::Exported(written.map_err(|error| error.to_string()))
@@ -87,6 +90,12 @@ impl Writing {
         let bytes = if png { drawn.to_png()? } else { drawn.to_svg().into_bytes() };
         let written = to.write(|out| out.write_all(&bytes))?;
         Ok(format!("wrote {} ({}): {what}", text::path(&self.path), text::bytes(written)))
+    }
+
+    fn write_view(&self) -> Result<String> {
+        let to = Destination::new(&self.path).prepare()?;
+        to.write(|out| out.write_all(self.view.as_bytes()))?;
+        Ok(format!("wrote {0}: actscope {0} shows the same", text::path(&self.path)))
     }
 
     fn write_report(&self) -> Result<String> {

@@ -5,6 +5,7 @@ use ratatui::text::Span;
 use super::app::{Activity, App};
 use super::overlays::{Asked, ExportForm, Overlay, Picker, TokenForm};
 use super::screens::{Screen, walk};
+use super::view::View;
 use crate::engine::{Request, Slot};
 use crate::hooks::Axis;
 use crate::picture::grid::Pooling;
@@ -101,7 +102,8 @@ pub fn find_extremes(app: &mut App) {
 pub fn export(app: &mut App) {
     let scene = app.screen.scene();
     let (Some(run), Some(written)) = (&app.run, scene.written(app)) else { return };
-    let form = ExportForm::new(scene.subject(app), scene.chart(app, run), written, scene.difference());
+    let (subject, chart) = (scene.subject(app), scene.chart(app, run));
+    let form = ExportForm::new(subject, chart, written, scene.difference(), View::text(app));
     app.overlay = Some(Overlay::Export(Box::new(form)));
 }
 

@@ -21,6 +21,7 @@ mod terminal;
 pub mod text;
 pub mod theme;
 pub mod update;
+pub mod view;
 pub mod what_if;
 pub(crate) mod widgets;
 

@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
 use super::app::{App, Screen};
+use super::view::quoted;
 use crate::export::Destination;
 use crate::picture::colormap::Palette;
 use crate::run::Prompt;
@@ -17,7 +18,7 @@ const LONGEST: usize = 1 << 14;
 
 /// A file of the folder of states.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(default)]
+#[serde(default, deny_unknown_fields)]
 pub struct State {
     /// Of which model.
     model: String,
@@ -103,6 +104,25 @@ impl State {
         }
     }
 
+    #[must_use]
+    pub fn with_prompts(self, prompts: Vec<String>) -> Self {
+        Self { prompts, ..self }
+    }
+
+    /// What a view says of it: names, and values as in TOML.
+    pub fn fields(&self) -> [(&'static str, String); 8] {
+        [
+            ("screen", quoted(&self.screen)),
+            ("hook", quoted(&self.hook)),
+            ("layer", self.layer.to_string()),
+            ("head", self.head.to_string()),
+            ("position", self.position.to_string()),
+            ("key", self.key.to_string()),
+            ("column", self.column.to_string()),
+            ("palette", quoted(&self.palette)),
+        ]
+    }
+
     /// Puts it back, as far as the model has it; the selection counts from the first run on.
     pub fn restore(&self, app: &mut App) {
         let screen = Screen::ALL.into_iter().find(|screen| screen.name().to_lowercase() == self.screen);
@@ -111,7 +131,9 @@ impl State {
             .into_iter()
             .find(|palette| palette.key() == self.palette)
             .unwrap_or(app.theme.palette);
-        app.history.clone_from(&self.prompts);
+        if !self.prompts.is_empty() {
+            app.history.clone_from(&self.prompts);
+        }
         app.restored = Some(Box::new(self.clone()));
     }
 

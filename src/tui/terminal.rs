@@ -11,7 +11,7 @@ use ratatui::Terminal;
 use ratatui::backend::CrosstermBackend;
 use ratatui::crossterm::event::{
     self, DisableBracketedPaste, DisableMouseCapture, EnableBracketedPaste, EnableMouseCapture, Event,
-    KeyEventKind, MouseEventKind,
+    KeyCode, KeyEvent, KeyEventKind, KeyModifiers, MouseEventKind,
 };
 use ratatui::crossterm::terminal::{
     BeginSynchronizedUpdate, EndSynchronizedUpdate, EnterAlternateScreen, LeaveAlternateScreen,
@@ -273,7 +273,13 @@ fn draw(terminal: &mut Screen, app: &App) -> io::Result<()> {
 
 fn read_terminal(sender: Sender<Message>) -> Result<()> {
     threads::spawn("actscope-keys", move || {
+        let mut late = LateAnswer::default();
         while let Ok(event) = event::read() {
+            if let Event::Key(key) = &event
+                && late.has(key)
+            {
+                continue;
+            }
             // Mouse moves and key releases change nothing on the screen.
             let idle = match &event {
                 Event::Mouse(mouse) => mouse.kind == MouseEventKind::Moved,
@@ -286,6 +292,35 @@ fn read_terminal(sender: Sender<Message>) -> Result<()> {
         }
         let _ = sender.send(Message::Signal(Signal::Leave));
     })
+}
+
+/// An answer of the terminal that comes after nobody waits for it any more, such as `ESC ] 11 ; rgb:… ESC \`: it
+/// arrives as Alt-] and keys.
+#[derive(Default)]
+struct LateAnswer {
+    since: Option<Instant>,
+}
+
+impl LateAnswer {
+    /// The longest time that one takes to arrive.
+    const TAKES: Duration = Duration::from_millis(300);
+
+    /// Whether a key is part of one.
+    fn has(&mut self, key: &KeyEvent) -> bool {
+        let alt = key.modifiers.contains(KeyModifiers::ALT);
+        let ctrl = key.modifiers.contains(KeyModifiers::CONTROL);
+        if self.since.is_some_and(|since| since.elapsed() > Self::TAKES) {
+            self.since = None;
+        }
+        match (key.code, self.since) {
+            (KeyCode::Char(']'), None) if alt => self.since = Some(Instant::now()),
+            (_, None) => return false,
+            (KeyCode::Char('\\'), _) if alt => self.since = None,
+            (KeyCode::Char('g'), _) if ctrl => self.since = None,
+            (_, Some(_)) => {}
+        }
+        true
+    }
 }
 
 /// Whether the terminal's background is light; dark if it does not say.

@@ -102,17 +102,17 @@ fn the_pictures_of_the_readme() {
 fn used(explorer: &Explorer) -> f64 {
     let buffer = explorer.draw();
     let (width, height) = explorer.app.size;
-    let (mut shown, mut all) = (0, 0);
+    let (mut shown, mut all) = (0u32, 0u32);
     for y in (4..height - if height >= 36 { 7 } else { 4 }).step_by(2) {
         for x in (0..width).step_by(4) {
             let cells = (x..(x + 4).min(width)).flat_map(|x| [(x, y), (x, y + 1)]);
             let is_drawn =
                 |at: (u16, u16)| buffer[at].symbol().trim().width() > 0 || buffer[at].bg != Color::Reset;
-            shown += usize::from(cells.into_iter().any(is_drawn));
+            shown += u32::from(cells.into_iter().any(is_drawn));
             all += 1;
         }
     }
-    shown as f64 / all as f64
+    f64::from(shown) / f64::from(all)
 }
 
 /// The screens that have enough to show fill three quarters, at any size.

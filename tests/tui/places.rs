@@ -209,3 +209,24 @@ fn what_is_remembered_fits_what_is_there() {
     assert!(other.app.selection.position < other.run().n_tokens());
     other.draw();
 }
+
+#[test]
+fn a_view_is_written_and_leads_back() {
+    use actscope::tui::view::View;
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("found.toml");
+    let mut e = explorer("4 } ] a down down right");
+    e.keys("x tab ctrl-u").text(path.to_str().unwrap()).keys("enter");
+    assert!(e.shows("shows the same"), "{}", e.lines().join("\n"));
+    let text = std::fs::read_to_string(&path).unwrap();
+    let view = View::read(&text).unwrap();
+    assert_eq!(view.model, "demo");
+    let input = view.input().unwrap();
+    assert_eq!(input.prompt, e.app.input.prompt);
+    assert_eq!(input.interventions.to_string(), e.app.input.interventions.to_string());
+    assert!(text.contains("changes = [\"zero head:1.1\"]"), "{text}");
+    let mut other = Explorer::with_model(super::harness::demo(), input, LARGE, Theme::default());
+    view.look.restore(&mut other.app);
+    view.look.select(&mut other.app);
+    assert_eq!((other.app.screen, other.app.selection), (e.app.screen, e.app.selection));
+}

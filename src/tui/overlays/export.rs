@@ -35,6 +35,8 @@ pub struct ExportForm {
     /// The name that the form started with.
     proposed: String,
     stage: Stage,
+    /// What is on screen, as the text of a view.
+    view: String,
 }
 
 /// How far it is.
@@ -54,6 +56,7 @@ impl ExportForm {
         chart: Option<(String, Chart)>,
         (run, base): (Arc<Run>, Option<Arc<Run>>),
         difference: &'static str,
+        view: String,
     ) -> Self {
         let (name, chart, head) = match chart {
             Some((name, chart)) => (name, Some(chart), None),
@@ -72,6 +75,7 @@ impl ExportForm {
             path,
             proposed,
             stage: Stage::Typing,
+            view,
         }
     }
 
@@ -86,6 +90,7 @@ impl ExportForm {
             head: self.head,
             chart: self.chart.clone().filter(|_| !self.everything),
             path: self.path(),
+            view: self.view.clone(),
             figure,
         }
     }
@@ -163,7 +168,7 @@ pub fn draw(form: &ExportForm, app: &App, area: Rect, buffer: &mut Buffer) {
     let [path, cursor] = form.path.spans(str::to_owned, theme);
     put_line(buffer, line(4), &[Span::styled("to     ", dim), path, cursor]);
     let kinds = match (form.everything, &form.chart) {
-        (true, _) => "the extension sets the format: .safetensors .npz .json, or .html for a page",
+        (true, _) => "the extension sets the format: .safetensors .npz .json, .html (a page), .toml (a view)",
         (false, Some(_)) => "the extension sets the format: .png .svg",
         (false, None) => "the extension sets the format: .png .svg, or .safetensors .npz .npy .csv .json",
     };

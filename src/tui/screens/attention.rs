@@ -206,7 +206,13 @@ fn title_of_all<'a>(app: &App, all: &AllHeads, run: &Run) -> Vec<Span<'a>> {
     vec![
         Span::styled("every head   ", theme.strong()),
         Span::styled(format!("{which} down, heads across · m: one head · Enter: this head"), theme.dim()),
-        Span::styled("   named by what it does: prev, dup, ind, first", theme.dim()),
+        Span::styled(
+            format!(
+                "   the prompt above: what {} reads, mean over all heads",
+                run.token_text(app.selection.position)
+            ),
+            theme.text(),
+        ),
     ]
 }
 
@@ -275,6 +281,7 @@ impl Scene for Body {
                 looks.push((Slot::Head(layer * run.config().n_head + head), look));
             }
             looks.push((Slot::Heads, Look::Heads));
+            looks.push((Slot::Reads, Look::Reads { position: app.selection.position }));
             return looks;
         }
         for (head, &area) in layout.heads.iter().enumerate() {
@@ -388,6 +395,11 @@ impl Scene for Body {
     }
 
     fn token_shade(&self, app: &App, position: usize) -> Option<Color> {
+        if app.screens.attention.all {
+            let Seen::Reads(_, mean) = &**app.seen.get(&Slot::Reads)? else { return None };
+            let most = mean.iter().copied().fold(f32::MIN_POSITIVE, f32::max);
+            return Some(app.theme.shade(Quantity::Probability, mean.get(position)? / most));
+        }
         let share = *app.row(Slot::Row)?.values.get(position)?;
         if app.differs() {
             return Some(app.theme.shade(Quantity::Signed, share.clamp(-1.0, 1.0).midpoint(1.0)));

@@ -444,15 +444,26 @@ pub(super) fn draw_legend(
         said.push(format!("{broken} NaN or inf"));
     }
     spans.push(Span::styled(format!(" {high}  "), theme.dim()));
-    let words = said.join(" · ");
     let beside = usize::from(area.width).saturating_sub(spans.iter().map(Span::width).sum());
-    // Next to the bar if it fits, else below it.
-    if words.width() <= beside || area.height < 2 {
-        spans.push(Span::styled(words, theme.dim()));
+    let below = if area.height < 2 { 0 } else { usize::from(area.width) };
+    // Next to the bar if all of it fits, else where more of it does.
+    let words = said.join(" · ");
+    if words.width() <= beside || beside >= below {
+        spans.push(Span::styled(whole_words(&said, beside), theme.dim()));
     } else {
-        put(buffer, area.x, area.y + 1, area.width, &words, theme.dim());
+        put(buffer, area.x, area.y + 1, area.width, &whole_words(&said, below), theme.dim());
     }
     put_line(buffer, area, &spans);
+}
+
+/// As many of the first ones as fit, with a mark for the others.
+fn whole_words(said: &[String], width: usize) -> String {
+    let first = |n: usize| said[..n].join(" · ") + if n < said.len() { " …" } else { "" };
+    (1..=said.len())
+        .rev()
+        .map(first)
+        .find(|words| words.width() <= width)
+        .unwrap_or_else(|| fit(&said.join(" · "), width))
 }
 
 /// The scale above a map: the name of the columns, the first, last and selected index.

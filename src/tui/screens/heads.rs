@@ -19,7 +19,7 @@ use crate::run::Run;
 use crate::tui::actions::turned;
 use crate::tui::app::{App, Screen, Selection};
 use crate::tui::command::{CHANGES, Command};
-use crate::tui::text::{count, num, pad, put, put_line, short};
+use crate::tui::text::{count, num, pad, put_line, short};
 use crate::tui::what_if;
 use crate::tui::widgets::bar;
 use crate::tui::widgets::chart as grid;
@@ -597,16 +597,22 @@ fn draw_list(app: &App, ranked: Vec<Ranked>, area: Rect, buffer: &mut Buffer) {
     }
     let theme = app.theme;
     let filter = app.screens.heads.filter.words(app.selection.layer);
-    let head = [
-        Span::styled("rank  head", theme.dim()),
-        Span::styled(format!("  {filter}"), theme.text()),
-        Span::styled("  f", theme.dim()),
-    ];
-    put_line(buffer, area, &head);
     let most = ranked.iter().map(|ranked| ranked.value.abs()).fold(0.0, f32::max);
     let list = listed(app, ranked);
     let lines = usize::from(area.height - 1);
     let first = first_line(app, &list, lines);
+    let part = if list.len() > lines {
+        format!("  {}–{} of {}", first + 1, first + lines, list.len())
+    } else {
+        String::new()
+    };
+    let head = [
+        Span::styled("rank  head", theme.dim()),
+        Span::styled(format!("  {filter}"), theme.text()),
+        Span::styled("  f", theme.dim()),
+        Span::styled(part, theme.dim()),
+    ];
+    put_line(buffer, area, &head);
     let bar_width = usize::from(area.width).saturating_sub(19);
     // Of signed numbers, both sides of 0 are seen.
     let is_signed = app.differs() || app.screens.heads.number == Number::Effect;
@@ -625,11 +631,6 @@ fn draw_list(app: &App, ranked: Vec<Ranked>, area: Rect, buffer: &mut Buffer) {
             spans.push(Span::styled(bar::bar(share, bar_width), theme.amount()));
         }
         put_line(buffer, Rect { y, height: 1, ..area }, &spans);
-    }
-    let below = list.len().saturating_sub(first + lines);
-    if below > 0 {
-        let text = format!("↓{below}");
-        put(buffer, area.right() - 4, area.bottom() - 1, 4, &text, theme.dim());
     }
 }
 

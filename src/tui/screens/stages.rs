@@ -27,7 +27,7 @@ struct Layout {
 }
 
 fn layout(app: &App, run: &Run, area: Rect) -> Layout {
-    let tree_width = if area.width >= 120 { 34 } else { 29 };
+    let tree_width = if area.width >= 120 { 36 } else { 32 };
     let tree = Rect { width: tree_width, ..area };
     let right = Rect { x: area.x + tree_width + 2, width: area.width - tree_width - 2, ..area };
     let label_width = match app.stages_view().axes().0 {
@@ -341,9 +341,12 @@ fn draw_tree(app: &App, run: &Run, area: Rect, buffer: &mut Buffer) {
     let items = tree(app, run);
     let height = usize::from(area.height);
     let first = first_item(&items, app.selection.hook, height);
-    let width = usize::from(area.width);
+    let below = items.len().saturating_sub(first + height);
+    // What is above and below has columns of its own.
+    let marks = if first > 0 || below > 0 { 4 } else { 0 };
+    let width = usize::from(area.width) - marks;
     for (y, item) in (area.top()..area.bottom()).zip(items.iter().skip(first)) {
-        let row = Rect { y, height: 1, ..area };
+        let row = Rect { y, height: 1, width: width as u16, ..area };
         let heading = match item {
             Item::Hook(hook) => {
                 let dims = shape(&hook.shape(run.config(), run.n_tokens())).replace(", ", ",");
@@ -365,13 +368,12 @@ fn draw_tree(app: &App, run: &Run, area: Rect, buffer: &mut Buffer) {
         };
         put(buffer, row.x, y, row.width, &heading, theme.strong());
     }
-    let below = items.len().saturating_sub(first + height);
     if below > 0 {
         let text = format!("↓{below}");
-        put(buffer, area.right().saturating_sub(4), area.bottom() - 1, 4, &text, theme.dim());
+        put(buffer, area.right().saturating_sub(3), area.bottom() - 1, 3, &text, theme.dim());
     }
     if first > 0 {
-        put(buffer, area.right().saturating_sub(4), area.y, 4, &format!("↑{first}"), theme.dim());
+        put(buffer, area.right().saturating_sub(3), area.y, 3, &format!("↑{first}"), theme.dim());
     }
 }
 

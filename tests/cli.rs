@@ -147,6 +147,7 @@ fn info() {
 
     let odd = fixtures().join("wild/models/head_score").display().to_string();
     let about: Value = serde_json::from_str(&stdout(&["info", "--json", "--model", &odd])).unwrap();
+    assert_eq!(about, serde_json::from_str::<Value>(&stdout(&["info", &odd, "--json"])).unwrap());
     assert!(about["notes"][0].as_str().unwrap().contains("GPT2ForSequenceClassification"), "{about}");
     let adapter = fixtures().join("wild/models/lora/c_attn").display().to_string();
     let base = fixtures().join("wild/models/lora/base").display().to_string();

@@ -50,6 +50,11 @@ impl ModelArgs {
         Source::parse(&self.model)
     }
 
+    /// The same for a model that was named in another way.
+    pub fn or_named(self, name: Option<String>) -> Self {
+        Self { model: name.unwrap_or(self.model), ..self }
+    }
+
     pub fn options(&self) -> LoadOptions {
         LoadOptions {
             revision: self.revision.clone(),

@@ -11,9 +11,12 @@ use crate::text::{pad, plain};
 #[command(after_help = "\
 Examples:
   actscope info
-  actscope info --model openai-community/gpt2
-  actscope info --model out/ckpt.pt --json | jq .n_params")]
+  actscope info openai-community/gpt2
+  actscope info out/ckpt.pt --json | jq .n_params")]
 pub struct Args {
+    /// The model; the same as --model
+    #[arg(value_name = "MODEL", conflicts_with = "model")]
+    named: Option<String>,
     /// Write a JSON object
     #[arg(long)]
     json: bool,
@@ -21,8 +24,8 @@ pub struct Args {
     model: ModelArgs,
 }
 
-pub fn run(args: &Args) -> Result<()> {
-    let model = args.model.load_quietly()?;
+pub fn run(args: Args) -> Result<()> {
+    let model = args.model.or_named(args.named).load_quietly()?;
     model.provenance.weights_sha256()?;
     let about = About::new(&model);
     if args.json {

@@ -142,7 +142,7 @@ pub fn run(args: impl IntoIterator<Item = OsString>) -> Result<()> {
     match cli.command {
         None => explore::run(cli.explore, given),
         Some(Command::Tokens(args)) => tokens::run(args),
-        Some(Command::Info(args)) => info::run(&args),
+        Some(Command::Info(args)) => info::run(args),
         Some(Command::Hooks(args)) => hooks::run(&args),
         Some(Command::Top(args)) => top::run(args),
         Some(Command::Heads(args)) => heads::run(args),

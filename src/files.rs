@@ -18,6 +18,8 @@ pub struct Kind {
 pub const PROMPT: Kind = Kind { noun: "prompt", at_most: 1 << 20 };
 #[cfg(feature = "tui")]
 pub const INTERVENTIONS: Kind = Kind { noun: "list of interventions", at_most: 1 << 20 };
+#[cfg(feature = "tui")]
+pub const STATE: Kind = Kind { noun: "state of the explorer", at_most: 1 << 24 };
 #[cfg(feature = "cli")]
 pub const SETTINGS: Kind = Kind { noun: "file of settings", at_most: 1 << 20 };
 pub const CONFIGURATION: Kind = Kind { noun: "configuration", at_most: 1 << 24 };

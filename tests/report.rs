@@ -125,6 +125,35 @@ fn in_a_browser_heads_and_tokens_are_chosen() {
     }
 }
 
+#[test]
+fn what_is_not_a_number_says_so() {
+    let Some(browser) = browser() else {
+        eprintln!("skipped: needs chromium");
+        return;
+    };
+    let folder = tempfile::tempdir().unwrap();
+    // A query that may read nothing.
+    let without: Vec<_> = (0..=6).map(|key| format!("--knockout=2.1:6->{key}")).collect();
+    let mut arguments = vec!["report", "A query that may read nothing at all", "-o", "-"];
+    arguments.extend(without.iter().map(String::as_str));
+    let ask = "<script>
+        document.querySelector('[data-head=\"2.1\"]').click();
+        document.querySelector('#queries [data-position=\"6\"]').click();
+        const pixel = document.getElementById('map').getContext('2d').getImageData(3, 6, 1, 1).data;
+        const out = document.createElement('pre');
+        out.id = 'said';
+        out.textContent = [...document.querySelectorAll('#reads li')].map((li) => li.lastChild.textContent).join() + [...pixel];
+        document.body.append(out);
+    </script></body>";
+    let page = String::from_utf8(actscope(&arguments)).unwrap();
+    let Some(shown) = dom(&browser, folder.path(), &page.replace("</body>", ask)) else {
+        eprintln!("skipped: chromium does not start");
+        return;
+    };
+    let said = inside(&shown, "<pre id=\"said\">", "</pre>");
+    assert_eq!(said, format!("{}255,0,255,255", ["NaN"; 7].join(",")));
+}
+
 /// What `encodeURIComponent` made.
 fn decoded(text: &str) -> String {
     let mut bytes = Vec::new();

@@ -15,7 +15,7 @@ use crate::model::{DeviceSpec, DtypeSpec, LoadOptions, Model, Source};
 use crate::picture::colormap::Depth;
 use crate::run::{Input, Prompt, Run};
 use crate::text;
-use crate::tui::view::View;
+use crate::tui::view::SavedView;
 
 #[derive(Debug, clap::Args)]
 #[command(next_help_heading = "Model")]
@@ -139,13 +139,13 @@ impl InputArgs {
     ///
     /// # Errors
     /// [`Error::File`] for a file that is no view.
-    pub fn view(&self) -> Result<Option<View>> {
+    pub fn view(&self) -> Result<Option<SavedView>> {
         let Some(path) = self.prompt.prompt.as_deref().map(Path::new) else { return Ok(None) };
         if path.extension().is_none_or(|end| end != "toml") || !path.is_file() {
             return Ok(None);
         }
         let text = files::read_text(path, files::SETTINGS)?;
-        View::read(&text).map(Some).map_err(|problem| Error::file(path, problem))
+        SavedView::read(&text).map(Some).map_err(|problem| Error::file(path, problem))
     }
 
     /// Whether the prompt comes from standard input.

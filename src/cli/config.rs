@@ -63,11 +63,17 @@ pub fn read() -> Result<(Settings, Vec<String>)> {
 }
 
 /// The text of a user's theme: a file by its name, or one in the folder `themes`.
-pub fn theme(name: &str) -> Option<String> {
+///
+/// # Errors
+/// One sentence, for a file that is there and cannot be read.
+pub fn theme(name: &str) -> Result<Option<String>, String> {
     let beside = || Some(path().ok()?.parent()?.join("themes").join(format!("{name}.toml")));
     let is_file = Path::new(name).extension().is_some_and(|end| end == "toml");
-    let file = if is_file { PathBuf::from(name) } else { beside()? };
-    files::read_text(&file, files::SETTINGS).ok()
+    let file = if is_file { Some(PathBuf::from(name)) } else { beside() };
+    match file.filter(|file| file.exists()) {
+        Some(file) => files::read_text(&file, files::SETTINGS).map(Some).map_err(|error| error.to_string()),
+        None => Ok(None),
+    }
 }
 
 /// `ACTSCOPE_STATE`, else the folder `state` in the user's state directory; `None`: nothing is remembered.

@@ -46,7 +46,7 @@ struct ScreenArgs {
     #[arg(long)]
     no_mouse: bool,
     /// Where y copies to: auto takes the system's clipboard, over SSH that of the terminal
-    #[arg(long, value_name = "WHERE", value_parser = ["auto", "osc52", "system"])]
+    #[arg(long, value_name = "WHERE", value_parser = Clipboard::NAMES)]
     clipboard: Option<String>,
     /// Theme: dark, light, high-contrast, high-contrast-light, or a file
     #[arg(long, value_name = "NAME", conflicts_with_all = ["light", "dark"])]

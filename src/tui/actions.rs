@@ -5,7 +5,7 @@ use ratatui::text::Span;
 use super::app::{Activity, App};
 use super::overlays::{Asked, ExportForm, Overlay, Picker, TokenForm};
 use super::screens::{Screen, walk};
-use super::view::View;
+use super::view::SavedView;
 use crate::engine::{Request, Slot};
 use crate::hooks::Axis;
 use crate::picture::grid::Pooling;
@@ -103,7 +103,7 @@ pub fn export(app: &mut App) {
     let scene = app.screen.scene();
     let (Some(run), Some(written)) = (&app.run, scene.written(app)) else { return };
     let (subject, chart) = (scene.subject(app), scene.chart(app, run));
-    let form = ExportForm::new(subject, chart, written, scene.difference(), View::text(app));
+    let form = ExportForm::new(subject, chart, written, scene.difference(), SavedView::text(app));
     app.overlay = Some(Overlay::Export(Box::new(form)));
 }
 

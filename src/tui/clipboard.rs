@@ -29,14 +29,13 @@ const PROGRAMS: [Program; 5] = [
 ];
 
 impl Clipboard {
-    /// By its name in settings and on the command line.
+    /// In settings and on the command line.
+    pub const NAMES: [&str; 3] = ["auto", "osc52", "system"];
+
+    /// By one of [`Self::NAMES`].
     pub fn named(name: &str) -> Option<Self> {
-        Some(match name {
-            "auto" => Self::Auto,
-            "osc52" => Self::Osc52,
-            "system" => Self::System,
-            _ => return None,
-        })
+        let at = Self::NAMES.iter().position(|known| *known == name)?;
+        Some([Self::Auto, Self::Osc52, Self::System][at])
     }
 
     /// The system's program to use; `None`: the terminal.

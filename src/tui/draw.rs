@@ -276,7 +276,7 @@ fn draw_flow(app: &App, rule: Rect, buffer: &mut Buffer) {
     let most = norms.iter().copied().fold(0.0, f32::max);
     let ink = |on: bool| if on { theme.accent() } else { theme.dim() };
     let (norm, embed) = BEFORE_FLOW.split_at(BEFORE_FLOW.len() - "embed ".len());
-    let mut spans = vec![Span::styled(norm, theme.faint()), Span::styled(embed, ink(here == Some(0)))];
+    let mut spans = vec![Span::styled(norm, theme.dim()), Span::styled(embed, ink(here == Some(0)))];
     spans.extend(shown.iter().map(|&at| Span::styled(level(norms[at], most), ink(marked == Some(at)))));
     spans.push(Span::styled(AFTER_FLOW, ink(here.is_none())));
     put_line(buffer, area, &spans);

@@ -63,27 +63,29 @@ impl Places {
 
 /// Goes back to the place that was left last.
 pub fn back(app: &mut App) {
-    let here = Place::of(app);
-    match app.places.before.pop() {
-        Some(place) => {
-            app.places.after.push(here);
-            app.places.travels = true;
-            place.go(app);
-        }
-        None => app.note("this is where you started"),
-    }
+    travel(app, true);
 }
 
 /// Goes forth to the place that was left by going back.
 pub fn forth(app: &mut App) {
+    travel(app, false);
+}
+
+fn travel(app: &mut App, back: bool) {
     let here = Place::of(app);
-    match app.places.after.pop() {
+    let Places { before, after, travels, .. } = &mut app.places;
+    let (from, to, end) = if back {
+        (before, after, "this is where you started")
+    } else {
+        (after, before, "this is where you came back from")
+    };
+    match from.pop() {
         Some(place) => {
-            app.places.before.push(here);
-            app.places.travels = true;
+            to.push(here);
+            *travels = true;
             place.go(app);
         }
-        None => app.note("this is where you came back from"),
+        None => app.note(end),
     }
 }
 

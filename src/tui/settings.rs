@@ -5,7 +5,7 @@ use toml::de::{DeTable, DeValue};
 
 use super::clipboard::Clipboard;
 use super::command::{COMMANDS, Command};
-use super::keymap::{Key, Keys};
+use super::keymap::Key;
 use super::theme::{Depth, line_of};
 use crate::analysis::logits::Sampling;
 use crate::picture::colormap::Palette;
@@ -292,11 +292,6 @@ pub fn defaults() -> String {
         out.push_str(&format!("# {} = [{}] # {}\n", entry.name, keys.join(", "), entry.doc));
     }
     out
-}
-
-/// The keys of a command, in print.
-pub fn printed(keys: &[String]) -> String {
-    Keys(keys).to_string()
 }
 
 #[cfg(test)]

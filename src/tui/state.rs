@@ -1,14 +1,16 @@
 //! What the explorer remembers of a model: the last screen, selection and colours, and the prompts.
 
+use std::fs;
 use std::path::{Path, PathBuf};
-use std::{fs, io};
 
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
 use super::app::{App, Screen};
 use super::view::quoted;
+use crate::error::{Error, Result};
 use crate::export::Destination;
+use crate::files;
 use crate::picture::colormap::Palette;
 use crate::run::Prompt;
 
@@ -53,20 +55,17 @@ fn path(folder: &Path, model: &str) -> PathBuf {
 pub fn load(folder: &Path, model: &str) -> Found {
     let first = fs::read_dir(folder).map_or(true, |mut entries| entries.next().is_none());
     let path = path(folder, model);
-    let read = || -> io::Result<Option<State>> {
-        let file = match fs::File::open(&path) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
-            file => file?,
-        };
-        let bytes = io::Read::take(file, (PROMPTS * LONGEST * 2) as u64);
-        Ok(Some(serde_json::from_reader(io::BufReader::new(bytes))?))
+    let read = || -> Result<Option<State>> {
+        if !path.exists() {
+            return Ok(None);
+        }
+        let bytes = files::read(&path, files::STATE)?;
+        serde_json::from_slice(&bytes).map(Some).map_err(|error| Error::file(&path, error.to_string()))
     };
     match read() {
         Ok(state) => Found { state: state.filter(|state| state.model == model), first, problem: None },
         Err(error) => {
-            let problem =
-                format!("what was remembered is left out: {} cannot be read ({error})", path.display());
-            Found { state: None, first, problem: Some(problem) }
+            Found { state: None, first, problem: Some(format!("what was remembered is left out: {error}")) }
         }
     }
 }

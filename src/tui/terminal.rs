@@ -191,14 +191,20 @@ fn explore(
                 engine.send(request);
             }
         }
-        if let Some(outcome) = app.quit.take() {
+        let save = |app: &App| {
             if let Some(folder) = &options.folder {
-                state::save(folder, &app);
+                state::save(folder, app);
             }
+        };
+        if let Some(outcome) = app.quit.take() {
+            save(&app);
             return Ok(outcome.map(|()| None));
         }
         match app.signal.take() {
-            Some(Signal::End(number)) => return Ok(Ok(Some(number))),
+            Some(Signal::End(number)) => {
+                save(&app);
+                return Ok(Ok(Some(number)));
+            }
             Some(Signal::Stop) if !signals::has_shell() => {
                 app.complain("no shell to go back to: q quits actscope");
             }

@@ -100,7 +100,8 @@ impl Default for Themes {
     fn default() -> Self {
         static DEFAULT: OnceLock<Themes> = OnceLock::new();
         *DEFAULT.get_or_init(|| {
-            let (themes, _) = Self::named("dark", &|_| None).expect("a test reads the themes of the program");
+            let (themes, _) =
+                Self::named("dark", &|_| Ok(None)).expect("a test reads the themes of the program");
             themes
         })
     }
@@ -108,11 +109,14 @@ impl Default for Themes {
 
 impl Themes {
     /// The theme of this name with its opposite, and whether it is light; `read` gives the text of a theme that is not
-    /// the program's.
+    /// the program's, or says why it cannot.
     ///
     /// # Errors
     /// One sentence: an unknown name, or what is wrong in which line.
-    pub fn named(name: &str, read: &dyn Fn(&str) -> Option<String>) -> Result<(Self, bool), String> {
+    pub fn named(
+        name: &str,
+        read: &dyn Fn(&str) -> Result<Option<String>, String>,
+    ) -> Result<(Self, bool), String> {
         let (first, light) = load(name, read)?;
         let other = load(&first.opposite, read)?.0;
         // Read once, for as long as the program runs.
@@ -122,9 +126,9 @@ impl Themes {
     }
 }
 
-fn load(name: &str, read: &dyn Fn(&str) -> Option<String>) -> Result<(File, bool), String> {
+fn load(name: &str, read: &dyn Fn(&str) -> Result<Option<String>, String>) -> Result<(File, bool), String> {
     let built_in = BUILT_IN.iter().find(|(known, _)| *known == name).map(|(_, text)| (*text).to_owned());
-    let Some(text) = read(name).or(built_in) else {
+    let Some(text) = read(name)?.or(built_in) else {
         let known: Vec<_> = BUILT_IN.iter().map(|(known, _)| *known).collect();
         return Err(format!(
             "no theme `{name}`: there are {}, and the files in the folder themes",
@@ -297,8 +301,9 @@ mod tests {
     #[test]
     fn what_is_wrong_in_a_theme_is_said_with_its_line() {
         let text = BUILT_IN[0].1;
-        let said =
-            |text: String| Themes::named("mine", &|name| (name == "mine").then(|| text.clone())).unwrap_err();
+        let said = |text: String| {
+            Themes::named("mine", &|name| Ok((name == "mine").then(|| text.clone()))).unwrap_err()
+        };
         assert_eq!(
             said(text.replace("#74c7ec", "blue")),
             "theme mine, line 12: `blue` is not a colour such as \"#74c7ec\""
@@ -309,9 +314,10 @@ mod tests {
         assert!(
             said(text.replace("\"light\"", "\"sun\"")).starts_with("no theme `sun`: there are dark, light,")
         );
-        assert!(Themes::named("mine", &|_| None).unwrap_err().starts_with("no theme `mine`"));
+        assert!(Themes::named("mine", &|_| Ok(None)).unwrap_err().starts_with("no theme `mine`"));
         let mine = text.replace("#74c7ec", "#ff0000");
-        let (themes, light) = Themes::named("mine", &|name| (name == "mine").then(|| mine.clone())).unwrap();
+        let (themes, light) =
+            Themes::named("mine", &|name| Ok((name == "mine").then(|| mine.clone()))).unwrap();
         assert!(!light);
         assert_eq!(Theme { themes, ..Theme::default() }.focus(), Style::new().fg(Color::Rgb(255, 0, 0)));
     }

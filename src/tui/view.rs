@@ -16,7 +16,7 @@ const VERSION: u32 = 1;
 /// What a file says.
 #[derive(Debug, Clone, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct View {
+pub struct SavedView {
     #[serde(rename = "actscope-view")]
     version: u32,
     pub model: String,
@@ -30,7 +30,7 @@ pub struct View {
     pub look: State,
 }
 
-impl View {
+impl SavedView {
     /// The text of the file for what is on screen.
     pub fn text(app: &App) -> String {
         let mut out = format!(
@@ -109,12 +109,12 @@ mod tests {
 
     #[test]
     fn what_is_wrong_is_said_with_its_line() {
-        let said = |text: &str| View::read(text).unwrap_err();
+        let said = |text: &str| SavedView::read(text).unwrap_err();
         assert!(said("model = 3").starts_with("is not a view of actscope: line 1: "));
         assert!(said("actscope-view = 1\nmodel = \"demo\"\n[look]\nscren = \"x\"").contains("line"));
         let newer = "actscope-view = 7\nmodel = \"demo\"\n[look]\n";
         assert_eq!(said(newer), "is a view of version 7; this actscope reads version 1");
-        let without = View::read("actscope-view = 1\nmodel = \"demo\"\n[look]\n").unwrap();
+        let without = SavedView::read("actscope-view = 1\nmodel = \"demo\"\n[look]\n").unwrap();
         assert_eq!(without.input().unwrap_err(), "a view has either a prompt or token_ids");
     }
 

@@ -212,14 +212,14 @@ fn what_is_remembered_fits_what_is_there() {
 
 #[test]
 fn a_view_is_written_and_leads_back() {
-    use actscope::tui::view::View;
+    use actscope::tui::view::SavedView;
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("found.toml");
     let mut e = explorer("4 } ] a down down right");
     e.keys("x tab ctrl-u").text(path.to_str().unwrap()).keys("enter");
     assert!(e.shows("shows the same"), "{}", e.lines().join("\n"));
     let text = std::fs::read_to_string(&path).unwrap();
-    let view = View::read(&text).unwrap();
+    let view = SavedView::read(&text).unwrap();
     assert_eq!(view.model, "demo");
     let input = view.input().unwrap();
     assert_eq!(input.prompt, e.app.input.prompt);

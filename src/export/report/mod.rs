@@ -18,7 +18,7 @@ use crate::analysis::lens::{self, Lens};
 use crate::analysis::logits::surprises;
 use crate::error::Result;
 use crate::hooks::{Quantity, Site};
-use crate::picture::colormap::Palette;
+use crate::picture::colormap::{BROKEN, Palette};
 use crate::picture::grid::{Pooling, Window};
 use crate::run::Run;
 use crate::text::{self, count, num, prob};
@@ -179,8 +179,12 @@ fn small_map(run: &Run, layer: usize, head: usize) -> Result<Vec<u8>> {
     let map = Palette::default().map(Quantity::Probability, false);
     let pixel = |(i, x): (usize, &f32)| {
         let (row, column) = (i / grid.n_columns, i % grid.n_columns);
-        // The future is masked.
-        if column > row { [128, 132, 140] } else { map.at(if x.is_finite() { x / most } else { 0.0 }) }
+        match x {
+            // The future is masked.
+            _ if column > row => [128, 132, 140],
+            x if x.is_finite() => map.at(x / most),
+            _ => BROKEN,
+        }
     };
     let rgb: Vec<u8> = grid.cells.iter().enumerate().flat_map(pixel).collect();
     Ok(encode_rgb(&rgb, grid.n_columns as u32, grid.n_rows as u32))
@@ -295,6 +299,11 @@ fn is_full(run: &Run) -> bool {
     config.n_layer * config.n_head * n * (n + 1) <= FULL
 }
 
+/// The parts of 1 that a weight is counted in.
+const SHARES: u16 = u16::MAX - 1;
+/// What stands for NaN.
+const NOT_A_NUMBER: u16 = u16::MAX;
+
 /// What the script shows: tokens, colours, and the attention of every head as 16-bit fractions.
 fn data(run: &Run) -> Result<Value> {
     let config = run.config();
@@ -313,6 +322,8 @@ fn data(run: &Run) -> Result<Value> {
         "tokens": tokens,
         "layers": layers,
         "kept": if full { 0 } else { KEPT },
+        "shares": SHARES,
+        "broken": BROKEN,
         "maps": {"dark": map(false), "light": map(true)},
     }))
 }
@@ -320,7 +331,9 @@ fn data(run: &Run) -> Result<Value> {
 /// The pattern of a head, query by query up to itself; or the largest keys of each query, with their weights.
 fn weights(run: &Run, layer: usize, head: usize, full: bool) -> Result<Vec<u8>> {
     let matrix = pattern(layer, head).matrix(run)?;
-    let share = |x: f32| (x.clamp(0.0, 1.0) * 65535.0).round() as u16;
+    let share = |x: f32| {
+        if x.is_nan() { NOT_A_NUMBER } else { (x.clamp(0.0, 1.0) * f32::from(SHARES)).round() as u16 }
+    };
     let mut bytes = Vec::new();
     for query in 0..run.n_tokens() {
         let row = &matrix.row(query)[..=query];
@@ -329,7 +342,7 @@ fn weights(run: &Run, layer: usize, head: usize, full: bool) -> Result<Vec<u8>> 
             continue;
         }
         let mut keys: Vec<usize> = (0..row.len()).collect();
-        keys.sort_by(|&a, &b| row[b].total_cmp(&row[a]));
+        keys.sort_by(|&a, &b| row[b].abs().total_cmp(&row[a].abs()));
         for i in 0..KEPT {
             // No key has this number.
             let (key, x) = keys.get(i).map_or((u16::MAX, 0.0), |&key| (key as u16, row[key]));

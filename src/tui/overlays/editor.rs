@@ -123,8 +123,7 @@ pub fn draw(editor: &Editor, title: &str, app: &App, area: Rect, buffer: &mut Bu
     let height = (area.height / 3).clamp(5, 14);
     let place = Rect { x: area.x + 1, y: area.y + 3, width: area.width.saturating_sub(2), height };
     let title = if editor.ids { format!("{title}, token ids") } else { title.to_owned() };
-    let keys =
-        "runs as you type · Enter new line · ↑↓ earlier prompts · Ctrl-Z undo · Ctrl-Y redo · Esc done";
+    let keys = "runs as you type · ↑↓ earlier prompts · Ctrl-Z undo · Esc done";
     let inside = panel(place, &title, keys, app.theme, buffer);
     (&editor.area).render(inside, buffer);
     // It skips zero-width characters and draws all others, line separators included.

@@ -9,7 +9,6 @@ use ratatui::buffer::Buffer;
 use ratatui::crossterm::event::{KeyCode, KeyEvent, KeyModifiers};
 use ratatui::layout::Rect;
 use ratatui::text::Span;
-use unicode_width::UnicodeWidthStr;
 
 use super::field::Field;
 use super::{centred, panel};
@@ -22,7 +21,7 @@ use crate::tui::app::{App, Screen};
 use crate::tui::command::{COMMANDS, Command};
 use crate::tui::keymap::{Keymap, Keys};
 use crate::tui::places::{Goal, Goals};
-use crate::tui::text::{count, fixed, num, pad, put, put_line};
+use crate::tui::text::{count, fixed, num, pad, put, put_line, wrap_to};
 
 /// The action of choosing an item.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -93,18 +92,16 @@ impl Picker {
         };
         entries.sort_by_key(|entry| rank(entry));
         let item = |entry: &&crate::tui::command::Entry| {
-            let screens: Vec<_> = entry.screens().map(Screen::name).collect();
-            let on = if screens.is_empty() { String::new() } else { format!(" ({})", screens.join(", ")) };
-            let columns = [
-                entry.name.to_owned(),
-                Keys(keymap.keys(entry.command)).to_string(),
-                format!("{}{on}", entry.doc),
-            ];
-            let group = match rank(entry) {
-                0 => format!("On {}", screen.name()),
-                1 => entry.group.to_owned(),
-                _ => "On other screens".to_owned(),
+            let doc = entry.doc.to_owned();
+            let (group, doc) = match rank(entry) {
+                0 => (format!("On {}", screen.name()), doc),
+                1 => (entry.group.to_owned(), doc),
+                _ => {
+                    let screens: Vec<_> = entry.screens().map(Screen::name).collect();
+                    ("On other screens".to_owned(), format!("{doc} ({})", screens.join(", ")))
+                }
             };
+            let columns = [entry.name.to_owned(), Keys(keymap.keys(entry.command)).to_string(), doc];
             let alias = entry.name.replace('-', " ");
             Item { group, columns, alias, choice: Choice::Run(entry.command) }
         };
@@ -241,15 +238,11 @@ impl Picker {
     /// The choice at a position on the screen.
     pub fn hit(&self, area: Rect, x: u16, y: u16) -> Option<Choice> {
         let list = list_area(inner(place(self, area)));
-        let lines = self.lines();
+        let lines = self.lines(list.width);
         let first = self.first(&lines, list.height.into());
         let line = lines.get(first + usize::from(y.checked_sub(list.y)?))?;
-        match line {
-            Line::Item(i) if list.contains((x, y).into()) => {
-                self.matches.get(*i).map(|&i| self.items[i].choice.clone())
-            }
-            _ => None,
-        }
+        let item = self.matches.get(line.of?).filter(|_| list.contains((x, y).into()))?;
+        Some(self.items[*item].choice.clone())
     }
 
     /// Puts the place that the query names before the commands.
@@ -297,41 +290,66 @@ impl Picker {
         self.selected = 0;
     }
 
-    /// The lines of the list: headings, as long as nothing is searched for, and matches.
-    fn lines(&self) -> Vec<Line<'_>> {
+    /// The lines of the list at a width: headings, as long as nothing is searched for, and matches with their
+    /// descriptions.
+    fn lines(&self, width: u16) -> Vec<Line<'_>> {
         let mut lines = Vec::new();
         let mut group = "";
         for (i, &item) in self.matches.iter().enumerate() {
-            let of = self.items[item].group.as_str();
-            if of != group && self.query.text.is_empty() {
-                group = of;
-                lines.push(Line::Heading(of));
+            let item = &self.items[item];
+            if item.group != group && self.query.text.is_empty() {
+                group = &item.group;
+                lines.push(Line { of: None, columns: ["", ""], text: group.to_owned() });
             }
-            lines.push(Line::Item(i));
+            let [a, b, _] = &item.columns;
+            let names = std::iter::once([a.as_str(), b.as_str()]).chain(std::iter::repeat(["", ""]));
+            lines.extend(self.described(item, width).into_iter().zip(names).map(|(text, columns)| Line {
+                of: Some(i),
+                columns,
+                text,
+            }));
         }
         lines
     }
 
-    /// The first line to show, so that the selected one is visible.
+    /// The description of an item, wrapped.
+    fn described(&self, item: &Item, width: u16) -> Vec<String> {
+        let names = self.widths[0] + self.widths[1] + 2;
+        let room = usize::from(width).saturating_sub(names).max(1);
+        let mut lines = wrap_to(&item.columns[2], room, LONGEST);
+        if lines.is_empty() {
+            lines.push(String::new());
+        }
+        lines
+    }
+
+    /// The first line to show, so that the selected item is visible.
     fn first(&self, lines: &[Line], height: usize) -> usize {
-        let at = lines.iter().position(|line| *line == Line::Item(self.selected)).unwrap_or(0);
-        (at + 1).saturating_sub(height)
+        let last = lines.iter().rposition(|line| line.of == Some(self.selected)).unwrap_or(0);
+        (last + 1).saturating_sub(height)
     }
 }
 
+/// The most lines of a description.
+const LONGEST: usize = 4;
+
 /// A line of the list.
 #[derive(Debug, PartialEq)]
-enum Line<'a> {
-    Heading(&'a str),
-    /// A match, by its number.
-    Item(usize),
+struct Line<'a> {
+    /// A match, by its number; `None` for a heading.
+    of: Option<usize>,
+    columns: [&'a str; 2],
+    text: String,
 }
 
 /// As tall as all its lines need, whatever is typed.
 fn place(picker: &Picker, area: Rect) -> Rect {
+    let width = 140.min(area.width.saturating_sub(4)).max(76).min(area.width);
     let groups: HashSet<_> = picker.items.iter().map(|item| &item.group).collect();
-    let lines = (picker.items.len() + groups.len()).max(6) as u16 + 4;
-    centred(area, 140.min(area.width.saturating_sub(4)).max(76), area.height.saturating_sub(4).min(lines))
+    let described: usize =
+        picker.items.iter().map(|item| picker.described(item, width.saturating_sub(4)).len()).sum();
+    let lines = u16::try_from(groups.len() + described).unwrap_or(u16::MAX).max(6).saturating_add(4);
+    centred(area, width, area.height.saturating_sub(4).min(lines))
 }
 
 fn inner(place: Rect) -> Rect {
@@ -351,7 +369,7 @@ pub fn draw(picker: &Picker, app: &App, area: Rect, buffer: &mut Buffer) {
     let theme = app.theme;
     let base = theme.panel();
     let keys = match picker.goals {
-        Some(_) => "a command, or: position 17 · channel 300 · head 5.1 · token sea · Enter run · Esc close",
+        Some(_) => "a command, or: position 17 · channel 300 · head 5.1 · token sea",
         None => "type to search · ↑↓ choose · Enter run · Esc close",
     };
     let inside = panel(place(picker, area), picker.title, keys, theme, buffer);
@@ -368,25 +386,17 @@ pub fn draw(picker: &Picker, app: &App, area: Rect, buffer: &mut Buffer) {
         let said = picker.problem.as_deref().unwrap_or("no matches");
         put(buffer, list.x, list.y, list.width, said, base.patch(theme.dim()));
     }
-    let lines = picker.lines();
+    let lines = picker.lines(list.width);
     let first = picker.first(&lines, list.height.into());
     for (line, y) in lines.iter().skip(first).zip(list.top()..list.bottom()) {
-        let i = match *line {
-            Line::Heading(text) => {
-                put(buffer, list.x, y, list.width, text, base.patch(theme.accent()));
-                continue;
-            }
-            Line::Item(i) => i,
+        let Line { of: Some(i), columns: [a, b], text } = line else {
+            put(buffer, list.x, y, list.width, &line.text, base.patch(theme.accent()));
+            continue;
         };
-        let [a, b, c] = &picker.items[picker.matches[i]].columns;
-        let selected = i == picker.selected;
+        let selected = *i == picker.selected;
         let row = Rect { y, height: 1, ..list };
         if selected {
             buffer.set_style(row, theme.selected());
-            // The selected description in full, above the list.
-            if picker.widths[0] + picker.widths[1] + 2 + c.width() > row.width.into() {
-                put(buffer, inside.x, inside.y + 1, inside.width, c, base.patch(theme.text()));
-            }
         }
         let style = |style| if selected { theme.selected() } else { base.patch(style) };
         put_line(
@@ -397,7 +407,7 @@ pub fn draw(picker: &Picker, app: &App, area: Rect, buffer: &mut Buffer) {
                 Span::styled(" ", style(theme.text())),
                 Span::styled(pad(b, picker.widths[1]), style(theme.focus())),
                 Span::styled(" ", style(theme.text())),
-                Span::styled(c.clone(), style(theme.dim())),
+                Span::styled(text.as_str(), style(theme.dim())),
             ],
         );
     }

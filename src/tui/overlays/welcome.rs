@@ -20,11 +20,11 @@ pub fn draw(app: &App, area: Rect, buffer: &mut Buffer) {
         vec![word("network computed for every token, down to the single number.")],
         vec![
             key(Command::NextScreen),
-            word(" goes to the next screen   "),
+            word(" shows the next screen   "),
             key(Command::Edit),
             word(" edits the prompt   "),
             key(Command::Help),
-            word(" explains every key"),
+            word(" lists all keys"),
         ],
     ];
     for (line, y) in lines.iter().zip(inside.y + 1..inside.bottom()) {

@@ -4,7 +4,7 @@ use ratatui::buffer::Buffer;
 use ratatui::layout::Rect;
 use ratatui::text::{Line, Span};
 
-use super::{Scene, head_place};
+use super::{Scene, draw_computing, head_place};
 use crate::analysis::attribution::{Attribution, Component, Contribution, Neuron};
 use crate::analysis::base::WithBase;
 use crate::engine::{Look, Request, Seen, Slot};
@@ -181,7 +181,7 @@ impl Scene for Body {
         let theme = app.theme;
         let layout = layout(area);
         let Some(found) = attribution(app) else {
-            put(buffer, area.x, area.y, area.width, "computing …", theme.dim());
+            draw_computing(buffer, area, theme);
             return;
         };
         let title = title(app, run, found);

@@ -24,7 +24,7 @@ use super::app::{App, Focus, Selection};
 use super::command::{Command, Entry};
 use super::layout::Frame;
 use super::overlays::{Asked, Overlay, Picker};
-use super::text::num;
+use super::text::{num, put};
 use super::theme::Theme;
 use super::what_if;
 use crate::analysis::View;
@@ -277,6 +277,11 @@ pub const SURPRISED: f32 = 16.0;
 fn head_place(app: &App) -> Place {
     let Selection { layer, head, .. } = app.selection;
     Place { target: Target::Head(Site::Z.at(layer), head), position: None }
+}
+
+/// Where the result of the engine will be.
+fn draw_computing(buffer: &mut Buffer, area: Rect, theme: Theme) {
+    put(buffer, area.x, area.y, area.width, "computing …", theme.dim());
 }
 
 /// The verdict of a check, in one line.

@@ -6,7 +6,7 @@ use ratatui::buffer::Buffer;
 use ratatui::layout::Rect;
 use ratatui::text::Span;
 
-use super::{Scene, cell_text, longest_label, position_label, row_label, shape, token_names};
+use super::{Scene, cell_text, draw_computing, longest_label, position_label, row_label, shape, token_names};
 use crate::engine::{Look, Request, Slot};
 use crate::hooks::{Axis, HookName, Site};
 use crate::interventions::{Edge, Place, Target};
@@ -407,14 +407,7 @@ fn draw_map(app: &App, run: &Run, layout: &Layout, buffer: &mut Buffer) {
             }
         }
         _ => {
-            put(
-                buffer,
-                layout.sheet.plot.x,
-                layout.sheet.plot.y,
-                layout.sheet.plot.width,
-                "computing …",
-                theme.dim(),
-            );
+            draw_computing(buffer, layout.sheet.plot, theme);
         }
     }
 }

@@ -248,6 +248,12 @@ impl Plot {
         Some(self.columns_of(column)?.start)
     }
 
+    /// The column of the screen in the middle of a column.
+    pub fn middle_column(&self, column: usize) -> Option<u16> {
+        let Range { start, end } = self.columns_of(column)?;
+        Some(start + (end - start).saturating_sub(1) / 2)
+    }
+
     /// The least width of a cell.
     pub fn width(&self) -> u16 {
         (self.extent.1 / self.n_cells().1.max(1)) as u16
@@ -295,16 +301,13 @@ pub fn draw(buffer: &mut Buffer, plot: &Plot, map: &Picture, theme: Theme, selec
         draw_numbers(buffer, plot, map, theme);
     }
     if let Some((row, column)) = selected
-        && let (Some(row), Some(columns)) =
-            (place(row, &plot.window.rows, plot.per_cell.0), plot.columns_of(column))
+        && let (Some(row), Some(x)) =
+            (place(row, &plot.window.rows, plot.per_cell.0), plot.middle_column(column))
         && !plot.numbers
     {
         // A large cell is marked in the middle.
         let half = middle(&plot.halves(row));
-        let (x, y) = (
-            columns.start + (columns.end - columns.start).saturating_sub(1) / 2,
-            covered.y + (half / 2) as u16,
-        );
+        let y = covered.y + (half / 2) as u16;
         if covered.contains((x, y).into()) {
             let cell = &mut buffer[(x, y)];
             let under = if cell.symbol() == "▀" && half.is_multiple_of(2) { cell.fg } else { cell.bg };
@@ -473,8 +476,7 @@ fn draw_axis(buffer: &mut Buffer, y: u16, plot: &Plot, axis: Axis, selected: usi
         return;
     }
     let Range { start, end } = plot.window.columns;
-    let mark = plot.columns_of(selected).map(|columns| {
-        let x = columns.start + (columns.end - columns.start).saturating_sub(1) / 2;
+    let mark = plot.middle_column(selected).map(|x| {
         let mark = format!("▾{selected}");
         let width = mark.chars().count() as u16;
         let x = x.min(covered.right().saturating_sub(width).max(covered.x));

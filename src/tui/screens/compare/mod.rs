@@ -12,7 +12,7 @@ use unicode_width::UnicodeWidthStr;
 
 use self::patching::{draw_sweep, go_to, strongest};
 pub use self::patching::{patch, swap, swept};
-use super::{Scene, cell_text, shape};
+use super::{Scene, cell_text, draw_computing, shape};
 use crate::analysis::View;
 use crate::analysis::patch::{Sweep, Swept};
 use crate::engine::{Look, Map, Request, RowLook, Second, Seen, Slot, Work};
@@ -555,14 +555,7 @@ fn draw_map(app: &App, run: &Run, second: &Second, layout: &Layout, buffer: &mut
     title.push(Span::styled("  / another tensor", theme.dim()));
     put_line(buffer, layout.said, &title);
     let Some(map) = map(app) else {
-        put(
-            buffer,
-            layout.sheet.plot.x,
-            layout.sheet.plot.y,
-            layout.sheet.plot.width,
-            "computing …",
-            theme.dim(),
-        );
+        draw_computing(buffer, layout.sheet.plot, theme);
         return;
     };
     let plot = plot(app, run, second, layout.sheet.plot);

@@ -60,7 +60,7 @@ fn placed(app: &App, patching: &Patching, swept: &Swept, area: Rect) -> (Chart, 
     let chart = swept.chart(patching);
     let dims = (chart.values.n_rows, chart.values.n_columns);
     let label = chart::label_width(&Labels::numbered("layer"), dims.0);
-    let wide = if area.width < 120 { (5, 9) } else { (7, 14) };
+    let wide = if area.width < 120 { (5, 9) } else { (7, 24) };
     let layout = chart::Layout::new(area, dims, label, wide, app.screens.compare.cell);
     (chart, layout)
 }

@@ -181,8 +181,7 @@ impl<'a> Drawn<'a> {
             };
             put(buffer, from, above, plot.area.right().saturating_sub(from), &line, theme.accent());
         }
-        if let Some(columns) = self.operand.column.and_then(|column| plot.columns_of(column)) {
-            let x = columns.start + (columns.end - columns.start).saturating_sub(1) / 2;
+        if let Some(x) = self.operand.column.and_then(|column| plot.middle_column(column)) {
             put(buffer, x, above, 1, "▾", theme.accent());
         }
     }

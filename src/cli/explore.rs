@@ -10,6 +10,7 @@ use crate::error::{Error, Result};
 use crate::model::Source;
 use crate::tui;
 use crate::tui::clipboard::Clipboard;
+use crate::tui::graphics;
 use crate::tui::keymap::Keymap;
 use crate::tui::settings::Settings;
 use crate::tui::state;
@@ -42,6 +43,9 @@ struct ScreenArgs {
     /// Use colours for a dark background
     #[arg(long)]
     dark: bool,
+    /// How maps are drawn: in pixels (kitty, sixel, iterm), in half characters, or as the terminal can
+    #[arg(long, value_name = "HOW", value_parser = graphics::Choice::NAMES)]
+    graphics: Option<String>,
     /// Leave the mouse to the terminal, for selecting text
     #[arg(long)]
     no_mouse: bool,
@@ -111,6 +115,7 @@ pub fn run(args: Args, given: Given) -> Result<()> {
     }
     let mut keymap = Keymap::default();
     problems.extend(keymap.change(settings.keys));
+    let graphics = screen.graphics.as_deref().and_then(graphics::Choice::named);
     let clipboard = screen.clipboard.as_deref().and_then(Clipboard::named);
     tui::run(tui::Options {
         source,
@@ -118,6 +123,7 @@ pub fn run(args: Args, given: Given) -> Result<()> {
         input,
         light: themes.map(|(_, light)| light).or((screen.light || screen.dark).then_some(screen.light)),
         depth: screen.color.depth().or(settings.color),
+        graphics: graphics.unwrap_or(settings.graphics),
         mouse: settings.mouse && !screen.no_mouse,
         clipboard: clipboard.unwrap_or(settings.clipboard),
         themes: themes.map_or_else(Themes::default, |(themes, _)| themes),

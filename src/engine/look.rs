@@ -7,6 +7,7 @@ use std::ops::{self, Deref};
 use std::sync::Arc;
 
 use super::Event;
+use super::pixels::{Canvas, Pixels};
 use crate::analysis::attribution::{Attribution, Neuron};
 use crate::analysis::base::WithBase;
 use crate::analysis::compare::{Alignment, difference};
@@ -80,6 +81,8 @@ pub enum Look {
         per_cell: (usize, usize),
         pooling: Pooling,
         range: RangeMode,
+        /// Also in pixels.
+        canvas: Option<Canvas>,
     },
     Row {
         view: View,
@@ -223,6 +226,7 @@ pub struct Map {
     pub stats: Stats,
     /// Whether it is a difference of two runs.
     pub differs: bool,
+    pub pixels: Option<Pixels>,
 }
 
 impl Deref for Map {
@@ -342,7 +346,7 @@ impl Looker {
         step: &mut dyn FnMut(Option<Seen>, usize) -> Result<()>,
     ) -> Result<Seen> {
         Ok(match look {
-            Look::Map { view, window, per_cell, pooling, range } => {
+            Look::Map { view, window, per_cell, pooling, range, canvas } => {
                 let base = base.filter(|_| !view.source.is_same());
                 let matrix = match base {
                     Some(base) => apart(*view, run, base)?,
@@ -372,7 +376,8 @@ impl Looker {
                 let range = if *range == RangeMode::Shown { Range::shown(&grid, quantity) } else { whole };
                 let first_query = view.source.is_causal().then_some(0);
                 let picture = Picture { first_query, ..Picture::new(&matrix, grid, range) };
-                Seen::Map(Map { look: look.clone(), view: *view, picture, stats, differs: base.is_some() })
+                let (look, pixels) = (look.clone(), canvas.and_then(|canvas| canvas.draw(&picture)));
+                Seen::Map(Map { look, view: *view, picture, stats, differs: base.is_some(), pixels })
             }
             Look::Row { view, row } => {
                 let (row, values) = if let Some(base) = base.filter(|_| !view.source.is_same()) {

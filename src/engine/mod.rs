@@ -7,6 +7,7 @@
 
 mod job;
 mod look;
+pub mod pixels;
 mod write;
 
 pub use job::{Event, Job, Made, Request, Said, Second, Summary, Work, Worker};

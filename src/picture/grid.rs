@@ -4,6 +4,16 @@ use std::ops::Range;
 
 use super::Matrix;
 
+/// What the `i`th of `n` has of `extent` when they share it evenly.
+pub fn share(i: usize, extent: usize, n: usize) -> Range<usize> {
+    i * extent / n..(i + 1) * extent / n
+}
+
+/// Which of `n` has the place `at` of `extent`.
+pub fn shared(at: usize, extent: usize, n: usize) -> usize {
+    ((at + 1) * n).saturating_sub(1) / extent.max(1)
+}
+
 /// How several values become one cell: pooling.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 pub enum Pooling {

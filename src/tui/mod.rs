@@ -8,6 +8,7 @@ pub mod app;
 pub mod clipboard;
 pub mod command;
 pub mod draw;
+pub mod graphics;
 pub mod headless;
 mod jobs;
 pub mod keymap;

@@ -5,6 +5,7 @@ use toml::de::{DeTable, DeValue};
 
 use super::clipboard::Clipboard;
 use super::command::{COMMANDS, Command};
+use super::graphics;
 use super::keymap::Key;
 use super::theme::{Depth, line_of};
 use crate::analysis::logits::Sampling;
@@ -20,6 +21,7 @@ pub struct Settings {
     pub color: Option<Depth>,
     pub model: Option<String>,
     pub bos: bool,
+    pub graphics: graphics::Choice,
     pub mouse: bool,
     pub clipboard: Clipboard,
     pub sampling: Sampling,
@@ -35,6 +37,7 @@ impl Default for Settings {
             color: None,
             model: None,
             bos: false,
+            graphics: graphics::Choice::default(),
             mouse: true,
             clipboard: Clipboard::default(),
             sampling: Sampling::default(),
@@ -113,6 +116,16 @@ pub const SETTINGS: &[Setting] = &[
             Some(())
         },
         expected: "true or false",
+    },
+    Setting {
+        name: "graphics",
+        default: "\"auto\"",
+        doc: "How maps are drawn: auto (in pixels where the terminal is known to show them), kitty, sixel, iterm, or half (half characters)",
+        take: |settings, value| {
+            settings.graphics = graphics::Choice::named(&word(value)?)?;
+            Some(())
+        },
+        expected: "auto, kitty, sixel, iterm or half",
     },
     Setting {
         name: "mouse",

@@ -1,6 +1,6 @@
 //! The explorer in a real terminal: setup, the event loop, and restoring it on every exit.
 
-use std::io::{self, Write as _};
+use std::io::{self, Read as _, Write as _};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -21,6 +21,7 @@ use ratatui::crossterm::{cursor, execute, queue};
 
 use super::app::App;
 use super::clipboard::{self, Clipboard};
+use super::graphics;
 use super::keymap::Keymap;
 use super::screens::walk::TICK;
 use super::state;
@@ -45,6 +46,7 @@ pub struct Options {
     pub light: Option<bool>,
     /// `None`: ask the environment.
     pub depth: Option<Depth>,
+    pub graphics: graphics::Choice,
     pub mouse: bool,
     pub clipboard: Clipboard,
     pub themes: Themes,
@@ -74,6 +76,8 @@ pub fn run(options: Options) -> Result<()> {
     let theme = Theme {
         light: options.light.unwrap_or_else(light_background),
         depth: options.depth.unwrap_or_else(Depth::of_stdout),
+        // Found out once the terminal is ours.
+        graphics: None,
         // A light theme that was asked for may meet a dark terminal.
         paints: options.light == Some(true) || options.themes != Themes::default(),
         palette: options.palette,
@@ -116,6 +120,23 @@ fn enter(mouse: bool) -> io::Result<Screen> {
     Terminal::new(CrosstermBackend::new(out))
 }
 
+/// What a terminal that is in raw mode, and answers questions, says to XTVERSION: its name and version.
+///
+/// # Errors
+/// If it cannot be written to or read from.
+pub fn version() -> io::Result<String> {
+    // With a question that every terminal answers.
+    io::stdout().write_all(b"\x1b[>q\x1b[5n")?;
+    io::stdout().flush()?;
+    let mut answer = Vec::new();
+    let mut byte = [0];
+    while !answer.ends_with(b"\x1b[0n") && answer.len() < 256 {
+        io::stdin().read_exact(&mut byte)?;
+        answer.extend(byte);
+    }
+    Ok(String::from_utf8_lossy(&answer).into_owned())
+}
+
 /// Restores the terminal; safe to call more than once, and from any thread.
 fn leave() {
     if LEFT.swap(true, Ordering::SeqCst) {
@@ -137,11 +158,19 @@ fn leave() {
 /// a signal ended it.
 fn explore(
     terminal: &mut Screen,
-    options: Options,
-    theme: Theme,
+    mut options: Options,
+    mut theme: Theme,
     sender: Sender<Message>,
     messages: &Receiver<Message>,
 ) -> io::Result<Result<Option<i32>>> {
+    theme.graphics = options.graphics.graphics().unwrap_or_else(|why| {
+        options.problems.push(why);
+        None
+    });
+    if options.depth.is_none() && theme.graphics.is_some_and(|graphics| graphics.protocol.is_text()) {
+        // Colours name the images that are letters, and terminals that have them show all colours.
+        theme.depth = Depth::True;
+    }
     let mut app = App::new(options.source.to_string(), options.input, theme, size()?);
     (app.keymap, app.sampling) = (options.keymap, options.sampling);
     if let Some(state) = &options.found.state {
@@ -171,6 +200,11 @@ fn explore(
         };
         let mut looking = false;
         let mut handle = |app: &mut App, message: Message| {
+            if let (Message::Terminal(Event::Resize(..)), Some(graphics)) =
+                (&message, &mut app.theme.graphics)
+            {
+                graphics.font = graphics::font().unwrap_or(graphics.font);
+            }
             for request in update(app, message) {
                 looking |= matches!(request, Request::Look(_));
                 engine.send(request);
@@ -219,6 +253,8 @@ fn explore(
                 // After SIGSTOP the terminal was not restored, and the shell has changed its mode.
                 leave();
                 *terminal = enter(options.mouse)?;
+                // Its images are gone.
+                app.shown_id += 1;
                 let (width, height) = size()?;
                 for request in update(&mut app, Message::Terminal(Event::Resize(width, height))) {
                     engine.send(request);

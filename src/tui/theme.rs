@@ -6,6 +6,8 @@ use ratatui::buffer::Buffer;
 use ratatui::style::{Color, Modifier, Style};
 use serde::Deserialize;
 
+use super::graphics::Graphics;
+use crate::engine::pixels::Paper;
 use crate::hooks::Quantity;
 pub use crate::picture::colormap::Depth;
 use crate::picture::colormap::{Palette, Rgb, is_light, nearest_of_16, nearest_of_256};
@@ -19,6 +21,8 @@ pub struct Theme {
     /// The background is drawn too, as the terminal's may be the opposite.
     pub paints: bool,
     pub themes: Themes,
+    /// Where maps are drawn in pixels.
+    pub graphics: Option<Graphics>,
 }
 
 /// A theme for a dark background, and one for a light one.
@@ -228,6 +232,19 @@ impl Theme {
         Color::Rgb(r, g, b)
     }
 
+    /// What maps are drawn on in pixels.
+    pub fn paper(self) -> Option<Paper> {
+        let Graphics { protocol, font, .. } = self.graphics.filter(|_| self.depth != Depth::Mono)?;
+        let Colours { page, faint, .. } = self.colours();
+        let page = self.paints.then_some(page.0);
+        Some(Paper { protocol, font, palette: self.palette, light: self.light, page, hatch: faint.0 })
+    }
+
+    /// Whether pixels may be drawn now.
+    pub fn shows_pixels(self) -> bool {
+        self.graphics.is_some_and(|graphics| !graphics.covered || graphics.protocol.is_text())
+    }
+
     /// Black or white, whichever is easier to read on `color`.
     pub fn on(color: Color) -> Color {
         match color {
@@ -276,8 +293,8 @@ mod tests {
     #[test]
     fn the_themes_of_the_program_are_read_and_legible() {
         for (name, _) in BUILT_IN {
-            let (file, light) = load(name, &|_| None).unwrap();
-            let (_, opposite) = load(&file.opposite, &|_| None).unwrap();
+            let (file, light) = load(name, &|_| Ok(None)).unwrap();
+            let (_, opposite) = load(&file.opposite, &|_| Ok(None)).unwrap();
             assert_ne!(light, opposite, "{name}");
             let c = file.colours;
             let least = if name.starts_with("high") { 7.0 } else { 4.5 };

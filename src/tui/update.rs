@@ -53,6 +53,9 @@ pub fn update(app: &mut App, message: Message) -> Vec<Request> {
     };
     app.places.follow(here, Place::of(app));
     walk::forget(app);
+    if let Some(graphics) = &mut app.theme.graphics {
+        graphics.covered = app.overlay.is_some();
+    }
     requests.extend(app.screen.scene().refresh(app));
     requests.extend(look(app));
     requests

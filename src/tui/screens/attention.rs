@@ -59,18 +59,18 @@ fn layout(app: &App, run: &Run, area: Rect) -> Layout {
     let label_width = (longest_label(run) + 3).min(if right.width >= 90 { 20 } else { 13 });
     let names = token_names(run);
     let sheet_in = |area| Sheet::new(area, 3, label_width).naming(&names, app.theme);
-    let whole = sheet_in(right);
-    let beside = main_plot(app, run, whole.plot).covered().right() + 3;
-    // What the query reads is beside the map if there is room, else below it.
-    let (sheet, reads) = if beside + READS <= right.right() {
-        let y = whole.axis;
-        let height = whole.plot.bottom().saturating_sub(y);
-        (whole, Rect { x: beside, width: right.right() - beside, y, height })
+    // What the query reads is beside the map or below it, whichever leaves more to the map.
+    let n_reads = if area.height >= 30 { 8 } else { 3 };
+    let reads = (n_reads + 1).min(right.height);
+    let below = sheet_in(Rect { height: right.height - reads, ..right });
+    let beside = sheet_in(Rect { width: right.width.saturating_sub(READS + 3), ..right });
+    let covered = |sheet: &Sheet| main_plot(app, run, sheet.plot).covered();
+    let (sheet, reads) = if covered(&beside).area() >= covered(&below).area() {
+        let (x, y) = (covered(&beside).right() + 3, beside.axis);
+        let height = beside.plot.bottom().saturating_sub(y);
+        (beside, Rect { x, width: right.right().saturating_sub(x), y, height })
     } else {
-        let n_reads = if area.height >= 30 { 8 } else { 3 };
-        let reads = (n_reads + 1).min(right.height);
-        let sheet = sheet_in(Rect { height: right.height - reads, ..right });
-        (sheet, Rect { y: right.bottom() - reads, height: reads, ..right })
+        (below, Rect { y: right.bottom() - reads, height: reads, ..right })
     };
     Layout {
         title: Rect { height: 1, ..area },
@@ -173,7 +173,7 @@ impl AllHeads {
             let selected = (layer, head) == (app.selection.layer, app.selection.head);
             let job = atlas.and_then(|atlas| atlas.job(layer, head));
             if let Some(map) = app.map(Slot::Head(layer * n_head + head)) {
-                heatmap::draw(buffer, &self.plot(app, run, layer, head), map, theme, None);
+                heatmap::draw_map(buffer, &self.plot(app, run, layer, head), map, theme, None);
             }
             let ink = match (selected, job) {
                 (true, _) => theme.accent(),
@@ -335,7 +335,7 @@ impl Scene for Body {
             let map = app.map(Slot::Head(head)).filter(|map| map.view == view(app, head));
             if let Some(map) = map {
                 let cell = selected.then_some((selection.position, selection.key));
-                heatmap::draw(buffer, &head_plot(app, run, area), map, theme, cell);
+                heatmap::draw_map(buffer, &head_plot(app, run, area), map, theme, cell);
             }
         }
         draw_stages(app, layout.stages, buffer);

@@ -242,7 +242,7 @@ fn draw_table(
     put_line(buffer, table.title, title);
     if let Some(map) = app.map(mini) {
         let plot = mini_plot(app, run, view, table.mini);
-        heatmap::draw(buffer, &plot, map, theme, None);
+        heatmap::draw_map(buffer, &plot, map, theme, None);
         // The position of the row in the whole matrix.
         if let Some(y) = plot.line_of(around) {
             let width = plot.covered().width;

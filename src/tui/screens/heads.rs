@@ -539,7 +539,7 @@ fn draw_map(app: &App, run: &Run, area: Rect, buffer: &mut Buffer) {
     // The selected token belongs to the prompt.
     let selected = if on_random(app) { usize::MAX } else { app.selection.position };
     heatmap::draw_labels(buffer, labels, &plot, &label, selected, theme);
-    heatmap::draw(buffer, &plot, map, theme, None);
+    heatmap::draw_map(buffer, &plot, map, theme, None);
 }
 
 /// What the heads are measured on, and the keys to change that.

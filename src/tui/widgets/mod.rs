@@ -3,5 +3,7 @@
 pub mod bar;
 pub mod chart;
 pub mod heatmap;
+mod pixels;
+pub mod plot;
 pub mod row_strip;
 pub mod token_strip;

@@ -117,7 +117,7 @@ impl<'a> Drawn<'a> {
         let width = usize::from(area.width.saturating_sub(1));
         match (&self.plot, map) {
             (Some(plot), Some(map)) => {
-                heatmap::draw(buffer, plot, map, theme, None);
+                heatmap::draw_map(buffer, plot, map, theme, None);
                 self.mark(plot, theme, buffer);
                 if self.caption.height > 0 {
                     put(buffer, area.x + 1, self.caption.y, width as u16, &caption(map, width), theme.dim());

@@ -1,5 +1,6 @@
 //! Which commit a release is built from, for `--version`.
 
+use std::path::Path;
 use std::process::Command;
 
 fn main() {
@@ -9,12 +10,16 @@ fn main() {
     if std::env::var("PROFILE").as_deref() == Ok("release") {
         println!("cargo::rerun-if-changed=.git/HEAD");
         println!("cargo::rerun-if-changed=.git/logs/HEAD");
-        commit = of_git().or_else(of_package);
+        commit = of_package().or_else(of_git);
     }
     println!("cargo::rustc-env=ACTSCOPE_COMMIT={}", commit.unwrap_or_else(|| "a working copy".into()));
 }
 
 fn of_git() -> Option<String> {
+    // Git would look into the folders above as well.
+    if !Path::new(".git").exists() {
+        return None;
+    }
     let said = Command::new("git").args(["rev-parse", "--short=10", "HEAD"]).output().ok()?;
     let commit = String::from_utf8(said.stdout).ok()?.trim().to_owned();
     (said.status.success() && !commit.is_empty()).then(|| format!("commit {commit}"))

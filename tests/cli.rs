@@ -530,6 +530,14 @@ fn completions_and_manual_pages() {
     assert!(stdout(&["man"]).contains(".TH actscope 1"));
     assert!(stdout(&["man", "top"]).contains(".TH actscope-top 1"));
     assert_refused(&["man", "bottom"], 2, &["bottom"]);
+    let pages = tempfile::tempdir().unwrap();
+    let folder = pages.path().join("man1");
+    stdout(&["man", "-o", folder.to_str().unwrap()]);
+    for name in ["actscope", "actscope-top", "actscope-report"] {
+        let page = std::fs::read_to_string(folder.join(name).with_extension("1")).unwrap();
+        assert!(page.contains(&format!(".TH {name} 1")), "{name}");
+    }
+    assert_refused(&["man", "top", "-o", "pages"], 2, &["--output"]);
 }
 
 #[test]

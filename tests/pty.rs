@@ -38,6 +38,17 @@ impl Session {
         let pair = native_pty_system().openpty(size).unwrap();
         command.env("TERM", "xterm-256color");
         command.env("COLORTERM", "truecolor");
+        // What the tests are run in shows no images here.
+        for name in [
+            "KITTY_WINDOW_ID",
+            "KONSOLE_VERSION",
+            "LC_TERMINAL",
+            "TERM_PROGRAM",
+            "WT_SESSION",
+            "XTERM_VERSION",
+        ] {
+            command.env_remove(name);
+        }
         // The user's files stay out of it.
         for (name, value) in [("ACTSCOPE_STATE", ""), ("ACTSCOPE_CONFIG", "/nowhere/config.toml")] {
             if command.get_env(name).is_none() {
@@ -465,7 +476,7 @@ fn what_was_looked_at_is_remembered() {
     session.wait_for("blocks.0.hook_resid_pre");
     session.send("jjc");
     session.wait_for("orange-purple");
-    session.send("q");
+    session.signal(Signal::SIGTERM);
     assert_eq!(session.ended().0, 0);
     let mut session = start(&[]);
     session.wait_for("blocks.0.ln1.hook_normalized");
@@ -493,11 +504,22 @@ fn what_was_looked_at_is_remembered() {
     assert_eq!(session.ended().0, 0);
     // What cannot be read is left out, and said.
     let file = std::fs::read_dir(&state).unwrap().next().unwrap().unwrap().path();
-    std::fs::write(&file, "{").unwrap();
-    let mut session = start(&["Hello"]);
-    session.wait_for("what was remembered is left out");
-    session.send("q");
-    assert_eq!(session.ended().0, 0);
+    let left_out = || {
+        let mut session = start(&["Hello"]);
+        session.wait_for("what was remembered is left out");
+        session.send("q");
+        assert_eq!(session.ended().0, 0);
+    };
+    for contents in ["{", "[1]", "\u{1b}[2J", "{\"prompts\": 3}"] {
+        std::fs::write(&file, contents).unwrap();
+        left_out();
+    }
+    std::fs::remove_file(&file).unwrap();
+    std::fs::create_dir(&file).unwrap();
+    left_out();
+    std::fs::remove_dir(&file).unwrap();
+    nix::unistd::mkfifo(&file, nix::sys::stat::Mode::S_IRWXU).unwrap();
+    left_out();
 }
 
 #[test]

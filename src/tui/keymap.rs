@@ -61,6 +61,24 @@ impl Key {
     }
 }
 
+impl Key {
+    /// Parses what [`pretty`] writes.
+    pub fn read(text: &str) -> Option<Self> {
+        let named = NAMED.iter().find(|(name, _)| pretty(name) == text);
+        match (named, text.strip_prefix("Ctrl-")) {
+            (Some((name, _)), _) => Self::parse(name),
+            (None, Some(c)) => Self::parse(&format!("ctrl-{}", c.to_lowercase())),
+            (None, None) => Self::parse(text),
+        }
+    }
+}
+
+impl From<Key> for KeyEvent {
+    fn from(key: Key) -> Self {
+        Self::new(key.code, if key.ctrl { KeyModifiers::CONTROL } else { KeyModifiers::NONE })
+    }
+}
+
 /// The key for display: `←` rather than `left`.
 pub fn pretty(key: &str) -> String {
     match key {

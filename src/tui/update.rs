@@ -3,15 +3,15 @@
 use std::time::{Duration, Instant};
 
 use ratatui::crossterm::event::{
-    Event as TerminalEvent, KeyEvent, KeyEventKind, MouseButton, MouseEvent, MouseEventKind,
+    Event as TerminalEvent, KeyCode, KeyEvent, KeyEventKind, MouseButton, MouseEvent, MouseEventKind,
 };
-use ratatui::layout::Rect;
+use ratatui::layout::Position;
 
 use super::app::{Activity, App, Focus};
 use super::command::Command;
 use super::keymap::Key;
 use super::layout::Frame;
-use super::overlays::{Choice, Overlay, Picker};
+use super::overlays::{Choice, Clicked, Overlay, Picker};
 use super::places::{self, Place};
 use super::screens::{self, compare, walk};
 use super::{draw, overlays};
@@ -203,35 +203,20 @@ fn on_mouse(app: &mut App, mouse: MouseEvent) -> Vec<Request> {
         MouseEventKind::Down(MouseButton::Left) | MouseEventKind::Drag(MouseButton::Left) => 0,
         _ => return Vec::new(),
     };
-    match &mut app.overlay {
-        Some(Overlay::About(panel)) => {
-            panel.scroll(3 * wheel);
-            return Vec::new();
-        }
-        Some(Overlay::Picker(picker)) => {
-            let area = Rect::new(0, 0, app.size.0, app.size.1);
-            if let (MouseEventKind::Down(_), Some(choice)) = (mouse.kind, picker.hit(area, x, y)) {
-                return choose(app, choice);
-            }
-            return Vec::new();
-        }
-        Some(Overlay::Keys) => {
-            let area = Rect::new(0, 0, app.size.0, app.size.1);
-            if let MouseEventKind::Down(_) = mouse.kind {
-                let command = overlays::key_at(app.screen, area, x, y);
-                app.overlay = None;
-                return command.map_or_else(Vec::new, |command| run(app, command));
-            }
-            return Vec::new();
-        }
-        Some(Overlay::Welcome) => {
-            if let MouseEventKind::Down(_) = mouse.kind {
-                app.overlay = None;
-            }
-            return Vec::new();
-        }
-        Some(_) => return Vec::new(),
-        None => {}
+    let pressed = matches!(mouse.kind, MouseEventKind::Down(_));
+    let again =
+        app.clicked.is_some_and(|(at_x, at_y, then)| (at_x, at_y) == (x, y) && then.elapsed() < DOUBLE);
+    if pressed {
+        app.clicked = Some((x, y, Instant::now())).filter(|_| !again);
+    }
+    if app.overlay.is_some() {
+        return if wheel != 0 {
+            scroll_overlay(app, wheel)
+        } else if pressed {
+            click_overlay(app, (x, y).into(), again)
+        } else {
+            Vec::new()
+        };
     }
     let (Some(frame), Some(shown)) = (Frame::new(app.size), app.run.clone()) else { return Vec::new() };
     let scene = app.screen.scene();
@@ -245,12 +230,6 @@ fn on_mouse(app: &mut App, mouse: MouseEvent) -> Vec<Request> {
             (Command::Up, Command::Down)
         };
         return run(app, if wheel < 0 { before } else { after });
-    }
-    let pressed = matches!(mouse.kind, MouseEventKind::Down(_));
-    let again =
-        app.clicked.is_some_and(|(at_x, at_y, then)| (at_x, at_y) == (x, y) && then.elapsed() < DOUBLE);
-    if pressed {
-        app.clicked = Some((x, y, Instant::now())).filter(|_| !again);
     }
     if pressed && let Some(command) = draw::hint_at(app, &frame, x, y) {
         app.notice = None;
@@ -273,6 +252,31 @@ fn on_mouse(app: &mut App, mouse: MouseEvent) -> Vec<Request> {
     }
     app.notice = None;
     app.screen.scene().settle(app);
+    Vec::new()
+}
+
+fn click_overlay(app: &mut App, at: Position, again: bool) -> Vec<Request> {
+    match overlays::click(app, at, again) {
+        Clicked::Key(key) => return on_key(app, key.into()),
+        Clicked::Choice(choice) => return choose(app, choice),
+        Clicked::Command(command) => {
+            app.overlay = None;
+            return run(app, command);
+        }
+        Clicked::Close => app.overlay = None,
+        Clicked::Nothing => {}
+    }
+    Vec::new()
+}
+
+/// The wheel goes through what an overlay lists.
+fn scroll_overlay(app: &mut App, wheel: isize) -> Vec<Request> {
+    let code = if wheel < 0 { KeyCode::Up } else { KeyCode::Down };
+    match &mut app.overlay {
+        Some(Overlay::About(panel)) => panel.scroll(3 * wheel),
+        Some(Overlay::Picker(_) | Overlay::Changes(_)) => return on_key(app, code.into()),
+        _ => {}
+    }
     Vec::new()
 }
 

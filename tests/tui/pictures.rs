@@ -3,7 +3,10 @@
 use std::fmt::Write;
 use std::sync::Arc;
 
+use actscope::engine::Slot;
+use actscope::engine::pixels::Protocol;
 use actscope::tui::app::Screen;
+use actscope::tui::graphics::Graphics;
 use actscope::tui::theme::Theme;
 use ratatui::buffer::Buffer;
 use ratatui::style::{Color, Modifier};
@@ -136,4 +139,39 @@ fn maps_use_the_screen() {
         table.push('\n');
     }
     println!("{table}");
+}
+
+/// In pixels, a map of many tokens has a place for every value, and gives way to what lies on it.
+#[test]
+fn a_map_in_pixels_pools_nothing_and_gives_way() {
+    let prompt = "the old man and the sea ".repeat(20);
+    for protocol in [Protocol::Sixel, Protocol::Iterm, Protocol::Kitty] {
+        let graphics = Some(Graphics { protocol, font: (8, 16), covered: false });
+        let mut e = Explorer::new(&prompt, LARGE, Theme { graphics, ..Theme::default() });
+        e.keys("4");
+        let n = e.run().n_tokens();
+        assert!(n > 100, "{n}");
+        let map = e.app.map(Slot::Main).unwrap();
+        assert_eq!((map.grid.n_rows, map.grid.n_columns), (n, n));
+        let (height, width) = map.pixels.as_ref().unwrap().canvas.extent;
+        assert!(height >= n && width >= n && height == width, "{height} × {width}");
+        let images = |e: &Explorer| {
+            let buffer = e.draw();
+            buffer.content().iter().filter(|cell| cell.symbol().contains(['\u{1b}', '\u{10eeee}'])).count()
+        };
+        // The first time, images are sent with what is drawn.
+        images(&e);
+        let before = images(&e);
+        assert!(before > 0, "{protocol:?}");
+        e.keys("?");
+        // An image of letters goes on beside the overlay.
+        assert_eq!(images(&e) > 0, protocol == Protocol::Kitty, "{protocol:?}");
+        e.keys("esc");
+        assert_eq!(images(&e), before, "{protocol:?}");
+        // Without images, values are pooled.
+        let mut e = Explorer::new(&prompt, LARGE, Theme::default());
+        e.keys("4");
+        assert!(e.app.map(Slot::Main).unwrap().grid.n_rows < n);
+        assert_eq!(images(&e), 0);
+    }
 }

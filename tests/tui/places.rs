@@ -4,6 +4,9 @@ use actscope::hooks::Site;
 use actscope::tui::app::{Focus, Screen};
 use actscope::tui::theme::Theme;
 
+use ratatui::crossterm::event::MouseEventKind;
+use unicode_width::UnicodeWidthStr;
+
 use super::harness::{Explorer, PROMPT, assert_snapshot};
 use super::{LARGE, SMALL};
 
@@ -229,4 +232,95 @@ fn a_view_is_written_and_leads_back() {
     view.look.restore(&mut other.app);
     view.look.select(&mut other.app);
     assert_eq!((other.app.screen, other.app.selection), (e.app.screen, e.app.selection));
+}
+
+#[test]
+fn the_mouse_alone_is_enough() {
+    let mut e = explorer("4");
+    let click = |e: &mut Explorer, text: &str| {
+        let (x, y) = e.find(text);
+        e.click(x, y);
+    };
+    click(&mut e, "scaled");
+    assert!(e.shows("[scaled]"));
+    click(&mut e, "softmax");
+    assert!(e.shows("[softmax]"));
+    // The feet of overlays, with keys and what they do.
+    e.keys("i");
+    click(&mut e, "+ new");
+    e.text("zero head:0.1");
+    click(&mut e, "Enter accept");
+    e.keys("+").text("zero mlp:2").keys("enter");
+    assert_eq!(e.app.input.interventions.0.len(), 2);
+    let on = |e: &Explorer| e.app.input.interventions.0.iter().map(|one| one.on).collect::<Vec<_>>();
+    click(&mut e, "● zero head:0.1");
+    assert_eq!(on(&e), [false, true]);
+    let (x, y) = e.find("● zero mlp:2");
+    let x = x + 3;
+    e.click(x, y);
+    assert_eq!(on(&e), [false, true], "selected");
+    e.click(x, y);
+    assert_eq!(on(&e), [false, false], "a double click switches");
+    e.mouse(MouseEventKind::ScrollUp, x, y);
+    click(&mut e, "d delete");
+    let left: Vec<_> = e.app.input.interventions.0.iter().map(|one| one.change.to_string()).collect();
+    assert_eq!(left, ["zero mlp:2"]);
+    click(&mut e, "Esc close");
+    assert!(e.app.overlay.is_none());
+    e.keys("x");
+    click(&mut e, "every tensor of the run");
+    assert!(e.shows("run.difference.safetensors") || e.shows("run.safetensors"));
+    click(&mut e, "Esc close");
+    e.keys("?").text("the prompt as tokens");
+    click(&mut e, "Enter run");
+    assert_eq!(e.app.screen, Screen::Tokens);
+    e.keys("?");
+    let before = e.draw();
+    e.mouse(MouseEventKind::ScrollDown, 50, 20);
+    assert!(e.draw() != before, "the next line is selected");
+    // Outside of it, nothing happens.
+    e.click(0, 0);
+    assert!(e.app.overlay.is_some());
+}
+
+/// Frames stay where they are: a line is as long as the screen for every terminal, whatever is typed.
+#[test]
+fn borders_hold_with_joined_selected_and_right_to_left_text() {
+    for text in [
+        "👩‍👩‍👧 and 👩‍👩‍👧",
+        "♻️ ♻ ♻️",
+        "שלום עולם",
+        "مرحبا بالعالم",
+        "漢字かな",
+        "é e\u{301} ñ",
+        "a\u{200b}b\u{2028}c",
+    ] {
+        for size in [(80, 24), (160, 48)] {
+            let mut e = Explorer::new(text, size, Theme::default());
+            for keys in ["", "e", "end", "esc 3", "4", "5", "8", "0", "w"] {
+                e.keys(keys);
+                let buffer = e.draw();
+                for (y, line) in e.lines().iter().enumerate() {
+                    // A wide character is followed by an empty cell.
+                    let mut x = 0;
+                    while x < buffer.area.width {
+                        let width = buffer[(x, y as u16)].symbol().width().max(1) as u16;
+                        for beside in x + 1..x + width {
+                            let symbol = buffer[(beside, y as u16)].symbol();
+                            assert!(symbol.trim().is_empty(), "{text} {keys}: {line}");
+                        }
+                        x += width;
+                    }
+                    assert_eq!(x, buffer.area.width, "{text} {keys}: {line}");
+                }
+            }
+            e.keys("1 e");
+            let (left, top) = e.find("╭─ Prompt");
+            let right = e.app.size.0 - 2;
+            let buffer = e.draw();
+            for y in top + 1..e.find("╰─ runs as you type").1 {
+                assert_eq!((buffer[(left, y)].symbol(), buffer[(right, y)].symbol()), ("│", "│"), "{text}");
+            }
+        }
+    }
 }

@@ -7,7 +7,7 @@ use ratatui::crossterm::event::{KeyCode, KeyEvent};
 use ratatui::layout::Rect;
 use ratatui::text::Span;
 
-use super::{centred, panel};
+use super::{Panel, centred};
 use crate::model::About;
 use crate::text::{pad, plain, wrap};
 use crate::tui::app::App;
@@ -52,7 +52,7 @@ fn lines(app: &App, width: usize) -> Vec<(&'static str, String)> {
     lines
 }
 
-pub fn draw(about: &AboutPanel, app: &App, area: Rect, buffer: &mut Buffer) {
+pub fn panel(about: &AboutPanel, app: &App, area: Rect) -> Panel {
     let width = WIDTH.min(area.width);
     let lines = lines(app, usize::from(width).saturating_sub(4));
     let height = u16::try_from(lines.len() + 2).unwrap_or(u16::MAX).min(area.height.saturating_sub(2));
@@ -66,9 +66,13 @@ pub fn draw(about: &AboutPanel, app: &App, area: Rect, buffer: &mut Buffer) {
         (true, true) => "▴▾ ↑ ↓ more · Esc back",
         (true, false) => "▴ ↑ more · Esc back",
     };
-    let inside = panel(centred(area, width, height), "The model", keys, app.theme, buffer);
+    Panel::new(centred(area, width, height), "The model", keys)
+}
+
+pub fn draw(about: &AboutPanel, app: &App, inside: Rect, buffer: &mut Buffer) {
     let style = app.theme.panel();
-    for (y, (name, words)) in (inside.y..inside.bottom()).zip(&lines[top..]) {
+    let lines = lines(app, inside.width.into());
+    for (y, (name, words)) in (inside.y..inside.bottom()).zip(lines.iter().skip(about.top.get())) {
         let line = Rect { y, height: 1, ..inside };
         let name = Span::styled(pad(name, NAMES), style.patch(app.theme.dim()));
         put_line(buffer, line, &[name, Span::styled(words.clone(), style)]);

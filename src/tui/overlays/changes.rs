@@ -1,17 +1,19 @@
 //! The list of changes: switch, name, edit, save and load them.
 
+use std::ops::Range;
 use std::path::PathBuf;
 
 use ratatui::buffer::Buffer;
 use ratatui::crossterm::event::{KeyCode, KeyEvent};
-use ratatui::layout::Rect;
+use ratatui::layout::{Position, Rect};
 use ratatui::text::Span;
 
 use super::field::Field;
-use super::{Overlay, centred, panel};
+use super::{Overlay, Panel, centred};
 use crate::engine::{Errand, Request};
 use crate::interventions::{Change, Intervention};
 use crate::tui::app::App;
+use crate::tui::keymap::Key;
 use crate::tui::text::{pad, put_line, wrap_to};
 use crate::tui::what_if;
 
@@ -61,6 +63,21 @@ impl Changes {
     /// The list with a proposed new change.
     pub fn adding(text: String) -> Self {
         Self { selected: 0, entry: Some(Entry::new(Purpose::Add, text)) }
+    }
+
+    /// Which of so many changes are shown.
+    fn lines(&self, n: usize, inside: Rect) -> Range<usize> {
+        let room = usize::from(inside.height.saturating_sub(6)).min(n);
+        let first = (self.selected + 1).saturating_sub(room);
+        first..first + room
+    }
+
+    /// A click selects a change; a second one, or one on its dot, is as good as this key, which switches it.
+    pub fn click(&mut self, n: usize, inside: Rect, at: Position, again: bool) -> Option<Key> {
+        let line = usize::from(at.y.checked_sub(inside.y)?);
+        self.selected =
+            self.lines(n, inside).nth(line).filter(|_| inside.contains(at) && self.entry.is_none())?;
+        if again || at.x < inside.x + 2 { Key::parse("space") } else { None }
     }
 
     pub fn paste(&mut self, text: &str) {
@@ -133,7 +150,7 @@ fn typed(app: &mut App, changes: &mut Changes, mut entry: Entry, event: KeyEvent
 
 /// Accepts a typed line, or keeps it open and says what is wrong with it.
 fn entered(app: &mut App, changes: &mut Changes, mut entry: Entry) -> Vec<Request> {
-    let text = entry.typed.text.trim().to_owned();
+    let text = entry.typed.text().trim().to_owned();
     let list = &mut app.input.interventions.0;
     match entry.purpose {
         Purpose::Name => {
@@ -178,25 +195,28 @@ fn entered(app: &mut App, changes: &mut Changes, mut entry: Entry) -> Vec<Reques
     }
 }
 
-pub fn draw(changes: &Changes, app: &App, area: Rect, buffer: &mut Buffer) {
-    let theme = app.theme;
-    let base = theme.panel();
-    let list = &app.input.interventions.0;
+pub fn panel(changes: &Changes, app: &App, area: Rect) -> Panel {
     let keys = if changes.entry.is_some() {
         "Enter accept · Ctrl-U clear · Esc back to the list"
     } else {
         "Space on, off · + new · e edit · n name · d delete · w save · o load · Esc close"
     };
-    let rows = list.len().clamp(1, 12) as u16;
-    let inside = panel(centred(area, 96, rows + 9), "What if", keys, theme, buffer);
+    let rows = app.input.interventions.0.len().clamp(1, 12) as u16;
+    Panel::new(centred(area, 96, rows + 9), "What if", keys)
+}
+
+pub fn draw(changes: &Changes, app: &App, inside: Rect, buffer: &mut Buffer) {
+    let theme = app.theme;
+    let base = theme.panel();
+    let list = &app.input.interventions.0;
     let line = |y: u16| Rect { y: inside.y + y, height: 1.min(inside.height.saturating_sub(y)), ..inside };
-    let room = usize::from(inside.height.saturating_sub(6)).min(list.len());
-    let first = (changes.selected + 1).saturating_sub(room);
+    let lines = changes.lines(list.len(), inside);
     if list.is_empty() {
         let said = "no changes; + adds one, as do the keys a A K * d on a head, token or tensor";
         put_line(buffer, line(0), &[Span::styled(said, base.patch(theme.dim()))]);
     }
-    for (y, (i, one)) in list.iter().enumerate().skip(first).take(room).enumerate() {
+    for (y, i) in lines.clone().enumerate() {
+        let one = &list[i];
         let selected = i == changes.selected;
         let style = |style| if selected { theme.selected() } else { base.patch(style) };
         if selected {
@@ -213,11 +233,11 @@ pub fn draw(changes: &Changes, app: &App, area: Rect, buffer: &mut Buffer) {
         ];
         put_line(buffer, line(y as u16), &spans);
     }
-    let mut y = room.max(1) as u16 + 1;
+    let mut y = lines.len().max(1) as u16 + 1;
     if let Some(entry) = &changes.entry {
         let label = Span::styled(format!("{} › ", entry.purpose.label()), base.patch(theme.focus()));
-        let [typed, cursor] = entry.typed.spans(str::to_owned, theme);
-        put_line(buffer, line(y), &[label, typed, cursor]);
+        let [before, caret, after] = entry.typed.spans(str::to_owned, theme);
+        put_line(buffer, line(y), &[label, before, caret, after]);
         let hint = "zero, mean head:L.H neuron:L.N mlp:L attn:L layer:L position:T resid_mid.L, each @T · scale …=X · \
                     add …:A-B=X · patch … from IDS · knockout L.H:Q->K";
         let (said, ink) = match (&entry.wrong, entry.purpose) {

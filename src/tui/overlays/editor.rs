@@ -6,11 +6,10 @@ use ratatui::layout::Rect;
 use ratatui::widgets::Widget;
 use ratatui_textarea::{CursorMove, TextArea, WrapMode};
 
-use super::panel;
+use super::Panel;
 use crate::error::{Error, Result};
 use crate::run::Prompt;
 use crate::text::acts;
-use crate::tui::app::App;
 use crate::tui::theme::Theme;
 
 pub struct Editor {
@@ -118,13 +117,16 @@ impl Editor {
     }
 }
 
-/// The panel covers the top of the body, so that the picture below updates as one types.
-pub fn draw(editor: &Editor, title: &str, app: &App, area: Rect, buffer: &mut Buffer) {
+/// It covers the top of the body, so that the picture below updates as one types.
+pub fn panel(editor: &Editor, title: &str, area: Rect) -> Panel {
     let height = (area.height / 3).clamp(5, 14);
     let place = Rect { x: area.x + 1, y: area.y + 3, width: area.width.saturating_sub(2), height };
     let title = if editor.ids { format!("{title}, token ids") } else { title.to_owned() };
     let keys = "runs as you type · ↑↓ earlier prompts · Ctrl-Z undo · Esc done";
-    let inside = panel(place, &title, keys, app.theme, buffer);
+    Panel::new(place.intersection(area), title, keys)
+}
+
+pub fn draw(editor: &Editor, inside: Rect, buffer: &mut Buffer) {
     (&editor.area).render(inside, buffer);
     // It skips zero-width characters and draws all others, line separators included.
     for position in inside.positions() {

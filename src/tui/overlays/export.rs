@@ -5,18 +5,18 @@ use std::sync::Arc;
 
 use ratatui::buffer::Buffer;
 use ratatui::crossterm::event::{KeyCode, KeyEvent};
-use ratatui::layout::Rect;
+use ratatui::layout::{Position, Rect};
 use ratatui::text::Span;
 
 use super::field::Field;
-use super::{centred, panel};
+use super::{Panel, centred};
 use crate::engine::Writing;
 use crate::export::figure;
 use crate::hooks::HookName;
 use crate::picture::chart::Chart;
 use crate::run::Run;
-use crate::tui::app::App;
 use crate::tui::text::{put_line, wrap_to};
+use crate::tui::theme::Theme;
 
 pub struct ExportForm {
     run: Arc<Run>,
@@ -96,7 +96,7 @@ impl ExportForm {
     }
 
     fn path(&self) -> PathBuf {
-        PathBuf::from(self.path.text.trim())
+        PathBuf::from(self.path.text().trim())
     }
 
     pub fn is_writing(&self) -> bool {
@@ -117,7 +117,7 @@ impl ExportForm {
         match key.code {
             KeyCode::Enter if asked == Stage::Replacing => return true,
             KeyCode::Enter if self.path().exists() => self.stage = Stage::Replacing,
-            KeyCode::Enter => return !self.path.text.trim().is_empty(),
+            KeyCode::Enter => return !self.path.text().trim().is_empty(),
             KeyCode::Tab | KeyCode::BackTab => self.toggle(),
             _ => drop(self.path.key(key)),
         }
@@ -131,29 +131,46 @@ impl ExportForm {
         }
     }
 
+    /// A click on what is to be written chooses it.
+    pub fn click(&mut self, inside: Rect, at: Position) {
+        let lines = [(ONE, false), (ALL, true)];
+        let clicked = lines.into_iter().find(|(line, _)| inside.contains(at) && at.y == inside.y + line);
+        if let Some((_, everything)) = clicked
+            && everything != self.everything
+            && !self.is_writing()
+        {
+            self.stage = Stage::Typing;
+            self.toggle();
+        }
+    }
+
     /// A figure cannot show everything, so the proposed name follows the choice.
     fn toggle(&mut self) {
         self.everything = !self.everything;
         let all = format!("run{}.safetensors", suffix(self.base.is_some()));
-        let path = &mut self.path.text;
-        if self.everything && *path == self.proposed {
-            *path = all;
-        } else if !self.everything && *path == all {
-            path.clone_from(&self.proposed);
+        if self.everything && self.path.text() == self.proposed {
+            self.path = Field::new(all);
+        } else if !self.everything && self.path.text() == all {
+            self.path = Field::new(self.proposed.clone());
         }
     }
 }
+
+/// The lines of the choices.
+const ONE: u16 = 1;
+const ALL: u16 = 2;
 
 /// What the names of differences have more.
 fn suffix(differs: bool) -> &'static str {
     if differs { ".difference" } else { "" }
 }
 
-pub fn draw(form: &ExportForm, app: &App, area: Rect, buffer: &mut Buffer) {
-    let theme = app.theme;
+pub fn panel(area: Rect) -> Panel {
+    Panel::new(centred(area, 84, 10), "Export", "Tab what · Enter write · Ctrl-U clear · Esc close")
+}
+
+pub fn draw(form: &ExportForm, theme: Theme, inside: Rect, buffer: &mut Buffer) {
     let base = theme.panel();
-    let keys = "Tab what · Enter write · Ctrl-U clear · Esc close";
-    let inside = panel(centred(area, 84, 10), "Export", keys, theme, buffer);
     let line = |y: u16| Rect { y: inside.y + y, height: 1.min(inside.height.saturating_sub(y)), ..inside };
     let dim = base.patch(theme.dim());
     let pick = |on: bool| if on { base.patch(theme.accent()) } else { dim };
@@ -163,10 +180,10 @@ pub fn draw(form: &ExportForm, app: &App, area: Rect, buffer: &mut Buffer) {
     let name = form.chart.as_ref().map_or_else(tensor, |chart| chart.title.clone());
     let one = format!("{} {name}", if form.everything { '○' } else { '●' });
     let all = format!("{} every tensor of the run{difference}", if form.everything { '●' } else { '○' });
-    put_line(buffer, line(1), &[Span::styled("write  ", dim), Span::styled(one, pick(!form.everything))]);
-    put_line(buffer, line(2), &[Span::styled("       ", dim), Span::styled(all, pick(form.everything))]);
-    let [path, cursor] = form.path.spans(str::to_owned, theme);
-    put_line(buffer, line(4), &[Span::styled("to     ", dim), path, cursor]);
+    put_line(buffer, line(ONE), &[Span::styled("write  ", dim), Span::styled(one, pick(!form.everything))]);
+    put_line(buffer, line(ALL), &[Span::styled("       ", dim), Span::styled(all, pick(form.everything))]);
+    let [before, caret, after] = form.path.spans(str::to_owned, theme);
+    put_line(buffer, line(4), &[Span::styled("to     ", dim), before, caret, after]);
     let kinds = match (form.everything, &form.chart) {
         (true, _) => "the extension sets the format: .safetensors .npz .json, .html (a page), .toml (a view)",
         (false, Some(_)) => "the extension sets the format: .png .svg",

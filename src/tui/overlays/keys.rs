@@ -1,10 +1,10 @@
 //! The keys that work here, in columns: the screens, this screen's own, the rest.
 
 use ratatui::buffer::Buffer;
-use ratatui::layout::Rect;
+use ratatui::layout::{Position, Rect};
 use ratatui::text::Span;
 
-use super::panel;
+use super::Panel;
 use crate::tui::app::{App, Screen};
 use crate::tui::command::{COMMANDS, Command, Entry};
 use crate::tui::text::{pad, put_line};
@@ -42,17 +42,21 @@ fn places(screen: Screen, area: Rect) -> (Rect, Vec<(&'static Entry, Rect)>) {
 }
 
 /// The command at a position on the screen.
-pub fn hit(screen: Screen, area: Rect, x: u16, y: u16) -> Option<Command> {
+pub fn hit(screen: Screen, area: Rect, at: Position) -> Option<Command> {
     let (_, entries) = places(screen, area);
-    entries.into_iter().find(|(_, at)| at.contains((x, y).into())).map(|(entry, _)| entry.command)
+    entries.into_iter().find(|(_, place)| place.contains(at)).map(|(entry, _)| entry.command)
+}
+
+pub fn panel(screen: Screen, area: Rect) -> Panel {
+    let (place, _) = places(screen, area);
+    let title = format!("Keys of {}", screen.name());
+    Panel::new(place.intersection(area), title, "press one of them, or Esc · ? explains them all")
 }
 
 pub fn draw(app: &App, area: Rect, buffer: &mut Buffer) {
     let theme = app.theme;
     let base = theme.panel();
-    let (place, entries) = places(app.screen, area);
-    let title = format!("Keys of {}", app.screen.name());
-    panel(place, &title, "press one of them, or Esc · ? explains them all", theme, buffer);
+    let (_, entries) = places(app.screen, area);
     for (entry, at) in entries {
         let ink = match entry.command {
             Command::Show(_) => theme.strong(),

@@ -7,21 +7,22 @@ use nucleo_matcher::pattern::{AtomKind, CaseMatching, Normalization, Pattern};
 use nucleo_matcher::{Config as MatcherConfig, Matcher, Utf32Str};
 use ratatui::buffer::Buffer;
 use ratatui::crossterm::event::{KeyCode, KeyEvent, KeyModifiers};
-use ratatui::layout::Rect;
+use ratatui::layout::{Position, Rect};
 use ratatui::text::Span;
 
 use super::field::Field;
-use super::{centred, panel};
+use super::{Panel, centred};
 use crate::analysis::find::{Channel, Extreme, Found};
 use crate::analysis::walk::{Step, steps};
 use crate::hooks::{Axis, HookName, Site};
 use crate::model::Config;
 use crate::run::Run;
-use crate::tui::app::{App, Screen};
+use crate::tui::app::Screen;
 use crate::tui::command::{COMMANDS, Command};
 use crate::tui::keymap::{Keymap, Keys};
 use crate::tui::places::{Goal, Goals};
 use crate::tui::text::{count, fixed, num, pad, put, put_line, wrap_to};
+use crate::tui::theme::Theme;
 
 /// The action of choosing an item.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -236,12 +237,12 @@ impl Picker {
     }
 
     /// The choice at a position on the screen.
-    pub fn hit(&self, area: Rect, x: u16, y: u16) -> Option<Choice> {
-        let list = list_area(inner(place(self, area)));
+    pub fn hit(&self, inside: Rect, at: Position) -> Option<Choice> {
+        let list = list_area(inside);
         let lines = self.lines(list.width);
         let first = self.first(&lines, list.height.into());
-        let line = lines.get(first + usize::from(y.checked_sub(list.y)?))?;
-        let item = self.matches.get(line.of?).filter(|_| list.contains((x, y).into()))?;
+        let line = lines.get(first + usize::from(at.y.checked_sub(list.y)?))?;
+        let item = self.matches.get(line.of?).filter(|_| list.contains(at))?;
         Some(self.items[*item].choice.clone())
     }
 
@@ -249,13 +250,13 @@ impl Picker {
     fn name_place(&mut self) {
         self.items.retain(|item| !matches!(item.choice, Choice::Go(_)));
         self.problem = None;
-        match self.goals.as_ref().and_then(|goals| goals.find(&self.query.text)) {
+        match self.goals.as_ref().and_then(|goals| goals.find(self.query.text())) {
             Some(Ok((goal, said))) => {
                 let columns = ["go to".into(), String::new(), said];
                 self.items.push(Item {
                     group: String::new(),
                     columns,
-                    alias: self.query.text.clone(),
+                    alias: self.query.text().to_owned(),
                     choice: Choice::Go(goal),
                 });
             }
@@ -268,7 +269,7 @@ impl Picker {
         if self.goals.is_some() {
             self.name_place();
         }
-        let (query, case, norm) = (&self.query.text, CaseMatching::Smart, Normalization::Smart);
+        let (query, case, norm) = (self.query.text(), CaseMatching::Smart, Normalization::Smart);
         let fuzzy = Pattern::parse(query, case, norm);
         // Scattered letters are in every sentence.
         let words = Pattern::new(query, case, norm, AtomKind::Substring);
@@ -297,7 +298,7 @@ impl Picker {
         let mut group = "";
         for (i, &item) in self.matches.iter().enumerate() {
             let item = &self.items[item];
-            if item.group != group && self.query.text.is_empty() {
+            if item.group != group && self.query.text().is_empty() {
                 group = &item.group;
                 lines.push(Line { of: None, columns: ["", ""], text: group.to_owned() });
             }
@@ -352,35 +353,28 @@ fn place(picker: &Picker, area: Rect) -> Rect {
     centred(area, width, area.height.saturating_sub(4).min(lines))
 }
 
-fn inner(place: Rect) -> Rect {
-    Rect {
-        x: place.x + 2,
-        y: place.y + 1,
-        width: place.width.saturating_sub(4),
-        height: place.height.saturating_sub(2),
-    }
-}
-
 fn list_area(inside: Rect) -> Rect {
     Rect { y: inside.y + 2, height: inside.height.saturating_sub(2), ..inside }
 }
 
-pub fn draw(picker: &Picker, app: &App, area: Rect, buffer: &mut Buffer) {
-    let theme = app.theme;
-    let base = theme.panel();
+pub fn panel(picker: &Picker, area: Rect) -> Panel {
     let keys = match picker.goals {
-        Some(_) => "a command, or: position 17 · channel 300 · head 5.1 · token sea",
+        Some(_) => "type a command, or position 17 · channel 300 · head 5.1 · token sea",
         None => "type to search · ↑↓ choose · Enter run · Esc close",
     };
-    let inside = panel(place(picker, area), picker.title, keys, theme, buffer);
+    Panel::new(place(picker, area), picker.title, keys)
+}
+
+pub fn draw(picker: &Picker, theme: Theme, inside: Rect, buffer: &mut Buffer) {
+    let base = theme.panel();
     if inside.is_empty() {
         return;
     }
     let count = format!("{} of {}", picker.matches.len(), picker.items.len());
-    let [query, cursor] = picker.query.spans(str::to_owned, theme);
+    let [before, caret, after] = picker.query.spans(str::to_owned, theme);
     let mark = Span::styled("› ", base.patch(theme.focus()));
     let count = Span::styled(format!("  {count}"), base.patch(theme.dim()));
-    put_line(buffer, inside, &[mark, query, cursor, count]);
+    put_line(buffer, inside, &[mark, before, caret, after, count]);
     let list = list_area(inside);
     if picker.matches.is_empty() {
         let said = picker.problem.as_deref().unwrap_or("no matches");

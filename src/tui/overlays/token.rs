@@ -6,7 +6,7 @@ use ratatui::layout::Rect;
 use ratatui::text::Span;
 
 use super::field::Field;
-use super::{centred, panel};
+use super::{Panel, centred};
 use crate::error::Result;
 use crate::tui::app::App;
 use crate::tui::text::put_line;
@@ -37,12 +37,12 @@ impl TokenForm {
 
     /// All of it: a token may be a line end.
     pub fn paste(&mut self, text: &str) {
-        self.typed.text.push_str(text);
+        self.typed.insert(text);
     }
 
     /// The same word after a blank, which is another token.
     fn within_a_text(&self, app: &App) -> Option<(u32, String)> {
-        let typed = self.typed.text.as_str();
+        let typed = self.typed.text();
         let word = typed.starts_with(char::is_alphabetic);
         let model = app.model.as_ref().filter(|_| word)?;
         let id = model.token(&format!(" {typed}")).ok()?;
@@ -51,21 +51,24 @@ impl TokenForm {
 
     /// The token that the text names.
     pub fn token(&self, app: &App) -> Option<Result<u32>> {
-        app.model.as_ref().map(|model| model.token(&self.typed.text))
+        app.model.as_ref().map(|model| model.token(self.typed.text()))
     }
 }
 
-pub fn draw(form: &TokenForm, app: &App, area: Rect, buffer: &mut Buffer) {
+pub fn panel(form: &TokenForm, area: Rect) -> Panel {
+    let title = if form.asked == Asked::Token { "Token" } else { "Subtract the logit of" };
+    Panel::new(centred(area, 84, 7), title, "Enter accept · Ctrl-U clear · Esc close")
+}
+
+pub fn draw(form: &TokenForm, app: &App, inside: Rect, buffer: &mut Buffer) {
     let theme = app.theme;
     let base = theme.panel();
-    let title = if form.asked == Asked::Token { "Token" } else { "Subtract the logit of" };
-    let inside = panel(centred(area, 84, 7), title, "Enter accept · Ctrl-U clear · Esc close", theme, buffer);
     let line = |y: u16| Rect { y: inside.y + y, height: 1.min(inside.height.saturating_sub(y)), ..inside };
     let dim = base.patch(theme.dim());
-    let [typed, cursor] = form.typed.spans(|text| crate::model::visible(text.as_bytes()), theme);
-    put_line(buffer, line(1), &[Span::styled("token  ", dim), typed, cursor]);
+    let [before, caret, after] = form.typed.spans(|text| crate::model::visible(text.as_bytes()), theme);
+    put_line(buffer, line(1), &[Span::styled("token  ", dim), before, caret, after]);
     let said = match form.token(app) {
-        _ if form.typed.text.is_empty() => Span::styled("text, with its spaces, or an id in digits", dim),
+        _ if form.typed.text().is_empty() => Span::styled("text, with its spaces, or an id in digits", dim),
         Some(Ok(id)) => {
             let shown = app.model.as_ref().map_or_else(String::new, |model| model.tokenizer.show(id));
             Span::styled(format!("{shown}  id {id}"), base.patch(theme.good()))

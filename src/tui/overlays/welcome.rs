@@ -4,15 +4,18 @@ use ratatui::buffer::Buffer;
 use ratatui::layout::Rect;
 use ratatui::text::Span;
 
-use super::{centred, panel};
+use super::{Panel, centred};
 use crate::tui::app::App;
 use crate::tui::command::Command;
 use crate::tui::text::put_line;
 
-pub fn draw(app: &App, area: Rect, buffer: &mut Buffer) {
+pub fn panel(area: Rect) -> Panel {
+    Panel::new(centred(area, 74, 7), "Welcome to actscope", "any key goes on")
+}
+
+pub fn draw(app: &App, inside: Rect, buffer: &mut Buffer) {
     let theme = app.theme;
     let base = theme.panel();
-    let inside = panel(centred(area, 74, 7), "Welcome to actscope", "any key goes on", theme, buffer);
     let key = |command| Span::styled(app.keymap.first(command), base.patch(theme.focus()));
     let word = |text: &'static str| Span::styled(text, base.patch(theme.text()));
     let lines = [

@@ -6,6 +6,7 @@ use ratatui::buffer::Buffer;
 use ratatui::layout::Rect;
 use ratatui::style::Color;
 use ratatui::text::Span;
+use unicode_width::UnicodeWidthStr;
 
 use super::{Scene, head_place, longest_label, position_label, token_names};
 use crate::analysis::{AttnStage, View, ViewSource};
@@ -394,6 +395,16 @@ impl Scene for Body {
         Some(Selection { position, key, ..app.selection })
     }
 
+    fn click(&self, app: &mut App, run: &Run, area: Rect, x: u16, y: u16) {
+        let stages = stages(app, layout(app, run, area).stages);
+        let stage = stages.into_iter().find(|(_, _, place)| place.contains((x, y).into()));
+        if let Some((stage, ..)) = stage.filter(|_| !app.screens.attention.all) {
+            app.stage = stage;
+        } else if let Some(selection) = self.hit(app, run, area, x, y) {
+            app.selection = selection;
+        }
+    }
+
     fn token_shade(&self, app: &App, position: usize) -> Option<Color> {
         if app.screens.attention.all {
             let Seen::Reads(_, mean) = &**app.seen.get(&Slot::Reads)? else { return None };
@@ -410,21 +421,36 @@ impl Scene for Body {
     }
 }
 
-fn draw_stages(app: &App, area: Rect, buffer: &mut Buffer) {
-    let theme = app.theme;
-    let mut spans = Vec::new();
-    for (i, stage) in AttnStage::ALL.into_iter().enumerate() {
-        if i > 0 {
-            spans.push(Span::styled(" → ", theme.dim()));
-        }
-        let what = match stage {
+/// The stages, as they are named on the screen, and where each is.
+fn stages(app: &App, area: Rect) -> Vec<(AttnStage, String, Rect)> {
+    let mut x = area.x;
+    let place = |stage| {
+        let name = match stage {
             AttnStage::Scores => "q·kᵀ",
             AttnStage::Scaled => "scaled",
             AttnStage::Masked => "masked",
             AttnStage::Pattern => "softmax",
         };
-        let style = if stage == app.stage { theme.accent() } else { theme.dim() };
-        spans.push(Span::styled(if stage == app.stage { format!("[{what}]") } else { what.into() }, style));
+        let name = if stage == app.stage { format!("[{name}]") } else { name.to_owned() };
+        let width = name.width() as u16;
+        let place = Rect { x, width, ..area }.intersection(area);
+        x += width + ARROW.width() as u16;
+        (stage, name, place)
+    };
+    AttnStage::ALL.into_iter().map(place).collect()
+}
+
+/// Between two stages.
+const ARROW: &str = " → ";
+
+fn draw_stages(app: &App, area: Rect, buffer: &mut Buffer) {
+    let theme = app.theme;
+    let mut spans = Vec::new();
+    for (stage, name, _) in stages(app, area) {
+        if !spans.is_empty() {
+            spans.push(Span::styled(ARROW, theme.dim()));
+        }
+        spans.push(Span::styled(name, if stage == app.stage { theme.accent() } else { theme.dim() }));
     }
     spans.push(Span::styled("   s: next", theme.dim()));
     put_line(buffer, area, &spans);

@@ -345,6 +345,8 @@ fn draw_tree(app: &App, run: &Run, area: Rect, buffer: &mut Buffer) {
     // What is above and below has columns of its own.
     let marks = if first > 0 || below > 0 { 4 } else { 0 };
     let width = usize::from(area.width) - marks;
+    // The pane that the arrow keys move in has bright titles.
+    let title = if app.focus == Focus::Tree { theme.strong() } else { theme.dim() };
     for (y, item) in (area.top()..area.bottom()).zip(items.iter().skip(first)) {
         let row = Rect { y, height: 1, width: width as u16, ..area };
         let heading = match item {
@@ -366,7 +368,7 @@ fn draw_tree(app: &App, run: &Run, area: Rect, buffer: &mut Buffer) {
             Item::Block(layer) => format!("block {layer}"),
             Item::After => "final LayerNorm, logits".to_owned(),
         };
-        put(buffer, row.x, y, row.width, &heading, theme.strong());
+        put(buffer, row.x, y, row.width, &heading, title);
     }
     if below > 0 {
         let text = format!("↓{below}");
@@ -382,7 +384,7 @@ fn draw_map(app: &App, run: &Run, layout: &Layout, buffer: &mut Buffer) {
     let hook = app.selection.hook;
     let point = hook.point();
     let mut title = vec![
-        Span::styled(hook.to_string(), theme.strong()),
+        Span::styled(hook.to_string(), if app.focus == Focus::Map { theme.strong() } else { theme.text() }),
         Span::styled(format!("  {}", shape(&hook.shape(run.config(), run.n_tokens()))), theme.dim()),
     ];
     if app.stages_view().has_heads() {

@@ -272,7 +272,7 @@ fn clicks_select_heads_and_positions() {
     let (x, y) = e.find("2.4    .");
     e.click(x, y);
     assert_eq!((e.app.selection.layer, e.app.selection.head), (2, 4));
-    let (x, y) = e.find("0.927");
+    let (x, y) = e.find(".927");
     e.click(x, y);
     assert_eq!((e.app.selection.layer, e.app.selection.head), (0, 0));
     e.keys("8");

@@ -462,6 +462,7 @@ struct Layout {
     map: Option<Rect>,
 }
 
+/// The map is below the grid or beside it, whichever makes it larger.
 fn layout(app: &App, run: &Run, area: Rect) -> Layout {
     let dims = (run.config().n_layer, run.config().n_head);
     let body = Rect { y: area.y + 2, height: area.height.saturating_sub(2), ..area };
@@ -471,29 +472,46 @@ fn layout(app: &App, run: &Run, area: Rect) -> Layout {
         ..120 => (4, 7),
         width => (7, (width * 3 / 5 / dims.1.max(1) as u16).clamp(10, 32)),
     };
-    let list = area.width.saturating_sub(label as u16 + dims.1 as u16 * wide.0 + 3);
+    let least = label as u16 + dims.1 as u16 * wide.0;
+    let list = area.width.saturating_sub(least + 3);
     let list = if list < LIST.0 { 0 } else { list.min(LIST.1) };
     let left = Rect { width: area.width - if list > 0 { list + 3 } else { 0 }, ..body };
     let selected = (app.selection.layer, app.selection.head);
+    let at = |grid: Rect, map: Option<Rect>, list: Rect| Layout {
+        title: Rect { height: 1, ..area },
+        on: Rect { y: area.y + 1, height: 1, ..area },
+        chart: grid::Layout::new(grid, dims, label, wide, selected),
+        map,
+        list,
+    };
     // If there is plenty of room, half of it is for the map.
     let many = dims.0 as u16 + 2 + MAP <= left.height;
     let share = if many { (left.height / 2).max(dims.0 as u16 + 2) } else { left.height };
-    let grid = Rect { height: share, ..left };
-    let chart = grid::Layout::new(grid, dims, label, wide, selected);
-    let bottom = chart.plot.covered().bottom() + 2;
-    let x = chart.plot.covered().right().max(left.x + left.width.min(40)) + 3;
-    Layout {
-        title: Rect { height: 1, ..area },
-        on: Rect { y: area.y + 1, height: 1, ..area },
-        list: Rect { x, width: if list > 0 { area.right().saturating_sub(x) } else { 0 }, ..body },
-        map: many.then(|| Rect {
-            y: bottom,
-            width: x.saturating_sub(left.x + 3).min(left.width),
-            height: left.bottom().saturating_sub(bottom),
-            ..left
-        }),
-        chart,
+    let below = at(Rect { height: share, ..left }, None, Rect::ZERO);
+    let grid = below.chart.plot.covered();
+    let x = grid.right().max(left.x + left.width.min(40)) + 3;
+    let map = many.then(|| Rect {
+        y: grid.bottom() + 2,
+        width: x.saturating_sub(left.x + 3).min(left.width),
+        height: left.bottom().saturating_sub(grid.bottom() + 2),
+        ..left
+    });
+    let width = if list > 0 { area.right().saturating_sub(x) } else { 0 };
+    let below = Layout { map, list: Rect { x, width, ..body }, ..below };
+
+    let of = mapped(app, run).map_or(run, |(_, of)| of);
+    let cells = |map: Rect| map_plot(app, of, map).1.covered();
+    let room = Rect { x: left.x + least + 3, width: left.width.saturating_sub(least + 3), ..left };
+    let covered = cells(room);
+    if list == 0 || covered.area() <= below.map.map_or(0, |map| cells(map).area()) {
+        return below;
     }
+    // What the map does not need is for the grid.
+    let width = covered.right() - room.x;
+    let x = left.right() - width;
+    let grid = Rect { width: x.saturating_sub(left.x + 3), ..left };
+    let list = Rect { x: left.right() + 3, width: list, ..body };
+    at(grid, Some(Rect { x, width, ..left }), list)
 }
 
 fn pattern(app: &App) -> View {

@@ -48,10 +48,35 @@ fn layout(area: Rect) -> Layout {
     }
 }
 
-/// The maximum length of the list.
-fn list_len(area: Rect) -> usize {
-    layout(area).list.height.into()
+impl Layout {
+    /// The columns of the list, and their width.
+    fn columns(&self) -> (u16, u16) {
+        let n = (self.list.width / COLUMN).max(1);
+        (n, self.list.width / n - if n > 1 { 3 } else { 0 })
+    }
+
+    /// The maximum length of the list.
+    fn len(&self) -> usize {
+        usize::from(self.list.height * self.columns().0)
+    }
+
+    /// The lines of the list, column by column.
+    fn lines(&self) -> impl Iterator<Item = Rect> {
+        let (n, width) = self.columns();
+        let (list, apart) = (self.list, self.list.width / n);
+        (0..n).flat_map(move |i| list.rows().map(move |row| Rect { x: list.x + i * apart, width, ..row }))
+    }
+
+    /// The heading of each column.
+    fn headings(&self) -> impl Iterator<Item = Rect> {
+        let (n, width) = self.columns();
+        let (heading, apart) = (self.heading, self.list.width / n);
+        (0..n).map(move |i| Rect { x: heading.x + i * apart, width, ..heading })
+    }
 }
+
+/// The least width of a column of the list.
+const COLUMN: u16 = 60;
 
 /// The likeliest tokens after every position: ranks down, positions across.
 fn cells(app: &App, run: &Run, area: Rect) -> chart::Layout {
@@ -94,7 +119,7 @@ impl Scene for Body {
     fn go(&self, app: &mut App, run: &Run, right: isize, down: isize) {
         let s = &mut app.selection;
         s.position = moved(s.position, right, run.n_tokens());
-        let room = Frame::new(app.size).map_or(1, |frame| list_len(frame.body));
+        let room = Frame::new(app.size).map_or(1, |frame| layout(frame.body).len());
         s.candidate = moved(s.candidate, down, room.min(run.config().vocab_size));
     }
 
@@ -112,9 +137,9 @@ impl Scene for Body {
     }
 
     fn wanted(&self, app: &App, run: &Run, area: Rect) -> Vec<(Slot, Look)> {
-        let plot = cells(app, run, layout(area).ranks).plot;
-        let mut looks =
-            vec![(Slot::Next, Look::Next { position: app.selection.position, k: list_len(area) })];
+        let layout = layout(area);
+        let plot = cells(app, run, layout.ranks).plot;
+        let mut looks = vec![(Slot::Next, Look::Next { position: app.selection.position, k: layout.len() })];
         if !plot.window.columns.is_empty() {
             let k = plot.window.rows.end;
             looks.push((Slot::Nexts, Look::Nexts { positions: plot.window.columns, k }));
@@ -203,10 +228,8 @@ impl Scene for Body {
         if let Some((candidate, position)) = cells(app, run, layout.ranks).hit(x, y) {
             return Some(Selection { position, candidate, ..app.selection });
         }
-        let list = layout.list;
-        let candidate = usize::from(y.checked_sub(list.y)?);
-        let inside = list.contains((x, y).into()) && candidate < app.next()?.of.top.len();
-        inside.then_some(Selection { candidate, ..app.selection })
+        let candidate = layout.lines().position(|line| line.contains((x, y).into()))?;
+        (candidate < app.next()?.of.top.len()).then_some(Selection { candidate, ..app.selection })
     }
 }
 
@@ -257,12 +280,14 @@ fn ink(app: &App, next: &Next, i: usize) -> (&'static str, Style) {
 /// The likeliest tokens, likeliest first.
 fn draw_likeliest(app: &App, run: &Run, next: &Next, layout: &Layout, buffer: &mut Buffer) {
     let theme = app.theme;
-    let heading = Span::styled(format!(" rank  {} prob", pad("token", 16)), theme.dim());
-    put_line(buffer, layout.heading, &[heading]);
-    put_right(buffer, layout.heading, &Line::from(Span::styled("logit", theme.dim())));
-    let bar_width = usize::from(layout.list.width).saturating_sub(42);
+    for heading in layout.headings() {
+        let words = format!(" rank  {} prob", pad("token", 16));
+        put_line(buffer, heading, &[Span::styled(words, theme.dim())]);
+        put_right(buffer, heading, &Line::from(Span::styled("logit", theme.dim())));
+    }
+    let bar_width = usize::from(layout.columns().1).saturating_sub(42);
     let most = next.top.first().map_or(1.0, |c| c.prob);
-    for ((i, candidate), y) in next.top.iter().enumerate().zip(layout.list.top()..layout.list.bottom()) {
+    for ((i, candidate), line) in next.top.iter().enumerate().zip(layout.lines()) {
         let (mark, ink) = ink(app, next, i);
         let spans = [
             Span::styled(mark, theme.accent()),
@@ -272,20 +297,22 @@ fn draw_likeliest(app: &App, run: &Run, next: &Next, layout: &Layout, buffer: &m
             Span::styled(pad(&bar::bar(candidate.prob / most, bar_width), bar_width), theme.amount()),
             Span::styled(format!(" {:>8}", num(candidate.logit)), theme.dim()),
         ];
-        put_line(buffer, Rect { y, height: 1, ..layout.list }, &spans);
+        put_line(buffer, line, &spans);
     }
 }
 
 /// The tokens whose probability changed most: both probabilities, and the change of the logarithm.
 fn draw_moved(app: &App, run: &Run, (next, base): (&Next, &Next), layout: &Layout, buffer: &mut Buffer) {
     let theme = app.theme;
-    let heading = format!(" rank  {} p base  changed  Δ log p |Δp|", pad("token", 15));
-    put_line(buffer, layout.heading, &[Span::styled(heading, theme.dim())]);
-    let bar_width = usize::from(layout.list.width).saturating_sub(48);
+    for heading in layout.headings() {
+        let words = format!(" rank  {} p base  changed  Δ log p |Δp|", pad("token", 15));
+        put_line(buffer, heading, &[Span::styled(words, theme.dim())]);
+    }
+    let bar_width = usize::from(layout.columns().1).saturating_sub(48);
     let moved: Vec<_> = next.top.iter().zip(&base.top).map(|(now, before)| now.prob - before.prob).collect();
     let most = moved.iter().map(|x| x.abs()).fold(0.0, f32::max);
     let lines = next.top.iter().zip(&base.top).enumerate();
-    for ((i, (now, before)), y) in lines.zip(layout.list.top()..layout.list.bottom()) {
+    for ((i, (now, before)), line) in lines.zip(layout.lines()) {
         let (mark, ink) = ink(app, next, i);
         let mut spans = vec![
             Span::styled(mark, theme.accent()),
@@ -295,7 +322,7 @@ fn draw_moved(app: &App, run: &Run, (next, base): (&Next, &Next), layout: &Layou
             Span::styled(format!("{:>8} ", signed(log_ratio(now, before))), theme.accent()),
         ];
         spans.extend(bar::signed(bar::share(moved[i].into(), most.into()), bar_width, theme));
-        put_line(buffer, Rect { y, height: 1, ..layout.list }, &spans);
+        put_line(buffer, line, &spans);
     }
 }
 

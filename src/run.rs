@@ -223,7 +223,7 @@ impl Run {
         };
         let mut below = HookName::all(config).into_iter().filter(|name| name.stage(config) < blocks);
         let all = rows > 0 && blocks > 0 && below.all(usable);
-        all.then_some(Kept { cache: &self.cache, rows, blocks })
+        all.then_some(Kept { cache: &self.cache, rows, blocks, above: 0 })
     }
 
     /// Runs `input` and keeps everything except hooks kept only on request.

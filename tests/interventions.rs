@@ -105,7 +105,8 @@ fn assert_effects(name: &str) {
         })
         .unwrap()
         .all;
-        assert_eq!(steps, (0..want.len()).map(|i| (i, want.len())).collect::<Vec<_>>());
+        assert!(steps.is_sorted() && steps[0].0 == 0, "{steps:?}");
+        assert!(steps.iter().all(|&(done, of)| done < of && of == want.len()), "{steps:?}");
         assert_eq!(got.len(), want.len());
         for (got, want) in got.iter().zip(want) {
             assert_eq!((got.layer, got.head), (want.0, want.1));
@@ -124,19 +125,22 @@ fn patching(model: &Arc<Model>, reference: &Reference) -> Patching {
     Patching::new(clean, corrupt, Some(reference.token), Some(reference.versus)).unwrap()
 }
 
+fn sweep(name: &str) -> Sweep {
+    name.parse().unwrap()
+}
+
 fn assert_sweeps(name: &str) {
     let (model, reference) = reference(name);
     let patching = patching(&model, &reference);
     assert_close(patching.clean_difference.into(), reference.clean_difference.into(), 1.0, name);
     assert_close(patching.corrupt_difference.into(), reference.corrupt_difference.into(), 1.0, name);
-    for sweep in Sweep::ALL {
-        let got = patching.sweep(sweep, false, |_, _| Ok(())).unwrap();
-        let want = &reference.sweeps[sweep.name()];
+    for (name, want) in &reference.sweeps {
+        let got = patching.sweep(sweep(name), false, |_, _| Ok(()), |_| {}).unwrap();
         assert_eq!(got.rows, (0..want.len()).collect::<Vec<_>>());
         assert_eq!(got.columns, (0..want[0].len()).collect::<Vec<_>>());
         for (layer, (got, want)) in got.values.iter().zip(want).enumerate() {
             for (column, (got, want)) in got.iter().zip(want).enumerate() {
-                let what = format!("{name}, {} at {layer}, {column}", sweep.name());
+                let what = format!("{name} at {layer}, {column}");
                 assert_close((*got).into(), (*want).into(), 1.0, &what);
             }
         }
@@ -332,17 +336,44 @@ fn prompts_of_different_length_are_patched_at_their_ends_only() {
     let clean = Arc::new(Run::all(&model, Input::ids(longer)).unwrap());
     let corrupt = Arc::new(Run::all(&model, Input::ids(&*reference.corrupt)).unwrap());
     let patching = Patching::new(clean, corrupt, None, None).unwrap();
-    let said = patching.sweep(Sweep::Heads, false, |_, _| Ok(())).unwrap_err().to_string();
-    for word in ["13 and 11 tokens", "resid_pre, attn_out, mlp_out, heads", "--last"] {
+    let said = patching.sweep(sweep("heads"), false, |_, _| Ok(()), |_| {}).unwrap_err().to_string();
+    for word in ["13 and 11 tokens", "resid_pre, resid_mid, attn_out", "--last"] {
         assert!(said.contains(word), "{said}");
     }
-    let swept = patching.sweep(Sweep::ResidPre, true, |_, _| Ok(())).unwrap();
+    let swept = patching.sweep(sweep("resid_pre"), true, |_, _| Ok(()), |_| {}).unwrap();
     assert_eq!((swept.columns, swept.values.len()), (vec![10], model.config().n_layer));
     // With the clean prompt's last row in every layer the last block sees the clean row.
     let resid = Target::Tensor(Site::ResidPost.at(model.config().n_layer - 1));
     assert!((patching.recovered(resid.everywhere(), true).unwrap() - 1.0).abs() < 1e-5);
-    let heads = patching.sweep(Sweep::Heads, true, |_, _| Ok(())).unwrap();
+    let heads = patching.sweep(sweep("heads"), true, |_, _| Ok(()), |_| {}).unwrap();
     assert_eq!(heads.columns.len(), model.config().n_head);
+}
+
+/// What is computed together is what each place gives in a run of its own.
+#[test]
+fn a_sweep_is_all_its_places_one_by_one() {
+    for name in ["demo", "inner"] {
+        let (model, reference) = reference(name);
+        let patching = patching(&model, &reference);
+        for sweep in Sweep::all().chain(Sweep::of_block(1)).chain([sweep("q.0"), sweep("resid_mid.2")]) {
+            let mut last = None;
+            let arrived = |swept: &actscope::analysis::patch::Swept| last = Some(swept.clone());
+            let swept = patching.sweep(sweep, false, |_, _| Ok(()), arrived).unwrap();
+            assert_eq!(last.as_ref(), Some(&swept));
+            assert_eq!(swept.rows.len() * swept.columns.len(), patching.n_places(sweep));
+            let cells =
+                (0..patching.n_places(sweep)).step_by(if sweep.name() == "neurons.1" { 37 } else { 1 });
+            for (row, column) in cells.map(|i| (i / swept.columns.len(), i % swept.columns.len())) {
+                let place = swept.place(row, column).unwrap();
+                let want = patching.recovered(place, false).unwrap();
+                let got = swept.values[row][column];
+                assert!(
+                    (got - want).abs() <= 1e-5 * want.abs().max(1.0),
+                    "{name}, {place}: {got}, alone {want}"
+                );
+            }
+        }
+    }
 }
 
 #[test]
@@ -351,12 +382,16 @@ fn a_sweep_ends_when_it_is_told_to() {
     let patching = patching(&model, &reference);
     let mut seen = 0;
     let stop = |done: usize, of: usize| {
-        assert_eq!((done, of), (seen, 27));
+        assert_eq!((done, of), (0, 27)); // all are computed together
         seen += 1;
-        if done == 3 { Err(actscope::Error::Cancelled) } else { Ok(()) }
+        if seen == 3 { Err(actscope::Error::Cancelled) } else { Ok(()) }
     };
-    assert!(matches!(patching.sweep(Sweep::MlpOut, false, stop), Err(actscope::Error::Cancelled)));
-    assert_eq!(seen, 4);
+    let arrived = |_: &_| panic!("nothing is done");
+    assert!(matches!(
+        patching.sweep(sweep("mlp_out"), false, stop, arrived),
+        Err(actscope::Error::Cancelled)
+    ));
+    assert_eq!(seen, 3);
 }
 
 #[test]
@@ -539,7 +574,7 @@ mod command_line {
     fn sweeps_and_single_patches() {
         let (_, reference) = reference("demo");
         let of = ["--clean", CLEAN, "--corrupt", CORRUPT, "--token", " man", "--versus", " woman"];
-        for sweep in Sweep::ALL.map(Sweep::name) {
+        for sweep in ["resid_pre", "attn_out", "mlp_out", "heads"] {
             let swept = json(&[&["patch", "--sweep", sweep], &of[..]].concat());
             assert_eq!(keys(&swept)[..4], ["sweep", "rows", "columns", "values"]);
             assert_eq!(swept["sweep"], sweep);
@@ -605,7 +640,7 @@ mod command_line {
             (&["effects", CLEAN, "--position", "11"], "position 11 is out of range (0 to 10)"),
             (&["effects", CLEAN, "--token", "old man"], "not one token"),
             (&["patch", "--clean", CLEAN, "--corrupt", "The", "--sweep", "mlp_out"], "11 and 1 tokens"),
-            (&["patch", "--clean", CLEAN, "--corrupt", CORRUPT, "--sweep", "q"], "resid_pre, attn_out"),
+            (&["patch", "--clean", CLEAN, "--corrupt", CORRUPT, "--sweep", "w"], "resid_pre, resid_mid"),
             (
                 &["patch", "--clean", CLEAN, "--corrupt", CORRUPT, "--at", "mlp:4"],
                 "layer 4 is out of range (0 to 3)",

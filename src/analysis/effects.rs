@@ -1,11 +1,14 @@
 //! The effect of ablating each head and each MLP on the prediction.
 
+use rayon::prelude::*;
+
 use super::base::WithBase;
 use super::compare::Shift;
-use super::logits::{Softmax, logits_after};
-use crate::error::{Error, Result};
-use crate::hooks::{HookFilter, Quantity, Site};
-use crate::interventions::{Change, Place, Target};
+use super::logits::{Softmax, logits, logits_after};
+use super::vary::{Variation, vary};
+use crate::error::Result;
+use crate::hooks::{Quantity, Site};
+use crate::interventions::{Change, Donors, Interventions, Place, Target};
 use crate::picture::Matrix;
 use crate::picture::chart::{Chart, Labels};
 use crate::run::Run;
@@ -114,18 +117,24 @@ impl Effects {
             |layer: usize| (0..config.n_head).map(Some).chain([None]).map(move |head| (layer, head));
         let components: Vec<_> = (0..config.n_layer).flat_map(of_layer).collect();
         let n = components.len();
-        let effect = |(i, (layer, head)): (usize, (usize, Option<usize>))| {
-            progress(i, n)?;
+        let variation = |&(layer, head): &(usize, Option<usize>)| {
             let place = component(layer, head);
             let change = if question.mean { Change::Mean(place) } else { Change::Zero(place) };
-            let mut input = run.input.clone();
-            input.interventions.0.push(change.into());
-            let without = run.then(input, HookFilter::new(&["logits"], config)?, ())?;
-            let after = logits_after(&without, question.position)?;
-            let delta_logprob = log_prob(&after) - log_prob(&before);
-            Ok::<_, Error>(Effect { layer, head, delta_logprob, kl: Shift::new(&before, &after, None).kl })
+            let hooks = Interventions::from_iter([change]).hooks(&run.model.net, &mut Donors::default())?;
+            Ok(Variation { hooks, first: 0, looks_ahead: question.mean })
         };
-        let all = components.into_iter().enumerate().map(effect).collect::<Result<_>>()?;
+        let variations = components.iter().map(variation).collect::<Result<Vec<_>>>()?;
+        let mut all = Vec::with_capacity(n);
+        let go_on = |done| progress(done, n);
+        vary(run, question.position, variations, go_on, |first, x| {
+            let effect = |(&(layer, head), after): (&(usize, Option<usize>), Vec<f32>)| {
+                let delta_logprob = log_prob(&after) - log_prob(&before);
+                Effect { layer, head, delta_logprob, kl: Shift::new(&before, &after, None).kl }
+            };
+            let after = logits(run, &x)?;
+            all.par_extend(components[first..].par_iter().zip(after).map(effect));
+            Ok(())
+        })?;
         Ok(Self { question, token, all })
     }
 

@@ -3,7 +3,7 @@
 use std::cmp::Ordering;
 use std::ops::Range;
 
-use candle_core::{Device, Tensor};
+use candle_core::{DType, Device, Tensor};
 use candle_transformers::generation::{LogitsProcessor, Sampling as Candle};
 use rayon::prelude::*;
 
@@ -149,6 +149,19 @@ impl Next {
 pub(super) fn logits_after(run: &Run, position: usize) -> Result<Vec<f32>> {
     Error::check("position", position, 0..run.n_tokens())?;
     Ok(View::hook(Site::Logits.once(), 0).rows(run, position..position + 1)?.row(0))
+}
+
+/// The logits of rows that left `ln_f`, (n, C), in the way of a single row.
+pub(super) fn logits(run: &Run, x: &Tensor) -> Result<Vec<Vec<f32>>> {
+    const FEW: usize = 24;
+    let (net, n) = (&run.model.net, x.dims()[0]);
+    let mut all = Vec::with_capacity(n);
+    for first in (0..n).step_by(FEW) {
+        let rows = x.narrow(0, first, FEW.min(n - first))?;
+        let logits = net.ops.product(&rows, &net.unembed)?; // (n, V)
+        all.extend(logits.to_device(&Device::Cpu)?.to_dtype(DType::F32)?.to_vec2()?);
+    }
+    Ok(all)
 }
 
 /// How well the earlier tokens predicted a token.

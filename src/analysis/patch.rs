@@ -8,49 +8,141 @@
 use std::str::FromStr;
 use std::sync::Arc;
 
-use candle_core::Tensor;
+use candle_core::{DType, Device, Tensor};
 
 use super::logits::{Next, Softmax, logits_after, order};
+use super::vary::{Variation, vary};
+use crate::config::Config;
 use crate::error::{Error, Result};
-use crate::hooks::{HookFilter, HookName, Hooks, Quantity, Site};
+use crate::hooks::{Axis, HookFilter, HookName, Hooks, Quantity, Site};
 use crate::interventions::{Place, Target};
 use crate::picture::Matrix;
 use crate::picture::chart::{Chart, Labels};
 use crate::run::Run;
 use crate::text::num;
 
+/// What is patched by itself in a sweep.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+enum Each {
+    Position,
+    Head,
+    Neuron,
+}
+
+/// A row of the table of sweeps.
+#[derive(Debug, PartialEq, Eq, Hash)]
+struct Row {
+    name: &'static str,
+    site: Site,
+    each: Each,
+    /// What one cell patches.
+    doc: &'static str,
+}
+
+const fn row(name: &'static str, site: Site, each: Each, doc: &'static str) -> Row {
+    Row { name, site, each, doc }
+}
+
+/// *The* table of sweeps.
+static SWEEPS: [Row; 10] = [
+    row("resid_pre", Site::ResidPre, Each::Position, "the residual stream before one block"),
+    row(
+        "resid_mid",
+        Site::ResidMid,
+        Each::Position,
+        "the residual stream between attention and MLP of one block",
+    ),
+    row("attn_out", Site::AttnOut, Each::Position, "what attention of one block adds"),
+    row("mlp_out", Site::MlpOut, Each::Position, "what the MLP of one block adds"),
+    row("heads", Site::Z, Each::Head, "what one head gathers"),
+    row("q", Site::Q, Each::Head, "the queries of one head"),
+    row("k", Site::K, Each::Head, "the keys of one head"),
+    row("v", Site::V, Each::Head, "the values of one head"),
+    row("pattern", Site::Pattern, Each::Head, "the attention pattern of one head"),
+    row("neurons", Site::MlpPost, Each::Neuron, "one neuron"),
+];
+
 /// The activations to patch, one place at a time.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum Sweep {
-    /// The residual stream before a block, at one position.
-    ResidPre,
-    /// What attention adds, at one position.
-    AttnOut,
-    /// What the MLP adds, at one position.
-    MlpOut,
-    /// What one head gathers (`attn.hook_z`), at all positions.
-    Heads,
+pub struct Sweep {
+    row: &'static Row,
+    /// In this block only; heads then position by position.
+    block: Option<usize>,
 }
 
 impl Sweep {
-    pub const ALL: [Self; 4] = [Self::ResidPre, Self::AttnOut, Self::MlpOut, Self::Heads];
+    /// Those over all blocks.
+    pub fn all() -> impl Iterator<Item = Self> {
+        let over_blocks = SWEEPS.iter().filter(|row| row.each != Each::Neuron);
+        over_blocks.map(|row| Self { row, block: None })
+    }
 
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::ResidPre => "resid_pre",
-            Self::AttnOut => "attn_out",
-            Self::MlpOut => "mlp_out",
-            Self::Heads => "heads",
+    /// Those of one block only that are none of all blocks: its heads at each position, and its neurons.
+    pub fn of_block(block: usize) -> impl Iterator<Item = Self> {
+        let rows = SWEEPS.iter().filter(|row| matches!(row.name, "heads" | "neurons"));
+        rows.map(move |row| Self { row, block: Some(block) })
+    }
+
+    /// What one cell patches.
+    pub fn doc(self) -> String {
+        let doc = self.row.doc;
+        match (self.row.each, self.block) {
+            (Each::Position, _) | (Each::Head, Some(_)) => format!("{doc}, at one position"),
+            (Each::Head | Each::Neuron, _) => format!("{doc}, at all positions"),
         }
     }
 
-    /// The place of a cell: block `layer`, and the position or head of its column.
-    pub fn place(self, layer: usize, column: usize) -> Place {
-        match self {
-            Self::ResidPre => Target::Tensor(Site::ResidPre.at(layer)).at(column),
-            Self::AttnOut => Target::Tensor(Site::AttnOut.at(layer)).at(column),
-            Self::MlpOut => Target::Tensor(Site::MlpOut.at(layer)).at(column),
-            Self::Heads => Target::Head(Site::Z.at(layer), column).everywhere(),
+    /// The only block it patches, if it is one of one block.
+    pub fn block(self) -> Option<usize> {
+        self.block
+    }
+
+    /// `heads`, or `heads.3` in one block.
+    pub fn name(self) -> String {
+        self.block.map_or_else(|| self.row.name.into(), |block| format!("{}.{block}", self.row.name))
+    }
+
+    /// The names, for messages.
+    pub fn names() -> String {
+        SWEEPS.each_ref().map(|row| row.name).join(", ")
+    }
+
+    /// What its rows and columns are called.
+    pub fn nouns(self) -> (&'static str, &'static str) {
+        match (self.row.each, self.block) {
+            (Each::Position, _) => ("layer", "position"),
+            (Each::Head, None) => ("layer", "head"),
+            (Each::Head, Some(_)) => ("head", "position"),
+            (Each::Neuron, _) => ("neuron", "neuron"),
+        }
+    }
+
+    /// The numbers of its rows and columns, for `positions`. Neurons are in rows of as many as divide them, the row
+    /// named by its first.
+    fn grid(self, config: &Config, positions: Vec<usize>) -> (Vec<usize>, Vec<usize>) {
+        let layers = self.block.map_or_else(|| (0..config.n_layer).collect(), |block| vec![block]);
+        match (self.row.each, self.block) {
+            (Each::Position, _) => (layers, positions),
+            (Each::Head, None) => (layers, (0..config.n_head).collect()),
+            (Each::Head, Some(_)) => ((0..config.n_head).collect(), positions),
+            (Each::Neuron, _) => {
+                let n = config.d_mlp();
+                let width = (1..=64).rev().find(|width| n.is_multiple_of(*width)).unwrap_or(1);
+                ((0..n).step_by(width).collect(), (0..width).collect())
+            }
+        }
+    }
+
+    /// The place of a cell, by the numbers of its row and column.
+    pub fn place(self, row: usize, column: usize) -> Place {
+        let site = self.row.site;
+        match (self.row.each, self.block) {
+            (Each::Position, _) => Target::Tensor(site.at(row)).at(column),
+            (Each::Head, None) => Target::Head(site.at(row), column).everywhere(),
+            (Each::Head, Some(block)) => Target::Head(site.at(block), row).at(column),
+            (Each::Neuron, block) => {
+                Target::Neuron { layer: block.unwrap_or(0), neuron: row + column }.everywhere()
+            }
         }
     }
 }
@@ -58,34 +150,56 @@ impl Sweep {
 impl FromStr for Sweep {
     type Err = String;
 
-    fn from_str(name: &str) -> Result<Self, String> {
-        let names = Self::ALL.map(Self::name).join(", ");
-        Self::ALL.into_iter().find(|sweep| sweep.name() == name).ok_or(format!("expected one of {names}"))
+    fn from_str(text: &str) -> Result<Self, String> {
+        let unknown = || {
+            format!(
+                "expected one of {}, or with the number of a block, as heads.3 and neurons.3",
+                Self::names()
+            )
+        };
+        let (name, block) = match text.split_once('.') {
+            Some((name, block)) => (name, Some(block.parse().map_err(|_| unknown())?)),
+            None => (text, None),
+        };
+        let row = SWEEPS.iter().find(|row| row.name == name).ok_or_else(unknown)?;
+        match (row.each, block) {
+            (Each::Neuron, None) => {
+                Err("neurons are those of one block: give its number, as neurons.3".into())
+            }
+            _ => Ok(Self { row, block }),
+        }
     }
 }
 
-/// The recovered logit difference of every place of a sweep.
+/// The recovered logit difference of the places of a sweep.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Swept {
     pub sweep: Sweep,
-    /// Blocks.
+    /// Blocks, or what [`Sweep::place`] takes.
     pub rows: Vec<usize>,
-    /// Positions of the corrupt prompt, or heads.
+    /// Positions of the corrupt prompt, heads, or what [`Sweep::place`] takes.
     pub columns: Vec<usize>,
+    /// Row by row; −inf where a place is still to come.
     pub values: Vec<Vec<f32>>,
 }
 
 impl Swept {
-    /// Blocks down, positions or heads across.
+    /// The place of a cell.
+    pub fn place(&self, row: usize, column: usize) -> Option<Place> {
+        Some(self.sweep.place(*self.rows.get(row)?, *self.columns.get(column)?))
+    }
+
     pub fn chart(&self, patching: &Patching) -> Chart {
         let run = &patching.corrupt;
         let show = |id: u32| run.model.tokenizer.show(id);
-        let (doc, columns) = if self.sweep == Sweep::Heads {
-            ("a head at all positions", Labels::numbered("head"))
-        } else {
-            let names = self.columns.iter().map(|&at| format!("{at} {}", run.token_text(at)));
-            ("one position of one block", Labels::named("position", names.collect()))
+        let (down, across) = self.sweep.nouns();
+        let numbers = |all: &[usize]| all.iter().map(ToString::to_string).collect();
+        let columns = match across {
+            "position" => self.columns.iter().map(|&at| format!("{at} {}", run.token_text(at))).collect(),
+            _ if down == across => self.columns.iter().map(|i| format!("+{i}")).collect(),
+            _ => numbers(&self.columns),
         };
+        let what = self.sweep.doc();
         let values = self.values.concat();
         Chart {
             title: format!(
@@ -94,10 +208,10 @@ impl Swept {
                 show(patching.token),
                 show(patching.versus)
             ),
-            doc: format!("{doc} from the clean prompt; 1: logit difference restored, 0: no effect"),
+            doc: format!("{what} from the clean prompt; 1: logit difference restored, 0: no effect"),
             formula: "(patched − corrupt) / (clean − corrupt)".into(),
-            rows: Labels::numbered("layer"),
-            columns,
+            rows: Labels::named(down, numbers(&self.rows)),
+            columns: Labels::named(across, columns),
             values: Matrix::new(values, self.rows.len(), self.columns.len()).expect("one value per place"),
             quantity: Quantity::Signed,
             limit: None,
@@ -160,15 +274,16 @@ impl Patching {
         self.clean.n_tokens() != self.corrupt.n_tokens()
     }
 
+    /// The rows and columns of a sweep, of the last position alone if `last`.
+    fn grid(&self, sweep: Sweep, last: bool) -> (Vec<usize>, Vec<usize>) {
+        let n = self.corrupt.n_tokens();
+        sweep.grid(self.corrupt.config(), if last { vec![n - 1] } else { (0..n).collect() })
+    }
+
     /// The number of places in a sweep.
     pub fn n_places(&self, sweep: Sweep) -> usize {
-        let config = self.corrupt.config();
-        let across = match sweep {
-            Sweep::Heads => config.n_head,
-            _ if self.only_last() => 1,
-            _ => self.corrupt.n_tokens(),
-        };
-        config.n_layer * across
+        let (rows, columns) = self.grid(sweep, self.only_last());
+        rows.len() * columns.len()
     }
 
     /// The corrupt run with the clean run's activation at `place`; at the last position of both if
@@ -178,6 +293,11 @@ impl Patching {
     /// [`Error::Usage`] for a place out of range, one that the clean run did not keep, or
     /// prompts of different length where positions must match.
     pub fn patched(&self, place: Place, last: bool, keep: HookFilter) -> Result<Run> {
+        let mut transplant = self.transplant(place, last)?;
+        self.corrupt.then(self.corrupt.input.clone(), keep, &mut transplant)
+    }
+
+    fn transplant(&self, place: Place, last: bool) -> Result<Transplant<'_>> {
         let config = self.corrupt.config();
         let n = self.corrupt.n_tokens();
         let place = if last { place.target.at(n - 1) } else { place };
@@ -187,15 +307,22 @@ impl Patching {
                 "the prompts have {} and {n} tokens: the sweeps {} patch position by position and need equal \
                  length; at the last position alone (--last) each of them works with any",
                 self.clean.n_tokens(),
-                Sweep::ALL.map(Sweep::name).join(", ")
+                Sweep::names()
             )));
         }
         let shift = self.clean.n_tokens() as isize - n as isize;
-        let mut transplant = Transplant { from: &self.clean, place, shift };
-        self.corrupt.then(self.corrupt.input.clone(), keep, &mut transplant)
+        Ok(Transplant { from: &self.clean, place, shift })
+    }
+
+    /// A logit difference as a share of what there is to recover.
+    fn share(&self, difference: f32) -> f32 {
+        (difference - self.corrupt_difference) / (self.clean_difference - self.corrupt_difference)
     }
 
     /// How much of the logit difference the patch at `place` restores.
+    ///
+    /// # Errors
+    /// As [`Self::patched`].
     pub fn recovered(&self, place: Place, last: bool) -> Result<f32> {
         let logits = HookFilter::new(&["logits"], self.corrupt.config())?;
         self.recovery(&self.patched(place, last, logits)?)
@@ -207,36 +334,44 @@ impl Patching {
     /// [`Error::Usage`] if its logits were not kept.
     pub fn recovery(&self, patched: &Run) -> Result<f32> {
         let logits = last_logits(patched)?;
-        let difference = logits[self.token as usize] - logits[self.versus as usize];
-        Ok((difference - self.corrupt_difference) / (self.clean_difference - self.corrupt_difference))
+        Ok(self.share(logits[self.token as usize] - logits[self.versus as usize]))
     }
 
-    /// Patches every place of a sweep, one at a time. Before each one, `progress` receives the number
-    /// done and the total; an error from it ends the sweep.
+    /// Patches every place of a sweep by itself, many computed together. Before each block of a computation,
+    /// `progress` receives the number of places that are done and of all; an error from it ends the sweep.
+    /// `arrived` sees the sweep each time that it has more places.
+    ///
+    /// # Errors
+    /// As [`Self::patched`], and the error of `progress`.
     pub fn sweep(
         &self,
         sweep: Sweep,
         last: bool,
         mut progress: impl FnMut(usize, usize) -> Result<()>,
+        mut arrived: impl FnMut(&Swept),
     ) -> Result<Swept> {
-        let config = self.corrupt.config();
-        let n_tokens = self.corrupt.n_tokens();
-        let columns: Vec<_> = match (sweep, last) {
-            (Sweep::Heads, _) => (0..config.n_head).collect(),
-            (_, true) => vec![n_tokens - 1],
-            (_, false) => (0..n_tokens).collect(),
+        let (rows, columns) = self.grid(sweep, last);
+        let places = rows.iter().flat_map(|&row| columns.iter().map(move |&column| sweep.place(row, column)));
+        let variation = |place: Place| {
+            let hooks = self.transplant(place, last)?;
+            Ok(Variation { first: hooks.first(), hooks, looks_ahead: false })
         };
-        let rows: Vec<_> = (0..config.n_layer).collect();
-        let mut values = Vec::with_capacity(rows.len());
-        for &layer in &rows {
-            let mut row = Vec::with_capacity(columns.len());
-            for &column in &columns {
-                progress(layer * columns.len() + row.len(), rows.len() * columns.len())?;
-                row.push(self.recovered(sweep.place(layer, column), last)?);
+        let variations = places.map(variation).collect::<Result<Vec<_>>>()?;
+        let (n, across) = (variations.len(), columns.len());
+        let values = vec![vec![f32::NEG_INFINITY; across]; rows.len()];
+        let mut swept = Swept { sweep, rows, columns, values };
+        let net = &self.corrupt.model.net;
+        let go_on = |done| progress(done, n);
+        vary(&self.corrupt, self.corrupt.n_tokens() - 1, variations, go_on, |first, x| {
+            let logits = net.logits_of(&x, &[self.token, self.versus])?; // (n, 2)
+            let logits: Vec<Vec<f32>> = logits.to_device(&Device::Cpu)?.to_dtype(DType::F32)?.to_vec2()?;
+            for (i, pair) in (first..).zip(logits) {
+                swept.values[i / across][i % across] = self.share(pair[0] - pair[1]);
             }
-            values.push(row);
-        }
-        Ok(Swept { sweep, rows, columns, values })
+            arrived(&swept);
+            Ok(())
+        })?;
+        Ok(swept)
     }
 }
 
@@ -250,6 +385,14 @@ struct Transplant<'a> {
     place: Place,
     /// The offset from a position to its source in `from`.
     shift: isize,
+}
+
+impl Transplant<'_> {
+    /// The first position that it changes.
+    fn first(&self) -> usize {
+        let by_rows = self.place.target.hooks().all(|hook| hook.point().axes[0] == Axis::Pos);
+        self.place.position.filter(|_| by_rows).unwrap_or(0)
+    }
 }
 
 impl Hooks for Transplant<'_> {

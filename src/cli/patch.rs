@@ -27,7 +27,9 @@ Examples:
 
 Each value is the recovered logit difference of --token over --versus at the last position:
 (patched − corrupt) / (clean − corrupt): 1 if fully restored, 0 if nothing changes.
-resid_pre, attn_out and mlp_out patch one position of one block, heads one head at all positions.
+Sweeps of resid_pre, resid_mid, attn_out and mlp_out patch one position of one block; those of heads, q,
+k, v and pattern one head at all positions. NAME.3 is a sweep of block 3 alone: heads.3 patches its heads
+position by position, neurons.3 its neurons at all positions.
 Prompts must have equal length, except with --last, which patches the last position only.
 By default, --token and --versus are, among both prompts' ten likeliest tokens, those whose
 log-probability falls and rises most from the clean prompt to the corrupt one.")]
@@ -49,8 +51,7 @@ pub struct Args {
     /// Token that the corrupt prompt favours
     #[arg(long, value_name = "TEXT|ID", allow_hyphen_values = true)]
     versus: Option<String>,
-    /// Activations to patch: resid_pre, attn_out, mlp_out or heads
-    #[arg(long, value_name = "SWEEP", required_unless_present = "at", conflicts_with = "at")]
+    #[arg(long, value_name = "SWEEP", required_unless_present = "at", conflicts_with = "at", help = help())]
     sweep: Option<Sweep>,
     /// Patch these places instead of a sweep, each by itself: targets as for --ablate, and the
     /// tensors of attention
@@ -63,6 +64,10 @@ pub struct Args {
     what_if: WhatIfArgs,
     #[command(flatten)]
     model: ModelArgs,
+}
+
+fn help() -> String {
+    format!("Activations to patch, one place at a time: {}", Sweep::names())
 }
 
 /// The corrupt prompt.
@@ -92,7 +97,7 @@ impl CorruptArgs {
             Input { prompt: prompt(self.corrupt.clone(), self.corrupt_ids.clone())?, ..input.clone() };
         let [clean, corrupt] = [input, other].map(|input| Run::all(model, input).map(Arc::new));
         let patching = Patching::new(clean?, corrupt?, token, versus)?;
-        let swept = patching.sweep(sweep, self.last, count("patching"))?;
+        let swept = patching.sweep(sweep, self.last, count("patching"), |_| {})?;
         Ok((patching, swept))
     }
 }
@@ -116,7 +121,7 @@ pub fn run(args: Args) -> Result<()> {
     let Some(sweep) = args.sweep else {
         return at(&patching, &args.at, last, args.json);
     };
-    let swept = patching.sweep(sweep, last, count("patching"))?;
+    let swept = patching.sweep(sweep, last, count("patching"), |_| {})?;
     if args.json {
         let values = swept.values.iter().map(|row| row.iter().map(|&x| Number(x)).collect()).collect();
         let of = About::new(&patching);
@@ -128,12 +133,12 @@ pub fn run(args: Args) -> Result<()> {
             of,
         });
     }
-    let mut text = format!("{}\nlayer", words(&patching));
+    let mut text = format!("{}\n{:>6}", words(&patching), sweep.nouns().0);
     for column in &swept.columns {
         text.push_str(&format!("{column:>9}"));
     }
     for (layer, row) in swept.rows.iter().zip(&swept.values) {
-        text.push_str(&format!("\n{layer:>5}"));
+        text.push_str(&format!("\n{layer:>6}"));
         for value in row {
             text.push_str(&format!(" {:>8}", num(*value)));
         }
@@ -177,7 +182,7 @@ struct Number(#[serde(serialize_with = "output::number")] f32);
 
 #[derive(Serialize)]
 struct Grid {
-    sweep: &'static str,
+    sweep: String,
     rows: Vec<usize>,
     columns: Vec<usize>,
     values: Vec<Vec<Number>>,

@@ -5,7 +5,7 @@ use std::fmt;
 use std::io::IsTerminal;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use indicatif::{MultiProgress, ProgressBar, ProgressState, ProgressStyle};
+use indicatif::{MultiProgress, ProgressBar, ProgressFinish, ProgressState, ProgressStyle};
 
 use super::output::say;
 use crate::error::Result;
@@ -82,14 +82,11 @@ fn style(template: &str) -> ProgressStyle {
 
 /// A progress bar that counts, on standard error if it is a terminal.
 pub fn count(what: &'static str) -> impl FnMut(usize, usize) -> Result<()> {
-    let bar = ProgressBar::no_length().with_message(what);
+    let bar = ProgressBar::no_length().with_message(what).with_finish(ProgressFinish::AndClear);
     bar.set_style(style("{msg} {wide_bar} {pos} of {len} {eta}"));
     move |done, of| {
         bar.set_length(of as u64);
         bar.set_position(done as u64);
-        if done + 1 == of {
-            bar.finish_and_clear();
-        }
         Ok(())
     }
 }

@@ -155,7 +155,8 @@ fn effects(args: &Args, model: &Arc<Model>, inputs: WithBase<Input>) -> Result<(
 
 fn patch(args: &Args, model: &Arc<Model>, inputs: WithBase<Input>) -> Result<(Run, Chart)> {
     let input = args.alone(inputs)?;
-    let sweep = args.number(&Sweep::ALL, Sweep::name)?.unwrap_or(Sweep::ResidPre);
+    let sweep = args.show.as_deref().unwrap_or("resid_pre").parse::<Sweep>();
+    let sweep = sweep.map_err(|why| Error::usage(format!("--show of patch: {why}")))?;
     let tokens = (args.lens.token(model)?, args.attribution.versus(model)?);
     let (patching, swept) = args.corrupt.sweep(model, input, tokens, sweep)?;
     Ok(((*patching.corrupt).clone(), swept.chart(&patching)))

@@ -145,6 +145,8 @@ pub enum Said {
     },
     /// A second prompt was run.
     Second(Box<Second>),
+    /// A sweep as far as it is.
+    Sweeping(Swept),
     Swept(Swept),
     /// A run failed; the last one remains.
     Refused(String),
@@ -232,7 +234,9 @@ impl Worker {
             }
             Work::Second { a, input, tokens } => self.second(id, a, input, tokens, &say),
             Work::Sweep { patching, sweep } => patching
-                .sweep(sweep, patching.only_last(), self.step(id, steps, &say))
+                .sweep(sweep, patching.only_last(), self.step(id, steps, &say), |swept| {
+                    say(Said::Sweeping(swept.clone()));
+                })
                 .map(|swept| say(Said::Swept(swept))),
             Work::Generate { from, n, sampling } => self.generate(id, from, n, &sampling, &say),
         };

@@ -5,8 +5,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use candle_core::{DType, Device, Tensor};
 
+use super::batch::Kept;
 use super::gpt2::Gpt2;
-use super::reuse::Kept;
 use crate::error::{Error, Result};
 use crate::hooks::{HookFilter, HookName, Hooks, Part, Site};
 

@@ -1,13 +1,12 @@
 //! GPT-2, with a name for everything it computes.
 
-use std::ops::Range;
 use std::sync::Arc;
 
 use candle_core::{DType, Device, Tensor};
 use rayon::prelude::*;
 
+use super::batch::{Batch, Kept, Sequence};
 use super::ops::{Conv1D, LayerNorm, Ops};
-use super::reuse::{Kept, Tap};
 use super::weights::{self, Weights};
 use crate::config::Config;
 use crate::error::{Error, Result, out_of_range};
@@ -164,63 +163,74 @@ impl Gpt2 {
     /// vocabulary; whatever `hooks` returns.
     pub fn run(&self, tokens: &[u32], hooks: &mut dyn Hooks) -> Result<Tensor> {
         self.check(tokens)?;
-        let tap = &mut Tap::new(hooks);
-        let x = self.body(tokens, tap)?; // (T, C)
-        self.head(&x, tap) // (T, V)
+        let batch = &mut Batch::new([Sequence::new(tokens, hooks, None)]);
+        let x = self.body(batch)?; // (T, C)
+        self.head(&x, batch) // (T, V)
     }
 
     /// The same, only as far as `hooks` need: unwanted logits are not computed.
     /// Rows and blocks `kept` from another run are reused, not computed again.
+    ///
+    /// # Errors
+    /// As [`Self::run`].
     pub fn watch(&self, tokens: &[u32], hooks: &mut dyn Hooks, kept: Option<Kept>) -> Result<()> {
         self.check(tokens)?;
-        let tap = &mut Tap::new(hooks);
-        let x = match kept {
-            Some(kept) => self.body_after(kept, tokens, tap)?, // (S, C)
-            None => self.body(tokens, tap)?,                   // (T, C)
-        };
-        if tap.hooks.wants(Site::Logits.once()) || tap.hooks.wants(Site::Probs.once()) {
-            self.head(&x, tap)?;
+        let batch = &mut Batch::new([Sequence::new(tokens, hooks, kept)]);
+        let x = self.body(batch)?; // (T, C), or (R, C) if all blocks and what follows them are kept
+        if batch.wants(Site::Logits.once()) || batch.wants(Site::Probs.once()) {
+            self.head(&x, batch)?;
         }
         Ok(())
     }
 
-    /// What the unembedding reads: T tokens → (T, C).
-    fn body(&self, tokens: &[u32], tap: &mut Tap) -> Result<Tensor> {
-        let x = self.embed(tokens, 0, tap)?; // (T, C)
-        let x = self.through(0..self.config.n_layer, x, tap)?; // (T, C)
-        self.norm(&x, tap) // (T, C)
+    /// What the unembedding reads at the wanted positions of several sequences, one after the other:
+    /// (Σ wanted, C). Each is computed as if alone; hooks see its tensors, but no logits.
+    ///
+    /// # Errors
+    /// As [`Self::run`].
+    pub fn outputs<'a>(&self, sequences: impl IntoIterator<Item = Sequence<'a>>) -> Result<Tensor> {
+        let checked = |sequence: Sequence<'a>| self.check(sequence.tokens).map(|()| sequence);
+        let sequences = sequences.into_iter().map(checked).collect::<Result<Vec<_>>>()?;
+        let batch = &mut Batch::new(sequences);
+        let x = self.body(batch)?; // (R, C)
+        batch.output(&x)
     }
 
-    // S rows are computed: all T, or those after the rows kept from another run.
+    // R rows are computed at once: those of all sequences of the batch that no earlier run has.
 
-    /// Token embedding plus positional embedding, for tokens from position `first` on: (S, C).
-    pub(super) fn embed(&self, tokens: &[u32], first: usize, tap: &mut Tap) -> Result<Tensor> {
-        let ids = Tensor::new(tokens, self.device())?; // (S)
-        let embed = tap.once(Site::Embed, self.wte.index_select(&ids, 0)?)?; // (S, C)
-        let pos_embed = tap.once(Site::PosEmbed, self.wpe.narrow(0, first, tokens.len())?)?; // (S, C)
-        self.ops.add(&embed, &pos_embed) // (S, C)
-    }
-
-    /// The residual stream through some of the blocks, (S, C) → (S, C).
-    pub(super) fn through(&self, blocks: Range<usize>, mut x: Tensor, tap: &mut Tap) -> Result<Tensor> {
-        for l in blocks {
-            tap.hooks.before_block(l)?;
-            x = self.block(l, &self.blocks[l], x, tap)?; // (S, C)
+    /// What the unembedding reads: (R, C).
+    fn body(&self, batch: &mut Batch) -> Result<Tensor> {
+        let n_layer = self.config.n_layer;
+        let mut x = self.embed(batch)?; // (R, C)
+        for l in 0..n_layer {
+            x = batch.join(l, x)?; // (R, C)
+            if batch.n_rows() > 0 {
+                batch.before_block(l)?;
+                x = self.block(l, &self.blocks[l], x, batch)?; // (R, C)
+            }
         }
-        Ok(x)
-    }
-
-    /// ln_f, (S, C) → (S, C).
-    pub(super) fn norm(&self, x: &Tensor, tap: &mut Tap) -> Result<Tensor> {
+        let x = batch.join(n_layer, x)?; // (R, C)
         let names = [Site::LnFinalScale, Site::LnFinalNormalized, Site::LnFinalOut].map(Site::once);
-        self.layer_norm(&self.ln_f, x, names, tap) // (S, C)
+        self.layer_norm(&self.ln_f, &x, names, batch) // (R, C)
     }
 
-    /// Logits, (S, C) → (S, V), and probabilities if wanted.
-    fn head(&self, x: &Tensor, tap: &mut Tap) -> Result<Tensor> {
-        let logits = tap.once(Site::Logits, self.ops.product(x, &self.unembed)?)?; // (S, V)
-        if tap.hooks.wants(Site::Probs.once()) {
-            tap.once(Site::Probs, self.ops.softmax(&logits)?)?; // (S, V)
+    /// Token embedding plus positional embedding: (R, C).
+    fn embed(&self, batch: &mut Batch) -> Result<Tensor> {
+        let (tokens, positions) = batch.tokens(); // (R), (R)
+        if tokens.is_empty() {
+            return Ok(self.wte.narrow(0, 0, 0)?); // all is kept
+        }
+        let rows = |of: &Tensor, ids: Vec<u32>| of.index_select(&Tensor::new(ids, self.device())?, 0);
+        let embed = batch.once(Site::Embed, rows(&self.wte, tokens)?)?; // (R, C)
+        let pos_embed = batch.once(Site::PosEmbed, rows(&self.wpe, positions)?)?; // (R, C)
+        self.ops.add(&embed, &pos_embed) // (R, C)
+    }
+
+    /// Logits, (R, C) → (R, V), and probabilities if wanted.
+    fn head(&self, x: &Tensor, batch: &mut Batch) -> Result<Tensor> {
+        let logits = batch.once(Site::Logits, self.ops.product(x, &self.unembed)?)?; // (R, V)
+        if batch.wants(Site::Probs.once()) {
+            batch.once(Site::Probs, self.ops.softmax(&logits)?)?; // (R, V)
         }
         Ok(logits)
     }
@@ -234,65 +244,115 @@ impl Gpt2 {
         self.ops.product(&self.ops.layer_norm(resid, &self.ln_f)?, &self.unembed)
     }
 
-    /// Block `l`: attention and MLP, each added to the residual stream, (S, C) → (S, C).
-    fn block(&self, l: usize, w: &Block, resid: Tensor, tap: &mut Tap) -> Result<Tensor> {
-        let resid_pre = tap.at(l, Site::ResidPre, resid)?; // (S, C)
+    /// The logits of some tokens for rows that left `ln_f`, (n, C) → (n, tokens); of every row the same as
+    /// alone, to the bit.
+    ///
+    /// # Errors
+    /// [`Error::Tensor`] for rows of the wrong shape, device or format, or ids outside the vocabulary.
+    pub fn logits_of(&self, x: &Tensor, tokens: &[u32]) -> Result<Tensor> {
+        let ids = Tensor::new(tokens, self.device())?;
+        let w = self.unembed.t()?.index_select(&ids, 0)?.t()?; // (C, tokens)
+        let of_row = |row| self.ops.product(&x.narrow(0, row, 1)?, &w); // (1, tokens)
+        Ok(Tensor::cat(&(0..x.dims()[0]).map(of_row).collect::<Result<Vec<_>>>()?, 0)?)
+    }
+
+    /// Block `l`: attention and MLP, each added to the residual stream, (R, C) → (R, C).
+    fn block(&self, l: usize, w: &Block, resid: Tensor, batch: &mut Batch) -> Result<Tensor> {
+        let resid_pre = batch.at(l, Site::ResidPre, resid)?; // (R, C)
 
         let names = [Site::Ln1Scale, Site::Ln1Normalized, Site::Ln1Out].map(|site| site.at(l));
-        let x = self.layer_norm(&w.ln_1, &resid_pre, names, tap)?; // (S, C)
-        let attn_out = self.attention(l, w, &x, tap)?;
-        let attn_out = tap.at(l, Site::AttnOut, attn_out)?; // (S, C)
-        let resid_mid = tap.at(l, Site::ResidMid, self.ops.add(&resid_pre, &attn_out)?)?; // (S, C)
+        let x = self.layer_norm(&w.ln_1, &resid_pre, names, batch)?; // (R, C)
+        let (attn_out, resid_pre) = self.attention(l, w, x, resid_pre, batch)?;
+        let attn_out = batch.at(l, Site::AttnOut, attn_out)?; // (R, C)
+        let resid_mid = batch.at(l, Site::ResidMid, self.ops.add(&resid_pre, &attn_out)?)?; // (R, C)
 
         let names = [Site::Ln2Scale, Site::Ln2Normalized, Site::Ln2Out].map(|site| site.at(l));
-        let x = self.layer_norm(&w.ln_2, &resid_mid, names, tap)?; // (S, C)
-        let pre = tap.at(l, Site::MlpPre, self.ops.linear(&x, &w.c_fc)?)?; // (S, n_inner)
-        let post = self.ops.activation(self.config.activation_function, &pre)?; // (S, n_inner)
-        let post = tap.at(l, Site::MlpPost, post)?;
-        let mlp_out = tap.at(l, Site::MlpOut, self.ops.linear(&post, &w.mlp_proj)?)?; // (S, C)
-        tap.at(l, Site::ResidPost, self.ops.add(&resid_mid, &mlp_out)?) // (S, C)
+        let x = self.layer_norm(&w.ln_2, &resid_mid, names, batch)?; // (R, C)
+        let pre = batch.at(l, Site::MlpPre, self.ops.linear(&x, &w.c_fc)?)?; // (R, n_inner)
+        let post = self.ops.activation(self.config.activation_function, &pre)?; // (R, n_inner)
+        let post = batch.at(l, Site::MlpPost, post)?;
+        let mlp_out = batch.at(l, Site::MlpOut, self.ops.linear(&post, &w.mlp_proj)?)?; // (R, C)
+        batch.at(l, Site::ResidPost, self.ops.add(&resid_mid, &mlp_out)?) // (R, C)
     }
 
-    /// LayerNorm, in three steps if one of the first two is wanted, else at once: (S, C) → (S, C).
-    fn layer_norm(&self, ln: &LayerNorm, x: &Tensor, names: [HookName; 3], tap: &mut Tap) -> Result<Tensor> {
+    /// LayerNorm, in three steps if one of the first two is wanted, else at once: (R, C) → (R, C).
+    fn layer_norm(
+        &self,
+        ln: &LayerNorm,
+        x: &Tensor,
+        names: [HookName; 3],
+        batch: &mut Batch,
+    ) -> Result<Tensor> {
         let [scale_of, normalized_of, out_of] = names;
-        if !tap.hooks.wants(scale_of) && !tap.hooks.wants(normalized_of) {
-            return tap.see(out_of, self.ops.layer_norm(x, ln)?);
+        if !batch.wants(scale_of) && !batch.wants(normalized_of) {
+            return batch.see(out_of, self.ops.layer_norm(x, ln)?);
         }
-        let (centered, scale) = self.ops.center(x, ln)?; // (S, C), (S, 1)
-        let scale = tap.see(scale_of, scale)?;
-        let normalized = tap.see(normalized_of, centered.broadcast_div(&scale)?)?; // (S, C)
-        tap.see(out_of, ln.affine(&normalized)?) // (S, C)
+        let (centered, scale) = self.ops.center(x, ln)?; // (R, C), (R, 1)
+        let scale = batch.see(scale_of, scale)?;
+        let normalized = batch.see(normalized_of, centered.broadcast_div(&scale)?)?; // (R, C)
+        batch.see(out_of, ln.affine(&normalized)?) // (R, C)
     }
 
-    /// Multi-head attention of block `l`, (S, C) → (S, C).
-    fn attention(&self, l: usize, w: &Block, x: &Tensor, tap: &mut Tap) -> Result<Tensor> {
-        let (s, c) = x.dims2()?;
-        let heads = (s, self.config.n_head, self.config.d_head());
-        let scale = self.config.attn_scale(l);
-
-        let part = |i: usize| self.ops.linear_part(x, &w.c_attn, i * c, heads);
-        let q = tap.at(l, Site::Q, part(0)?)?; // (S, H, d_head)
-        let k = tap.whole(l, Site::K, part(1)?)?; // (T, H, d_head)
-        let v = tap.whole(l, Site::V, part(2)?)?; // (T, H, d_head)
-
-        let z = if tap.hooks.wants(Site::AttnScores.at(l)) || tap.hooks.wants(Site::Pattern.at(l)) {
-            let scores = self.ops.scores(&q, &k, tap.first(), scale)?; // (H, S, T)
-            let scores = tap.at(l, Site::AttnScores, scores)?;
-            let pattern = tap.at(l, Site::Pattern, self.ops.softmax(&scores)?)?; // (H, S, T)
-            self.ops.weigh(&pattern, &v)? // (S, H, d_head)
-        } else {
-            self.ops.attention(&q, &k, &v, scale)? // (S, H, d_head)
+    /// Multi-head attention of block `l`, and the residual stream of the rows that go on:
+    /// (R, C), (R, C) → (R, C), (R, C).
+    fn attention(
+        &self,
+        l: usize,
+        w: &Block,
+        x: Tensor,
+        resid: Tensor,
+        batch: &mut Batch,
+    ) -> Result<(Tensor, Tensor)> {
+        let (c, h, d_head) = (self.config.n_embd, self.config.n_head, self.config.d_head());
+        let part = |x: &Tensor, i: usize| {
+            self.ops.linear_part(x, &w.c_attn, i * c, (x.dims()[0], h, d_head)) // (R, H, d_head)
         };
-        let z = tap.at(l, Site::Z, z)?;
+        let k = batch.whole(l, Site::K, &part(&x, 1)?)?; // (T, H, d_head) of each sequence
+        let v = batch.whole(l, Site::V, &part(&x, 2)?)?; // (T, H, d_head) of each sequence
+        let [x, resid] = if l + 1 == self.config.n_layer {
+            batch.only_wanted(&self.config, [x, resid])?
+        } else {
+            [x, resid]
+        };
+        let q = batch.at(l, Site::Q, part(&x, 0)?)?; // (R, H, d_head)
 
-        if tap.hooks.wants(Site::Result.at(l)) {
-            let result = self.results(w, &z)?; // (S, H, C)
-            if let Some(result) = tap.replaced(Site::Result.at(l), &result)? {
-                return Ok(result.sum(1)?.broadcast_add(&w.attn_proj.bias)?); // (S, C)
-            }
+        let z = self.gather(l, &q, &k, &v, batch)?; // (R, H, d_head)
+        let z = batch.at(l, Site::Z, z)?;
+
+        let out = self.ops.linear(&z.reshape(((), c))?, &w.attn_proj)?; // (R, C)
+        if !batch.wants(Site::Result.at(l)) {
+            return Ok((out, resid));
         }
-        self.ops.linear(&z.reshape((s, c))?, &w.attn_proj) // (S, C)
+        let result = self.results(w, &z)?; // (R, H, C)
+        let sum = |(row, result): (usize, Tensor)| {
+            Ok((row, result.sum(1)?.broadcast_add(&w.attn_proj.bias)?)) // (S, C)
+        };
+        let replaced = batch.replaced(Site::Result.at(l), &result)?.into_iter();
+        Ok((batch.put(out, replaced.map(sum).collect::<Result<_>>()?)?, resid))
+    }
+
+    /// What each head gathers, within each sequence: (R, H, d_head), (T, H, d_head) each → (R, H, d_head).
+    fn gather(&self, l: usize, q: &Tensor, k: &[Tensor], v: &[Tensor], batch: &mut Batch) -> Result<Tensor> {
+        let scale = self.config.attn_scale(l);
+        let of_each = batch.split(q)?; // (S, H, d_head)
+        let all = of_each.par_iter().zip(k).zip(v);
+        let z: Vec<_> = if batch.wants(Site::AttnScores.at(l)) || batch.wants(Site::Pattern.at(l)) {
+            let scores = all.map(|(((q, first, _), k), _)| self.ops.scores(q, k, *first, scale));
+            let scores: Result<_> = scores.collect::<Vec<_>>().into_iter().collect();
+            let scores = batch.see_each(Site::AttnScores.at(l), scores?)?; // (H, S, T)
+            let pattern: Result<_> = scores.iter().map(|scores| self.ops.softmax(scores)).collect();
+            let pattern = batch.see_each(Site::Pattern.at(l), pattern?)?; // (H, S, T)
+            pattern.iter().zip(v).map(|(pattern, v)| self.ops.weigh(pattern, v)).collect() // (S, H, d_head)
+        } else {
+            all.map(|(((q, first, n_queries), k), v)| {
+                let n = first + q.dims()[0];
+                let (k, v) = (k.narrow(0, 0, n)?, v.narrow(0, 0, n)?);
+                self.ops.attention(q, &k, &v, scale, *n_queries) // (S, H, d_head)
+            })
+            .collect()
+        };
+        let z = z.into_iter().collect::<Result<Vec<_>>>()?;
+        if let [z] = &z[..] { Ok(z.clone()) } else { Ok(Tensor::cat(&z, 0)?) }
     }
 
     /// What each head writes to the residual stream: (S, H, d_head) → (S, H, C).

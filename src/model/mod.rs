@@ -2,6 +2,7 @@
 //! of a run.
 
 mod about;
+mod batch;
 mod cache;
 mod derive;
 mod device;
@@ -11,19 +12,18 @@ mod kernels;
 mod llmc;
 mod ops;
 mod pickle;
-mod reuse;
 pub mod source;
 mod tokenizer;
 mod weights;
 
 pub use about::{About, SpecialToken};
+pub use batch::{Kept, Sequence};
 pub use cache::ActivationCache;
 pub use device::{DeviceSpec, DtypeSpec};
 pub use format::Format;
 pub use gpt2::{Block, Gpt2};
 pub(crate) use ops::causal_mask;
 pub use ops::{Conv1D, LayerNorm, Ops};
-pub use reuse::Kept;
 pub use source::{LoadOptions, Progress, Source};
 pub use tokenizer::{Beside, Tokenizer, visible};
 pub(crate) use weights::adapter_base;

@@ -228,10 +228,17 @@ impl Ops {
     }
 
     /// Scores, softmax and weighing at once, if the steps are not wanted: (S, H, d_head) for the last S
-    /// positions.
-    pub fn attention(self, q: &Tensor, k: &Tensor, v: &Tensor, scale: f64) -> Result<Tensor> {
+    /// positions, in the order of arithmetic of at least `n_queries`.
+    pub fn attention(
+        self,
+        q: &Tensor,
+        k: &Tensor,
+        v: &Tensor,
+        scale: f64,
+        n_queries: usize,
+    ) -> Result<Tensor> {
         if let Some((arch, [q, k, v])) = self.fused([q, k, v]) {
-            let out = kernels::attention(arch, q.heads(), k.heads(), v.heads(), scale as f32);
+            let out = kernels::attention(arch, q.heads(), k.heads(), v.heads(), scale as f32, n_queries);
             return Ok(Tensor::from_vec(out, q.dims(), &Device::Cpu)?);
         }
         let first = k.dims()[0] - q.dims()[0];
@@ -431,7 +438,8 @@ mod tests {
             let scores = Ops::Plain.scores(&q, &k, before, 0.3).unwrap();
             agree("softmax", |ops| ops.softmax(&scores));
             agree("weigh", |ops| ops.weigh(&ops.softmax(&scores)?, &v));
-            agree("attention", |ops| ops.attention(&q, &k, &v, 0.3));
+            agree("attention", |ops| ops.attention(&q, &k, &v, 0.3, 0));
+            agree("attention as of many", |ops| ops.attention(&q, &k, &v, 0.3, 100));
         }
     }
 

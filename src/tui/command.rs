@@ -255,7 +255,7 @@ commands! { |app|
     "Two prompts" {
     PromptB         "prompt-b"         ["n"]                     OWN   "prompt B" "edit the second prompt"
                     => compare::edit(app);
-    CompareMode     "compare-mode"     ["m"]                     OWN   "mode"     "next view: a tensor, or a patch sweep of resid_pre, attn_out, mlp_out or heads"
+    CompareMode     "compare-mode"     ["m"]                     OWN   "mode"     "next view: a tensor, or one of the patch sweeps"
                     => app.screen.scene().turn(app, 1);
     CompareShown    "compare-shown"    ["s"]                     OWN   "A, B"     "show the tensor of A, of B, or A − B"
                     => compare::next_shown(app);

@@ -74,6 +74,7 @@ impl App {
                 self.finish();
                 compare::ran(self, *second);
             }
+            Said::Sweeping(swept) => self.screens.compare.sweeping = Some(Arc::new(swept)),
             Said::Swept(swept) => {
                 self.finish();
                 compare::swept(self, swept);

@@ -232,6 +232,10 @@ fn written(path: &std::path::Path) -> (Vec<f32>, Option<String>) {
     (values, json["manifest"]["difference"].as_str().map(str::to_owned))
 }
 
+fn resid_pre() -> Sweep {
+    "resid_pre".parse().unwrap()
+}
+
 /// The sweep is kept, the cursor starts where the effect is, a patch lands on B's position, and swapping the
 /// prompts back undoes it.
 #[test]
@@ -292,27 +296,29 @@ fn a_longer_prompt_leaves_tokens_without_a_partner() {
     let mut explorer = compare(LARGE, "The sea was calm.", "m");
     assert!(explorer.shows("only the last position is patched"));
     explorer.keys("enter");
-    let swept = &explorer.app.screens.compare.swept[&Sweep::ResidPre];
+    let swept = &explorer.app.screens.compare.swept[&resid_pre()];
     assert_eq!((swept.rows.len(), swept.columns.len()), (4, 1));
 }
 
 #[test]
 fn a_sweep_is_made_on_request_and_leads_on() {
     let mut explorer = compare(LARGE, SECOND, "m");
-    assert!(explorer.shows("Enter: patch all 60 places"));
+    assert!(explorer.shows(
+        "Enter: patch the residual stream before one block, at one position: 60 places, each by itself"
+    ));
     explorer.keys("enter");
     explorer.app.screens.compare.cell = (0, 0);
     explorer.keys("down right right");
-    let swept = Arc::clone(&explorer.app.screens.compare.swept[&Sweep::ResidPre]);
+    let swept = Arc::clone(&explorer.app.screens.compare.swept[&resid_pre()]);
     let second = explorer.app.screens.compare.second.clone().unwrap();
     let patching = second.patching.as_ref().unwrap();
-    let want = patching.recovered(Sweep::ResidPre.place(1, 2), false).unwrap();
+    let want = patching.recovered(resid_pre().place(1, 2), false).unwrap();
     assert_eq!(swept.values[1][2], want);
     assert!(explorer.shows("resid_pre.1@2 ·man from A"));
     explorer.keys("enter");
     assert_eq!((explorer.app.screen, explorer.app.selection.position), (Screen::Stages, 2));
     assert_eq!(explorer.app.selection.hook, Site::ResidPre.at(1));
-    explorer.keys("0 m m m enter");
+    explorer.keys("0 m m m m enter");
     explorer.app.screens.compare.cell = (0, 0);
     explorer.keys("down right enter");
     assert_eq!((explorer.app.screen, explorer.app.selection.layer), (Screen::Attention, 1));
@@ -329,7 +335,7 @@ fn a_place_of_a_sweep_is_patched_and_every_screen_shows_it() {
     let second = explorer.app.screens.compare.second.clone().unwrap();
     let patching = second.patching.as_ref().unwrap();
     let keep = HookFilter::all(second.a.config());
-    let want = patching.patched(Sweep::ResidPre.place(1, 2), false, keep).unwrap();
+    let want = patching.patched(resid_pre().place(1, 2), false, keep).unwrap();
     explorer.keys("a");
     let logits = |run: &actscope::Run| run.tensor(Site::Logits.once()).unwrap().to_vec2::<f32>().unwrap();
     assert_eq!(logits(explorer.run()), logits(&want));
@@ -394,7 +400,8 @@ fn compare_on_screen() {
         ),
         ("compare_sweep_80x24", SMALL, "m enter down down right right"),
         ("compare_sweep_160x48", LARGE, "m enter down right right right right right right right"),
-        ("compare_sweep_heads", LARGE, "m m m m enter"),
+        ("compare_sweep_heads", LARGE, "m m m m m enter"),
+        ("compare_sweep_q_80x24", SMALL, "m m m m m m enter"),
     ] {
         assert_snapshot(name, &compare(size, SECOND, keys));
     }

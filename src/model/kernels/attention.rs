@@ -30,8 +30,8 @@ impl<'a> Heads<'a> {
 }
 
 /// Causal attention for the last S of T positions: softmax(q · kᵀ · scale) · v for each head,
-/// without the keys after a query: (S, H, d_head).
-pub fn attention(arch: Arch, q: Heads, k: Heads, v: Heads, scale: f32) -> Vec<f32> {
+/// without the keys after a query: (S, H, d_head), in the order of arithmetic of at least `n_queries`.
+pub fn attention(arch: Arch, q: Heads, k: Heads, v: Heads, scale: f32, n_queries: usize) -> Vec<f32> {
     let before = k.n - q.n;
     let mut out = vec![0.0; q.n * q.n_head * q.d_head];
     let mut heads: Vec<Vec<&mut [f32]>> = (0..q.n_head).map(|_| Vec::with_capacity(q.n)).collect();
@@ -40,7 +40,7 @@ pub fn attention(arch: Arch, q: Heads, k: Heads, v: Heads, scale: f32) -> Vec<f3
     }
     heads.par_iter_mut().with_max_len(1).enumerate().for_each(|(head, out)| {
         let (q, k, v) = (q.head(head), k.head(head), v.head(head));
-        if q.rows < FEW_QUERIES {
+        if q.rows.max(n_queries) < FEW_QUERIES {
             return attention_of_few(arch, q, k, v, scale, out);
         }
         let (keys, values) = (Rows::new(k), Rows::new(v.t()));

@@ -68,6 +68,8 @@ pub struct State {
     pub second: Option<Arc<Second>>,
     /// The finished sweeps of `second`.
     pub swept: HashMap<Sweep, Arc<Swept>>,
+    /// The one that is being made.
+    pub sweeping: Option<Arc<Swept>>,
     /// What they are of; those of other pairs of prompts, for when these come back.
     swept_of: Option<Pair>,
     shelf: Vec<(Pair, HashMap<Sweep, Arc<Swept>>)>,
@@ -138,7 +140,7 @@ impl Scene for Body {
 
     /// The next thing to show: the tensor, then each sweep.
     fn turn(&self, app: &mut App, by: isize) {
-        let modes: Vec<_> = std::iter::once(None).chain(Sweep::ALL.map(Some)).collect();
+        let modes = modes(app);
         let state = &mut app.screens.compare;
         state.sweep = turned(&modes, state.sweep, by);
         state.cell =
@@ -204,12 +206,9 @@ impl Scene for Body {
             else {
                 return Vec::new();
             };
-            let (layer, column) = app.screens.compare.cell;
-            let Some(value) = swept.values.get(layer).and_then(|row| row.get(column)) else {
-                return Vec::new();
-            };
-            let at = if sweep == Sweep::Heads { column } else { swept.columns[column] };
-            let place = sweep.place(layer, at);
+            let (row, column) = app.screens.compare.cell;
+            let value = swept.values.get(row).and_then(|row| row.get(column));
+            let Some((value, place)) = value.zip(swept.place(row, column)) else { return Vec::new() };
             let token = match place.position {
                 Some(position) => format!(" {}", patching.corrupt.token_text(position)),
                 None => String::new(),
@@ -219,7 +218,10 @@ impl Scene for Body {
                 Span::styled(num(*value), theme.strong()),
                 Span::styled(" of the logit difference is restored", theme.text()),
             ];
-            let where_to = if sweep == Sweep::Heads { "its attention" } else { "this tensor in Stages" };
+            let where_to = match place.target {
+                crate::interventions::Target::Head(..) => "its attention",
+                _ => "this tensor in Stages",
+            };
             let keys = format!("a: B with this from A · Enter shows {where_to}");
             return vec![first, vec![Span::styled(keys, theme.dim())]];
         }
@@ -309,14 +311,15 @@ impl Scene for Body {
             app.open_in_stages(app.selection.hook);
             return Vec::new();
         };
-        let (layer, column) = app.screens.compare.cell;
+        let (row, column) = app.screens.compare.cell;
         match app.screens.compare.swept.get(&sweep) {
             None => {
                 return vec![app.start(Work::Sweep { patching, sweep })];
             }
             Some(swept) => {
-                let place = sweep.place(layer, swept.columns.get(column).copied().unwrap_or(0));
-                go_to(app, place);
+                if let Some(place) = swept.place(row, column) {
+                    go_to(app, place);
+                }
             }
         }
         Vec::new()
@@ -514,14 +517,25 @@ fn draw_tokens(app: &App, second: &Second, area: Rect, buffer: &mut Buffer) {
     }
 }
 
+/// What this screen can show: a tensor, each sweep over all blocks, and those of one block.
+fn modes(app: &App) -> Vec<Option<Sweep>> {
+    let block = app.screens.compare.sweep.and_then(Sweep::block).unwrap_or(app.selection.layer);
+    std::iter::once(None).chain(Sweep::all().chain(Sweep::of_block(block)).map(Some)).collect()
+}
+
 /// What this screen can show, and the current choice.
 fn draw_modes(app: &App, area: Rect, buffer: &mut Buffer) {
     let theme = app.theme;
     let mut spans = Vec::new();
-    let modes = std::iter::once(None).chain(Sweep::ALL.map(Some));
-    for mode in modes {
-        let name = mode
-            .map_or_else(|| format!("tensor {}", app.screens.compare.shown.name()), |s| s.name().to_owned());
+    let modes = modes(app);
+    let chosen = modes.iter().position(|mode| *mode == app.screens.compare.sweep).unwrap_or(0);
+    // All of them need this much; where there is less, those before the chosen one go first.
+    let skipped = if area.width < 130 { chosen.saturating_sub(2) } else { 0 };
+    if skipped > 0 {
+        spans.push(Span::styled("‹ ", theme.dim()));
+    }
+    for mode in modes.into_iter().skip(skipped) {
+        let name = mode.map_or_else(|| format!("tensor {}", app.screens.compare.shown.name()), Sweep::name);
         let on = mode == app.screens.compare.sweep;
         spans.push(Span::styled(
             if on { format!("[{name}]") } else { format!(" {name} ") },

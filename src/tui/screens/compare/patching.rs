@@ -9,14 +9,16 @@ use ratatui::text::Span;
 use super::{Layout, NO_SECOND, row, rows, view};
 use crate::analysis::patch::{Patching, Sweep, Swept};
 use crate::engine::{Request, Second};
+use crate::hooks::Site;
 use crate::interventions::{Change, Donor, Intervention, Place, Target};
-use crate::picture::chart::{Chart, Labels};
+use crate::picture::chart::Chart;
 use crate::tui::app::{Activity, App, Screen};
 use crate::tui::text::{fit, num, put, put_line, wrap};
 use crate::tui::widgets::chart;
 
 /// A sweep is finished: the cursor goes to its strongest place.
 pub fn swept(app: &mut App, swept: Swept) {
+    app.screens.compare.sweeping = None;
     app.screens.compare.cell = strongest(&swept);
     app.screens.compare.swept.insert(swept.sweep, Arc::new(swept));
 }
@@ -41,13 +43,19 @@ pub(super) fn draw_sweep(app: &App, second: &Second, sweep: Sweep, layout: &Layo
             return;
         }
     };
-    put_line(buffer, layout.said, &[Span::styled(about(patching), theme.text())]);
-    let Some(swept) = app.screens.compare.swept.get(&sweep) else {
+    let coming = app.screens.compare.sweeping.as_ref().filter(|swept| swept.sweep == sweep);
+    let coming = coming.filter(|_| matches!(app.activity, Some(Activity::Working(_))));
+    let said = match &app.activity {
+        Some(Activity::Working(steps)) if coming.is_some() => format!("{steps}, Esc stops"),
+        _ => about(patching),
+    };
+    put_line(buffer, layout.said, &[Span::styled(said, theme.text())]);
+    let Some(swept) = app.screens.compare.swept.get(&sweep).or(coming) else {
         let n = patching.n_places(sweep);
         let said = match &app.activity {
             Some(Activity::Working(steps)) => format!("{steps}, Esc stops"),
             _ if n == 1 => "Enter: patch the only place".into(),
-            _ => format!("Enter: patch all {n} places, one at a time"),
+            _ => format!("Enter: patch {}: {n} places, each by itself", sweep.doc()),
         };
         put(buffer, layout.chart.x, layout.chart.y + 1, layout.chart.width, &said, theme.strong());
         return;
@@ -59,7 +67,7 @@ pub(super) fn draw_sweep(app: &App, second: &Second, sweep: Sweep, layout: &Layo
 fn placed(app: &App, patching: &Patching, swept: &Swept, area: Rect) -> (Chart, chart::Layout) {
     let chart = swept.chart(patching);
     let dims = (chart.values.n_rows, chart.values.n_columns);
-    let label = chart::label_width(&Labels::numbered("layer"), dims.0);
+    let label = chart::label_width(&chart.rows, dims.0);
     let wide = if area.width < 120 { (5, 9) } else { (7, 24) };
     let layout = chart::Layout::new(area, dims, label, wide, app.screens.compare.cell);
     (chart, layout)
@@ -93,8 +101,8 @@ fn patchable(app: &App, second: &Second) -> Result<(Place, Donor), String> {
         return Ok((target.at(b), from((a != b).then_some(a))));
     };
     let swept = app.screens.compare.swept.get(&sweep).ok_or("press Enter to patch all places first")?;
-    let (layer, column) = app.screens.compare.cell;
-    let place = sweep.place(layer, swept.columns.get(column).copied().unwrap_or(0));
+    let (row, column) = app.screens.compare.cell;
+    let place = swept.place(row, column).ok_or("no place of the sweep is selected")?;
     // If the lengths differ, the last positions are aligned.
     let (a, b) = (second.a.n_tokens(), second.b.n_tokens());
     Ok(if a == b { (place, from(None)) } else { (place.target.at(b - 1), from(Some(a - 1))) })
@@ -159,6 +167,10 @@ pub(super) fn go_to(app: &mut App, place: Place) {
             app.screen = Screen::Attention;
         }
         Target::Tensor(hook) => app.open_in_stages(hook),
-        Target::Neuron { .. } | Target::Layer(_) => {}
+        Target::Neuron { layer, neuron } => {
+            app.open_in_stages(Site::MlpPost.at(layer));
+            app.selection.column = neuron;
+        }
+        Target::Layer(_) => {}
     }
 }

@@ -9,8 +9,8 @@ use candle_core::Tensor;
 use crate::config::Config;
 use crate::error::{Error, Result};
 use crate::hooks::{HookFilter, HookName, Hooks, Part, Site};
-use crate::interventions::{Donors, Interventions};
-use crate::model::{ActivationCache, Kept, Model, Tokenizer, visible};
+use crate::interventions::{Changes, Donors, Interventions};
+use crate::model::{ActivationCache, Kept, Model, Sequence, Tokenizer, visible};
 
 /// The input of a run: text or token ids, whether to put BOS first, and the
 /// interventions.
@@ -133,48 +133,57 @@ impl Run {
     /// Runs `input` and keeps the hooks in `keep`; `hooks` sees (and may replace) each tensor
     /// first, after the input's interventions.
     pub fn new(model: &Arc<Model>, input: Input, keep: HookFilter, hooks: impl Hooks) -> Result<Self> {
-        Self::make(None, model, input, keep, hooks)
+        Self::make(None, model, input, ActivationCache::with_filter(keep, &model.net), hooks)
+    }
+
+    /// The same without hooks, where all tensors of `keep` are wanted: each is made in the pass and held,
+    /// which is faster than to derive one after the other, and takes the memory of all.
+    pub fn made(model: &Arc<Model>, input: Input, keep: HookFilter) -> Result<Self> {
+        Self::make(None, model, input, ActivationCache::with_filter(keep, &model.net).made(), ())
     }
 
     /// The same, but reuses what this run has: rows before the first token
     /// that differs, blocks below the first tensor that the hooks of either run may replace.
     /// `hooks` sees only what is computed.
     pub fn then(&self, input: Input, keep: HookFilter, hooks: impl Hooks) -> Result<Self> {
-        Self::make(Some(self), &self.model, input, keep, hooks)
+        let cache = ActivationCache::with_filter(keep, &self.model.net);
+        Self::make(Some(self), &self.model, input, cache, hooks)
+    }
+
+    /// Several inputs in one forward pass, each with the result of [`Self::new`]; `took` is the time of all.
+    pub fn several(
+        model: &Arc<Model>,
+        inputs: impl IntoIterator<Item = Input>,
+        keep: &HookFilter,
+    ) -> Result<Vec<Self>> {
+        let start = Instant::now();
+        let cache = || ActivationCache::with_filter(keep.clone(), &model.net);
+        let begun = inputs.into_iter().map(|input| Begun::new(None, model, input, cache(), ()));
+        let mut begun = begun.collect::<Result<Vec<_>>>()?;
+        let sequences = begun.iter_mut().map(|one| Sequence::new(&one.tokens, &mut one.chain, None));
+        model.net.watch(sequences)?;
+        Ok(begun.into_iter().map(|one| one.run(model, start.elapsed())).collect())
     }
 
     fn make(
         before: Option<&Self>,
         model: &Arc<Model>,
         input: Input,
-        keep: HookFilter,
+        cache: ActivationCache,
         hooks: impl Hooks,
     ) -> Result<Self> {
-        let tokens = input.tokens(model)?;
-        input.interventions.check(model.config(), tokens.len())?;
         let start = Instant::now();
-        let changed = hooks.first_change();
-        let mut donors = before.map(|run| run.donors.clone()).unwrap_or_default();
-        let changes = input.interventions.hooks(&model.net, &mut donors)?;
-        let mut chain =
-            ((changes, hooks), ActivationCache::with_filter(keep, &model.net).for_tokens(tokens.len()));
-        let kept = before.and_then(|run| run.kept_for(&tokens, &input.interventions, changed, &chain));
+        let mut begun = Begun::new(before, model, input, cache, hooks)?;
+        let Begun { tokens, input, chain, changed, .. } = &mut begun;
+        let kept = before.and_then(|run| run.kept_for(tokens, &input.interventions, *changed, chain));
         let whole = kept.filter(|kept| kept.rows == tokens.len());
         if let Some(kept) = whole {
             chain.1.adopt(kept)?;
         }
         if whole.is_none_or(|kept| kept.blocks <= model.config().n_layer) {
-            model.net.watch(&tokens, &mut chain, kept)?;
+            model.net.watch([Sequence::new(tokens, chain, kept)])?;
         }
-        Ok(Self {
-            model: Arc::clone(model),
-            input,
-            tokens,
-            took: start.elapsed(),
-            cache: chain.1,
-            changed,
-            donors,
-        })
+        Ok(begun.run(model, start.elapsed()))
     }
 
     /// The number of rows of every tensor that are the same in another run: those before the first token that
@@ -294,6 +303,39 @@ impl Run {
     /// The prompt as text: as typed, or decoded from its token ids.
     pub fn prompt_text(&self) -> String {
         self.input.prompt.to_text(&self.model.tokenizer)
+    }
+}
+
+/// A run before its forward pass.
+struct Begun<H> {
+    input: Input,
+    tokens: Vec<u32>,
+    /// What sees its tensors: the interventions, other hooks, then the cache.
+    chain: ((Changes, H), ActivationCache),
+    changed: Option<HookName>,
+    donors: Donors,
+}
+
+impl<H: Hooks> Begun<H> {
+    fn new(
+        before: Option<&Run>,
+        model: &Model,
+        input: Input,
+        cache: ActivationCache,
+        hooks: H,
+    ) -> Result<Self> {
+        let tokens = input.tokens(model)?;
+        input.interventions.check(model.config(), tokens.len())?;
+        let changed = hooks.first_change();
+        let mut donors = before.map(|run| run.donors.clone()).unwrap_or_default();
+        let changes = input.interventions.hooks(&model.net, &mut donors)?;
+        let chain = ((changes, hooks), cache.for_tokens(tokens.len()));
+        Ok(Self { input, tokens, chain, changed, donors })
+    }
+
+    fn run(self, model: &Arc<Model>, took: Duration) -> Run {
+        let Self { input, tokens, chain: (_, cache), changed, donors } = self;
+        Run { model: Arc::clone(model), input, tokens, cache, took, changed, donors }
     }
 }
 

@@ -515,6 +515,38 @@ fn bench() {
         assert!(if cfg!(target_os = "linux") { memory.unwrap() > 1 << 20 } else { memory.is_none() });
     }
 
+    let kinds = [
+        ("sweeps", ["tokens", "places", "ms"]),
+        ("effects", ["tokens", "runs", "ms"]),
+        ("batches", ["sequences", "tokens", "ms"]),
+    ];
+    for (kind, keys) in kinds {
+        let row = &report[kind][0];
+        assert!(keys.iter().all(|key| row[key].as_f64().unwrap() > 0.0), "{row}");
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let before = folder.path().join("before.json");
+    let mut slow = report.clone();
+    for kind in ["runs", "sweeps", "effects", "batches"] {
+        for row in slow[kind].as_array_mut().unwrap() {
+            for (name, ms) in row.as_object_mut().unwrap() {
+                if name.ends_with("ms") && ms.is_number() {
+                    *ms = 1e9.into();
+                }
+            }
+        }
+    }
+    std::fs::write(&before, slow.to_string()).unwrap();
+    let again = ["bench", "--tokens", "4", "--runs", "1", "--against", before.to_str().unwrap()];
+    let done = actscope().args(again).assert().success();
+    let said = String::from_utf8(done.get_output().stderr.clone()).unwrap();
+    assert!(
+        said.starts_with("actscope: none of ") && said.ends_with("more than 1.1 times what it was\n"),
+        "{said}"
+    );
+    std::fs::write(&before, "{").unwrap();
+    assert_refused(&again, 1, &["before.json", "bench --json"]);
+
     let done = actscope().args(["bench", "--model", &tiny("plain"), "--runs", "1"]).assert().success();
     let note = String::from_utf8(done.get_output().stderr.clone()).unwrap();
     assert_eq!(note, "actscope: skipping 64, 256, 1024 tokens: the context holds 32\n");

@@ -38,16 +38,23 @@ fn reference(path: &Path) -> (Vec<u32>, Vec<(String, Tensor)>) {
     (serde_json::from_str(ids).unwrap(), tensors.into_iter().collect())
 }
 
-/// Every reference tensor within 2e-5 × max(1, max |reference|), −inf exactly where it has it.
+/// Every reference tensor within 2e-5 × max(1, max |reference|), −inf exactly where it has it: derived
+/// when asked for, made in the pass, and made together with another run.
 fn assert_parity(model: Model, file: &Path) {
     let (ids, tensors) = reference(file);
     let model = Arc::new(model);
-    let run = Run::all(&model, Input::ids(ids.clone())).unwrap();
+    let (input, keep) = (Input::ids(ids.clone()), HookFilter::all(model.config()));
+    let both = Run::several(&model, [Input::ids(ids[1..].to_vec()), input.clone()], &keep).unwrap();
+    let runs = [
+        Run::all(&model, input.clone()).unwrap(),
+        Run::made(&model, input, keep).unwrap(),
+        both.into_iter().next_back().unwrap(),
+    ];
 
     let expected: Vec<_> =
         HookName::all(model.config()).into_iter().filter(|h| !h.point().on_request).collect();
     assert_eq!(tensors.len(), expected.len(), "{}: the reference lacks hooks", file.display());
-    for (name, want) in &tensors {
+    for (run, (name, want)) in runs.iter().flat_map(|run| tensors.iter().map(move |one| (run, one))) {
         let got = run.cache.get(name).unwrap();
         assert_eq!(got.dims(), want.dims(), "{name}");
         let hook: HookName = name.parse().unwrap();

@@ -151,17 +151,11 @@ pub(super) fn logits_after(run: &Run, position: usize) -> Result<Vec<f32>> {
     Ok(View::hook(Site::Logits.once(), 0).rows(run, position..position + 1)?.row(0))
 }
 
-/// The logits of rows that left `ln_f`, (n, C), in the way of a single row.
+/// The logits of rows that left `ln_f`, (n, C).
 pub(super) fn logits(run: &Run, x: &Tensor) -> Result<Vec<Vec<f32>>> {
-    const FEW: usize = 24;
-    let (net, n) = (&run.model.net, x.dims()[0]);
-    let mut all = Vec::with_capacity(n);
-    for first in (0..n).step_by(FEW) {
-        let rows = x.narrow(0, first, FEW.min(n - first))?;
-        let logits = net.ops.product(&rows, &net.unembed)?; // (n, V)
-        all.extend(logits.to_device(&Device::Cpu)?.to_dtype(DType::F32)?.to_vec2()?);
-    }
-    Ok(all)
+    let net = &run.model.net;
+    let logits = net.ops.product(x, &net.unembed)?; // (n, V)
+    Ok(logits.to_device(&Device::Cpu)?.to_dtype(DType::F32)?.to_vec2()?)
 }
 
 /// How well the earlier tokens predicted a token.

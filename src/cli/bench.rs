@@ -3,6 +3,7 @@
 #![allow(clippy::inline_always)] // code that is not inlined is compiled without vector instructions
 
 use std::hint::black_box;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -10,11 +11,15 @@ use candle_core::{DType, Device, Tensor};
 use pulp::{Arch, Simd, WithSimd};
 use ratatui::crossterm::event::KeyCode;
 use serde::Serialize;
+use serde_json::Value;
 
 use super::args::ModelArgs;
 use super::output::{Column, Table, print, print_object, say};
+use crate::analysis::effects::{Effects, Question};
 use crate::analysis::logits::ROWS_AT_ONCE;
+use crate::analysis::patch::{Patching, Sweep};
 use crate::error::{Error, Result};
+use crate::files;
 use crate::hooks::{HookFilter, Part, Site};
 use crate::model::{Conv1D, Model};
 use crate::run::{Input, Run};
@@ -33,15 +38,20 @@ Examples:
   actscope bench
   actscope bench --model openai-community/gpt2 --tokens 16,1024 --runs 3 --json
   actscope bench --tokens 64 --compare-threads
+  actscope bench --json > before.json    # then, after a change:
+  actscope bench --against before.json
 
 Columns, in milliseconds:
   run     forward pass that captures every hook; tensors that follow from others are computed later
   logits  the same, with the logits of every position
-  all     the same, with every other tensor computed too, one after the other
+  all     forward pass that computes and holds every tensor
   floor   only the matrix products of the pass, with the `gemm` crate, logits included
   edit    another run with a different last token, and its logits there
   append  another run with one token more, and its logits there
-  peak    GFLOP/s of these threads at the same time with nothing but multiply-adds")]
+  peak    GFLOP/s of these threads at the same time with nothing but multiply-adds
+
+Sweeps and effects are those of a prompt of 19 tokens: each place or component is a run of its own. A \
+batch is 16 prompts of 16 tokens in one pass.")]
 pub struct Args {
     /// Prompt lengths; default: those of 16,64,256,1024 that fit the model's context
     #[arg(long, value_name = "N,…", value_delimiter = ',')]
@@ -52,9 +62,12 @@ pub struct Args {
     /// Measure with one thread, then with all threads
     #[arg(long)]
     compare_threads: bool,
-    /// Write a JSON object: {load_ms, first_frame_ms, first_activations_ms, runs: […], frames: […]}
+    /// Write a JSON object: {load_ms, first_frame_ms, first_activations_ms, runs, sweeps, effects, batches, frames}
     #[arg(long)]
     json: bool,
+    /// Compare with a report that --json wrote, and say what became slower
+    #[arg(long, value_name = "FILE")]
+    against: Option<PathBuf>,
     #[command(flatten)]
     model: ModelArgs,
 }
@@ -68,6 +81,9 @@ struct Report {
     /// Loading, a run of 16 tokens, what the first screen shows, and a frame.
     first_activations_ms: f64,
     runs: Vec<Row>,
+    sweeps: Vec<SweepRow>,
+    effects: Vec<EffectsRow>,
+    batches: Vec<BatchRow>,
     frames: Vec<Frames>,
 }
 
@@ -90,6 +106,31 @@ struct Row {
     peak_rss_bytes: Option<u64>,
 }
 
+/// A patch sweep.
+#[derive(Serialize)]
+struct SweepRow {
+    sweep: String,
+    tokens: usize,
+    places: usize,
+    ms: f64,
+}
+
+/// The effects of all heads and MLPs.
+#[derive(Serialize)]
+struct EffectsRow {
+    tokens: usize,
+    runs: usize,
+    ms: f64,
+}
+
+/// Prompts of equal length in one pass.
+#[derive(Serialize)]
+struct BatchRow {
+    sequences: usize,
+    tokens: usize,
+    ms: f64,
+}
+
 /// One screen: the times of 50 cursor keys.
 #[derive(Serialize)]
 struct Frames {
@@ -102,6 +143,7 @@ struct Frames {
 }
 
 pub fn run(args: &Args) -> Result<()> {
+    let before = args.against.as_deref().map(saved).transpose()?;
     let mut first = Headless::new("bench", Input::ids(ids(16, 1)), SIZE);
     let first_frame_ms = time(|| _ = first.frame());
     let start = Instant::now();
@@ -126,9 +168,101 @@ pub fn run(args: &Args) -> Result<()> {
         }
     }
     let longest = lengths.into_iter().max().unwrap_or(1);
+    let n = PATCHED.min(model.config().n_positions);
+    let sweeps = ["resid_pre", "heads"].map(|sweep| sweeping(&model, sweep, n, args.runs));
+    let sweeps = sweeps.into_iter().collect::<Result<_>>()?;
+    let effects = vec![effects(&model, n, args.runs)?];
+    let batches = vec![batch(&model, args.runs)?];
     let frames = frames(&model, longest);
-    let report = Report { load_ms, first_frame_ms, first_activations_ms, runs, frames };
-    if args.json { print_object(&report) } else { show(&report) }
+    let report =
+        Report { load_ms, first_frame_ms, first_activations_ms, runs, sweeps, effects, batches, frames };
+    if args.json {
+        print_object(&report)?;
+    } else {
+        show(&report)?;
+    }
+    before.map_or(Ok(()), |before| {
+        let now = serde_json::to_value(&report).map_err(|e| Error::System(format!("no report: {e}")))?;
+        say(&against(&before, &now));
+        Ok(())
+    })
+}
+
+/// A saved report.
+fn saved(path: &Path) -> Result<Value> {
+    let text = files::read_text(path, files::REPORT)?;
+    serde_json::from_str(&text).map_err(|e| Error::file(path, format!("is no report of `bench --json`: {e}")))
+}
+
+/// The kinds of rows in a report that have times, and what tells the rows of a kind apart.
+const KINDS: [(&str, &[&str]); 4] = [
+    ("runs", &["tokens", "threads"]),
+    ("sweeps", &["sweep", "tokens"]),
+    ("effects", &["tokens"]),
+    ("batches", &["sequences", "tokens"]),
+];
+
+/// How many times as long something must take before it counts as slower.
+const SLOWER: f64 = 1.1;
+
+/// What takes longer than it did, among what both reports have.
+fn against(before: &Value, now: &Value) -> String {
+    let (mut compared, mut slower) = (0, Vec::new());
+    for (kind, keys) in KINDS {
+        let rows = |of: &Value| of[kind].as_array().cloned().unwrap_or_default();
+        for row in rows(now) {
+            let same = |other: &Value| keys.iter().all(|key| other[*key] == row[*key]);
+            let Some(then) = rows(before).into_iter().find(same) else { continue };
+            for (name, ms) in row.as_object().into_iter().flatten().filter(|(name, _)| name.ends_with("ms")) {
+                let Some((ms, then)) = ms.as_f64().zip(then[name].as_f64()) else { continue };
+                compared += 1;
+                if ms > SLOWER * then {
+                    let which =
+                        keys.iter().map(|key| format!("{key} {}", row[*key])).collect::<Vec<_>>().join(", ");
+                    slower.push(format!(
+                        "{kind}, {which}: {name} {ms:.1}, before {then:.1} ({:.2} times)",
+                        ms / then
+                    ));
+                }
+            }
+        }
+    }
+    match (compared, &slower[..]) {
+        (0, _) => "the reports have nothing in common: measure the same lengths".into(),
+        (_, []) => format!("none of {compared} times is more than {SLOWER} times what it was"),
+        _ => format!("slower than before, {} of {compared}:\n  {}", slower.len(), slower.join("\n  ")),
+    }
+}
+
+/// The tokens of a prompt in which places are patched.
+const PATCHED: usize = 19;
+
+/// A sweep of one prompt patched into another.
+fn sweeping(model: &Arc<Model>, sweep: &str, n: usize, runs: u32) -> Result<SweepRow> {
+    let ids = ids(n + 1, model.config().vocab_size);
+    let [clean, corrupt] = [&ids[..n], &ids[1..]].map(|ids| Run::all(model, Input::ids(ids)).map(Arc::new));
+    let patching = Patching::new(clean?, corrupt?, None, None)?;
+    let sweep: Sweep = sweep.parse().map_err(Error::Usage)?;
+    let (ms, _) = times(runs, || patching.sweep(sweep, false, |_, _| Ok(()), |_| {}).map(drop))?;
+    Ok(SweepRow { sweep: sweep.name(), tokens: n, places: patching.n_places(sweep), ms })
+}
+
+fn effects(model: &Arc<Model>, n: usize, runs: u32) -> Result<EffectsRow> {
+    let run = Run::all(model, Input::ids(ids(n, model.config().vocab_size)))?;
+    let question = Question { position: n - 1, token: None, mean: false };
+    let measure = || Effects::new(&run, question, |_, _| Ok(()));
+    let n_runs = measure()?.all.len();
+    let (ms, _) = times(runs, || measure().map(drop))?;
+    Ok(EffectsRow { tokens: n, runs: n_runs, ms })
+}
+
+fn batch(model: &Arc<Model>, runs: u32) -> Result<BatchRow> {
+    let (config, sequences) = (model.config(), 16);
+    let n = sequences.min(config.n_positions);
+    let (ids, keep) = (ids(n + sequences, config.vocab_size), HookFilter::all(config));
+    let inputs = || (0..sequences).map(|first| Input::ids(&ids[first..first + n]));
+    let (ms, _) = times(runs, || Run::several(model, inputs(), &keep).map(drop))?;
+    Ok(BatchRow { sequences, tokens: n, ms })
 }
 
 fn show(report: &Report) -> Result<()> {
@@ -163,6 +297,25 @@ fn show(report: &Report) -> Result<()> {
             row.peak_rss_bytes.map_or_else(|| "?".to_owned(), text::bytes),
         ]);
     }
+    table.print()?;
+    let names =
+        [Column::Left("many runs"), Column::Right("tokens"), Column::Right("runs"), Column::Right("ms")];
+    let mut table = Table::new(names);
+    for sweep in &report.sweeps {
+        table.row([
+            format!("sweep {}", sweep.sweep),
+            sweep.tokens.to_string(),
+            sweep.places.to_string(),
+            f(sweep.ms),
+        ]);
+    }
+    for effects in &report.effects {
+        table.row(["effects".into(), effects.tokens.to_string(), effects.runs.to_string(), f(effects.ms)]);
+    }
+    for batch in &report.batches {
+        table.row(["batch".into(), batch.tokens.to_string(), batch.sequences.to_string(), f(batch.ms)]);
+    }
+    print("\n")?;
     table.print()?;
     let names =
         [Column::Left("screen"), Column::Right("tokens"), Column::Right("frame"), Column::Right("looked")];
@@ -215,7 +368,7 @@ fn measure(model: &Arc<Model>, n_tokens: usize, runs: u32) -> Result<Row> {
     };
     let (median_ms, min_ms) = times(runs, || run().map(drop))?;
     let (logits_ms, _) = times(runs, || logits(&run()?, 0))?;
-    let (all_ms, _) = times(runs.min(2), || everything(&run()?))?;
+    let (all_ms, _) = times(runs, || Run::made(model, prompt.clone(), keep.clone()).map(drop))?;
     let then = |input: Input| {
         let (ms, _) = times(runs, || {
             let run = before.then(input.clone(), keep.clone(), ())?;
@@ -242,21 +395,6 @@ fn measure(model: &Arc<Model>, n_tokens: usize, runs: u32) -> Result<Row> {
         append_ms,
         peak_rss_bytes,
     })
-}
-
-/// Computes every tensor of a run; those over the vocabulary a few rows at a time.
-fn everything(run: &Run) -> Result<()> {
-    let n = run.n_tokens();
-    for name in run.cache.names() {
-        if matches!(name.site, Site::Logits | Site::Probs) {
-            for first in (0..n).step_by(64) {
-                run.part(name, &Part::rows(first..n.min(first + 64)))?;
-            }
-        } else {
-            run.part(name, &Part::default())?;
-        }
-    }
-    Ok(())
 }
 
 /// Only the matrix products of a forward pass, for attention only the lower half.
@@ -400,6 +538,21 @@ mod tests {
         let said = lengths(Some(&[8, 11]), 10).unwrap_err().to_string();
         assert!(said.contains("11") && said.contains("10"), "{said}");
         assert!(lengths(Some(&[0]), 10).is_err());
+    }
+
+    #[test]
+    fn what_became_slower_is_named() {
+        let report = |ms: f64| {
+            serde_json::json!({ "runs": [{ "tokens": 16, "threads": 2, "median_ms": 5.0, "edit_ms": null }],
+            "sweeps": [{ "sweep": "heads", "tokens": 19, "places": 144, "ms": ms }], "effects": [] })
+        };
+        assert_eq!(
+            against(&report(100.0), &report(105.0)),
+            "none of 2 times is more than 1.1 times what it was"
+        );
+        let said = against(&report(100.0), &report(150.0));
+        assert!(said.contains("1 of 2") && said.contains("heads") && said.contains("1.50 times"), "{said}");
+        assert!(against(&report(100.0), &serde_json::json!({})).contains("nothing in common"));
     }
 
     #[test]

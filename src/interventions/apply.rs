@@ -8,7 +8,7 @@ use candle_core::{DType, Tensor};
 use super::{Change, Direction, Edge, Interventions, Place, Target};
 use crate::error::{Error, Result};
 use crate::hooks::{Axis, HookFilter, HookName, Hooks};
-use crate::model::{ActivationCache, Gpt2};
+use crate::model::{ActivationCache, Gpt2, Sequence};
 
 /// Applies the active changes of a list.
 #[derive(Debug)]
@@ -37,7 +37,7 @@ impl Interventions {
             let names: Vec<_> = place.target.hooks().map(|hook| hook.to_string()).collect();
             let cache = ActivationCache::with_filter(HookFilter::new(&names, &net.config)?, net);
             let mut chain = (before.hooks(net, known)?, cache);
-            net.watch(&donor.tokens, &mut chain, None)?;
+            net.watch([Sequence::new(&donor.tokens, &mut chain, None)])?;
             known.0.insert(key, chain.1.clone());
             Ok((one.change.clone(), Some(chain.1)))
         };

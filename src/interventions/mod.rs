@@ -36,7 +36,7 @@
 mod apply;
 mod words;
 
-pub use apply::Donors;
+pub use apply::{Changes, Donors};
 
 use std::ops::RangeInclusive;
 

@@ -253,7 +253,7 @@ impl<'a> Batch<'a> {
     /// The tensor to continue with, (R, …).
     pub fn see(&mut self, name: HookName, x: Tensor) -> Result<Tensor> {
         let replaced = self.replaced(name, &x)?;
-        self.put(x, replaced)
+        put(x, replaced)
     }
 
     /// What the hooks put in place of rows of `x`, and from which row on.
@@ -283,20 +283,6 @@ impl<'a> Batch<'a> {
         self.computed().map(part).collect()
     }
 
-    /// `x` with rows replaced.
-    pub fn put(&self, x: Tensor, mut replaced: Vec<(usize, Tensor)>) -> Result<Tensor> {
-        match &replaced[..] {
-            [] => return Ok(x),
-            [(_, new)] if new.dims() == x.dims() => return Ok(replaced.remove(0).1),
-            _ => {}
-        }
-        let x = x.copy()?;
-        for (start, new) in replaced {
-            x.slice_set(&new.contiguous()?, 0, start)?;
-        }
-        Ok(x)
-    }
-
     /// Keys or values of each sequence, those that are kept first: (R, H, d_head) → (T, H, d_head) each.
     pub fn whole(&mut self, layer: usize, site: Site, new: &Tensor) -> Result<Vec<Tensor>> {
         let name = site.at(layer);
@@ -307,6 +293,20 @@ impl<'a> Batch<'a> {
         };
         self.computed_mut().map(whole).collect()
     }
+}
+
+/// `x` with rows replaced: each tensor from the row it names on.
+pub(super) fn put(x: Tensor, mut replaced: Vec<(usize, Tensor)>) -> Result<Tensor> {
+    match &replaced[..] {
+        [] => return Ok(x),
+        [(_, new)] if new.dims() == x.dims() => return Ok(replaced.remove(0).1),
+        _ => {}
+    }
+    let x = x.copy()?;
+    for (start, new) in replaced {
+        x.slice_set(&new.contiguous()?, 0, start)?;
+    }
+    Ok(x)
 }
 
 #[cfg(test)]

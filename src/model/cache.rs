@@ -15,7 +15,8 @@ use crate::hooks::{HookFilter, HookName, Hooks, Part, Site};
 ///
 /// Only tensors that cannot be derived are kept in memory, those that hooks replaced, and, within a
 /// budget, what an MLP computes. Everything else (LayerNorms, attention scores and patterns, logits: six
-/// times as much for a long prompt) is derived by [`Gpt2::derive`] on request.
+/// times as much for a long prompt) is derived by [`Gpt2::derive`] on request, unless the cache is
+/// [made](Self::made).
 #[derive(Debug, Clone)]
 pub struct ActivationCache {
     pub(super) net: Gpt2,
@@ -24,6 +25,8 @@ pub struct ActivationCache {
     needed: HashSet<HookName>,
     /// Whether there is room for tensors that take long to derive.
     roomy: bool,
+    /// Whether all tensors of the filter are held.
+    made: bool,
     kept: BTreeMap<HookName, Tensor>,
     recent: Arc<Mutex<Recent>>,
 }
@@ -57,7 +60,14 @@ impl ActivationCache {
                 names.extend(name.sources(&net.config));
             }
         }
-        Self { net: net.clone(), filter, needed, roomy: true, kept: BTreeMap::new(), recent: Arc::default() }
+        let net = net.clone();
+        Self { net, filter, needed, roomy: true, made: false, kept: BTreeMap::new(), recent: Arc::default() }
+    }
+
+    /// The same, but holds every tensor of the filter, as the pass makes it.
+    #[must_use]
+    pub fn made(self) -> Self {
+        Self { made: true, ..self }
     }
 
     /// The same for a run of `n_tokens`, within the budget of [`Self::ROOM`].
@@ -201,7 +211,7 @@ impl Hooks for ActivationCache {
     fn wants(&self, name: HookName) -> bool {
         let costly = matches!(name.site, Site::MlpPre | Site::MlpOut);
         let kept = name.sources(&self.net.config).is_empty() || (costly && self.roomy);
-        kept && self.needed.contains(&name)
+        (self.made && self.filter.contains(name)) || (kept && self.needed.contains(&name))
     }
 
     fn hook(&mut self, name: HookName, x: &Tensor) -> Result<Option<Tensor>> {
@@ -249,7 +259,30 @@ impl Recent {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::interventions::Change;
     use crate::{Input, Model, Run};
+
+    #[test]
+    fn what_is_made_in_the_pass_is_what_is_derived() {
+        let model = Arc::new(Model::demo());
+        let keep = HookFilter::of(HookName::all(model.config()));
+        for changes in ["", "zero head:1.2@3", "knockout 2.1:5->0", "scale resid_pre.3=0.5"] {
+            let changes = changes.lines().map(|change| change.parse::<Change>().unwrap());
+            let input = Input::ids([5, 6, 7, 8, 9, 10, 11, 12]).with_interventions(changes.collect());
+            let derived = Run::new(&model, input.clone(), keep.clone(), ()).unwrap();
+            let made = Run::made(&model, input, keep.clone()).unwrap();
+            assert!(keep.names(model.config()).into_iter().all(|name| made.cache.holds(name)));
+            assert_eq!(made.bytes().0, made.bytes().1);
+            assert_eq!(derived.cache.names(), made.cache.names());
+            for ((name, a), (_, b)) in derived.cache.iter().zip(made.cache.iter()) {
+                let [a, b] = [a, b].map(|x| x.flatten_all().unwrap().to_vec1::<f32>().unwrap());
+                let largest = a.iter().filter(|x| x.is_finite()).fold(1.0, |most: f32, x| most.max(x.abs()));
+                let same =
+                    |(a, b): (&f32, &f32)| a.to_bits() == b.to_bits() || (a - b).abs() <= 1e-5 * largest;
+                assert!(a.iter().zip(&b).all(same), "{name}");
+            }
+        }
+    }
 
     #[test]
     fn pieces_make_the_whole() {

@@ -24,8 +24,8 @@ impl Gpt2 {
         let source = |i: usize| get(sources[i], part);
         let sum = || ops.add(&source(0)?, &source(1)?);
         let scale = |ln: &LayerNorm| Ok(ops.center(&source(0)?, ln)?.1);
-        let normalized = |ln: &LayerNorm| Ok(ops.center(&source(0)?, ln)?.0.broadcast_div(&source(1)?)?);
-        let out = |ln: &LayerNorm| ln.affine(&source(0)?);
+        let normalized = |ln: &LayerNorm| ops.divide(&ops.center(&source(0)?, ln)?.0, &source(1)?);
+        let out = |ln: &LayerNorm| ops.affine(&source(0)?, ln);
         // One row for each site and no catch-all: a new site must say how it is derived.
         match name.site {
             Site::ResidPre if l > 0 => source(0),

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use candle_core::{DType, Device, Tensor};
 use rayon::prelude::*;
 
-use super::batch::{Batch, Kept, Sequence};
+use super::batch::{self, Batch, Sequence};
 use super::ops::{Conv1D, LayerNorm, Ops};
 use super::weights::{self, Weights};
 use crate::config::Config;
@@ -162,21 +162,19 @@ impl Gpt2 {
     /// [`Error::Usage`] for no tokens, more than the context holds, or an id outside the
     /// vocabulary; whatever `hooks` returns.
     pub fn run(&self, tokens: &[u32], hooks: &mut dyn Hooks) -> Result<Tensor> {
-        self.check(tokens)?;
-        let batch = &mut Batch::new([Sequence::new(tokens, hooks, None)]);
+        let batch = &mut self.batch([Sequence::new(tokens, hooks, None)])?;
         let x = self.body(batch)?; // (T, C)
         self.head(&x, batch) // (T, V)
     }
 
-    /// The same, only as far as `hooks` need: unwanted logits are not computed.
-    /// Rows and blocks `kept` from another run are reused, not computed again.
+    /// One forward pass over several sequences, each as if alone, and only as far as their hooks need:
+    /// unwanted logits are not computed, nor what a sequence keeps from another run.
     ///
     /// # Errors
     /// As [`Self::run`].
-    pub fn watch(&self, tokens: &[u32], hooks: &mut dyn Hooks, kept: Option<Kept>) -> Result<()> {
-        self.check(tokens)?;
-        let batch = &mut Batch::new([Sequence::new(tokens, hooks, kept)]);
-        let x = self.body(batch)?; // (T, C), or (R, C) if all blocks and what follows them are kept
+    pub fn watch<'a>(&self, sequences: impl IntoIterator<Item = Sequence<'a>>) -> Result<()> {
+        let batch = &mut self.batch(sequences)?;
+        let x = self.body(batch)?; // (R, C)
         if batch.wants(Site::Logits.once()) || batch.wants(Site::Probs.once()) {
             self.head(&x, batch)?;
         }
@@ -189,11 +187,14 @@ impl Gpt2 {
     /// # Errors
     /// As [`Self::run`].
     pub fn outputs<'a>(&self, sequences: impl IntoIterator<Item = Sequence<'a>>) -> Result<Tensor> {
-        let checked = |sequence: Sequence<'a>| self.check(sequence.tokens).map(|()| sequence);
-        let sequences = sequences.into_iter().map(checked).collect::<Result<Vec<_>>>()?;
-        let batch = &mut Batch::new(sequences);
+        let batch = &mut self.batch(sequences)?;
         let x = self.body(batch)?; // (R, C)
         batch.output(&x)
+    }
+
+    fn batch<'a>(&self, sequences: impl IntoIterator<Item = Sequence<'a>>) -> Result<Batch<'a>> {
+        let checked = |sequence: Sequence<'a>| self.check(sequence.tokens).map(|()| sequence);
+        Ok(Batch::new(sequences.into_iter().map(checked).collect::<Result<Vec<_>>>()?))
     }
 
     // R rows are computed at once: those of all sequences of the batch that no earlier run has.
@@ -289,8 +290,8 @@ impl Gpt2 {
         }
         let (centered, scale) = self.ops.center(x, ln)?; // (R, C), (R, 1)
         let scale = batch.see(scale_of, scale)?;
-        let normalized = batch.see(normalized_of, centered.broadcast_div(&scale)?)?; // (R, C)
-        batch.see(out_of, ln.affine(&normalized)?) // (R, C)
+        let normalized = batch.see(normalized_of, self.ops.divide(&centered, &scale)?)?; // (R, C)
+        batch.see(out_of, self.ops.affine(&normalized, ln)?) // (R, C)
     }
 
     /// Multi-head attention of block `l`, and the residual stream of the rows that go on:
@@ -328,7 +329,7 @@ impl Gpt2 {
             Ok((row, result.sum(1)?.broadcast_add(&w.attn_proj.bias)?)) // (S, C)
         };
         let replaced = batch.replaced(Site::Result.at(l), &result)?.into_iter();
-        Ok((batch.put(out, replaced.map(sum).collect::<Result<_>>()?)?, resid))
+        Ok((batch::put(out, replaced.map(sum).collect::<Result<_>>()?)?, resid))
     }
 
     /// What each head gathers, within each sequence: (R, H, d_head), (T, H, d_head) each → (R, H, d_head).

@@ -162,7 +162,7 @@ impl Ops {
             return Ok(Tensor::from_vec(out, x.dims(), &Device::Cpu)?);
         }
         let (centered, scale) = ln.center(&x)?;
-        ln.affine(&centered.broadcast_div(&scale)?)
+        self.affine(&self.divide(&centered, &scale)?, ln)
     }
 
     /// The first steps of LayerNorm, equal to the bit: x − mean and √(var + ε), (T, C) → (T, C), (T, 1).
@@ -175,6 +175,26 @@ impl Ops {
             return Ok((centered, Tensor::from_vec(scale, (n, 1), &Device::Cpu)?));
         }
         ln.center(&x)
+    }
+
+    /// The next step: each row by its scale, (T, C), (T, 1) → (T, C).
+    pub fn divide(self, x: &Tensor, scale: &Tensor) -> Result<Tensor> {
+        let (x, scale) = (x.contiguous()?, scale.contiguous()?);
+        if let Some((_, [floats, scales])) = self.fused([&x, &scale]) {
+            let out = kernels::divide(floats.values(), scales.values(), x.dims()[1]);
+            return Ok(Tensor::from_vec(out, x.dims(), &Device::Cpu)?);
+        }
+        Ok(x.broadcast_div(&scale)?)
+    }
+
+    /// The last step of LayerNorm, elementwise: normalized · w + b.
+    pub fn affine(self, normalized: &Tensor, ln: &LayerNorm) -> Result<Tensor> {
+        let x = normalized.contiguous()?;
+        if let Some((_, [floats, w, b])) = self.fused([&x, &ln.weight, &ln.bias]) {
+            let out = kernels::affine(floats.values(), w.values(), b.values());
+            return Ok(Tensor::from_vec(out, x.dims(), &Device::Cpu)?);
+        }
+        Ok(x.broadcast_mul(&ln.weight)?.broadcast_add(&ln.bias)?)
     }
 
     /// The activation function, elementwise.
@@ -266,12 +286,6 @@ impl LayerNorm {
         let variance = centered.sqr()?.mean_keepdim(D::Minus1)?;
         let scale = (variance + self.eps)?.sqrt()?;
         Ok((centered, scale))
-    }
-
-    /// The last step of LayerNorm, elementwise: normalized · w + b.
-    pub fn affine(&self, normalized: &Tensor) -> Result<Tensor> {
-        let scaled = normalized.broadcast_mul(&self.weight)?;
-        Ok(scaled.broadcast_add(&self.bias)?)
     }
 }
 
@@ -423,7 +437,7 @@ mod tests {
             agree("scale", |ops| Ok(ops.center(&x, &ln)?.1));
             for ops in Ops::available() {
                 let (centered, scale) = ops.center(&x, &ln).unwrap();
-                let steps = ln.affine(&centered.broadcast_div(&scale).unwrap()).unwrap();
+                let steps = ops.affine(&ops.divide(&centered, &scale).unwrap(), &ln).unwrap();
                 prop_assert_eq!(values(&steps), values(&ops.layer_norm(&x, &ln).unwrap()));
             }
             agree("gelu_new", |ops| ops.activation(Activation::GeluNew, &x));

@@ -3,6 +3,7 @@
 use pulp::{Arch, Simd, WithSimd};
 use rayon::prelude::*;
 
+use super::memory::in_pieces;
 use super::packed::{Packed, ROWS, Rows};
 use super::{FewRows, LANES, Mat, Softmax, WIDEST, exp};
 
@@ -217,23 +218,21 @@ fn block_of(n_queries: usize) -> usize {
 pub fn scores(arch: Arch, q: Heads, k: Heads, first: usize, scale: f32) -> Vec<f32> {
     let n = k.n;
     let k = Factor::of_heads(arch, k, q.n, Mat::t); // (d_head, T)
-    let mut out = vec![0.0; q.n_head * q.n * n];
     let block = block_of(q.n);
-    out.par_chunks_mut(q.n * n).enumerate().for_each(|(head, out)| {
-        out.par_chunks_mut(block * n).enumerate().for_each(|(i, out)| {
-            let rows = i * block..q.n.min((i + 1) * block);
-            let keys = n.min(first + rows.end);
-            k[head].product(q.head(head).rows(rows.clone()), keys, out, n);
-            for (query, row) in rows.zip(out.chunks_exact_mut(n)) {
-                let (seen, future) = row.split_at_mut(n.min(first + query + 1));
-                for score in seen {
-                    *score *= scale;
-                }
-                future.fill(f32::NEG_INFINITY);
+    let block_rows = || (0..q.n).step_by(block).map(|start| start..q.n.min(start + block));
+    let blocks: Vec<_> = (0..q.n_head).flat_map(|head| block_rows().map(move |rows| (head, rows))).collect();
+    in_pieces(blocks.iter().map(|(_, rows)| rows.len() * n), |i, out| {
+        let (head, rows) = &blocks[i];
+        let keys = n.min(first + rows.end);
+        k[*head].product(q.head(*head).rows(rows.clone()), keys, out, n);
+        for (query, row) in rows.clone().zip(out.chunks_exact_mut(n)) {
+            let (seen, future) = row.split_at_mut(n.min(first + query + 1));
+            for score in seen {
+                *score *= scale;
             }
-        });
-    });
-    out
+            future.fill(f32::NEG_INFINITY);
+        }
+    })
 }
 
 /// pattern · v for each head: (H, S, T), (T, H, d_head) → (S, H, d_head).

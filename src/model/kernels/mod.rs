@@ -10,14 +10,13 @@ mod packed;
 use std::ops::Range;
 
 use pulp::{Arch, Simd, WithSimd};
-use rayon::prelude::*;
 
 pub use attention::{Heads, attention, scores, weigh};
+use memory::{in_pieces, in_stripes};
 pub use packed::Packed;
 
-/// Up to how many rows a product with a matrix that is not packed reads it once, in order; beyond,
-/// candle's products pack blocks of it into the caches, which pays where they are used often enough.
-const FEW: usize = 24;
+/// Rows of x that stay in the cache while the rows of a matrix that is not packed stream by.
+const BLOCK: usize = 96;
 
 /// Less work than this (in multiplications) is not worth a second thread.
 const WORTH_SHARING: usize = 1 << 15;
@@ -59,32 +58,42 @@ impl<'a> Mat<'a> {
     }
 }
 
-/// x · w for few rows and a transposed matrix, (S, K) · (K, N) → (S, N); `None` for other cases, which
-/// candle multiplies equally well.
+/// x · w for a transposed matrix, (S, K) · (K, N) → (S, N), each row as if alone, to the bit; `None` for
+/// other matrices.
 pub fn product(arch: Arch, x: Mat, w: Mat) -> Option<Vec<f32>> {
-    let few = x.rows <= FEW && w.strides.0 == 1;
-    few.then(|| {
-        by_columns(x.rows, w.columns, |columns| {
-            let (stride, w) = (columns.len(), w.columns(columns));
-            let mut out = vec![0.0; x.rows * stride];
-            arch.dispatch(FewRows { x, w, out: &mut out, stride });
-            out
+    let transposed = w.strides.0 == 1 && x.strides.1 == 1;
+    transposed.then(|| {
+        let width = w.columns.div_ceil(4 * rayon::current_num_threads()).next_multiple_of(4).clamp(64, 512);
+        let stripes = (0..w.columns).step_by(width).map(|start| start..w.columns.min(start + width));
+        in_stripes(x.rows, stripes, |columns, out| {
+            let w = w.columns(columns).t();
+            arch.dispatch(RowsTimesRows {
+                x,
+                w,
+                put: |row, column, sums: &[f32]| out.put(row, column, sums),
+            });
         })
     })
 }
 
-/// Computes (rows, n) in independent stripes of columns.
-fn by_columns(rows: usize, n: usize, stripe: impl Fn(Range<usize>) -> Vec<f32> + Sync) -> Vec<f32> {
-    let width = n.div_ceil(2 * rayon::current_num_threads()).next_multiple_of(64).clamp(64, 512);
-    let ranges: Vec<_> = (0..n).step_by(width).map(|start| start..n.min(start + width)).collect();
-    let stripes: Vec<_> = ranges.par_iter().map(|columns| stripe(columns.clone())).collect();
-    let mut out = Vec::with_capacity(rows * n);
-    for row in 0..rows {
-        for (columns, stripe) in ranges.iter().zip(&stripes) {
-            out.extend_from_slice(&stripe[row * columns.len()..][..columns.len()]);
+/// x · wᵀ, (S, K) · (N, K)ᵀ; passes the sums of a row and neighbouring columns to `put`.
+struct RowsTimesRows<'a, P> {
+    x: Mat<'a>,
+    w: Mat<'a>,
+    put: P,
+}
+
+impl<P: FnMut(usize, usize, &[f32])> WithSimd for RowsTimesRows<'_, P> {
+    type Output = ();
+
+    #[inline(always)]
+    fn with_simd<S: Simd>(self, simd: S) {
+        let Self { x, w, mut put } = self;
+        for first in (0..x.rows).step_by(BLOCK) {
+            let end = x.rows.min(first + BLOCK);
+            products_of_rows(simd, x, first..end, w, &mut put);
         }
     }
-    out
 }
 
 /// x · w for few rows, (S, K) · (K, N) → (S, N) with rows `stride` apart: w is read once, in memory
@@ -103,7 +112,9 @@ impl WithSimd for FewRows<'_> {
     fn with_simd<S: Simd>(self, simd: S) {
         let Self { x, w, out, stride } = self;
         if w.strides.0 == 1 {
-            return products_of_rows(simd, x, w.t(), out, stride);
+            return products_of_rows(simd, x, 0..x.rows, w.t(), &mut |row, column, sums| {
+                out[row * stride + column..][..sums.len()].copy_from_slice(sums);
+            });
         }
         // A row is a sum of rows of w.
         for (i, out) in out.chunks_mut(stride).enumerate().take(x.rows) {
@@ -117,21 +128,27 @@ impl WithSimd for FewRows<'_> {
     }
 }
 
-/// x · wᵀ, (S, K) · (N, K)ᵀ → (S, N).
+/// Some rows of x · wᵀ, (S, K) · (N, K)ᵀ.
 #[inline(always)]
-fn products_of_rows<S: Simd>(simd: S, x: Mat, w: Mat, out: &mut [f32], stride: usize) {
+fn products_of_rows<S: Simd>(
+    simd: S,
+    x: Mat,
+    rows: Range<usize>,
+    w: Mat,
+    put: &mut impl FnMut(usize, usize, &[f32]),
+) {
     let n = w.rows;
     let mut j = 0;
     while j < n {
         let four = j + 4 <= n;
-        let mut s = 0;
-        while s < x.rows {
-            let three = s + 3 <= x.rows;
+        let mut s = rows.start;
+        while s < rows.end {
+            let three = s + 3 <= rows.end;
             match (four, three) {
-                (true, true) => dots::<S, 3, 4>(simd, x, s, w, j, out, stride),
-                (true, false) => dots::<S, 1, 4>(simd, x, s, w, j, out, stride),
-                (false, true) => dots::<S, 3, 1>(simd, x, s, w, j, out, stride),
-                (false, false) => dots::<S, 1, 1>(simd, x, s, w, j, out, stride),
+                (true, true) => dots::<S, 3, 4>(simd, x, s, w, j, put),
+                (true, false) => dots::<S, 1, 4>(simd, x, s, w, j, put),
+                (false, true) => dots::<S, 3, 1>(simd, x, s, w, j, put),
+                (false, false) => dots::<S, 1, 1>(simd, x, s, w, j, put),
             }
             s += if three { 3 } else { 1 };
         }
@@ -139,7 +156,7 @@ fn products_of_rows<S: Simd>(simd: S, x: Mat, w: Mat, out: &mut [f32], stride: u
     }
 }
 
-/// `out[s + t][j + r] = x[s + t] · w[j + r]` for T × R pairs of rows.
+/// Puts x[s + t] · w[j + r] for T × R pairs of rows.
 #[inline(always)]
 fn dots<S: Simd, const T: usize, const R: usize>(
     simd: S,
@@ -147,8 +164,7 @@ fn dots<S: Simd, const T: usize, const R: usize>(
     s: usize,
     w: Mat,
     j: usize,
-    out: &mut [f32],
-    stride: usize,
+    put: &mut impl FnMut(usize, usize, &[f32]),
 ) {
     let k = x.columns;
     let xs: [_; T] = std::array::from_fn(|t| S::as_simd_f32s(&x.values[(s + t) * x.strides.0..][..k]));
@@ -164,40 +180,60 @@ fn dots<S: Simd, const T: usize, const R: usize>(
         }
     }
     for t in 0..T {
-        for r in 0..R {
+        let sums: [f32; R] = std::array::from_fn(|r| {
             let tail: f32 = xs[t].1.iter().zip(ws[r].1).map(|(a, b)| a * b).sum();
-            out[(s + t) * stride + j + r] = simd.reduce_sum_f32s(sums[t][r]) + tail;
-        }
+            simd.reduce_sum_f32s(sums[t][r]) + tail
+        });
+        put(s + t, j, &sums);
     }
 }
 
-/// Calls `each` with pieces of `out` of whole rows and the number of their first row, on several
-/// threads where `work` is worth it.
-fn by_rows(out: &mut [f32], width: usize, work: usize, each: impl Fn(usize, &mut [f32]) + Sync + Send) {
-    let rows = out.len() / width.max(1);
-    if work < WORTH_SHARING || rows < 2 {
-        return each(0, out);
-    }
-    let per_task = rows.div_ceil(4 * rayon::current_num_threads());
-    out.par_chunks_mut(per_task * width).enumerate().for_each(|(i, rows)| each(i * per_task, rows));
+/// Rows of `width` values, filled by `each` from the number of the first, on several threads where
+/// `work` is worth it.
+fn by_rows(rows: usize, width: usize, work: usize, each: impl Fn(usize, &mut [f32]) + Sync) -> Vec<f32> {
+    /// Values that stay in the cache while they are filled.
+    const PIECE: usize = 1 << 14;
+    let shared = rows.div_ceil(4 * rayon::current_num_threads()).min(PIECE.div_ceil(width.max(1)));
+    let per_piece = if work < WORTH_SHARING { rows } else { shared }.max(1);
+    let lengths = (0..rows).step_by(per_piece).map(|first| per_piece.min(rows - first) * width);
+    in_pieces(lengths, |i, out| each(i * per_piece, out))
 }
 
 /// a + b, elementwise.
 pub fn add(a: &[f32], b: &[f32]) -> Vec<f32> {
-    let mut out = a.to_vec();
-    by_rows(&mut out, 1, b.len(), |first, out| out.iter_mut().zip(&b[first..]).for_each(|(a, b)| *a += b));
-    out
+    by_rows(a.len(), 1, a.len(), |first, out| {
+        let both = a[first..].iter().zip(&b[first..]);
+        out.iter_mut().zip(both).for_each(|(out, (a, b))| *out = a + b);
+    })
+}
+
+/// Each row of c values by a value of its own: (T, C), (T) → (T, C).
+pub fn divide(x: &[f32], by: &[f32], c: usize) -> Vec<f32> {
+    by_rows(by.len(), c, x.len(), |first, out| {
+        for ((out, x), by) in out.chunks_exact_mut(c).zip(x[first * c..].chunks_exact(c)).zip(&by[first..]) {
+            out.iter_mut().zip(x).for_each(|(out, x)| *out = x / by);
+        }
+    })
+}
+
+/// x · weight + bias, elementwise for each row: (T, C) → (T, C).
+pub fn affine(x: &[f32], weight: &[f32], bias: &[f32]) -> Vec<f32> {
+    let c = weight.len();
+    by_rows(x.len() / c, c, x.len(), |first, out| {
+        for (out, x) in out.chunks_exact_mut(c).zip(x[first * c..].chunks_exact(c)) {
+            let affine = weight.iter().zip(bias);
+            out.iter_mut().zip(x).zip(affine).for_each(|((out, x), (w, b))| *out = x * w + b);
+        }
+    })
 }
 
 /// LayerNorm with weight and bias, each row by itself: (T, C) → (T, C).
 pub fn layer_norm(arch: Arch, x: &[f32], weight: &[f32], bias: &[f32], eps: f32) -> Vec<f32> {
     let c = weight.len();
-    let mut out = vec![0.0; x.len()];
-    by_rows(&mut out, c, x.len(), |first, out| {
+    by_rows(x.len() / c, c, x.len(), |first, out| {
         let x = &x[first * c..][..out.len()];
         arch.dispatch(Normalize { x, weight, bias, eps, out });
-    });
-    out
+    })
 }
 
 struct Normalize<'a> {
@@ -226,27 +262,34 @@ impl WithSimd for Normalize<'_> {
 
 /// x minus its mean, and √(var + ε), each row by itself: (T, C) → (T, C), (T).
 pub fn center(arch: Arch, x: &[f32], c: usize, eps: f32) -> (Vec<f32>, Vec<f32>) {
-    let mut centered = x.to_vec();
-    let mut scales = vec![0.0; x.len() / c];
-    for (row, scale) in centered.chunks_exact_mut(c).zip(&mut scales) {
-        *scale = arch.dispatch(Center { row, eps });
-    }
+    let rows = x.len() / c;
+    let row = |row: usize| &x[row * c..][..c];
+    let scales = by_rows(rows, 1, x.len(), |first, out| {
+        for (i, scale) in out.iter_mut().enumerate() {
+            *scale = arch.dispatch(MeanAndScale { row: row(first + i), eps }).1;
+        }
+    });
+    let centered = by_rows(rows, c, x.len(), |first, out| {
+        for (i, out) in out.chunks_exact_mut(c).enumerate() {
+            let x = row(first + i);
+            let (mean, _) = arch.dispatch(MeanAndScale { row: x, eps });
+            out.iter_mut().zip(x).for_each(|(out, x)| *out = x - mean);
+        }
+    });
     (centered, scales)
 }
 
-struct Center<'a> {
-    row: &'a mut [f32],
+struct MeanAndScale<'a> {
+    row: &'a [f32],
     eps: f32,
 }
 
-impl WithSimd for Center<'_> {
-    type Output = f32;
+impl WithSimd for MeanAndScale<'_> {
+    type Output = (f32, f32);
 
     #[inline(always)]
-    fn with_simd<S: Simd>(self, _: S) -> f32 {
-        let (mean, scale) = mean_and_scale(self.row, self.eps);
-        self.row.iter_mut().for_each(|x| *x -= mean);
-        scale
+    fn with_simd<S: Simd>(self, _: S) -> (f32, f32) {
+        mean_and_scale(self.row, self.eps)
     }
 }
 
@@ -315,12 +358,10 @@ fn exp(x: f32) -> f32 {
 
 /// gelu_new, elementwise: 0.5x(1 + tanh(u)) is x / (1 + e⁻²ᵘ), u = √(2/π)(x + 0.044715x³).
 pub fn gelu_new(arch: Arch, x: &[f32]) -> Vec<f32> {
-    let mut out = vec![0.0; x.len()];
-    by_rows(&mut out, 1, x.len() * 4, |first, out| {
+    by_rows(x.len(), 1, x.len() * 4, |first, out| {
         let x = &x[first..][..out.len()];
         arch.dispatch(Gelu { x, out });
-    });
-    out
+    })
 }
 
 struct Gelu<'a> {
@@ -343,9 +384,10 @@ impl WithSimd for Gelu<'_> {
 
 /// Softmax of each row of n values; a row of only −inf becomes NaN.
 pub fn softmax(arch: Arch, x: &[f32], n: usize) -> Vec<f32> {
-    let mut out = x.to_vec();
-    by_rows(&mut out, n, x.len() * 4, |_, rows| arch.dispatch(Softmax { rows, n }));
-    out
+    by_rows(x.len() / n.max(1), n, x.len() * 4, |first, rows| {
+        rows.copy_from_slice(&x[first * n..][..rows.len()]);
+        arch.dispatch(Softmax { rows, n });
+    })
 }
 
 /// Replaces rows of n values by their softmax.

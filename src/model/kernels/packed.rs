@@ -1,13 +1,12 @@
 //! Products with a matrix that is stored in the order in which they read it.
 
-use std::mem::MaybeUninit;
 use std::ops::Range;
 
 use pulp::{Arch, Simd, WithSimd};
 use rayon::prelude::*;
 
 use super::Mat;
-use super::memory::Buffer;
+use super::memory::{Buffer, in_stripes};
 
 /// Rows of x that are processed together: with two vectors each, the sums fill the registers.
 pub const ROWS: usize = 6;
@@ -57,36 +56,17 @@ impl Packed {
 
     /// Columns `columns` of x · w + bias, on all threads: (S, K) · (K, N) → (S, …).
     pub fn linear(&self, x: Mat, columns: Range<usize>, bias: &[f32]) -> Vec<f32> {
-        let n = columns.len();
-        let mut out = Vec::with_capacity(x.rows * n);
         let panels = self.panels(&columns);
         let per_stripe = panels.len().div_ceil(4 * rayon::current_num_threads()).max(1);
-        let mut stripes: Vec<_> = panels
+        let stripes = panels
             .step_by(per_stripe)
-            .map(|p| columns.start.max(p * self.width)..columns.end.min((p + per_stripe) * self.width))
-            .map(|columns| (columns, Vec::<&mut [MaybeUninit<f32>]>::with_capacity(x.rows)))
-            .collect();
-        for mut row in out.spare_capacity_mut()[..x.rows * n].chunks_exact_mut(n.max(1)) {
-            for (columns, rows) in &mut stripes {
-                let (piece, rest) = row.split_at_mut(columns.len());
-                rows.push(piece);
-                row = rest;
-            }
-        }
+            .map(|p| columns.start.max(p * self.width)..columns.end.min((p + per_stripe) * self.width));
         let rows = Rows::new(x);
-        stripes.into_par_iter().with_max_len(1).for_each(|(stripe, mut out)| {
+        in_stripes(x.rows, stripes, |stripe, out| {
             let start = stripe.start;
             let bias = &bias[start - columns.start..][..stripe.len()];
-            self.product(&rows, stripe, Some(bias), |row, column, sums| {
-                out[row][column - start..][..sums.len()].write_copy_of_slice(sums);
-            });
-        });
-        // SAFETY: a product puts every row of its columns, and the stripes cover all columns.
-        #[allow(unsafe_code)]
-        unsafe {
-            out.set_len(x.rows * n);
-        }
-        out
+            self.product(&rows, stripe, Some(bias), |row, column, sums| out.put(row, column - start, sums));
+        })
     }
 
     /// The first n columns of x · w on this thread, for as many rows of w as x has columns; the rows

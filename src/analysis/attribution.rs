@@ -359,10 +359,10 @@ impl Direction {
         for id in [Some(token), versus].into_iter().flatten() {
             net.check_ids(&[id])?;
         }
-        let unembed = Matrix::of(&net.unembed.t()?)?; // (V, C)
-        let mut u: Vec<f64> = unembed.row(token as usize).into_iter().map(f64::from).collect();
+        let column = |id: u32| Ok::<_, Error>(Matrix::of(&net.unembed.rows(&[id])?)?.row(0)); // (C)
+        let mut u: Vec<f64> = column(token)?.into_iter().map(f64::from).collect();
         if let Some(versus) = versus {
-            u.iter_mut().zip(unembed.row(versus as usize)).for_each(|(u, v)| *u -= f64::from(v));
+            u.iter_mut().zip(column(versus)?).for_each(|(u, v)| *u -= f64::from(v));
         }
         let ln_bias = dot(&values(&net.ln_f.bias)?, &u);
         let scale = View::hook(Site::LnFinalScale.once(), 0).rows(run, position..position + 1)?.row(0)[0];

@@ -139,7 +139,9 @@ impl Comparison {
         let next = |at: usize| after.tokens.get(at + 1).copied();
         let pairs: Vec<_> = alignment.both().collect();
         let moved: Vec<_> = p.read(|p| {
-            q.read(|q| pairs.par_iter().map(|&(a, b)| (b, Shift::new(p.get(a), q.get(b), next(b)))).collect())
+            q.read(|q| {
+                pairs.par_iter().map(|&(a, b)| (b, Shift::new(&p.get(a), &q.get(b), next(b)))).collect()
+            })
         });
         let mut shifts = vec![None; after.n_tokens()];
         for (position, shift) in moved {
@@ -194,7 +196,7 @@ fn first_difference(hook: HookName, before: &Run, after: &Run) -> Option<usize> 
     let same = |(x, y): (&f32, &f32)| x.to_bits() == y.to_bits();
     a.read(|a| {
         b.read(|b| {
-            let differs = |&row: &usize| !a.get(row).iter().zip(b.get(row)).all(same);
+            let differs = |&row: &usize| !a.get(row).iter().zip(&*b.get(row)).all(same);
             (0..n_rows).filter(differs).map(position(hook, after)).min()
         })
     })

@@ -118,7 +118,7 @@ impl Scan {
             if hook.site == Site::ResidPost {
                 scan.rms = vec![0.0; matrix.n_columns];
             }
-            matrix.read(|rows| (0..matrix.n_rows).for_each(|row| scan.see(head, row, rows.get(row))));
+            matrix.read(|rows| (0..matrix.n_rows).for_each(|row| scan.see(head, row, &rows.get(row))));
             scan.rms.iter_mut().for_each(|square| *square = (*square / matrix.n_rows as f64).sqrt());
         }
         Ok(scan)

@@ -286,7 +286,7 @@ fn of_pattern(pattern: &Matrix, copies: &[Vec<usize>], exclude: Exclude) -> [f64
 
 fn mean_norm(z: &Matrix) -> f64 {
     let norm = |row: &[f32]| row.iter().map(|&x| f64::from(x).powi(2)).sum::<f64>().sqrt();
-    z.read(|rows| (0..z.n_rows).map(|r| norm(rows.get(r))).sum::<f64>()) / z.n_rows as f64
+    z.read(|rows| (0..z.n_rows).map(|r| norm(&rows.get(r))).sum::<f64>()) / z.n_rows as f64
 }
 
 /// `n` tokens drawn at random from the whole vocabulary of `model`, repeated once. This

@@ -303,7 +303,7 @@ impl<'a> Reader<'a> {
             let token = self.token.unwrap_or(own);
             match (row, &logits) {
                 (Some(row), Some(logits)) => {
-                    logits.read(|logits| reading(cell, logits.get(row), answer, token, self.k))
+                    logits.read(|logits| reading(cell, &logits.get(row), answer, token, self.k))
                 }
                 _ => reading(cell, &answer.logits, answer, token, self.k),
             }
@@ -321,7 +321,7 @@ impl<'a> Reader<'a> {
         };
         let logits = View::hook(Site::Logits.once(), 0).rows(self.run, first..end)?;
         let finals: Vec<_> = logits.read(|rows| {
-            (first..end).into_par_iter().map(|at| (at, Final::new(rows.get(at - first)))).collect()
+            (first..end).into_par_iter().map(|at| (at, Final::new(&rows.get(at - first)))).collect()
         });
         self.finals.extend(finals);
         Ok(())

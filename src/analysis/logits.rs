@@ -154,7 +154,7 @@ pub(super) fn logits_after(run: &Run, position: usize) -> Result<Vec<f32>> {
 /// The logits of rows that left `ln_f`, (n, C).
 pub(super) fn logits(run: &Run, x: &Tensor) -> Result<Vec<Vec<f32>>> {
     let net = &run.model.net;
-    let logits = net.ops.product(x, &net.unembed)?; // (n, V)
+    let logits = net.ops.logits(x, &net.unembed)?; // (n, V)
     Ok(logits.to_device(&Device::Cpu)?.to_dtype(DType::F32)?.to_vec2()?)
 }
 
@@ -194,7 +194,7 @@ pub fn surprises_after(
         let logits = View::hook(Site::Logits.once(), 0).rows(run, rows)?;
         logits.read(|rows| {
             let of = |(i, &id): (usize, &u32)| {
-                let row = rows.get(i);
+                let row = &*rows.get(i);
                 let softmax = Softmax::new(row);
                 let bits = -softmax.prob(row[id as usize]).log2();
                 let likeliest = top(row, 1).first().copied().unwrap_or_default();

@@ -4,7 +4,7 @@ use candle_core::{DType, Device, Tensor};
 
 use crate::error::{Error, Result};
 use crate::hooks::{Axis, HookName, Part, Quantity, Site};
-use crate::model::causal_mask;
+use crate::model::{Table, causal_mask};
 use crate::picture::Matrix;
 use crate::picture::grid::{Grid, Pooling, Window};
 use crate::run::Run;
@@ -177,7 +177,7 @@ impl View {
         if !self.stored_transposed() {
             return self.matrix(run);
         }
-        Matrix::of(&run.model.net.unembed.t()?) // (V, C)
+        matrix_of(&run.model.net.unembed) // (V, C)
     }
 
     /// A window of the matrix, pooled; `stored` is its [stored form](Self::stored).
@@ -217,7 +217,8 @@ impl View {
         let of = |whole: &Tensor| whole.narrow(0, rows.start, n_rows);
         let tensor = match self.source {
             ViewSource::Hook(hook) | ViewSource::Merged(hook) => run.part(hook, &part)?,
-            ViewSource::Wte => of(&run.model.net.wte)?,
+            ViewSource::Wte if n_rows == all => return matrix_of(&run.model.net.wte),
+            ViewSource::Wte => run.model.net.wte.rows(&rows.map(|row| row as u32).collect::<Vec<_>>())?,
             ViewSource::Wpe => of(&run.model.net.wpe)?,
             ViewSource::KeysT(l) => {
                 let k = run.part(Site::K.at(l), &all_keys)?.squeeze(1)?; // (T, d_head)
@@ -234,7 +235,7 @@ impl View {
                 };
                 of(&conv.weight()?)?
             }
-            ViewSource::Unembed => of(&run.model.net.unembed)?,
+            ViewSource::Unembed => of(&run.model.net.unembed.all()?.t()?)?,
             ViewSource::Stage(l, AttnStage::Masked) => run.part(Site::AttnScores.at(l), &part)?,
             ViewSource::Stage(l, AttnStage::Pattern) => run.part(Site::Pattern.at(l), &part)?,
             ViewSource::Stage(l, stage) => {
@@ -245,5 +246,17 @@ impl View {
             }
         };
         Matrix::of(&tensor.reshape((n_rows, n_columns))?)
+    }
+}
+
+/// The rows of a table, (V, C), without a copy.
+///
+/// # Errors
+/// If they cannot be copied to the CPU.
+pub fn matrix_of(table: &Table) -> Result<Matrix> {
+    let (n_rows, n_columns) = table.dims();
+    match table.reader() {
+        Some(read) => Ok(Matrix::reading(n_rows, n_columns, read)),
+        None => Matrix::of(&table.all()?),
     }
 }

@@ -7,6 +7,7 @@ use nalgebra::{DMatrix, SVD};
 use rayon::prelude::*;
 
 use super::logits::order;
+use super::view::matrix_of;
 use crate::error::{Error, Result};
 use crate::hooks::Quantity;
 use crate::model::{Block, Gpt2};
@@ -76,13 +77,16 @@ impl Ends {
 }
 
 /// The embedding's rows: wte, (V, C).
-fn embedding(net: &Gpt2) -> Result<Matrix> {
-    Matrix::of(&net.wte)
+///
+/// # Errors
+/// If they cannot be copied to the CPU.
+pub fn embedding(net: &Gpt2) -> Result<Matrix> {
+    matrix_of(&net.wte)
 }
 
 /// The unembedding's columns as rows: W_Uᵀ, (V, C).
 fn unembedding(net: &Gpt2) -> Result<Matrix> {
-    Matrix::of(&net.unembed.t()?)
+    matrix_of(&net.unembed)
 }
 
 /// One of the two matrices by which a head acts on the residual stream, each (C, C) of rank d_head;
@@ -230,8 +234,8 @@ pub fn chart(net: &Gpt2, circuit: Circuit) -> Result<Chart> {
 
 /// A table of the weights: wte or wpe.
 pub fn table(net: &Gpt2, wpe: bool) -> Result<Chart> {
-    let (table, title, rows) =
-        if wpe { (&net.wpe, "wpe", "position") } else { (&net.wte, "wte", "token id") };
+    let (values, title, rows) =
+        if wpe { (Matrix::of(&net.wpe)?, "wpe", "position") } else { (embedding(net)?, "wte", "token id") };
     Ok(Chart {
         title: title.into(),
         doc: if wpe { "positional embedding" } else { "token embedding" }.to_owned()
@@ -240,7 +244,7 @@ pub fn table(net: &Gpt2, wpe: bool) -> Result<Chart> {
         formula: String::new(),
         rows: Labels::numbered(rows),
         columns: Labels::numbered("channel"),
-        values: Matrix::of(table)?,
+        values,
         quantity: Quantity::Signed,
         limit: None,
         texts: Vec::new(),

@@ -411,7 +411,7 @@ fn floor(model: &Model, n: usize) -> Result<impl Fn() -> Result<()>> {
     let block = &net.blocks[0];
     let [c_attn, attn_proj, c_fc] = [&block.c_attn, &block.attn_proj, &block.c_fc].map(Conv1D::weight);
     let (c_attn, attn_proj, c_fc, mlp_proj) = (c_attn?, attn_proj?, c_fc?, block.mlp_proj.weight()?);
-    let (n_layer, unembed) = (config.n_layer, net.unembed.clone());
+    let (n_layer, unembed) = (config.n_layer, net.unembed.all()?.t()?);
     Ok(move || {
         for _ in 0..n_layer {
             x.matmul(&c_attn)?;

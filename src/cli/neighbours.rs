@@ -7,7 +7,7 @@ use serde::Serialize;
 use super::args::{InputArgs, ModelArgs};
 use super::output::{self, Column, Table, print_json, text_of};
 use crate::analysis::View;
-use crate::analysis::weights::{Neighbour, nearest};
+use crate::analysis::weights::{Neighbour, embedding, nearest};
 use crate::error::{Error, Result};
 use crate::hooks::{Axis, HookFilter, HookName};
 use crate::model::Model;
@@ -135,7 +135,7 @@ fn position(row: &str) -> Result<usize> {
 pub fn of_table(model: &Model, of: &str, row: &str, k: usize) -> Result<Vec<Neighbour>> {
     let (table, row) = match of {
         "wpe" => (Matrix::of(&model.net.wpe)?, position(row)?),
-        _ => (Matrix::of(&model.net.wte)?, model.token(row)? as usize),
+        _ => (embedding(&model.net)?, model.token(row)? as usize),
     };
     Error::check("position", row, 0..table.n_rows)?;
     Ok(nearest(&table.row(row), &table, k, Some(row)))
@@ -159,5 +159,5 @@ pub fn of_run(
     let position = position(row)?;
     let run = Run::new(model, input, HookFilter::new(&[hook.to_string()], model.config())?, ())?;
     Error::check("position", position, 0..run.n_tokens())?;
-    Ok((nearest(&view.matrix(&run)?.row(position), &Matrix::of(&model.net.wte)?, k, None), run))
+    Ok((nearest(&view.matrix(&run)?.row(position), &embedding(&model.net)?, k, None), run))
 }

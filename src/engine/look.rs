@@ -16,7 +16,7 @@ use crate::analysis::heads::{Atlas, Exclude};
 use crate::analysis::lens::{self, Lens, Reader, Reading};
 use crate::analysis::logits::Next;
 use crate::analysis::walk::{At, Page};
-use crate::analysis::weights::{Circuit, Ends, Neighbour, NeuronTokens, Spectrum, nearest};
+use crate::analysis::weights::{Circuit, Ends, Neighbour, NeuronTokens, Spectrum, embedding, nearest};
 use crate::analysis::{View, ViewSource};
 use crate::error::{Error, Result};
 use crate::hooks::{Quantity, Site};
@@ -415,7 +415,7 @@ impl Looker {
                 let x = matrix.row(*row);
                 let found = match view.source {
                     ViewSource::Wte | ViewSource::Wpe => nearest(&x, &matrix, *k, Some(*row)),
-                    _ => nearest(&x, &Matrix::of(&run.model.net.wte)?, *k, None),
+                    _ => nearest(&x, &embedding(&run.model.net)?, *k, None),
                 };
                 Seen::Neighbours(look.clone(), found)
             }

@@ -53,7 +53,7 @@ impl Gpt2 {
             Site::LnFinalScale => scale(&self.ln_f),
             Site::LnFinalNormalized => normalized(&self.ln_f),
             Site::LnFinalOut => out(&self.ln_f),
-            Site::Logits => ops.product(&source(0)?, &self.unembed),
+            Site::Logits => ops.logits(&source(0)?, &self.unembed),
             Site::Embed
             | Site::PosEmbed
             | Site::Q

@@ -6,7 +6,7 @@ use candle_core::{DType, Device, Tensor};
 use rayon::prelude::*;
 
 use super::batch::{self, Batch, Sequence};
-use super::ops::{Conv1D, LayerNorm, Ops};
+use super::ops::{Conv1D, LayerNorm, Ops, Table};
 use super::weights::{self, Weights};
 use crate::config::Config;
 use crate::error::{Error, Result, out_of_range};
@@ -17,32 +17,33 @@ use crate::hooks::{HookName, Hooks, Site};
 pub struct Gpt2 {
     pub config: Config,
     /// Token embedding, (V, C).
-    pub wte: Tensor,
+    pub wte: Table,
     /// Positional embedding, (maxT, C).
     pub wpe: Tensor,
     pub blocks: Arc<[Block]>,
     pub ln_f: LayerNorm,
-    /// Unembedding W_U, (C, V): wteᵀ where the head is tied.
-    pub unembed: Tensor,
+    /// Unembedding W_Uᵀ, (V, C): wte itself where the head is tied.
+    pub unembed: Table,
     /// How the operations are computed.
     pub ops: Ops,
 }
 
-/// The rows of the head, (V, C), as transformers chooses them: those of the file if they differ from
-/// `wte`, whatever the configuration says, which then says what was chosen.
-fn head(config: &mut Config, weights: &Weights, wte: &Tensor, notes: &mut Vec<String>) -> Result<Tensor> {
-    const HEAD: &str = "lm_head.weight";
+const HEAD: &str = "lm_head.weight";
+
+/// Whether the head has rows of its own, as transformers chooses them: those of the file if they differ
+/// from `wte`, whatever the configuration says, which then says what was chosen.
+fn has_own_head(config: &mut Config, weights: &Weights, wte: &str, notes: &mut Vec<String>) -> Result<bool> {
     let said_tied = config.tie_word_embeddings;
     config.tie_word_embeddings = true;
     if !weights.has(HEAD) {
         if !said_tied {
             notes.push(format!("tie_word_embeddings is false, but the file has no {HEAD}: the head is wte"));
         }
-        return Ok(wte.clone());
+        return Ok(false);
     }
-    let head = weights.get(HEAD, wte.dims())?;
-    if weights::same(&head, wte)? {
-        return Ok(wte.clone());
+    let shape = [config.vocab_size, config.n_embd];
+    if wte == HEAD || weights::same(&weights.get(HEAD, &shape)?, &weights.get(wte, &shape)?)? {
+        return Ok(false);
     }
     config.tie_word_embeddings = false;
     if said_tied {
@@ -50,7 +51,7 @@ fn head(config: &mut Config, weights: &Weights, wte: &Tensor, notes: &mut Vec<St
             "{HEAD} differs from wte.weight: the logits are those of {HEAD}, as in transformers"
         ));
     }
-    Ok(head)
+    Ok(true)
 }
 
 /// The weights of a block, as in the checkpoint.
@@ -92,6 +93,12 @@ impl Gpt2 {
             }
             Conv1D::new(&weights.get(&weight, &[n_in, n_out])?, bias()?, ops)
         };
+        let table = |name: &str| -> Result<Table> {
+            match ops.packs(weights.device(), weights.dtype()) {
+                Some(arch) => weights.floats(name, &[v, c], |rows| Table::pack(rows, c, arch)),
+                None => Table::new(&weights.get(name, &[v, c])?, ops),
+            }
+        };
         let block = |l: usize| -> Result<Block> {
             Ok(Block {
                 ln_1: ln(&format!("h.{l}.ln_1"))?,
@@ -103,20 +110,20 @@ impl Gpt2 {
             })
         };
         // transformers ties a missing embedding to the head.
-        let wte = if config.tie_word_embeddings && !weights.has("wte.weight") && weights.has("lm_head.weight")
-        {
-            notes.push("the file has no wte.weight: it is lm_head.weight, which is tied".into());
-            "lm_head.weight"
+        let name = if config.tie_word_embeddings && !weights.has("wte.weight") && weights.has(HEAD) {
+            notes.push(format!("the file has no wte.weight: it is {HEAD}, which is tied"));
+            HEAD
         } else {
             "wte.weight"
         };
         let (wte, blocks) = rayon::join(
-            || weights.get(wte, &[v, c]),
+            || table(name),
             || (0..config.n_layer).into_par_iter().map(block).collect::<Vec<_>>(),
         );
         // If several blocks are broken, report the first.
         let (wte, blocks) = (wte?, blocks.into_iter().collect::<Result<_>>()?);
-        let unembed = head(&mut config, weights, &wte, notes)?.t()?;
+        let unembed =
+            if has_own_head(&mut config, weights, name, notes)? { table(HEAD)? } else { wte.clone() };
         Ok(Self {
             wpe: weights.get("wpe.weight", &[config.n_positions, c])?,
             blocks,
@@ -142,16 +149,19 @@ impl Gpt2 {
                 ..block.clone()
             })
         };
-        Ok(Self { blocks: self.blocks.iter().map(block).collect::<Result<_>>()?, ops, ..self })
+        let wte = self.wte.with_ops(ops)?;
+        let unembed =
+            if self.config.tie_word_embeddings { wte.clone() } else { self.unembed.with_ops(ops)? };
+        Ok(Self { blocks: self.blocks.iter().map(block).collect::<Result<_>>()?, wte, unembed, ops, ..self })
     }
 
     pub fn device(&self) -> &Device {
-        self.wte.device()
+        self.wpe.device()
     }
 
     /// The format the network computes in.
     pub fn dtype(&self) -> DType {
-        self.wte.dtype()
+        self.wpe.dtype()
     }
 
     /// One forward pass over T tokens; returns the logits, (T, V).
@@ -219,17 +229,17 @@ impl Gpt2 {
     fn embed(&self, batch: &mut Batch) -> Result<Tensor> {
         let (tokens, positions) = batch.tokens(); // (R), (R)
         if tokens.is_empty() {
-            return Ok(self.wte.narrow(0, 0, 0)?); // all is kept
+            return Ok(self.wpe.narrow(0, 0, 0)?); // all is kept
         }
-        let rows = |of: &Tensor, ids: Vec<u32>| of.index_select(&Tensor::new(ids, self.device())?, 0);
-        let embed = batch.once(Site::Embed, rows(&self.wte, tokens)?)?; // (R, C)
-        let pos_embed = batch.once(Site::PosEmbed, rows(&self.wpe, positions)?)?; // (R, C)
+        let embed = batch.once(Site::Embed, self.wte.rows(&tokens)?)?; // (R, C)
+        let pos_embed = self.wpe.index_select(&Tensor::new(positions, self.device())?, 0)?; // (R, C)
+        let pos_embed = batch.once(Site::PosEmbed, pos_embed)?; // (R, C)
         self.ops.add(&embed, &pos_embed) // (R, C)
     }
 
     /// Logits, (R, C) → (R, V), and probabilities if wanted.
     fn head(&self, x: &Tensor, batch: &mut Batch) -> Result<Tensor> {
-        let logits = batch.once(Site::Logits, self.ops.product(x, &self.unembed)?)?; // (R, V)
+        let logits = batch.once(Site::Logits, self.ops.logits(x, &self.unembed)?)?; // (R, V)
         if batch.wants(Site::Probs.once()) {
             batch.once(Site::Probs, self.ops.softmax(&logits)?)?; // (R, V)
         }
@@ -242,19 +252,16 @@ impl Gpt2 {
     /// # Errors
     /// [`Error::Tensor`] for rows of the wrong shape, device or format.
     pub fn unembed(&self, resid: &Tensor) -> Result<Tensor> {
-        self.ops.product(&self.ops.layer_norm(resid, &self.ln_f)?, &self.unembed)
+        self.ops.logits(&self.ops.layer_norm(resid, &self.ln_f)?, &self.unembed)
     }
 
-    /// The logits of some tokens for rows that left `ln_f`, (n, C) → (n, tokens); of every row the same as
-    /// alone, to the bit.
+    /// The logits of some tokens for rows that left `ln_f`, (n, C) → (n, tokens).
     ///
     /// # Errors
     /// [`Error::Tensor`] for rows of the wrong shape, device or format, or ids outside the vocabulary.
     pub fn logits_of(&self, x: &Tensor, tokens: &[u32]) -> Result<Tensor> {
-        let ids = Tensor::new(tokens, self.device())?;
-        let w = self.unembed.t()?.index_select(&ids, 0)?.t()?; // (C, tokens)
-        let of_row = |row| self.ops.product(&x.narrow(0, row, 1)?, &w); // (1, tokens)
-        Ok(Tensor::cat(&(0..x.dims()[0]).map(of_row).collect::<Result<Vec<_>>>()?, 0)?)
+        let of = |&id: &u32| self.ops.logits_of(x, &self.unembed, id as usize..id as usize + 1); // (n, 1)
+        Ok(Tensor::cat(&tokens.iter().map(of).collect::<Result<Vec<_>>>()?, 1)?)
     }
 
     /// Block `l`: attention and MLP, each added to the residual stream, (R, C) → (R, C).

@@ -23,7 +23,7 @@ pub use device::{DeviceSpec, DtypeSpec};
 pub use format::Format;
 pub use gpt2::{Block, Gpt2};
 pub(crate) use ops::causal_mask;
-pub use ops::{Conv1D, LayerNorm, Ops};
+pub use ops::{Conv1D, LayerNorm, Ops, Table};
 pub use source::{LoadOptions, Progress, Source};
 pub use tokenizer::{Beside, Tokenizer, visible};
 pub(crate) use weights::adapter_base;

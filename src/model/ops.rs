@@ -1,16 +1,17 @@
 //! The operations of the forward pass: plain candle expressions, each with a fused loop of
 //! [`super::kernels`] that replaces it for float32 on the CPU.
 
-use std::ops::Deref;
+use std::ops::{Deref, Range};
 use std::sync::Arc;
 
 use candle_core::{CpuStorage, D, DType, Device, Layout, Shape, Storage, Tensor};
 use candle_nn::ops::softmax_last_dim;
 use pulp::Arch;
+use rayon::prelude::*;
 
 use super::kernels::{self, Heads, Mat, Packed};
 use crate::config::Activation;
-use crate::error::Result;
+use crate::error::{Error, Result};
 
 /// A weight (in, out) and bias (out), stored [in, out] as GPT-2's `Conv1D` does.
 #[derive(Debug, Clone)]
@@ -30,7 +31,7 @@ impl Conv1D {
     /// A weight (in, out) and a bias (out), stored as `ops` needs them.
     ///
     /// # Errors
-    /// [`crate::error::Error::Tensor`] if the weight is not a matrix.
+    /// [`Error::Tensor`] if the weight is not a matrix.
     pub fn new(weight: &Tensor, bias: Tensor, ops: Ops) -> Result<Self> {
         let weight = weight.contiguous()?;
         if let Some((arch, [w])) = ops.fused([&weight]) {
@@ -49,7 +50,7 @@ impl Conv1D {
     /// The weight row by row, (in, out); this may be a copy.
     ///
     /// # Errors
-    /// [`crate::error::Error::Tensor`]
+    /// [`Error::Tensor`]
     pub fn weight(&self) -> Result<Tensor> {
         Ok(match &self.weight {
             Weight::Plain(weight) => weight.clone(),
@@ -60,6 +61,85 @@ impl Conv1D {
     /// The same, stored as `ops` needs it.
     pub(super) fn with_ops(&self, ops: Ops) -> Result<Self> {
         Self::new(&self.weight()?, self.bias.clone(), ops)
+    }
+}
+
+/// A table (V, C): a row for each token, and the matrix (C, V) that gives a logit for each. Stored for
+/// multiplication, as the weights of the blocks are; rows are gathered from it.
+#[derive(Debug, Clone)]
+pub struct Table {
+    /// (C, V)
+    weight: Weight,
+}
+
+impl Table {
+    /// From its rows, (V, C), stored as `ops` needs them.
+    ///
+    /// # Errors
+    /// [`Error::Tensor`] if they are not a matrix.
+    pub fn new(rows: &Tensor, ops: Ops) -> Result<Self> {
+        let rows = rows.contiguous()?;
+        if let Some((arch, [w])) = ops.fused([&rows]) {
+            return Ok(Self { weight: Weight::Packed(Arc::new(Packed::new(arch, w.matrix().t()))) });
+        }
+        Ok(Self { weight: Weight::Plain(rows.t()?) })
+    }
+
+    /// The same from a slice of rows of `c` values.
+    pub(super) fn pack(rows: &[f32], c: usize, arch: Arch) -> Self {
+        Self { weight: Weight::Packed(Arc::new(Packed::new(arch, Mat::new(rows, c).t()))) }
+    }
+
+    /// (V, C)
+    pub fn dims(&self) -> (usize, usize) {
+        match &self.weight {
+            Weight::Plain(weight) => (weight.dims()[1], weight.dims()[0]),
+            Weight::Packed(packed) => (packed.shape().1, packed.shape().0),
+        }
+    }
+
+    /// Some rows: (n, C).
+    ///
+    /// # Errors
+    /// [`Error::Tensor`] for a row that there is not.
+    pub fn rows(&self, ids: &[u32]) -> Result<Tensor> {
+        let packed = match &self.weight {
+            Weight::Plain(weight) => {
+                return Ok(weight.t()?.index_select(&Tensor::new(ids, weight.device())?, 0)?);
+            }
+            Weight::Packed(packed) => packed,
+        };
+        let (v, c) = self.dims();
+        if ids.iter().any(|&id| id as usize >= v) {
+            return Err(Error::usage(format!("a table of {v} rows has no row of {ids:?}")));
+        }
+        let mut rows = vec![0.0; ids.len() * c];
+        let pairs = rows.par_chunks_mut(c.max(1)).with_min_len(16).zip(ids);
+        pairs.for_each(|(row, &id)| packed.column(id as usize, row));
+        Ok(Tensor::from_vec(rows, (ids.len(), c), &Device::Cpu)?)
+    }
+
+    /// All rows, (V, C); this may be a copy.
+    ///
+    /// # Errors
+    /// [`Error::Tensor`]
+    pub fn all(&self) -> Result<Tensor> {
+        match &self.weight {
+            Weight::Plain(weight) => Ok(weight.t()?),
+            Weight::Packed(_) => self.rows(&(0..self.dims().0 as u32).collect::<Vec<_>>()),
+        }
+    }
+
+    /// Reads a row into a slice of C values, where [`Self::all`] would be a copy.
+    pub fn reader(&self) -> Option<impl Fn(usize, &mut [f32]) + Send + Sync + use<>> {
+        let Weight::Packed(packed) = &self.weight else { return None };
+        let packed = Arc::clone(packed);
+        Some(move |row: usize, out: &mut [f32]| packed.column(row, out))
+    }
+
+    /// The same, stored as `ops` needs it.
+    pub(super) fn with_ops(&self, ops: Ops) -> Result<Self> {
+        Self::new(&self.all()?, ops)
     }
 }
 
@@ -127,22 +207,29 @@ impl Ops {
         let x = x.contiguous()?;
         if let (Weight::Packed(weight), Some((_, [x, bias]))) = (&w.weight, self.fused([&x, &w.bias])) {
             let bias = &bias.values()[start..start + n];
-            let out = weight.linear(x.matrix(), start..start + n, bias);
+            let out = weight.linear(x.matrix(), start..start + n, Some(bias));
             return Ok(Tensor::from_vec(out, shape, &Device::Cpu)?);
         }
         let weight = w.weight()?.narrow(1, start, n)?.contiguous()?;
         Ok(x.matmul(&weight)?.broadcast_add(&w.bias.narrow(0, start, n)?)?.reshape(shape)?)
     }
 
-    /// x · w without a bias: (S, in), (in, out) → (S, out).
-    pub fn product(self, x: &Tensor, w: &Tensor) -> Result<Tensor> {
-        let x = x.contiguous()?;
-        if let Some((arch, [x, w])) = self.fused([&x, w])
-            && let Some(out) = kernels::product(arch, x.matrix(), w.matrix())
-        {
-            return Ok(Tensor::from_vec(out, (x.dims()[0], w.dims()[1]), &Device::Cpu)?);
+    /// x · wteᵀ, or of another table: (S, C) → (S, V).
+    pub fn logits(self, x: &Tensor, table: &Table) -> Result<Tensor> {
+        self.logits_of(x, table, 0..table.dims().0)
+    }
+
+    /// The logits of neighbouring tokens, equal to the bit: (S, C) → (S, tokens).
+    pub fn logits_of(self, x: &Tensor, table: &Table, tokens: Range<usize>) -> Result<Tensor> {
+        let (x, n) = (x.contiguous()?, tokens.len());
+        match (&table.weight, self.fused([&x])) {
+            (Weight::Packed(weight), Some((_, [rows]))) => {
+                let out = weight.linear(rows.matrix(), tokens, None);
+                Ok(Tensor::from_vec(out, (x.dims()[0], n), &Device::Cpu)?)
+            }
+            (Weight::Plain(weight), _) => Ok(x.matmul(&weight.narrow(1, tokens.start, n)?)?),
+            (Weight::Packed(_), None) => Ok(x.matmul(&table.all()?.narrow(0, tokens.start, n)?.t()?)?),
         }
-        Ok(x.matmul(w)?)
     }
 
     /// a + b of equal shapes, elementwise.
@@ -428,8 +515,22 @@ mod tests {
                 prop_assert_eq!(values(&w(ops).weight().unwrap()), values(&w(Ops::Plain).weight().unwrap()));
             }
             agree("linear_part", |ops| ops.linear_part(&x, &w(ops), n_out / 3, (s, n_out - n_out / 3)));
-            let transposed = random(&[n_out, n_in], 1.0).t().unwrap();
-            agree("product", |ops| ops.product(&x, &transposed));
+            let rows = random(&[n_out, n_in], 1.0);
+            let table = |ops| Table::new(&rows, ops).unwrap();
+            agree("logits", |ops| ops.logits(&x, &table(ops)));
+            let some: Vec<u32> = (0..n_out as u32).rev().step_by(2).collect();
+            for ops in Ops::available() {
+                prop_assert_eq!(table(ops).dims(), (n_out, n_in));
+                prop_assert_eq!(values(&table(ops).all().unwrap()), values(&rows));
+                let gathered = values(&table(ops).rows(&some).unwrap());
+                prop_assert_eq!(gathered, values(&table(Ops::Plain).rows(&some).unwrap()));
+                let all = ops.logits(&x, &table(ops)).unwrap();
+                let some = ops.logits_of(&x, &table(ops), n_out / 3..n_out).unwrap();
+                if !matches!(ops, Ops::Plain) {
+                    let part = all.narrow(1, n_out / 3, n_out - n_out / 3).unwrap();
+                    prop_assert_eq!(values(&some), values(&part));
+                }
+            }
             let ln = LayerNorm { weight: random(&[n_in], 1.0), bias: random(&[n_in], 1.0), eps: 1e-5 };
             agree("add", |ops| ops.add(&x, &x));
             agree("layer_norm", |ops| ops.layer_norm(&x, &ln));

@@ -62,7 +62,7 @@ impl Picture {
             matrix.read(|rows| {
                 for first in grid.window.rows.clone().step_by(grid.per_cell.0) {
                     let cell = first..(first + grid.per_cell.0).min(grid.window.rows.end);
-                    row_limits.push(cell.map(|row| limit_of(rows.get(row))).fold(0.0, f32::max));
+                    row_limits.push(cell.map(|row| limit_of(&*rows.get(row))).fold(0.0, f32::max));
                 }
             });
         }

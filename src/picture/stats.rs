@@ -29,7 +29,7 @@ impl Stats {
     pub fn of_matrix(matrix: &Matrix) -> Self {
         matrix.read(|rows| {
             let mut sums = Sums::default();
-            (0..matrix.n_rows).for_each(|r| sums.add(rows.get(r)));
+            (0..matrix.n_rows).for_each(|r| sums.add(&rows.get(r)));
             sums.finish()
         })
     }

@@ -125,7 +125,7 @@ fn neighbours_are_the_references() {
             found.into_iter().map(|n| (n.row, n.cosine)).collect()
         };
         let net = &run.model.net;
-        let wte = Matrix::of(&net.wte).unwrap();
+        let wte = Matrix::of(&net.wte.all().unwrap()).unwrap();
         for (name, table) in [("wte", wte.clone()), ("wpe", Matrix::of(&net.wpe).unwrap())] {
             let want = &reference["neighbours"][name];
             let row = want[0].as_u64().unwrap() as usize;

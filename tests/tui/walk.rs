@@ -157,7 +157,7 @@ fn truth(run: &Run, at: At) -> HashMap<&'static str, Vec<f32>> {
     let truth = match at.step.kind {
         Kind::Tokens | Kind::Next => vec![],
         Kind::Wte => {
-            vec![("wte", values(&net.wte.get(run.tokens[t] as usize).unwrap())), ("embed", row("embed"))]
+            vec![("wte", values(&net.wte.rows(&[run.tokens[t]]).unwrap())), ("embed", row("embed"))]
         }
         Kind::Wpe => vec![("wpe", values(&net.wpe.get(t).unwrap())), ("pos_embed", row("pos_embed"))],
         Kind::Sum => vec![("wte[id]", row("embed")), ("wpe[t]", row("pos_embed")), ("x", row("resid_pre.0"))],
@@ -226,7 +226,7 @@ fn truth(run: &Run, at: At) -> HashMap<&'static str, Vec<f32>> {
         Kind::LnFinal => norm(&net.ln_f, "resid_post", "ln_final", ["x", "out"]),
         Kind::Logits => {
             let name = if run.config().tie_word_embeddings { "wteᵀ" } else { "W_U" };
-            let of_best = values(&net.unembed.narrow(1, best(), 1).unwrap());
+            let of_best = values(&net.unembed.rows(&[best() as u32]).unwrap());
             vec![("out", row("ln_final_out")), (name, of_best), ("logits", row("logits"))]
         }
         Kind::Probs => vec![("logits", row("logits")), ("p (τ = 1)", row("probs"))],
@@ -454,7 +454,7 @@ fn the_row_of_hello_is_31373_of_50257() {
     let page = Page::new(e.run(), walk::at(&e.app)).unwrap();
     assert_eq!(page.magnifier.iter().map(|line| line.index).collect::<Vec<_>>(), [31372, 31373, 31374]);
     for line in &page.magnifier {
-        assert_eq!(line.values, values(&model.net.wte.get(line.index).unwrap()));
+        assert_eq!(line.values, values(&model.net.wte.rows(&[line.index as u32]).unwrap()));
         assert!(e.shows(&line.values.iter().map(|x| num(*x)).collect::<Vec<_>>().join(" ")));
     }
     e.keys("right");

@@ -405,7 +405,7 @@ fn footer(model: &Model, input: Option<&Input>, name: &str) -> Result<String> {
 fn stacked(matrices: &[Matrix]) -> Result<Matrix> {
     let mut values = Vec::new();
     for matrix in matrices {
-        matrix.read(|rows| (0..matrix.n_rows).for_each(|r| values.extend_from_slice(rows.get(r))));
+        matrix.read(|rows| (0..matrix.n_rows).for_each(|r| values.extend_from_slice(&rows.get(r))));
     }
     Matrix::new(values, matrices.iter().map(|m| m.n_rows).sum(), matrices[0].n_columns)
 }

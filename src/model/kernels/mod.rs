@@ -12,11 +12,8 @@ use std::ops::Range;
 use pulp::{Arch, Simd, WithSimd};
 
 pub use attention::{Heads, attention, scores, weigh};
-use memory::{in_pieces, in_stripes};
+use memory::in_pieces;
 pub use packed::Packed;
-
-/// Rows of x that stay in the cache while the rows of a matrix that is not packed stream by.
-const BLOCK: usize = 96;
 
 /// Less work than this (in multiplications) is not worth a second thread.
 const WORTH_SHARING: usize = 1 << 15;
@@ -58,44 +55,6 @@ impl<'a> Mat<'a> {
     }
 }
 
-/// x · w for a transposed matrix, (S, K) · (K, N) → (S, N), each row as if alone, to the bit; `None` for
-/// other matrices.
-pub fn product(arch: Arch, x: Mat, w: Mat) -> Option<Vec<f32>> {
-    let transposed = w.strides.0 == 1 && x.strides.1 == 1;
-    transposed.then(|| {
-        let width = w.columns.div_ceil(4 * rayon::current_num_threads()).next_multiple_of(4).clamp(64, 512);
-        let stripes = (0..w.columns).step_by(width).map(|start| start..w.columns.min(start + width));
-        in_stripes(x.rows, stripes, |columns, out| {
-            let w = w.columns(columns).t();
-            arch.dispatch(RowsTimesRows {
-                x,
-                w,
-                put: |row, column, sums: &[f32]| out.put(row, column, sums),
-            });
-        })
-    })
-}
-
-/// x · wᵀ, (S, K) · (N, K)ᵀ; passes the sums of a row and neighbouring columns to `put`.
-struct RowsTimesRows<'a, P> {
-    x: Mat<'a>,
-    w: Mat<'a>,
-    put: P,
-}
-
-impl<P: FnMut(usize, usize, &[f32])> WithSimd for RowsTimesRows<'_, P> {
-    type Output = ();
-
-    #[inline(always)]
-    fn with_simd<S: Simd>(self, simd: S) {
-        let Self { x, w, mut put } = self;
-        for first in (0..x.rows).step_by(BLOCK) {
-            let end = x.rows.min(first + BLOCK);
-            products_of_rows(simd, x, first..end, w, &mut put);
-        }
-    }
-}
-
 /// x · w for few rows, (S, K) · (K, N) → (S, N) with rows `stride` apart: w is read once, in memory
 /// order.
 struct FewRows<'a> {
@@ -112,9 +71,7 @@ impl WithSimd for FewRows<'_> {
     fn with_simd<S: Simd>(self, simd: S) {
         let Self { x, w, out, stride } = self;
         if w.strides.0 == 1 {
-            return products_of_rows(simd, x, 0..x.rows, w.t(), &mut |row, column, sums| {
-                out[row * stride + column..][..sums.len()].copy_from_slice(sums);
-            });
+            return products_of_rows(simd, x, w.t(), out, stride);
         }
         // A row is a sum of rows of w.
         for (i, out) in out.chunks_mut(stride).enumerate().take(x.rows) {
@@ -128,27 +85,21 @@ impl WithSimd for FewRows<'_> {
     }
 }
 
-/// Some rows of x · wᵀ, (S, K) · (N, K)ᵀ.
+/// x · wᵀ, (S, K) · (N, K)ᵀ → (S, N).
 #[inline(always)]
-fn products_of_rows<S: Simd>(
-    simd: S,
-    x: Mat,
-    rows: Range<usize>,
-    w: Mat,
-    put: &mut impl FnMut(usize, usize, &[f32]),
-) {
+fn products_of_rows<S: Simd>(simd: S, x: Mat, w: Mat, out: &mut [f32], stride: usize) {
     let n = w.rows;
     let mut j = 0;
     while j < n {
         let four = j + 4 <= n;
-        let mut s = rows.start;
-        while s < rows.end {
-            let three = s + 3 <= rows.end;
+        let mut s = 0;
+        while s < x.rows {
+            let three = s + 3 <= x.rows;
             match (four, three) {
-                (true, true) => dots::<S, 3, 4>(simd, x, s, w, j, put),
-                (true, false) => dots::<S, 1, 4>(simd, x, s, w, j, put),
-                (false, true) => dots::<S, 3, 1>(simd, x, s, w, j, put),
-                (false, false) => dots::<S, 1, 1>(simd, x, s, w, j, put),
+                (true, true) => dots::<S, 3, 4>(simd, x, s, w, j, out, stride),
+                (true, false) => dots::<S, 1, 4>(simd, x, s, w, j, out, stride),
+                (false, true) => dots::<S, 3, 1>(simd, x, s, w, j, out, stride),
+                (false, false) => dots::<S, 1, 1>(simd, x, s, w, j, out, stride),
             }
             s += if three { 3 } else { 1 };
         }
@@ -156,7 +107,7 @@ fn products_of_rows<S: Simd>(
     }
 }
 
-/// Puts x[s + t] · w[j + r] for T × R pairs of rows.
+/// `out[s + t][j + r] = x[s + t] · w[j + r]` for T × R pairs of rows.
 #[inline(always)]
 fn dots<S: Simd, const T: usize, const R: usize>(
     simd: S,
@@ -164,7 +115,8 @@ fn dots<S: Simd, const T: usize, const R: usize>(
     s: usize,
     w: Mat,
     j: usize,
-    put: &mut impl FnMut(usize, usize, &[f32]),
+    out: &mut [f32],
+    stride: usize,
 ) {
     let k = x.columns;
     let xs: [_; T] = std::array::from_fn(|t| S::as_simd_f32s(&x.values[(s + t) * x.strides.0..][..k]));
@@ -180,11 +132,10 @@ fn dots<S: Simd, const T: usize, const R: usize>(
         }
     }
     for t in 0..T {
-        let sums: [f32; R] = std::array::from_fn(|r| {
+        for r in 0..R {
             let tail: f32 = xs[t].1.iter().zip(ws[r].1).map(|(a, b)| a * b).sum();
-            simd.reduce_sum_f32s(sums[t][r]) + tail
-        });
-        put(s + t, j, &sums);
+            out[(s + t) * stride + j + r] = simd.reduce_sum_f32s(sums[t][r]) + tail;
+        }
     }
 }
 

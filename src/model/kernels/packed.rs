@@ -54,8 +54,17 @@ impl Packed {
         out
     }
 
+    /// A column: K values.
+    pub fn column(&self, j: usize, out: &mut [f32]) {
+        assert!(j < self.columns, "column {j} of {}", self.columns);
+        let panel = self.panel(j / self.width, 0..self.rows);
+        out.iter_mut()
+            .zip(panel[j % self.width..].iter().step_by(self.width))
+            .for_each(|(to, from)| *to = *from);
+    }
+
     /// Columns `columns` of x · w + bias, on all threads: (S, K) · (K, N) → (S, …).
-    pub fn linear(&self, x: Mat, columns: Range<usize>, bias: &[f32]) -> Vec<f32> {
+    pub fn linear(&self, x: Mat, columns: Range<usize>, bias: Option<&[f32]>) -> Vec<f32> {
         let panels = self.panels(&columns);
         let per_stripe = panels.len().div_ceil(4 * rayon::current_num_threads()).max(1);
         let stripes = panels
@@ -64,8 +73,8 @@ impl Packed {
         let rows = Rows::new(x);
         in_stripes(x.rows, stripes, |stripe, out| {
             let start = stripe.start;
-            let bias = &bias[start - columns.start..][..stripe.len()];
-            self.product(&rows, stripe, Some(bias), |row, column, sums| out.put(row, column - start, sums));
+            let bias = bias.map(|bias| &bias[start - columns.start..][..stripe.len()]);
+            self.product(&rows, stripe, bias, |row, column, sums| out.put(row, column - start, sums));
         })
     }
 
@@ -100,6 +109,9 @@ impl Packed {
     }
 }
 
+/// Rows of a panel that stay in the cache while its columns are written.
+const ROWS_AT_ONCE: usize = 64;
+
 /// Copies the columns of `w` from `first` on.
 fn pack(panel: &mut [f32], w: Mat, first: usize, width: usize) {
     let n = width.min(w.columns - first);
@@ -110,9 +122,13 @@ fn pack(panel: &mut [f32], w: Mat, first: usize, width: usize) {
         }
         return;
     }
-    for j in 0..n {
-        let column = columns.values[j * w.strides.1..].iter().step_by(w.strides.0.max(1));
-        panel.iter_mut().skip(j).step_by(width).zip(column).for_each(|(to, from)| *to = *from);
+    for (i, panel) in panel.chunks_mut(ROWS_AT_ONCE * width).enumerate() {
+        for j in 0..n {
+            let column = &columns.values[i * ROWS_AT_ONCE * w.strides.0 + j * w.strides.1..];
+            let pairs =
+                panel.iter_mut().skip(j).step_by(width).zip(column.iter().step_by(w.strides.0.max(1)));
+            pairs.for_each(|(to, from)| *to = *from);
+        }
     }
 }
 

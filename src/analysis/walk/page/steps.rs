@@ -311,7 +311,7 @@ impl<'a> Draft<'a> {
             row.iter().enumerate().filter(|(j, s)| (**s == f32::NEG_INFINITY) != (*j > t)).count()
         };
         let held = self.stage(AttnStage::Masked).matrix(self.run)?;
-        let wrong = held.read(|rows| (0..held.n_rows).map(|t| hidden(rows.get(t), t)).sum());
+        let wrong = held.read(|rows| (0..held.n_rows).map(|t| hidden(&rows.get(t), t)).sum());
         Ok(exactly(wrong))
     }
 
@@ -404,12 +404,9 @@ impl<'a> Draft<'a> {
         self.products(&format!("logits[{t}, {shown}]"), ["out", name], &x, &of_best, None);
         let resid = self.row(View::hook(Site::ResidPost.at(l), 0))?;
         let x = normalize(&self.run.model.net.ln_f, &resid)?;
-        let dots = unembed.read(|rows| {
-            let dot = |v: usize| {
-                let terms = rows.get(v).iter().zip(&x).map(|(w, x)| f64::from(*w) * x);
-                terms.fold((0.0, 0.0), |(sum, size): (f64, f64), term| (sum + term, size + term.abs()))
-            };
-            (0..unembed.n_rows).map(dot).collect::<Vec<_>>()
+        let dots = unembed.map_rows(|row| {
+            let terms = row.iter().zip(&x).map(|(w, x)| f64::from(*w) * x);
+            terms.fold((0.0, 0.0), |(sum, size): (f64, f64), term| (sum + term, size + term.abs()))
         });
         let anew: Vec<f32> = dots.iter().map(|(sum, _)| *sum as f32).collect();
         let sizes: Vec<f32> = dots.iter().map(|(_, size)| *size as f32).collect();

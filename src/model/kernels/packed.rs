@@ -109,9 +109,6 @@ impl Packed {
     }
 }
 
-/// Rows of a panel that stay in the cache while its columns are written.
-const ROWS_AT_ONCE: usize = 64;
-
 /// Copies the columns of `w` from `first` on.
 fn pack(panel: &mut [f32], w: Mat, first: usize, width: usize) {
     let n = width.min(w.columns - first);
@@ -122,12 +119,15 @@ fn pack(panel: &mut [f32], w: Mat, first: usize, width: usize) {
         }
         return;
     }
-    for (i, panel) in panel.chunks_mut(ROWS_AT_ONCE * width).enumerate() {
-        for j in 0..n {
-            let column = &columns.values[i * ROWS_AT_ONCE * w.strides.0 + j * w.strides.1..];
-            let pairs =
-                panel.iter_mut().skip(j).step_by(width).zip(column.iter().step_by(w.strides.0.max(1)));
-            pairs.for_each(|(to, from)| *to = *from);
+    match n {
+        8 if width == 8 => interleave::<8>(columns.t(), panel),
+        16 if width == 16 => interleave::<16>(columns.t(), panel),
+        32 if width == 32 => interleave::<32>(columns.t(), panel),
+        _ => {
+            for j in 0..n {
+                let column = columns.values[j * w.strides.1..].iter().step_by(w.strides.0.max(1));
+                panel.iter_mut().skip(j).step_by(width).zip(column).for_each(|(to, from)| *to = *from);
+            }
         }
     }
 }

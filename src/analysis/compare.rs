@@ -4,7 +4,8 @@ use rayon::prelude::*;
 
 use super::View;
 use super::base::Minus;
-use super::logits::{Softmax, order};
+use super::logits::order;
+use super::softmax::Softmax;
 use crate::error::Result;
 use crate::hooks::{Axis, HookName, Site};
 use crate::picture::Matrix;

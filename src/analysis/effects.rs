@@ -4,7 +4,8 @@ use rayon::prelude::*;
 
 use super::base::WithBase;
 use super::compare::Shift;
-use super::logits::{Softmax, logits, logits_after};
+use super::logits::{logits, logits_after};
+use super::softmax::Softmax;
 use super::vary::{Variation, vary};
 use crate::error::Result;
 use crate::hooks::{Quantity, Site};

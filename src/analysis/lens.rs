@@ -6,12 +6,13 @@
 use std::collections::HashMap;
 use std::ops::Range;
 
-use candle_core::{DType, Device, Tensor};
+use candle_core::{Device, Tensor};
 use rayon::prelude::*;
 
 use super::View;
 use super::base::WithBase;
-use super::logits::{Candidate, Softmax, rank, top};
+use super::logits::{Candidate, rank, top};
+use super::softmax::{Softmax, mean_difference};
 use crate::config::Config;
 use crate::error::{Error, Result};
 use crate::hooks::{HookName, Part, Quantity, Site};
@@ -366,8 +367,7 @@ fn unembed(run: &Run, cells: &[Cell]) -> Result<Matrix> {
     };
     let resid = cells.chunk_by(|a, b| a.0 == b.0).map(rows).collect::<Result<Vec<_>>>()?;
     let resid = Tensor::cat(&resid, 0)?.to_device(net.device())?.to_dtype(net.dtype())?;
-    let logits = net.unembed(&resid)?.to_device(&Device::Cpu)?.to_dtype(DType::F32)?;
-    Matrix::new(logits.flatten_all()?.to_vec1()?, cells.len(), run.config().vocab_size)
+    Matrix::of(&net.unembed(&resid)?)
 }
 
 /// A final prediction, prepared for many comparisons.
@@ -383,7 +383,7 @@ impl Final {
         let softmax = Softmax::new(logits);
         Self {
             logits: logits.to_vec(),
-            probs: logits.iter().map(|&x| softmax.prob(x) as f32).collect(),
+            probs: softmax.probs(logits),
             likeliest: top(logits, 1).first().copied().unwrap_or(0),
             softmax,
         }
@@ -391,11 +391,7 @@ impl Final {
 
     /// Σ p_final (final − logits): the KL divergence without the two normalisers.
     fn mean_difference(&self, logits: &[f32]) -> f64 {
-        let mut sum = 0.0;
-        for ((&p, &last), &x) in self.probs.iter().zip(&self.logits).zip(logits) {
-            sum += if p == 0.0 { 0.0 } else { f64::from(p) * (f64::from(last) - f64::from(x)) };
-        }
-        sum
+        mean_difference(&self.probs, &self.logits, logits)
     }
 }
 

@@ -9,6 +9,7 @@ use rayon::prelude::*;
 
 use super::View;
 use super::base::WithBase;
+use super::softmax::Softmax;
 use crate::error::{Error, Result};
 use crate::hooks::{Quantity, Site};
 use crate::picture::Matrix;
@@ -217,12 +218,21 @@ pub fn order(a: impl Into<f64>, b: impl Into<f64>) -> Ordering {
 
 /// The `k` largest logits, largest first, by index; see [`order`].
 pub fn top(logits: &[f32], k: usize) -> Vec<usize> {
+    /// Most pieces of this length have nothing that is larger, which is quick to see.
+    const PIECE: usize = 64;
     let mut best: Vec<usize> = Vec::new();
-    for (i, x) in logits.iter().enumerate() {
-        if best.len() < k || best.last().is_some_and(|&last| order(*x, logits[last]).is_gt()) {
-            let at = best.partition_point(|&better| order(logits[better], *x).is_ge());
-            best.insert(at, i);
-            best.truncate(k);
+    for (piece, values) in logits.chunks(PIECE).enumerate() {
+        let last = best.last().map_or(f32::NEG_INFINITY, |&last| logits[last]);
+        let larger = |x: &f32| u32::from(*x > last || x.is_nan());
+        if best.len() >= k && values.iter().map(larger).sum::<u32>() == 0 {
+            continue;
+        }
+        for (i, x) in (piece * PIECE..).zip(values) {
+            if best.len() < k || best.last().is_some_and(|&last| order(*x, logits[last]).is_gt()) {
+                let at = best.partition_point(|&better| order(logits[better], *x).is_ge());
+                best.insert(at, i);
+                best.truncate(k);
+            }
         }
     }
     best
@@ -236,60 +246,12 @@ pub fn kl(p: &[f32], q: &[f32]) -> f64 {
 
 /// 1 + the number of larger logits; see [`order`].
 pub fn rank(logits: &[f32], id: usize) -> usize {
-    1 + logits.iter().filter(|&&x| order(x, logits[id]).is_gt()).count()
-}
-
-/// The softmax of a row of logits, in float64.
-#[derive(Debug, Clone, Copy)]
-pub struct Softmax {
-    max: f32,
-    /// Σ exp(x − max)
-    sum: f64,
-    /// Σ exp(x − max) (x − max)
-    weighted: f64,
-}
-
-impl Softmax {
-    pub fn new(logits: &[f32]) -> Self {
-        let max = logits.iter().copied().fold(f32::NEG_INFINITY, f32::max);
-        let (mut sum, mut weighted) = (0.0, 0.0);
-        for &x in logits {
-            let below = f64::from(x) - f64::from(max);
-            let e = below.exp();
-            sum += e;
-            // −inf does not count.
-            weighted += if e == 0.0 { 0.0 } else { e * below };
-        }
-        Self { max, sum, weighted }
+    let own = logits[id];
+    if own.is_nan() {
+        return 1;
     }
-
-    pub fn prob(&self, logit: f32) -> f64 {
-        (f64::from(logit) - f64::from(self.max)).exp() / self.sum
-    }
-
-    /// Natural logarithm of the probability.
-    pub fn log_prob(&self, logit: f32) -> f64 {
-        f64::from(logit) - self.log_sum()
-    }
-
-    pub fn entropy_bits(&self) -> f64 {
-        (self.sum.ln() - self.weighted / self.sum) / std::f64::consts::LN_2
-    }
-
-    /// D(p ‖ q) in nats, for the logits `p` of this softmax and `q` of another.
-    pub fn kl(&self, p: &[f32], q: &[f32], of_q: &Self) -> f64 {
-        let mut mean_difference = 0.0;
-        for (&p, &q) in p.iter().zip(q) {
-            let e = (f64::from(p) - f64::from(self.max)).exp();
-            mean_difference += if e == 0.0 { 0.0 } else { e * (f64::from(p) - f64::from(q)) };
-        }
-        mean_difference / self.sum + (of_q.log_sum() - self.log_sum())
-    }
-
-    /// ln Σ exp(x): log-probabilities are logits minus this.
-    pub fn log_sum(&self) -> f64 {
-        f64::from(self.max) + self.sum.ln()
-    }
+    let larger = |x: &f32| u32::from(*x > own || x.is_nan());
+    1 + logits.iter().map(larger).sum::<u32>() as usize
 }
 
 /// How the next token is sampled.

@@ -9,6 +9,7 @@ pub mod heads;
 pub mod lens;
 pub mod logits;
 pub mod patch;
+pub mod softmax;
 pub mod vary;
 mod view;
 pub mod walk;

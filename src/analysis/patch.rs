@@ -10,7 +10,8 @@ use std::sync::Arc;
 
 use candle_core::{DType, Device, Tensor};
 
-use super::logits::{Next, Softmax, logits_after, order};
+use super::logits::{Next, logits_after, order};
+use super::softmax::Softmax;
 use super::vary::{Variation, vary};
 use crate::config::Config;
 use crate::error::{Error, Result};

@@ -383,6 +383,7 @@ fn characters(pieces: &[Vec<u8>]) -> Vec<Option<Character>> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use candle_core::{CpuStorage, Storage};
     use proptest::prelude::*;
 
     #[test]
@@ -392,6 +393,24 @@ mod tests {
         let part = |part| Some(Character { text: '漢', part, of: 3 });
         assert_eq!(characters(&pieces), [part(1), part(2), part(3), None, None]);
         assert_eq!(part(2).unwrap().to_string(), "2/3 of 漢");
+    }
+
+    #[test]
+    fn runs_of_a_batch_hold_only_their_own_memory() {
+        let model = Arc::new(Model::demo());
+        let inputs = [vec![5, 6, 7], vec![8], vec![9, 10, 11, 12]].map(Input::ids);
+        let runs = Run::several(&model, inputs, &HookFilter::all(model.config())).unwrap();
+        assert_eq!(runs.iter().map(Run::n_tokens).collect::<Vec<_>>(), [3, 1, 4]);
+        for (run, name) in
+            runs.iter().flat_map(|run| run.cache.names().into_iter().map(move |name| (run, name)))
+        {
+            if run.cache.holds(name) {
+                let x = run.tensor(name).unwrap();
+                let (storage, _) = x.storage_and_layout();
+                let Storage::Cpu(CpuStorage::F32(held)) = &*storage else { panic!("{name} is not float32") };
+                assert_eq!(held.len(), x.elem_count(), "{name}");
+            }
+        }
     }
 
     proptest! {

@@ -46,6 +46,10 @@ pub struct Args {
     model: ModelArgs,
 }
 
+/// Up to this many bytes, all tensors are made in the forward pass and held until they are written; of more,
+/// each is derived when it is written.
+const HELD: u64 = 1 << 30;
+
 pub fn run(args: Args) -> Result<()> {
     let format = args.format.map_or_else(|| Format::of_path(&args.output), Ok)?;
     let inputs = args.difference.of(args.input.required()?)?;
@@ -59,7 +63,14 @@ pub fn run(args: Args) -> Result<()> {
         [] => HookFilter::all(model.config()),
         globs => HookFilter::new(globs, model.config())?,
     };
-    let runs = inputs.runs(|input| Run::new(&model, input, keep.clone(), ()))?;
+    let runs = inputs.runs(|input| {
+        let bytes = keep.bytes(model.config(), input.tokens(&model)?.len());
+        if bytes <= HELD {
+            Run::made(&model, input, keep.clone())
+        } else {
+            Run::new(&model, input, keep.clone(), ())
+        }
+    })?;
     let positions = args.positions.map(|positions| positions.of(runs.of.n_tokens()));
     let written = Export::new(&runs.of, positions, format)?.with_base(runs.named_base()).write(to)?;
     if args.output.as_os_str() != "-" {

@@ -54,6 +54,7 @@ use candle_core::Tensor;
 use crate::analysis::base::Minus as _;
 use crate::error::{Error, Result};
 use crate::hooks::{HookName, Part};
+use crate::picture::Matrix;
 use crate::run::Run;
 use crate::text;
 
@@ -233,13 +234,16 @@ fn values(x: &Tensor) -> io::Result<Vec<f32>> {
 
 /// Writes the values of a tensor as little-endian float32.
 fn write_f32s(x: &Tensor, out: &mut dyn Write) -> io::Result<()> {
-    let mut bytes = Vec::new();
-    for chunk in values(x)?.chunks(1 << 14) {
-        bytes.clear();
-        bytes.extend(chunk.iter().flat_map(|value| value.to_le_bytes()));
-        out.write_all(&bytes)?;
-    }
-    Ok(())
+    let matrix = Matrix::of(x).map_err(io::Error::other)?;
+    matrix.read(|rows| {
+        (0..matrix.n_rows).try_for_each(|row| {
+            let row = rows.get(row);
+            if cfg!(target_endian = "little") {
+                return out.write_all(bytemuck::cast_slice(&row));
+            }
+            out.write_all(&row.iter().flat_map(|value| value.to_le_bytes()).collect::<Vec<_>>())
+        })
+    })
 }
 
 /// A float32 as the shortest text that parses back to the same bits.

@@ -44,6 +44,11 @@ impl HookFilter {
         self.chosen.contains(&name)
     }
 
+    /// Bytes of the chosen tensors for `n_tokens`, in float32.
+    pub fn bytes(&self, config: &Config, n_tokens: usize) -> u64 {
+        self.chosen.iter().map(|name| name.bytes(config, n_tokens)).sum()
+    }
+
     /// The chosen hooks in data-flow order.
     pub fn names(&self, config: &Config) -> Vec<HookName> {
         let mut names = HookName::all(config);

@@ -88,7 +88,7 @@ impl Member<'_> {
     /// The same, without the memory of the others.
     fn own(&self, x: &Tensor) -> Result<Tensor> {
         let part = self.part(x)?;
-        if part.dims() == x.dims() { Ok(part) } else { Ok(part.copy()?) }
+        if part.dims() == x.dims() { Ok(part) } else { Ok(part.force_contiguous()?) }
     }
 
     /// What the hooks put in place of a whole tensor, if anything.
@@ -302,7 +302,7 @@ pub(super) fn put(x: Tensor, mut replaced: Vec<(usize, Tensor)>) -> Result<Tenso
         [(_, new)] if new.dims() == x.dims() => return Ok(replaced.remove(0).1),
         _ => {}
     }
-    let x = x.copy()?;
+    let x = x.force_contiguous()?;
     for (start, new) in replaced {
         x.slice_set(&new.contiguous()?, 0, start)?;
     }

@@ -250,6 +250,19 @@ fn heads() {
     assert_eq!(first, ["1.5", "1.2", "1.0", "1.1"]);
     let other = ["heads", "--repeat-random", "50", "--seed", "7", "--sort", "induction", "--json"];
     assert_ne!(rows(&stdout(&other), &HEAD_KEYS), sorted);
+    // The mean of three samples is that of the three seeds.
+    let of = |more: &[&str]| {
+        rows(&stdout(&[&["heads", "--repeat-random", "50", "--json"][..], more].concat()), &HEAD_KEYS)
+    };
+    let each = ["7", "8", "9"].map(|seed| of(&["--seed", seed]));
+    for (i, row) in of(&["--seed", "7", "--samples", "3"]).iter().enumerate() {
+        for metric in Metric::ALL {
+            let value = |row: &Value| row[metric.name()].as_f64().unwrap();
+            let mean = each.iter().map(|rows| value(&rows[i])).sum::<f64>() / 3.0;
+            assert!((value(row) - mean).abs() <= 1e-5 * (1.0 + mean), "{}: {row}, {mean}", metric.name());
+        }
+    }
+    assert_refused(&["heads", "a", "--samples", "2"], 2, &["cannot be used with"]);
     // Without itself and the first token, the previous-token head has little else to read.
     let excluded = ["heads", PROMPT, "--exclude-bos", "--exclude-current-token", "--json"];
     let excluded = rows(&stdout(&excluded), &HEAD_KEYS);
@@ -333,6 +346,10 @@ fn charts_are_rendered() {
     let path = |name: &str| dir.path().join(name).display().to_string();
     stdout(&["render", "heads", "--repeat-random", "20", "--show", "induction", "-o", &path("heads.svg")]);
     let svg = std::fs::read_to_string(path("heads.svg")).unwrap();
+    assert!(!svg.contains("samples"));
+    let averaged = ["render", "heads", "--repeat-random", "20", "--samples", "2", "-o", &path("mean.svg")];
+    stdout(&averaged);
+    assert!(std::fs::read_to_string(path("mean.svg")).unwrap().contains("2 samples of 40 tokens"));
     assert!(svg.contains("heads: induction") && svg.contains("layer") && svg.contains("weights sha256"));
     stdout(&["render", "lens", PROMPT, "--dark", "-o", &path("lens.svg")]);
     let svg = std::fs::read_to_string(path("lens.svg")).unwrap();

@@ -43,7 +43,12 @@ fn root() -> &'static Path {
 fn place() -> TempDir {
     let place = tempfile::tempdir().unwrap();
     for name in [HOSTILE, TAME] {
-        std::os::unix::fs::symlink(root().join("assets/demo"), place.path().join(name)).unwrap();
+        // Folders of its own, since options that name a folder write into it.
+        let folder = place.path().join(name);
+        fs::create_dir(&folder).unwrap();
+        for file in ["config.json", "model.safetensors", "tokenizer.json"] {
+            std::os::unix::fs::symlink(root().join("assets/demo").join(file), folder.join(file)).unwrap();
+        }
     }
     place
 }

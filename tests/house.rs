@@ -35,6 +35,18 @@ fn no_file_is_too_long() {
     }
 }
 
+/// Tests write into folders of their own.
+#[test]
+fn the_demo_model_is_all_that_is_in_its_folder() {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("assets/demo");
+    let mut names: Vec<_> = fs::read_dir(folder)
+        .unwrap()
+        .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+        .collect();
+    names.sort();
+    assert_eq!(names, ["MODEL_CARD.md", "config.json", "model.safetensors", "tokenizer.json"]);
+}
+
 #[test]
 fn hooks_and_pictures_know_no_model() {
     for (name, text) in sources() {

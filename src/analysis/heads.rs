@@ -148,6 +148,8 @@ pub struct Atlas {
     pub n_layer: usize,
     pub n_head: usize,
     pub n_tokens: usize,
+    /// The number of runs whose numbers are averaged.
+    pub n_samples: usize,
     pub heads: Vec<Scores>,
     pub exclude: Exclude,
     /// Shares of queries that have a previous token, an earlier copy, and a token after that.
@@ -193,9 +195,29 @@ impl Atlas {
             n_layer,
             n_head,
             n_tokens: run.n_tokens(),
+            n_samples: 1,
             heads: (0..n_layer * n_head).into_par_iter().map(scores).collect::<Result<_>>()?,
             exclude,
             most: [share(run.n_tokens() - 1), repeats, repeats],
+        })
+    }
+
+    /// The mean over samples of as many tokens each; `None` if there are none.
+    pub fn mean(samples: &[Self]) -> Option<Self> {
+        let n = samples.len();
+        let mean = |values: &dyn Fn(&Self) -> f32| {
+            (samples.iter().map(|sample| f64::from(values(sample))).sum::<f64>() / n as f64) as f32
+        };
+        let first = samples.first()?;
+        let scores = |(i, scores): (usize, &Scores)| Scores {
+            values: std::array::from_fn(|metric| mean(&|sample| sample.heads[i].values[metric])),
+            ..*scores
+        };
+        Some(Self {
+            n_samples: n,
+            heads: first.heads.iter().enumerate().map(scores).collect(),
+            most: std::array::from_fn(|i| mean(&|sample| sample.most[i])),
+            ..first.clone()
         })
     }
 
@@ -236,9 +258,11 @@ impl Atlas {
     pub fn chart(&self, metric: Metric) -> Chart {
         let values = self.heads.iter().map(|scores| scores.get(metric)).collect();
         let unit = if metric.unit().is_empty() { String::new() } else { format!(", {}", metric.unit()) };
+        let samples =
+            if self.n_samples == 1 { String::new() } else { format!("{} samples of ", self.n_samples) };
         Chart {
             title: format!("heads: {}{unit}", metric.title()),
-            doc: format!("{}, over {} (raw weights)", metric.doc(), count(self.n_tokens, "token")),
+            doc: format!("{}, over {}{} (raw weights)", metric.doc(), samples, count(self.n_tokens, "token")),
             formula: metric.formula().into(),
             rows: Labels::numbered("layer"),
             columns: Labels::numbered("head"),

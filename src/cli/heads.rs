@@ -8,6 +8,7 @@ use super::args::{InputArgs, ModelArgs};
 use super::output::{self, Column, Table, print_json};
 use crate::analysis::base::WithBase;
 use crate::analysis::heads::{Atlas, Exclude, Metric, repeated_random};
+use crate::analysis::vary::ROWS_AT_ONCE;
 use crate::error::Result;
 use crate::hooks::HookFilter;
 use crate::interventions::Interventions;
@@ -20,7 +21,7 @@ use crate::text::num;
 #[command(after_help = "\
 Examples:
   actscope heads \"When Mary and John went out, John gave a ring to Mary\"
-  actscope heads --repeat-random 50 --sort induction
+  actscope heads --repeat-random 50 --samples 8 --sort induction
   actscope heads --effects \"The old man and the sea, and the old\"
   actscope heads --json --prompt-file poem.txt | jq 'max_by(.prev_token)'
 
@@ -37,7 +38,7 @@ pub struct Args {
     sort: Option<Metric>,
     /// Also show how the prediction after the last token changes without each head: delta_logprob and
     /// kl, as in `actscope effects`
-    #[arg(long)]
+    #[arg(long, conflicts_with = "samples")]
     effects: bool,
     /// Write a JSON array of {layer, head, prev_token, duplicate, induction, first_token, distance,
     /// entropy_bits, z_norm}; with --effects also {delta_logprob, kl}
@@ -57,6 +58,11 @@ pub struct HeadArgs {
     #[arg(long, value_name = "S", default_value_t = 0,
         conflicts_with_all = ["prompt", "prompt_file", "token_ids"])]
     seed: u64,
+    /// Average over K samples of random tokens, with the seeds S, S+1, …
+    #[arg(long, value_name = "K", default_value_t = 1,
+        conflicts_with_all = ["prompt", "prompt_file", "token_ids"],
+        value_parser = clap::value_parser!(u32).range(1..=100_000))]
+    samples: u32,
     /// Exclude attention to position 0 from the first three scores
     #[arg(long)]
     exclude_bos: bool,
@@ -79,13 +85,30 @@ impl HeadArgs {
         })
     }
 
-    /// The run that the heads are measured on, and their scores.
+    /// The run that the heads are measured on, the first of all samples, and their scores.
     pub fn atlas(&self, model: &Arc<Model>, inputs: WithBase<Input>) -> Result<(Run, WithBase<Atlas>)> {
+        let (run, of) = self.measured(model, &inputs.of)?;
+        let base = inputs.base.map(|base| self.measured(model, &base)).transpose()?;
+        Ok((run, WithBase { of, base: base.map(|(_, atlas)| atlas) }))
+    }
+
+    fn measured(&self, model: &Arc<Model>, input: &Input) -> Result<(Run, Atlas)> {
         let keep = HookFilter::new(&["pattern.*", "z.*"], model.config())?;
-        let runs = inputs.runs(|input| Run::new(model, input, keep.clone(), ()))?;
         let exclude = Exclude { bos: self.exclude_bos, current_token: self.exclude_current_token };
-        let atlas = Atlas::with_base(&runs.of, runs.base.as_ref(), exclude)?;
-        Ok((runs.of, atlas))
+        let first = Run::new(model, input.clone(), keep.clone(), ())?;
+        let mut atlases = vec![Atlas::new(&first, exclude)?];
+        let seeds: Vec<_> = (1..u64::from(self.samples)).map(|i| self.seed.wrapping_add(i)).collect();
+        for seeds in seeds.chunks((ROWS_AT_ONCE / first.n_tokens()).max(1)) {
+            let other = |&seed| {
+                let random = repeated_random(model, self.repeat_random.unwrap_or(1), seed, input.bos)?;
+                Ok(random.with_interventions(input.interventions.clone()))
+            };
+            let others = seeds.iter().map(other).collect::<Result<Vec<_>>>()?;
+            for run in Run::several(model, others, &keep)? {
+                atlases.push(Atlas::new(&run, exclude)?);
+            }
+        }
+        Ok((first, Atlas::mean(&atlases).expect("there is at least the first")))
     }
 }
 

@@ -20,8 +20,8 @@ use crate::picture::Matrix;
 use crate::picture::chart::{Chart, Labels};
 use crate::run::Run;
 
-/// The number of logits held at a time.
-const AT_ONCE: usize = 1 << 23;
+/// The number of logits held at a time: a few rows, whose memory is used again and again.
+const AT_ONCE: usize = 1 << 22;
 
 /// The residual streams that the lens reads, in data-flow order: the input of block 0, then after
 /// each block's attention and after its MLP.

@@ -15,7 +15,7 @@ use super::softmax::Softmax;
 use super::vary::{Variation, vary};
 use crate::config::Config;
 use crate::error::{Error, Result};
-use crate::hooks::{Axis, HookFilter, HookName, Hooks, Quantity, Site};
+use crate::hooks::{Axis, HookFilter, HookName, Hooks, Part, Quantity, Site};
 use crate::interventions::{Place, Target};
 use crate::picture::Matrix;
 use crate::picture::chart::{Chart, Labels};
@@ -338,9 +338,10 @@ impl Patching {
         Ok(self.share(logits[self.token as usize] - logits[self.versus as usize]))
     }
 
-    /// Patches every place of a sweep by itself, many computed together. Before each block of a computation,
-    /// `progress` receives the number of places that are done and of all; an error from it ends the sweep.
-    /// `arrived` sees the sweep each time that it has more places.
+    /// Patches every place of a sweep by itself, many computed together; where both runs have the same values,
+    /// nothing is computed. Before each block of a computation, `progress` receives the number of places that
+    /// are done and of all; an error from it ends the sweep. `arrived` sees the sweep each time that it has
+    /// more places.
     ///
     /// # Errors
     /// As [`Self::patched`], and the error of `progress`.
@@ -353,21 +354,28 @@ impl Patching {
     ) -> Result<Swept> {
         let (rows, columns) = self.grid(sweep, last);
         let places = rows.iter().flat_map(|&row| columns.iter().map(move |&column| sweep.place(row, column)));
-        let variation = |place: Place| {
-            let hooks = self.transplant(place, last)?;
-            Ok(Variation { first: hooks.first(), hooks, looks_ahead: false })
-        };
-        let variations = places.map(variation).collect::<Result<Vec<_>>>()?;
-        let (n, across) = (variations.len(), columns.len());
-        let values = vec![vec![f32::NEG_INFINITY; across]; rows.len()];
+        let transplants = places.map(|place| self.transplant(place, last)).collect::<Result<Vec<_>>>()?;
+        let (n, across) = (transplants.len(), columns.len());
+        let mut values = vec![vec![f32::NEG_INFINITY; across]; rows.len()];
+        let (mut variations, mut cells) = (Vec::new(), Vec::new());
+        for (i, hooks) in transplants.into_iter().enumerate() {
+            let cell = (i / across, i % across);
+            if hooks.changes(&self.corrupt) {
+                cells.push(cell);
+                variations.push(Variation { first: hooks.first(), hooks, looks_ahead: false });
+            } else {
+                values[cell.0][cell.1] = 0.0;
+            }
+        }
+        let same = n - cells.len();
         let mut swept = Swept { sweep, rows, columns, values };
         let net = &self.corrupt.model.net;
-        let go_on = |done| progress(done, n);
+        let go_on = |done| progress(same + done, n);
         vary(&self.corrupt, self.corrupt.n_tokens() - 1, variations, go_on, |first, x| {
             let logits = net.logits_of(&x, &[self.token, self.versus])?; // (n, 2)
             let logits: Vec<Vec<f32>> = logits.to_device(&Device::Cpu)?.to_dtype(DType::F32)?.to_vec2()?;
-            for (i, pair) in (first..).zip(logits) {
-                swept.values[i / across][i % across] = self.share(pair[0] - pair[1]);
+            for (&(row, column), pair) in cells[first..].iter().zip(logits) {
+                swept.values[row][column] = self.share(pair[0] - pair[1]);
             }
             arrived(&swept);
             Ok(())
@@ -393,6 +401,24 @@ impl Transplant<'_> {
     fn first(&self) -> usize {
         let by_rows = self.place.target.hooks().all(|hook| hook.point().axes[0] == Axis::Pos);
         self.place.position.filter(|_| by_rows).unwrap_or(0)
+    }
+
+    /// Whether it puts in other values than those of `to`; where that takes long to see, it may.
+    fn changes(&self, to: &Run) -> bool {
+        let (position, head) = match (self.place.position, self.place.target) {
+            (Some(position), Target::Head(_, head)) => (position, Some(head)),
+            (Some(position), Target::Tensor(_) | Target::Layer(_)) => (position, None),
+            _ => return true,
+        };
+        let bits = |run: &Run, hook: HookName, at: usize| -> Option<Vec<u32>> {
+            let x = run.part(hook, &Part { rows: Some(at..at + 1), head }).ok()?;
+            Some(x.flatten_all().ok()?.to_vec1::<f32>().ok()?.into_iter().map(f32::to_bits).collect())
+        };
+        self.place.target.hooks().any(|hook| {
+            let by_rows = hook.point().axes[0] == Axis::Pos;
+            let known = bits(to, hook, position).filter(|_| by_rows);
+            known.is_none() || known != bits(self.from, hook, position.saturating_add_signed(self.shift))
+        })
     }
 }
 

@@ -1,9 +1,9 @@
 //! What if: changes by key, their list, and which run is on screen.
 
 use actscope::analysis::patch::Sweep;
-use actscope::engine::{Seen, Slot};
+use actscope::engine::{Seen, Slot, Steps};
 use actscope::hooks::{HookFilter, Site};
-use actscope::tui::app::Screen;
+use actscope::tui::app::{Activity, Screen};
 use actscope::tui::theme::Theme;
 use actscope::tui::what_if::Side;
 use std::sync::Arc;
@@ -323,6 +323,21 @@ fn a_sweep_is_made_on_request_and_leads_on() {
     explorer.keys("down right enter");
     assert_eq!((explorer.app.screen, explorer.app.selection.layer), (Screen::Attention, 1));
     assert_eq!(explorer.app.selection.head, 1);
+}
+
+/// Its map fills as places arrive; those to come are hatched, without a number.
+#[test]
+fn a_sweep_that_is_not_finished_says_what_is_to_come() {
+    let mut explorer = compare(LARGE, SECOND, "m enter");
+    let compare = &mut explorer.app.screens.compare;
+    let mut part = (*compare.swept.remove(&resid_pre()).unwrap()).clone();
+    part.values[1..].iter_mut().flatten().for_each(|x| *x = f32::NEG_INFINITY);
+    compare.sweeping = Some(Arc::new(part));
+    compare.cell = (0, 0);
+    explorer.app.activity = Some(Activity::Working(Steps { what: "patching", done: 15, of: 60 }));
+    assert!(explorer.shows("patching, 15 of 60, Esc stops · hatched: still to come"));
+    assert!(!explorer.shows("-inf"));
+    assert_snapshot("compare_sweep_unfinished", &explorer);
 }
 
 #[test]

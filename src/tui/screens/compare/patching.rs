@@ -46,7 +46,9 @@ pub(super) fn draw_sweep(app: &App, second: &Second, sweep: Sweep, layout: &Layo
     let coming = app.screens.compare.sweeping.as_ref().filter(|swept| swept.sweep == sweep);
     let coming = coming.filter(|_| matches!(app.activity, Some(Activity::Working(_))));
     let said = match &app.activity {
-        Some(Activity::Working(steps)) if coming.is_some() => format!("{steps}, Esc stops"),
+        Some(Activity::Working(steps)) if coming.is_some() => {
+            format!("{steps}, Esc stops · hatched: still to come")
+        }
         _ => about(patching),
     };
     put_line(buffer, layout.said, &[Span::styled(said, theme.text())]);
@@ -65,7 +67,12 @@ pub(super) fn draw_sweep(app: &App, second: &Second, sweep: Sweep, layout: &Layo
 }
 
 fn placed(app: &App, patching: &Patching, swept: &Swept, area: Rect) -> (Chart, chart::Layout) {
-    let chart = swept.chart(patching);
+    let mut chart = swept.chart(patching);
+    let to_come = |x: &f32| *x == f32::NEG_INFINITY;
+    let values = swept.values.iter().flatten();
+    if values.clone().any(to_come) {
+        chart.texts = values.map(|x| if to_come(x) { String::new() } else { num(*x) }).collect();
+    }
     let dims = (chart.values.n_rows, chart.values.n_columns);
     let label = chart::label_width(&chart.rows, dims.0);
     let wide = if area.width < 120 { (5, 9) } else { (7, 24) };

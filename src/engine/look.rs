@@ -279,7 +279,7 @@ impl fmt::Display for Steps {
 }
 
 /// The largest values of a row that are listed: a tall terminal full.
-const LARGEST: usize = 64;
+const LARGEST: usize = 160;
 
 /// Cells of the lens that are computed together: as many rows as the small product handles.
 const PIECE: usize = 24;

@@ -12,7 +12,7 @@ use actscope::tui::theme::{Depth, Theme};
 use actscope::{Input, Model};
 use proptest::prelude::*;
 
-use crate::harness::{Explorer, PROMPT, assert_snapshot};
+use crate::harness::{Explorer, PROMPT, assert_snapshot, demo};
 use crate::{LARGE, SMALL, explorer, snapshot};
 
 const HUGE: (u16, u16) = (300, 90);
@@ -199,4 +199,21 @@ proptest! {
             e.draw();
         }
     }
+}
+
+/// The tokens of a long prompt fill a wide screen, in tables side by side; each can be clicked.
+#[test]
+fn a_long_prompt_has_several_tables() {
+    let input = Input::ids((0..200).map(|i| 300 + i).collect::<Vec<_>>());
+    let mut e = Explorer::with_model(demo(), input, HUGE, Theme::default());
+    e.keys("1 home");
+    let heads = e.lines().iter().map(|line| line.matches("surprise, bits, rank").count()).max();
+    assert_eq!(heads, Some(2), "{}", e.lines().join("\n"));
+    let (x, y) = e.find(" 100  ");
+    assert!(x > 90, "in the second table");
+    e.click(x + 2, y);
+    assert_eq!(e.app.selection.position, 100);
+    // A short one needs one, and the prompt has the rest.
+    let e = Explorer::new("The old man", HUGE, Theme::default());
+    assert_eq!(e.lines().iter().map(|line| line.matches("surprise, bits, rank").count()).max(), Some(1));
 }

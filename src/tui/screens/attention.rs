@@ -17,7 +17,7 @@ use crate::run::Run;
 use crate::tui::actions::moved;
 use crate::tui::app::{App, Focus, Selection};
 use crate::tui::command::{BLOCKS, CHANGES, COLOURS, Command};
-use crate::tui::text::{fixed, num, pad, put, put_line, short};
+use crate::tui::text::{count, fixed, num, pad, put, put_line, short};
 use crate::tui::widgets::bar;
 use crate::tui::widgets::heatmap::{self, Form, Plot, Sheet, Zoom};
 
@@ -465,12 +465,15 @@ fn draw_reads(app: &App, run: &Run, area: Rect, buffer: &mut Buffer) {
     }
     let query = app.selection.position;
     let reads = if app.differs() { "reads, changed − base" } else { "reads" };
-    put_line(buffer, area, &[Span::styled(format!("{} {reads}", run.token_text(query)), theme.strong())]);
     let lines = usize::from(area.height - 1);
     // Two columns of bars where they fit and are needed.
     let columns = if area.width >= 76 && row.largest.len() > lines { 2 } else { 1 };
     let width = area.width / columns;
     let read = row.largest.iter().filter(|(key, _)| *key <= query).take(lines * usize::from(columns));
+    let (shown, keys) = (read.clone().count(), query + 1);
+    let part = if shown < keys { format!("  {shown} of {}", count(keys, "key")) } else { String::new() };
+    let title = Span::styled(format!("{} {reads}", run.token_text(query)), theme.strong());
+    put_line(buffer, area, &[title, Span::styled(part, theme.dim())]);
     for (i, &(key, share)) in read.enumerate() {
         let (x, y) = (area.x + (i / lines.max(1)) as u16 * width, area.y + 1 + (i % lines.max(1)) as u16);
         let bar_width = usize::from(width).saturating_sub(25);

@@ -22,24 +22,46 @@ use crate::tui::widgets::bar::bar;
 const TABLE: [u16; 3] = [56, 78, 96];
 
 struct Layout {
-    table: Rect,
+    /// Side by side, as many as fit and are needed.
+    tables: Vec<Rect>,
     /// What there is room for.
     expected: bool,
     bytes: bool,
-    /// The first position in the table.
+    /// The first position in the tables.
     first: usize,
     text: Option<Rect>,
 }
 
+/// The least width of the prompt beside the tables.
+const TEXT: u16 = 30;
+
 fn layout(app: &App, run: &Run, area: Rect) -> Layout {
     let rows = usize::from(area.height.saturating_sub(1));
-    let last_first = run.n_tokens().saturating_sub(rows);
-    let first = app.selection.position.saturating_sub(rows / 2).min(last_first);
-    let most = TABLE[2];
-    let wide = area.width >= most + 30;
-    let table = if wide { Rect { width: most, ..area } } else { area };
-    let text = wide.then(|| Rect { x: area.x + most + 2, width: area.width - most - 2, ..area });
-    Layout { table, expected: table.width >= TABLE[1], bytes: table.width >= most, first, text }
+    let (n, most) = (run.n_tokens(), TABLE[2]);
+    let fit = usize::from(area.width.saturating_sub(TEXT - 2) / (most + 2));
+    let tables: Vec<_> = (0..fit.min(n.div_ceil(rows.max(1))) as u16)
+        .map(|i| Rect { x: area.x + i * (most + 2), width: most, ..area })
+        .collect();
+    let text = tables.last().map(|last| Rect {
+        x: last.right() + 2,
+        width: area.right() - last.right() - 2,
+        ..area
+    });
+    let tables = if tables.is_empty() { vec![area] } else { tables };
+    let shown = rows * tables.len();
+    let first = app.selection.position.saturating_sub(shown / 2).min(n.saturating_sub(shown));
+    let width = tables[0].width;
+    Layout { tables, expected: width >= TABLE[1], bytes: width >= most, first, text }
+}
+
+impl Layout {
+    /// The rows of the tables that are on screen, with their positions.
+    fn rows(&self, n_tokens: usize) -> impl Iterator<Item = (usize, Rect)> {
+        let lines = self.tables.iter().flat_map(|table| {
+            (1..table.height).map(move |line| Rect { y: table.y + line, height: 1, ..*table })
+        });
+        (self.first..n_tokens).zip(lines)
+    }
 }
 
 /// It has no state of its own.
@@ -86,12 +108,12 @@ impl Scene for Body {
             pad(if app.differs() { "Δ surprise, bits, rank" } else { "surprise, bits, rank" }, 24),
             if layout.expected { "expected" } else { "" },
         );
-        put(buffer, area.x, area.y, layout.table.width, &head, theme.dim());
-        for line in 1..layout.table.height {
-            let position = layout.first + usize::from(line) - 1;
-            let Some(&id) = run.tokens.get(position) else { break };
+        for table in &layout.tables {
+            put(buffer, table.x, area.y, table.width, &head, theme.dim());
+        }
+        for (position, row) in layout.rows(run.n_tokens()) {
+            let id = run.tokens[position];
             let selected = position == app.selection.position;
-            let row = Rect { y: area.y + line, height: 1, ..layout.table };
             let (plain, dim) =
                 if selected { (theme.selected(), theme.selected()) } else { (theme.text(), theme.dim()) };
             if selected {
@@ -124,7 +146,8 @@ impl Scene for Body {
                         spans.push(Span::styled(format!(" {}", prob(p)), dim));
                     }
                 }
-                None => spans.push(Span::styled("the first token", dim)),
+                None if position == 0 => spans.push(Span::styled("the first token", dim)),
+                None => spans.push(Span::styled("…", dim)),
             }
             put_line(buffer, row, &spans);
         }
@@ -177,9 +200,8 @@ impl Scene for Body {
 
     fn hit(&self, app: &App, run: &Run, area: Rect, x: u16, y: u16) -> Option<Selection> {
         let layout = layout(app, run, area);
-        let inside = layout.table.contains((x, y).into()) && y > area.y;
-        let position = layout.first + usize::from(y.checked_sub(area.y + 1)?);
-        (inside && position < run.n_tokens()).then_some(Selection { position, ..app.selection })
+        let (position, _) = layout.rows(run.n_tokens()).find(|(_, row)| row.contains((x, y).into()))?;
+        Some(Selection { position, ..app.selection })
     }
 }
 

@@ -180,7 +180,8 @@ pub fn write_num(text: &mut String, x: impl Into<f64>) {
     debug_assert!(written.is_ok(), "writing to a String does not fail");
 }
 
-/// A number in at most `width` columns, without the zero before the point; `…` if it does not fit.
+/// A number in at most `width` columns, without the zero before the point; `≈0` if it is nearly 0, `…` if it
+/// does not fit.
 pub fn short(x: f32, width: usize) -> String {
     if !x.is_finite() {
         return fit(&num(x), width);
@@ -192,9 +193,13 @@ pub fn short(x: f32, width: usize) -> String {
     }
     let digits = |decimals: usize| {
         let text = format!("{x:.decimals$}");
-        if is_zero(&text) { "0".into() } else { text.replacen("0.", ".", usize::from(x.abs() < 1.0)) }
+        match is_zero(&text) {
+            true if x == 0.0 || width < 2 => "0".into(),
+            true => "≈0".into(),
+            false => text.replacen("0.", ".", usize::from(x.abs() < 1.0)),
+        }
     };
-    (0..=3).rev().map(digits).find(|text| text.len() <= width).unwrap_or_else(|| fit("…", width))
+    (0..=3).rev().map(digits).find(|text| text.width() <= width).unwrap_or_else(|| fit("…", width))
 }
 
 /// A probability in six columns: what four decimals would make 0.000 is in powers of ten.

@@ -43,7 +43,7 @@ struct Layout {
 
 fn layout(area: Rect) -> Layout {
     let gap = u16::from(area.height >= 24);
-    let list_width = (area.width * 2 / 7).clamp(27, 64);
+    let list_width = (area.width / 4).clamp(27, 64);
     let below = Rect { y: area.y + 2 + gap, height: area.height.saturating_sub(2 + gap), ..area };
     let right = Rect { x: area.right() - list_width, width: list_width, ..below };
     Layout {
@@ -343,8 +343,13 @@ fn cells(app: &App, run: &Run, chart: &Chart, area: Rect) -> chart::Layout {
         90..130 => ((5, 7), SUMS),
         _ => ((6, 11), SUMS),
     };
-    let area = Rect { width: area.width.saturating_sub(sums), ..area };
-    chart::Layout::new(area, dims, chart::label_width(&chart.rows, dims.0), wide, cell(app, run))
+    let label = chart::label_width(&chart.rows, dims.0);
+    // The bars of the blocks, unless they would make the columns too narrow.
+    let bars = SUMS + 1 + BAR as u16;
+    let column = usize::from(area.width.saturating_sub(bars)).saturating_sub(label) / dims.1.max(1);
+    let beside = if sums == SUMS && column >= usize::from(wide.0) { bars } else { sums };
+    let area = Rect { width: area.width.saturating_sub(beside), ..area };
+    chart::Layout::new(area, dims, label, wide, cell(app, run))
 }
 
 fn title<'a>(app: &App, run: &Run, found: &WithBase<Attribution>) -> Vec<Span<'a>> {
@@ -524,7 +529,7 @@ fn draw_blocks(
         head.push_str(&format!("{:>10}", "so far"));
     }
     if width >= BAR {
-        head.push_str("  MLP, heads, biases");
+        head.push_str(if width >= 19 { "  MLP, heads, biases" } else { "  its parts" });
     }
     put(buffer, area.x, cells.names.y, area.width, &head, theme.dim());
     let mut sum = of(&|c| matches!(c, Component::Embed | Component::PosEmbed));

@@ -103,7 +103,7 @@ impl Effects {
     /// total; an error from it ends the computation.
     ///
     /// # Errors
-    /// [`Error::Usage`] for a position or token out of range, or logits that were not kept.
+    /// [`crate::error::Error::Usage`] for a position or token out of range, or logits that were not kept.
     pub fn new(
         run: &Run,
         question: Question,

@@ -258,8 +258,9 @@ impl Gpt2 {
     /// The logits of some tokens for rows that left `ln_f`, (n, C) → (n, tokens).
     ///
     /// # Errors
-    /// [`Error::Tensor`] for rows of the wrong shape, device or format, or ids outside the vocabulary.
+    /// [`Error::Tensor`] for rows of the wrong shape, device or format; as [`Self::check_ids`].
     pub fn logits_of(&self, x: &Tensor, tokens: &[u32]) -> Result<Tensor> {
+        self.check_ids(tokens)?;
         let of = |&id: &u32| self.ops.logits_of(x, &self.unembed, id as usize..id as usize + 1); // (n, 1)
         Ok(Tensor::cat(&tokens.iter().map(of).collect::<Result<Vec<_>>>()?, 1)?)
     }

@@ -11,7 +11,7 @@ use rayon::prelude::*;
 
 use super::kernels::{self, Heads, Mat, Packed};
 use crate::config::Activation;
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, out_of_range};
 
 /// A weight (in, out) and bias (out), stored [in, out] as GPT-2's `Conv1D` does.
 #[derive(Debug, Clone)]
@@ -101,7 +101,7 @@ impl Table {
     /// Some rows: (n, C).
     ///
     /// # Errors
-    /// [`Error::Tensor`] for a row that there is not.
+    /// [`Error::Usage`] or [`Error::Tensor`] for a row that there is not.
     pub fn rows(&self, ids: &[u32]) -> Result<Tensor> {
         let packed = match &self.weight {
             Weight::Plain(weight) => {
@@ -110,8 +110,8 @@ impl Table {
             Weight::Packed(packed) => packed,
         };
         let (v, c) = self.dims();
-        if ids.iter().any(|&id| id as usize >= v) {
-            return Err(Error::usage(format!("a table of {v} rows has no row of {ids:?}")));
+        if let Some(id) = ids.iter().find(|&&id| id as usize >= v) {
+            return Err(Error::usage(out_of_range("row", id, 0..v)));
         }
         let mut rows = vec![0.0; ids.len() * c];
         let pairs = rows.par_chunks_mut(c.max(1)).with_min_len(16).zip(ids);

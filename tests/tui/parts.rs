@@ -177,6 +177,8 @@ fn another_model_without_colours_and_without_tokenizer() {
     assert_snapshot("attribution_mono", &e);
     e.keys("w m m m");
     assert!(e.shows("OV of head 1.1"), "{}", e.lines().join("\n"));
+    e.keys("2");
+    assert!(e.shows("id 17, position 1") && !e.shows("bytes"), "{}", e.lines().join("\n"));
 }
 
 proptest! {

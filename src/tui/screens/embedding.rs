@@ -205,9 +205,11 @@ impl Scene for Body {
         let id = run.tokens[position];
         let bytes = run.model.tokenizer.bytes(id).unwrap_or_default();
         let bytes: Vec<_> = bytes.iter().map(|b| format!("{b:02x}")).collect();
+        // A model without a tokenizer knows none.
+        let bytes = if bytes.is_empty() { String::new() } else { format!(", bytes {}", bytes.join(" ")) };
         let first = vec![
             Span::styled(run.token_text(position), theme.accent()),
-            Span::styled(format!("  id {id}, bytes {}, position {position}", bytes.join(" ")), theme.text()),
+            Span::styled(format!("  id {id}{bytes}, position {position}"), theme.text()),
             Span::styled("   x[t] = wte[id] + wpe[t]", theme.focus()),
         ];
         let mut second = Vec::new();

@@ -7,10 +7,10 @@ use ratatui::text::Span;
 use super::Panel;
 use crate::tui::app::{App, Screen};
 use crate::tui::command::{COMMANDS, Command, Entry};
-use crate::tui::text::{pad, put_line};
+use crate::tui::text::{fit, pad, put_line};
 
 /// The width of a key with its name.
-const COLUMN: u16 = 26;
+const COLUMN: u16 = 27;
 
 /// The commands in this order, and where each is.
 fn places(screen: Screen, area: Rect) -> (Rect, Vec<(&'static Entry, Rect)>) {
@@ -65,7 +65,7 @@ pub fn draw(app: &App, area: Rect, buffer: &mut Buffer) {
         };
         let name = if let Command::Show(screen) = entry.command { screen.name() } else { entry.name };
         let spans = [
-            Span::styled(pad(&app.keymap.first(entry.command), 8), base.patch(theme.focus())),
+            Span::styled(pad(&fit(&app.keymap.first(entry.command), 9), 10), base.patch(theme.focus())),
             Span::styled(name, base.patch(ink)),
         ];
         put_line(buffer, at, &spans);

@@ -37,7 +37,9 @@ const TEXT: u16 = 30;
 
 fn layout(app: &App, run: &Run, area: Rect) -> Layout {
     let rows = usize::from(area.height.saturating_sub(1));
-    let (n, most) = (run.n_tokens(), TABLE[2]);
+    // A model without a tokenizer knows no bytes.
+    let has_bytes = run.model.tokenizer.is_some();
+    let (n, most) = (run.n_tokens(), TABLE[if has_bytes { 2 } else { 1 }]);
     let fit = usize::from(area.width.saturating_sub(TEXT - 2) / (most + 2));
     let tables: Vec<_> = (0..fit.min(n.div_ceil(rows.max(1))) as u16)
         .map(|i| Rect { x: area.x + i * (most + 2), width: most, ..area })
@@ -51,7 +53,7 @@ fn layout(app: &App, run: &Run, area: Rect) -> Layout {
     let shown = rows * tables.len();
     let first = app.selection.position.saturating_sub(shown / 2).min(n.saturating_sub(shown));
     let width = tables[0].width;
-    Layout { tables, expected: width >= TABLE[1], bytes: width >= most, first, text }
+    Layout { tables, expected: width >= TABLE[1], bytes: has_bytes && width >= most, first, text }
 }
 
 impl Layout {

@@ -474,15 +474,21 @@ mod tests {
 
     /// Every way gives what the plain one gives, to 1e-5 of the largest value; −inf and NaN alike.
     fn agree(name: &str, of: impl Fn(Ops) -> Result<Tensor>) {
+        agree_to(1e-8, name, of);
+    }
+
+    /// The same, or to `least`.
+    fn agree_to(least: f32, name: &str, of: impl Fn(Ops) -> Result<Tensor>) {
         let plain = of(Ops::Plain).unwrap();
         let want = values(&plain);
-        let largest = want.iter().filter(|x| x.is_finite()).fold(1e-3f32, |a, x| a.max(x.abs()));
+        let largest = want.iter().filter(|x| x.is_finite()).fold(0f32, |a, x| a.max(x.abs()));
+        let most = least.max(1e-5 * largest);
         for ops in Ops::available() {
             let got = of(ops).unwrap();
             assert_eq!(got.dims(), plain.dims(), "{name}, {ops:?}");
             for (i, (g, w)) in values(&got).into_iter().zip(&want).enumerate() {
                 let same = if w.is_finite() {
-                    (g - w).abs() <= 1e-5 * largest
+                    (g - w).abs() <= most
                 } else {
                     g.to_bits() == w.to_bits() || (g.is_nan() && w.is_nan())
                 };
@@ -541,7 +547,9 @@ mod tests {
                 let steps = ops.affine(&ops.divide(&centered, &scale).unwrap(), &ln).unwrap();
                 prop_assert_eq!(values(&steps), values(&ops.layer_norm(&x, &ln).unwrap()));
             }
-            agree("gelu_new", |ops| ops.activation(Activation::GeluNew, &x));
+            // Plainly, 1 + tanh(u) is rounded to 6e-8 where it is nearly 0.
+            let least = values(&x).iter().fold(1e-3, |most: f32, x| most.max(x.abs())) * 1e-7;
+            agree_to(least, "gelu_new", |ops| ops.activation(Activation::GeluNew, &x));
 
             let n = before + s;
             let (q, k, v) = (random(&[n, h, d_head], scale), random(&[n, h, d_head], 1.0), random(&[n, h, d_head], 1.0));

@@ -46,9 +46,18 @@ pub struct Args {
     model: ModelArgs,
 }
 
-/// Up to this many bytes, all tensors are made in the forward pass and held until they are written; of more,
-/// each is derived when it is written.
-const HELD: u64 = 1 << 30;
+/// The bytes of tensors that are made in the forward pass and held until they are written; of more, each is
+/// derived when it is written. Half of the memory that is free, or 1 GiB where the system does not say.
+fn room() -> u64 {
+    let free = std::fs::read_to_string("/proc/meminfo").ok().and_then(|text| available(&text));
+    free.map_or(1 << 30, |free| free / 2)
+}
+
+/// Bytes that Linux's `/proc/meminfo` calls available.
+fn available(meminfo: &str) -> Option<u64> {
+    let line = meminfo.lines().find_map(|line| line.strip_prefix("MemAvailable:"))?;
+    line.trim().strip_suffix("kB")?.trim().parse().ok().map(|kilobytes: u64| kilobytes << 10)
+}
 
 pub fn run(args: Args) -> Result<()> {
     let format = args.format.map_or_else(|| Format::of_path(&args.output), Ok)?;
@@ -65,7 +74,7 @@ pub fn run(args: Args) -> Result<()> {
     };
     let runs = inputs.runs(|input| {
         let bytes = keep.bytes(model.config(), input.tokens(&model)?.len());
-        if bytes <= HELD {
+        if bytes <= room() {
             Run::made(&model, input, keep.clone())
         } else {
             Run::new(&model, input, keep.clone(), ())
@@ -110,6 +119,13 @@ impl FromStr for Positions {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_memory_that_is_free_is_read() {
+        assert_eq!(available("MemTotal: 9 kB\nMemAvailable:   1024 kB\n"), Some(1 << 20));
+        assert_eq!(available("MemAvailable: much"), None);
+        assert!(room() > 0);
+    }
 
     #[test]
     fn positions_may_leave_an_end_open() {

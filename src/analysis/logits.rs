@@ -238,12 +238,6 @@ pub fn top(logits: &[f32], k: usize) -> Vec<usize> {
     best
 }
 
-/// D(p ‖ q) of the distributions of two rows of logits, in nats: 0 if equal.
-pub fn kl(p: &[f32], q: &[f32]) -> f64 {
-    let (of_p, of_q) = (Softmax::new(p), Softmax::new(q));
-    of_p.kl(p, q, &of_q)
-}
-
 /// 1 + the number of larger logits; see [`order`].
 pub fn rank(logits: &[f32], id: usize) -> usize {
     let own = logits[id];
@@ -360,6 +354,7 @@ mod tests {
         let (of_p, of_q) = (probs(&p), probs(&q));
         let terms = of_p.iter().zip(&of_q).filter(|(p, _)| **p > 0.0);
         let want: f64 = terms.map(|(p, q)| p * (p / q).ln()).sum();
+        let kl = |p: &[f32], q: &[f32]| Softmax::new(p).kl(p, q, &Softmax::new(q));
         assert!((kl(&p, &q) - want).abs() < 1e-12);
         assert_eq!(kl(&p, &p), 0.0);
         assert_eq!(kl(&q, &p), f64::INFINITY);

@@ -50,12 +50,6 @@ impl Softmax {
     }
 }
 
-/// D(p ‖ q) of the distributions of two rows of logits, in nats: 0 if equal.
-pub fn kl(p: &[f32], q: &[f32]) -> f64 {
-    let (of_p, of_q) = (Softmax::new(p), Softmax::new(q));
-    of_p.kl(p, q, &of_q)
-}
-
 /// Σ p (p' − q'), the KL divergence without the two normalisers, for probabilities p, their logits p' and
 /// others, q'.
 pub fn mean_difference(probs: &[f32], of_probs: &[f32], logits: &[f32]) -> f64 {

@@ -6,6 +6,7 @@ use serde::Serialize;
 
 use super::args::{InputArgs, ModelArgs};
 use super::output::{self, Column, Table, print_json};
+use super::progress::count;
 use crate::analysis::base::WithBase;
 use crate::analysis::heads::{Atlas, Exclude, Metric, repeated_random};
 use crate::analysis::vary::ROWS_AT_ONCE;
@@ -61,7 +62,7 @@ pub struct HeadArgs {
     /// Average over K samples of random tokens, with the seeds S, S+1, …
     #[arg(long, value_name = "K", default_value_t = 1,
         conflicts_with_all = ["prompt", "prompt_file", "token_ids"],
-        value_parser = clap::value_parser!(u32).range(1..=100_000))]
+        value_parser = clap::value_parser!(u32).range(1..=10_000))]
     samples: u32,
     /// Exclude attention to position 0 from the first three scores
     #[arg(long)]
@@ -98,12 +99,14 @@ impl HeadArgs {
         let first = Run::new(model, input.clone(), keep.clone(), ())?;
         let mut atlases = vec![Atlas::new(&first, exclude)?];
         let seeds: Vec<_> = (1..u64::from(self.samples)).map(|i| self.seed.wrapping_add(i)).collect();
+        let mut progress = count("samples");
         for seeds in seeds.chunks((ROWS_AT_ONCE / first.n_tokens()).max(1)) {
             let other = |&seed| {
                 let random = repeated_random(model, self.repeat_random.unwrap_or(1), seed, input.bos)?;
                 Ok(random.with_interventions(input.interventions.clone()))
             };
             let others = seeds.iter().map(other).collect::<Result<Vec<_>>>()?;
+            progress(atlases.len(), self.samples as usize)?;
             for run in Run::several(model, others, &keep)? {
                 atlases.push(Atlas::new(&run, exclude)?);
             }

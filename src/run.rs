@@ -70,12 +70,12 @@ impl Input {
         nothing && !self.bos
     }
 
-    /// The input of `run` with one more token at the end. This has token ids, since text made
+    /// The input of `run` with more tokens at the end. This has token ids, since text made
     /// of sampled tokens may tokenize differently.
     #[must_use]
-    pub fn followed_by(&self, id: u32, run: &Run) -> Self {
+    pub fn followed_by(&self, ids: impl IntoIterator<Item = u32>, run: &Run) -> Self {
         let without_bos = run.tokens.iter().copied().skip(usize::from(self.bos));
-        Self { prompt: Prompt::Ids(without_bos.chain([id]).collect()), ..self.clone() }
+        Self { prompt: Prompt::Ids(without_bos.chain(ids).collect()), ..self.clone() }
     }
 
     /// Whether BOS comes first, put there by the input or by the tokenizer itself.
@@ -156,13 +156,26 @@ impl Run {
         inputs: impl IntoIterator<Item = Input>,
         keep: &HookFilter,
     ) -> Result<Vec<Self>> {
+        Self::several_after(model, inputs.into_iter().map(|input| (None, input)), keep)
+    }
+
+    /// The same, where each may reuse what an earlier run has, as [`Self::then`] does.
+    pub fn several_after<'a>(
+        model: &Arc<Model>,
+        inputs: impl IntoIterator<Item = (Option<&'a Self>, Input)>,
+        keep: &HookFilter,
+    ) -> Result<Vec<Self>> {
         let start = Instant::now();
         let cache = || ActivationCache::with_filter(keep.clone(), &model.net);
-        let begun = inputs.into_iter().map(|input| Begun::new(None, model, input, cache(), ()));
-        let mut begun = begun.collect::<Result<Vec<_>>>()?;
-        let sequences = begun.iter_mut().map(|one| Sequence::new(&one.tokens, &mut one.chain, None));
+        let begin = |(before, input): (Option<&'a Self>, Input)| {
+            let begun = Begun::new(before, model, input, cache(), ())?;
+            let kept = before.and_then(|run| begun.kept(run)).filter(|kept| kept.rows < begun.tokens.len());
+            Ok::<_, Error>((begun, kept))
+        };
+        let mut begun = inputs.into_iter().map(begin).collect::<Result<Vec<_>>>()?;
+        let sequences = begun.iter_mut().map(|(one, kept)| Sequence::new(&one.tokens, &mut one.chain, *kept));
         model.net.watch(sequences)?;
-        Ok(begun.into_iter().map(|one| one.run(model, start.elapsed())).collect())
+        Ok(begun.into_iter().map(|(one, _)| one.run(model, start.elapsed())).collect())
     }
 
     fn make(
@@ -174,8 +187,8 @@ impl Run {
     ) -> Result<Self> {
         let start = Instant::now();
         let mut begun = Begun::new(before, model, input, cache, hooks)?;
-        let Begun { tokens, input, chain, changed, .. } = &mut begun;
-        let kept = before.and_then(|run| run.kept_for(tokens, &input.interventions, *changed, chain));
+        let kept = before.and_then(|run| begun.kept(run));
+        let Begun { tokens, chain, .. } = &mut begun;
         let whole = kept.filter(|kept| kept.rows == tokens.len());
         if let Some(kept) = whole {
             chain.1.adopt(kept)?;
@@ -331,6 +344,11 @@ impl<H: Hooks> Begun<H> {
         let changes = input.interventions.hooks(&model.net, &mut donors)?;
         let chain = ((changes, hooks), cache.for_tokens(tokens.len()));
         Ok(Self { input, tokens, chain, changed, donors })
+    }
+
+    /// What it can reuse from `before`.
+    fn kept<'a>(&self, before: &'a Run) -> Option<Kept<'a>> {
+        before.kept_for(&self.tokens, &self.input.interventions, self.changed, &self.chain)
     }
 
     fn run(self, model: &Arc<Model>, took: Duration) -> Run {

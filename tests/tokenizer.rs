@@ -251,8 +251,8 @@ fn bos_is_not_put_twice() {
     }
     let run = Run::all(&own, Input::text("the").with_bos(true)).unwrap();
     assert_eq!(run.prompt_tokens(), [the]);
-    assert_eq!(run.input.followed_by(5, &run).tokens(&own).unwrap(), [bos, the, 5]);
-    assert_eq!(run.input.followed_by(5, &run).prompt.to_text(&own.tokenizer), "the&");
+    assert_eq!(run.input.followed_by([5], &run).tokens(&own).unwrap(), [bos, the, 5]);
+    assert_eq!(run.input.followed_by([5], &run).prompt.to_text(&own.tokenizer), "the&");
     let (ids, has) = tokens(&load("pair"), false);
     assert_eq!((ids.unwrap(), has), (vec![the], false));
 }

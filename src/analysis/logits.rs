@@ -272,6 +272,14 @@ impl Sampling {
     /// # Errors
     /// [`Error::Usage`] if the logits were not kept, or give no probabilities.
     pub fn draw(&self, run: &Run) -> Result<u32> {
+        self.drawn(run).map(|(id, _)| id)
+    }
+
+    /// The same, with the token's log-probability in nats, at temperature 1 and among all tokens.
+    ///
+    /// # Errors
+    /// Those of [`Self::draw`].
+    pub fn drawn(&self, run: &Run) -> Result<(u32, f64)> {
         let n = run.n_tokens();
         let mut logits = logits_after(run, n - 1)?;
         let softmax = Softmax::new(&logits);
@@ -285,7 +293,7 @@ impl Sampling {
         for logit in &mut logits {
             *logit -= softmax.max;
         }
-        let logits = Tensor::new(logits, &Device::Cpu)?;
+        let shifted = Tensor::new(&logits[..], &Device::Cpu)?;
         let temperature = self.temperature;
         let how = match (self.top_k, self.top_p) {
             _ if temperature <= 0.0 => Candle::ArgMax,
@@ -296,7 +304,8 @@ impl Sampling {
         };
         // Each length has its own seed, so that sampling several tokens does not repeat a draw.
         let seed = self.seed.wrapping_add(n as u64);
-        Ok(LogitsProcessor::from_sampling(seed, how).sample(&logits)?)
+        let id = LogitsProcessor::from_sampling(seed, how).sample(&shifted)?;
+        Ok((id, softmax.log_prob(logits[id as usize] + softmax.max)))
     }
 }
 

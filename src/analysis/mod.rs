@@ -3,6 +3,7 @@
 pub mod attribution;
 pub mod base;
 pub mod compare;
+pub mod continuations;
 pub mod effects;
 pub mod find;
 pub mod heads;

@@ -8,6 +8,7 @@ use candle_core::Tensor;
 use super::{Errand, Seen, Sink, Slot, Steps, Wanted, Writing};
 use crate::analysis::base::WithBase;
 use crate::analysis::compare::{Alignment, Comparison};
+use crate::analysis::continuations::Continuation;
 use crate::analysis::effects::{Effects, Question};
 use crate::analysis::heads::{Atlas, Exclude, repeated_random};
 use crate::analysis::logits::{Sampling, Surprise, surprises, surprises_after};
@@ -48,6 +49,8 @@ pub enum Work {
     },
     /// Samples `n` tokens one after the other, each shown as it arrives.
     Generate { from: Arc<Run>, n: usize, sampling: Sampling },
+    /// Samples that many continuations of that many tokens, side by side.
+    Continue { from: Arc<Run>, size: (usize, usize), sampling: Sampling },
     /// Runs a second prompt to compare with `a`; `tokens` are those that patching compares, if chosen.
     Second { a: Arc<Run>, input: Input, tokens: [Option<u32>; 2] },
     /// Patches every place of a sweep.
@@ -66,6 +69,7 @@ impl Work {
             Self::Run { .. } | Self::Generate { .. } | Self::Second { .. } | Self::Repeat { .. } => {
                 return None;
             }
+            Self::Continue { size: (_, n_tokens), .. } => ("sampling", *n_tokens),
             Self::Sweep { patching, sweep } => ("patching", patching.n_places(*sweep)),
             Self::Effects { run, base, .. } => {
                 let config = run.config();
@@ -129,6 +133,8 @@ pub enum Said {
         /// The number of tokens still to be sampled.
         left: usize,
     },
+    /// Continuations of this run, the likeliest first.
+    Continued(Arc<Run>, Vec<Continuation>),
     /// More about a run that is already shown.
     Summed(Arc<Summary>),
     /// Every head was measured on repeated random tokens.
@@ -239,6 +245,10 @@ impl Worker {
                 })
                 .map(|swept| say(Said::Swept(swept))),
             Work::Generate { from, n, sampling } => self.generate(id, from, n, &sampling, &say),
+            Work::Continue { from, size, sampling } => {
+                Continuation::several(&from, size, &sampling, self.step(id, steps, &say))
+                    .map(|found| say(Said::Continued(from, found)))
+            }
         };
         match done {
             Ok(()) => {}
@@ -320,7 +330,7 @@ impl Worker {
         let mut run = from;
         for left in (0..n).rev() {
             let next = sampling.draw(&run)?;
-            run = self.run(id, run.input.followed_by(next, &run), left, say)?;
+            run = self.run(id, run.input.followed_by([next], &run), left, say)?;
         }
         self.compare(id, &run, None, say)
     }

@@ -114,6 +114,8 @@ commands! { |app|
                     => app.generate(1);
     GenerateMany    "generate-many"    ["G"]                     ALL   ""         "append sixteen sampled tokens, one by one"
                     => app.generate(16);
+    Continuations   "continuations"    ["ctrl-g"]                ALL   ""         "sample twelve continuations of eight tokens, and choose one"
+                    => app.offer(8);
     ToggleBos       "bos"              ["B"]                     ALL   ""         "toggle the beginning-of-text token before the prompt"
                     => { app.input.bos = !app.input.bos; app.start_run() };
     Changes         "changes"          ["i"]                     ALL   "what if"  "list the changes: switch, add, edit, name, delete, save, load"

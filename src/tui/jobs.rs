@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use super::app::{Activity, App};
+use super::overlays::{Overlay, Picker};
 use super::screens::{Screen, compare, heads};
 use super::what_if;
 use crate::engine::{Job, Request, Said, Summary, Work};
@@ -53,6 +54,14 @@ impl App {
         vec![self.start(Work::Generate { from, n, sampling: self.sampling })]
     }
 
+    /// Samples several continuations of `n` tokens, to choose from.
+    pub fn offer(&mut self, n: usize) -> Vec<Request> {
+        /// As many as a list shows at 80×24.
+        const SAMPLES: usize = 12;
+        let Some(from) = self.made().cloned() else { return Vec::new() };
+        vec![self.start(Work::Continue { from, size: (SAMPLES, n), sampling: self.sampling })]
+    }
+
     /// Handles a report on the newest job.
     pub(super) fn hear(&mut self, said: Said) {
         match said {
@@ -82,6 +91,10 @@ impl App {
             Said::Repeated { atlas, runs } => {
                 self.finish();
                 heads::measured(self, atlas, runs);
+            }
+            Said::Continued(run, found) => {
+                self.finish();
+                self.overlay = Some(Overlay::Picker(Picker::continuations(&run, &found)));
             }
             Said::Effects(effects) => {
                 self.finish();

@@ -381,6 +381,11 @@ fn choose(app: &mut App, choice: Choice) -> Vec<Request> {
             app.screen.scene().settle(app);
             Vec::new()
         }
+        Choice::Take(input) => {
+            app.selection.position = app.run.as_ref().map_or(0, |run| run.n_tokens() - 1);
+            app.input = *input;
+            app.start_run()
+        }
         Choice::Copy(what, text) => {
             app.copied = Some((what, text));
             Vec::new()

@@ -57,6 +57,7 @@ snapshots! {
     attention_scaled: LARGE "4 s s down down right";
     logits_80x24: SMALL "5 right right right down";
     logits_160x48: LARGE "5 end down down T T <";
+    continuations_80x24: SMALL "ctrl-g";
     help: SMALL "?";
     help_searched: SMALL "? z o o m";
     palette: SMALL ": t e m p";
@@ -197,6 +198,19 @@ fn a_prompt_longer_than_the_context_is_refused_with_both_numbers() {
     let said = e.lines().join(" ").split_whitespace().collect::<Vec<_>>().join(" ");
     assert!(said.contains("256") && said.contains("showing the last run"), "{said}");
     assert_eq!(e.run().prompt_text(), PROMPT);
+}
+
+#[test]
+fn one_of_several_continuations_is_taken() {
+    let mut e = explorer(SMALL);
+    let before = e.run().tokens.clone();
+    e.keys("ctrl-g down enter");
+    let after = e.run().tokens.clone();
+    assert_eq!(after[..before.len()], before[..]);
+    assert_eq!(after.len(), before.len() + 8);
+    assert_eq!(e.app.selection.position, after.len() - 1);
+    e.keys("ctrl-g esc");
+    assert_eq!(e.run().tokens, after);
 }
 
 #[test]

@@ -12,11 +12,12 @@ use ratatui::text::Span;
 
 use super::field::Field;
 use super::{Panel, centred};
+use crate::analysis::continuations::Continuation;
 use crate::analysis::find::{Channel, Extreme, Found};
 use crate::analysis::walk::{Step, steps};
 use crate::hooks::{Axis, HookName, Site};
 use crate::model::Config;
-use crate::run::Run;
+use crate::run::{Input, Run};
 use crate::tui::app::Screen;
 use crate::tui::command::{COMMANDS, Command};
 use crate::tui::keymap::{Keymap, Keys};
@@ -25,11 +26,13 @@ use crate::tui::text::{count, fixed, num, pad, put, put_line, wrap_to};
 use crate::tui::theme::Theme;
 
 /// The action of choosing an item.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq)]
 pub enum Choice {
     Run(Command),
     /// A place by name.
     Go(Goal),
+    /// The run of this input.
+    Take(Box<Input>),
     /// Something to copy: what it is, and the text.
     Copy(&'static str, String),
     Find(HookName),
@@ -119,6 +122,19 @@ impl Picker {
             Item { group: String::new(), columns, alias, choice: Choice::Go(Goal::Position(position)) }
         };
         Self::new("Find a token of the prompt", [6, 8], run.tokens.iter().enumerate().map(item).collect())
+    }
+
+    /// Continuations of `run`, with the probability of a token on average.
+    pub fn continuations(run: &Run, found: &[Continuation]) -> Self {
+        let item = |one: &Continuation| {
+            let n = one.tokens.len().max(1) as f64;
+            let text: String = one.tokens.iter().map(|&id| run.model.tokenizer.show(id)).collect();
+            let each = num((one.log_prob / n).exp() as f32);
+            let columns = [format!("{:.1} nats", one.log_prob), format!("{each} each"), text.clone()];
+            let input = run.input.followed_by(one.tokens.iter().copied(), run);
+            Item { group: String::new(), columns, alias: text, choice: Choice::Take(Box::new(input)) }
+        };
+        Self::new("Continuations, the likeliest first", [11, 13], found.iter().map(item).collect())
     }
 
     /// What can be copied: what it is, and the text.

@@ -131,7 +131,7 @@ impl Scene for Body {
             app.complain("tokens can only be appended at the end: select the last token first");
             return Vec::new();
         }
-        app.input = run.input.followed_by(id, &run);
+        app.input = run.input.followed_by([id], &run);
         app.selection.candidate = 0;
         app.start_run()
     }

@@ -201,6 +201,18 @@ fn a_prompt_longer_than_the_context_is_refused_with_both_numbers() {
 }
 
 #[test]
+fn parts_in_a_second_column_are_clicked() {
+    let mut e = Explorer::new(PROMPT, (300, 24), Theme::default());
+    e.keys("9");
+    let lines = e.lines();
+    let second = |line: &String| line.chars().skip(268).collect::<String>();
+    let y = (8..20).find(|&y| second(&lines[y]).starts_with(" head ")).unwrap();
+    let name: Vec<_> = second(&lines[y]).split_whitespace().take(2).map(str::to_owned).collect();
+    e.click(272, y as u16);
+    assert!(e.shows(&format!("▸{}", name.join(" "))), "{}", e.lines().join("\n"));
+}
+
+#[test]
 fn one_of_several_continuations_is_taken() {
     let mut e = explorer(SMALL);
     let before = e.run().tokens.clone();

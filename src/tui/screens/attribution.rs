@@ -265,9 +265,10 @@ impl Scene for Body {
             }
             let ranked = found.shown(Attribution::clone).ranked();
             let at = ranked.iter().position(|part| part.component == component(app)).unwrap_or(0);
-            let mut lines = shown(Some(at), layout.list.height.into(), ranked.len());
+            let places = places(layout.list, ranked.len(), found.differs());
+            let line = places.iter().position(|place| place.contains((x, y).into()))?;
             let (layer, writer, head) =
-                match ranked.get(lines.nth(usize::from(y - layout.list.y))??)?.component {
+                match ranked.get(shown(Some(at), places.len(), ranked.len()).nth(line)??)?.component {
                     Component::Head(layer, head) => (layer, Writer::Head, head),
                     Component::AttnBias(layer) => (layer, Writer::AttnBias, app.selection.head),
                     Component::Mlp(layer) => (layer, Writer::Mlp, app.selection.head),
@@ -449,16 +450,15 @@ fn draw_parts(app: &App, found: &WithBase<Attribution>, layout: &Layout, buffer:
     let ranked = found.shown(Attribution::clone).ranked();
     let component = component(app);
     let at = ranked.iter().position(|part| part.component == component);
-    let lines = usize::from(layout.list.height);
-    let text = if lines < ranked.len() {
-        format!("{lines} of {}", ranked.len())
+    let places = places(layout.list, ranked.len(), found.differs());
+    let text = if places.len() < ranked.len() {
+        format!("{} of {}", places.len(), ranked.len())
     } else {
         format!("{} parts", ranked.len())
     };
     draw_heading(&text, found.differs(), layout.list_title, theme, buffer);
     let most = ranked.first().map_or(0.0, |part| part.value.abs());
-    for (line, y) in shown(at, layout.list.height.into(), ranked.len()).zip(layout.list.top()..) {
-        let row = Rect { y, height: 1, ..layout.list };
+    for (line, row) in shown(at, places.len(), ranked.len()).zip(places) {
         match line.and_then(|i| Some((i, ranked.get(i)?))) {
             Some((i, Contribution { component, .. })) => {
                 let value = |of: &Attribution| of.value(*component).unwrap_or(0.0);
@@ -489,6 +489,19 @@ fn draw_neurons(
         let name = format!("{}.{}", app.selection.layer, n.of.neuron);
         Entry::new(name, n, |n| n.value, i == selected).draw(row, most, theme, buffer);
     }
+}
+
+/// The lines of a list of `n` items, in columns where one has no room for all.
+fn places(list: Rect, n: usize, differs: bool) -> Vec<Rect> {
+    /// Of a name, a value and a short bar.
+    const WIDTH: u16 = 30;
+    const GAP: u16 = 2;
+    let room = if differs { 1 } else { ((list.width + GAP) / (WIDTH + GAP)).max(1) };
+    let needed = n.div_ceil(usize::from(list.height).max(1)).max(1) as u16;
+    let columns = room.min(needed);
+    let width = (list.width + GAP) / columns - GAP;
+    let line = |column: u16, y| Rect { x: list.x + column * (width + GAP), y, width, height: 1 };
+    (0..columns).flat_map(|column| (list.top()..list.bottom()).map(move |y| line(column, y))).collect()
 }
 
 /// The items in the lines of a list of `n`: the first ones and, below a gap, `at` if it is not

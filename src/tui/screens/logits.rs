@@ -354,6 +354,7 @@ fn draw_settings(app: &App, entropy: f64, area: Rect, buffer: &mut Buffer) {
         ("", String::new(), ""),
         ("append", "sampled".into(), "g"),
         ("", "sixteen".into(), "G"),
+        ("", "one of twelve".into(), "Ctrl-G"),
         ("", "the selected".into(), "Enter"),
     ];
     for ((name, value, keys), y) in lines.iter().zip(area.top()..area.bottom()) {

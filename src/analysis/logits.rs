@@ -112,7 +112,9 @@ impl Next {
         let n_ranks = nexts.iter().map(|next| next.of.top.len()).min().unwrap_or(0).min(n_ranks);
         let differs = nexts.iter().any(WithBase::differs);
         let cells = || (0..n_ranks).flat_map(|rank| nexts.iter().map(move |next| (next, rank)));
-        let values = cells().map(|(next, rank)| next.shown(|next| next.top[rank].prob)).collect();
+        let values: Vec<_> = cells().map(|(next, rank)| next.shown(|next| next.top[rank].prob)).collect();
+        // Where no token is likely, colours up to 1 would hide that some are likelier than others.
+        let is_flat = values.iter().all(|prob| *prob < 0.1);
         let names = nexts.iter().map(|next| run.token_text(next.of.position)).collect();
         Chart {
             title: "predictions".into(),
@@ -122,7 +124,7 @@ impl Next {
             columns: Labels::named("after", names),
             values: Matrix::new(values, n_ranks, nexts.len()).expect("a value per cell"),
             quantity: if differs { Quantity::Signed } else { Quantity::Probability },
-            limit: Some(1.0).filter(|_| !differs),
+            limit: Some(1.0).filter(|_| !differs && !is_flat),
             texts: cells().map(|(next, rank)| run.model.tokenizer.show(next.of.top[rank].id)).collect(),
         }
     }

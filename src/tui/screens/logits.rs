@@ -217,7 +217,7 @@ impl Scene for Body {
             ));
         }
         let second = vec![Span::styled(
-            "probabilities are at temperature 1; the settings only affect sampling (g, G)",
+            "probabilities are at temperature 1; the settings only affect sampling (g, G, Ctrl-G)",
             theme.dim(),
         )];
         vec![first, second]

@@ -10,7 +10,7 @@ use crate::sniff::Looks;
 use crate::text;
 
 /// The fields of Hugging Face's `GPT2Config` that affect the computation, with the same defaults.
-#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Config {
     /// V, the number of tokens in the vocabulary.

@@ -35,6 +35,7 @@
 //! | `cli` | the program `actscope`; includes `tui` |
 //! | `tui` | the explorer; includes `figures` |
 //! | `figures` | SVG, PNG and ANSI: `export::figure`, `export::walk` |
+//! | `corpus` | many documents: tables of what units do on them |
 //! | `hub` | downloads from the model hub |
 //!
 //! # Modules
@@ -47,6 +48,7 @@
 //! | `tui` | the explorer: state, the tables of commands and settings, update, draw, screens |
 //! | [`export`] | export formats, one file each; figures, the walk and the report as pages |
 //! | `engine` | the worker threads of the explorer |
+//! | `corpus` | many documents through the network, and tables of what its units do on them |
 //! | [`analysis`] | pure functions from runs to small results |
 //! | [`picture`] | from values to cells that can be drawn: matrix, grid, range, statistics, chart, colour maps |
 //! | [`run`] | a run: tokens, tensors, provenance |
@@ -63,6 +65,8 @@ pub mod analysis;
 #[doc(hidden)]
 pub mod cli;
 pub mod config;
+#[cfg(feature = "corpus")]
+pub mod corpus;
 #[cfg(feature = "tui")]
 #[doc(hidden)]
 pub mod engine;

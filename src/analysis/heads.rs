@@ -275,14 +275,14 @@ impl Atlas {
 }
 
 /// For each position, the earlier positions with the same token.
-fn earlier_copies(tokens: &[u32]) -> Vec<Vec<usize>> {
+pub(crate) fn earlier_copies(tokens: &[u32]) -> Vec<Vec<usize>> {
     let before =
         |(query, token): (usize, &u32)| (0..query).filter(|&key| tokens[key] == *token).collect::<Vec<_>>();
     tokens.iter().enumerate().map(before).collect()
 }
 
 /// Previous token, duplicate, induction, first token, distance, entropy.
-fn of_pattern(pattern: &Matrix, copies: &[Vec<usize>], exclude: Exclude) -> [f64; 6] {
+pub(crate) fn of_pattern(pattern: &Matrix, copies: &[Vec<usize>], exclude: Exclude) -> [f64; 6] {
     pattern.read(|rows| {
         let mut on = [0.0; 3];
         let (mut counted, mut first, mut distance, mut entropy) = (0.0, 0.0, 0.0, 0.0);

@@ -6,6 +6,7 @@ mod bench;
 mod circuit;
 mod completions;
 mod config;
+mod corpus;
 mod effects;
 mod explore;
 mod export;
@@ -110,6 +111,7 @@ enum Command {
     Export(export::Args),
     Render(render::Args),
     Report(report::Args),
+    Corpus(corpus::Args),
     Bench(bench::Args),
     Config(config::Args),
     Completions(completions::Args),
@@ -158,6 +160,7 @@ pub fn run(args: impl IntoIterator<Item = OsString>) -> Result<()> {
         Some(Command::Export(args)) => export::run(args),
         Some(Command::Render(args)) => render::run(&args),
         Some(Command::Report(args)) => report::run(args),
+        Some(Command::Corpus(args)) => corpus::run(args),
         Some(Command::Bench(args)) => bench::run(&args),
         Some(Command::Config(args)) => config::run(&args),
         Some(Command::Completions(args)) => completions::run(&args),

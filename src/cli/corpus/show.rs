@@ -1,0 +1,224 @@
+//! `actscope corpus show`: what a unit does on a corpus.
+
+use std::path::PathBuf;
+
+use serde::Serialize;
+
+use crate::cli::args::Color;
+use crate::cli::output::{self, print_colored, print_object};
+use crate::corpus::atlas::{Atlas, OfUnit};
+use crate::corpus::stats;
+use crate::corpus::top::{Drawn, Example};
+use crate::error::Result;
+use crate::hooks::Quantity;
+use crate::picture::colormap::{Depth, Palette, Rgb, is_light, nearest_of_16, nearest_of_256};
+use crate::text::{fixed, num, pad, plain};
+
+/// Show the strongest examples of a neuron, head or channel, and its statistics
+#[derive(Debug, clap::Args)]
+#[command(after_help = "\
+Examples:
+  actscope corpus show neuron:2.117 --atlas atlas
+  actscope corpus show head:5.1 --atlas atlas --json
+  actscope corpus show resid_post.2/17 --atlas atlas
+
+A head's number is its largest weight on a token other than the first; the colours are then its weights. Below the
+strongest examples is one of each octave of activation, drawn by chance.")]
+pub struct Args {
+    /// neuron:LAYER.INDEX, head:LAYER.INDEX, result:LAYER.INDEX, or a hook and an index, such as resid_post.2/17
+    #[arg(value_name = "UNIT")]
+    unit: String,
+    /// Folder of the results of `actscope corpus run`
+    #[arg(long, value_name = "DIR")]
+    atlas: PathBuf,
+    /// Write {unit, examples: [{value, document, position, first, token_ids, tokens, values}], octaves, stats},
+    /// the largest first
+    #[arg(long)]
+    json: bool,
+    /// Colours of the tokens
+    #[arg(long, value_enum, default_value_t = Color::Auto, value_name = "WHEN")]
+    color: Color,
+}
+
+#[derive(Serialize)]
+struct Answer<'a> {
+    unit: &'a str,
+    examples: Vec<Row<'a>>,
+    /// One of each octave of activation, drawn by chance.
+    octaves: Vec<Octave<'a>>,
+    stats: Option<StatsRow>,
+}
+
+#[derive(Serialize)]
+struct Octave<'a> {
+    /// The lower end of the octave.
+    from: f64,
+    /// The share of positions at or above it.
+    share: Option<f64>,
+    #[serde(flatten)]
+    row: Row<'a>,
+}
+
+#[derive(Serialize)]
+struct Row<'a> {
+    #[serde(serialize_with = "output::number")]
+    value: f32,
+    document: u64,
+    position: u32,
+    /// The position of the first of `token_ids`.
+    first: u32,
+    /// The position that a head attends to most.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    key: Option<u32>,
+    token_ids: &'a [u32],
+    tokens: Vec<&'a str>,
+    values: Vec<Number>,
+}
+
+struct Number(f32);
+
+impl Serialize for Number {
+    fn serialize<S: serde::Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
+        output::number(&self.0, to)
+    }
+}
+
+#[derive(Serialize)]
+struct StatsRow {
+    count: u64,
+    not_finite: u64,
+    mean: f64,
+    variance: f64,
+    #[serde(serialize_with = "output::number")]
+    min: f32,
+    #[serde(serialize_with = "output::number")]
+    max: f32,
+    positive_share: f64,
+    histogram: Vec<u64>,
+    histogram_edges: Vec<f64>,
+}
+
+impl<'a> Row<'a> {
+    fn new(example: &'a Example, unit: &'a OfUnit) -> Self {
+        Self {
+            value: example.value,
+            document: example.document,
+            position: example.position,
+            first: example.first,
+            key: example.key,
+            token_ids: &example.token_ids,
+            tokens: tokens(example, unit),
+            values: example.values.iter().map(|x| Number(*x)).collect(),
+        }
+    }
+}
+
+fn tokens<'a>(example: &'a Example, unit: &'a OfUnit) -> Vec<&'a str> {
+    example.token_ids.iter().map(|id| unit.texts.get(id).map_or("", String::as_str)).collect()
+}
+
+impl StatsRow {
+    fn new(of: &stats::OfUnit) -> Self {
+        Self {
+            count: of.count,
+            not_finite: of.not_finite,
+            mean: of.mean(),
+            variance: of.variance(),
+            min: of.min,
+            max: of.max,
+            positive_share: of.positive_share(),
+            histogram: of.histogram.clone(),
+            histogram_edges: stats::edges(),
+        }
+    }
+}
+
+pub fn run(args: &Args) -> Result<()> {
+    let atlas = Atlas::open(&args.atlas)?;
+    let unit = atlas.unit(&args.unit)?;
+    if args.json {
+        let octave = |drawn: &'_ Drawn| drawn.from();
+        return print_object(&Answer {
+            unit: &unit.name,
+            examples: unit.examples.best.iter().map(|example| Row::new(example, &unit)).collect(),
+            octaves: unit
+                .examples
+                .drawn
+                .iter()
+                .map(|drawn| Octave {
+                    from: octave(drawn),
+                    share: unit.stats.as_ref().map(|stats| stats.share_from(octave(drawn))),
+                    row: Row::new(&drawn.example, &unit),
+                })
+                .collect(),
+            stats: unit.stats.as_ref().map(StatsRow::new),
+        });
+    }
+    print_colored(&text(&atlas, &unit, args.color.of_stdout()))
+}
+
+fn text(atlas: &Atlas, unit: &OfUnit, depth: Depth) -> String {
+    let progress = &atlas.manifest.progress;
+    let mut text = format!(
+        "{} on {} documents, {} tokens · {}\n",
+        unit.name,
+        progress.documents,
+        progress.tokens,
+        plain(&atlas.manifest.settings.model)
+    );
+    if let Some(stats) = &unit.stats {
+        text += &format!(
+            "mean {}  σ {}  min {}  max {}  above 0: {} %\n",
+            num(stats.mean()),
+            num(stats.variance().sqrt()),
+            num(stats.min),
+            num(stats.max),
+            fixed(100.0 * stats.positive_share(), 2)
+        );
+    }
+    let limit = unit.examples.best.iter().chain(unit.examples.drawn.iter().map(|drawn| &drawn.example));
+    let limit = limit.flat_map(|one| one.values.iter()).fold(0f32, |most, x| most.max(x.abs()));
+    let mut line = |example: &Example| {
+        text += &format!(
+            "{}  {}  ",
+            pad(&num(example.value), 9),
+            pad(&format!("{}:{}", example.document, example.position), 12)
+        );
+        for (i, (token, value)) in tokens(example, unit).iter().zip(&example.values).enumerate() {
+            let is_it = example.first as usize + i == example.position as usize;
+            text += &painted(&plain(token), *value, limit, is_it, depth);
+        }
+        text.push('\n');
+    };
+    unit.examples.best.iter().for_each(&mut line);
+    let mut drawn = unit.examples.drawn.iter().peekable();
+    if drawn.peek().is_some() {
+        drawn.for_each(|drawn| line(&drawn.example));
+    }
+    text
+}
+
+/// A token on the colour of its value; without colours the token of the example is in « ».
+fn painted(token: &str, value: f32, limit: f32, is_it: bool, depth: Depth) -> String {
+    let x = if limit > 0.0 { value / limit } else { 0.0 };
+    let map = Palette::default().map(Quantity::Signed, false);
+    let paper = map.at(x.clamp(-1.0, 1.0).midpoint(1.0));
+    let ink: Rgb = if is_light(paper) { [0; 3] } else { [255; 3] };
+    let code = |base: u8, [r, g, b]: Rgb| match depth {
+        Depth::True => format!("{base};2;{r};{g};{b}"),
+        Depth::Indexed => format!("{base};5;{}", nearest_of_256([r, g, b])),
+        Depth::Sixteen => {
+            let n = nearest_of_16([r, g, b]);
+            (u32::from(base) - 8 + u32::from(n % 8) + if n < 8 { 0 } else { 60 }).to_string()
+        }
+        Depth::Mono => String::new(),
+    };
+    match (depth, is_it) {
+        (Depth::Mono, true) => format!("«{token}»"),
+        (Depth::Mono, false) => token.to_owned(),
+        (_, it) => {
+            let bold = if it { "1;4;" } else { "" };
+            format!("\x1b[{bold}{};{}m{token}\x1b[0m", code(48, paper), code(38, ink))
+        }
+    }
+}

@@ -1,0 +1,173 @@
+//! Reducers: what is kept of the activations while a corpus runs.
+
+use std::collections::{BTreeSet, HashMap};
+use std::fs::File;
+use std::io::{self, BufWriter, Write};
+use std::path::{Path, PathBuf};
+
+use candle_core::Tensor;
+
+use super::loss::{self, Loss};
+use super::manifest::{self, Manifest, Reduce, Settings};
+use super::piece::Piece;
+use super::raw::Raw;
+use super::stats::{self, Stats};
+use super::table::{self, Table};
+use super::top::{self, Top};
+use super::units::Group;
+use crate::error::{Error, Result};
+use crate::hooks::{HookName, Site};
+use crate::model::Model;
+use crate::temporary::TemporaryDirectory;
+
+/// All that a run or a merge keeps.
+#[derive(Debug)]
+pub struct Reducers {
+    groups: Vec<Group>,
+    pub top: Option<Top>,
+    pub stats: Option<Stats>,
+    pub loss: Option<Loss>,
+    pub raw: Option<Raw>,
+    /// The hooks that are looked at.
+    wanted: BTreeSet<HookName>,
+    /// The texts of tokens that a file had, for a merge, which has no tokenizer.
+    texts: HashMap<u32, String>,
+}
+
+impl Reducers {
+    /// # Errors
+    /// [`Error::Usage`] for hooks that a reducer cannot use.
+    pub fn new(settings: &Settings) -> Result<Self> {
+        let groups = settings.groups()?;
+        let names = settings.hook_names()?;
+        let has = |reduce| settings.has(reduce);
+        let raw = has(Reduce::Raw).then(|| Raw::new(&names, settings.raw_dtype, &settings.config));
+        let mut wanted: BTreeSet<_> = if has(Reduce::Raw) { names } else { Vec::new() }.into_iter().collect();
+        wanted.extend(groups.iter().map(|group| group.hook));
+        wanted.extend(has(Reduce::Loss).then(|| LAST.once()));
+        Ok(Self {
+            top: has(Reduce::Top).then(|| Top::new(&groups, settings.top_k, settings.around)),
+            stats: has(Reduce::Stats).then(|| Stats::new(&groups)),
+            loss: has(Reduce::Loss).then(Loss::default),
+            raw: raw.transpose()?,
+            groups,
+            wanted,
+            texts: HashMap::new(),
+        })
+    }
+
+    /// The hooks that are looked at.
+    pub fn wanted(&self) -> &BTreeSet<HookName> {
+        &self.wanted
+    }
+
+    /// A piece whose tensors follow.
+    pub fn begin(&mut self, piece: &Piece) {
+        if let Some(raw) = &mut self.raw {
+            raw.begin(piece);
+        }
+    }
+
+    /// Takes what it keeps of a tensor.
+    ///
+    /// # Errors
+    /// [`Error::Tensor`]
+    pub fn see(&mut self, model: &Model, hook: HookName, x: &Tensor, piece: &Piece) -> Result<()> {
+        if let Some(group) = self.groups.iter().find(|group| group.hook == hook) {
+            let values = group.values(x)?;
+            if let Some(top) = &mut self.top {
+                top.see(hook, &values, piece);
+            }
+            if let Some(stats) = &mut self.stats {
+                stats.see(hook, &values, piece);
+            }
+        }
+        if let Some(loss) = self.loss.as_mut().filter(|_| hook == LAST.once()) {
+            loss.see(model, x, piece)?;
+        }
+        if let Some(raw) = &mut self.raw {
+            raw.see(hook, x, piece)?;
+        }
+        Ok(())
+    }
+
+    /// Writes all as a folder under a temporary name, with its manifest, and renames it.
+    ///
+    /// # Errors
+    /// [`Error::File`] if it cannot be written: a full disk, say.
+    pub fn write(&self, manifest: &Manifest, text: &dyn Fn(u32) -> Option<String>, to: &Path) -> Result<()> {
+        let parent = to.parent().unwrap_or(Path::new("."));
+        let cannot = |path: PathBuf| {
+            move |cause: io::Error| {
+                Error::file(path, format!("cannot be written ({cause}): make room, and run the same again"))
+            }
+        };
+        let folder = TemporaryDirectory::new(parent).map_err(cannot(parent.into()))?;
+        let write = |name: &str, fill: &mut dyn FnMut(&mut (dyn Write + Send)) -> io::Result<()>| {
+            let written = folder.file(name).and_then(|file: File| {
+                let mut out = BufWriter::with_capacity(1 << 16, file);
+                fill(&mut out)?;
+                out.into_inner().map_err(io::IntoInnerError::into_error)?.sync_all()
+            });
+            written.map_err(cannot(to.join(name)))
+        };
+        let one = |name: &str, table: &Table| {
+            write(name, &mut |out| table::write(out, std::iter::once(table.clone())))
+        };
+        let text =
+            |id: u32| text(id).or_else(|| self.texts.get(&id).cloned()).unwrap_or_else(|| format!("#{id}"));
+        if let Some(top) = &self.top {
+            write(top::FILE, &mut |out| table::write(out, top.tables(&text)))?;
+        }
+        if let Some(stats) = &self.stats {
+            write(stats::FILE, &mut |out| table::write(out, stats.tables()))?;
+            if stats.has_heads() {
+                one(stats::HEADS, &stats.heads_table())?;
+            }
+        }
+        if let Some(loss) = &self.loss {
+            one(loss::FILE, &loss.by_document())?;
+            one(loss::BY_POSITION, &loss.by_position())?;
+        }
+        write(manifest::FILE, &mut |out| out.write_all(manifest.to_json().as_bytes()))?;
+        folder.put(to).map_err(cannot(to.into()))
+    }
+
+    /// What a folder holds, to go on from there or to be merged.
+    ///
+    /// # Errors
+    /// [`Error::File`] for a file that is missing, or does not hold what the manifest says.
+    pub fn read(manifest: &Manifest, folder: &Path) -> Result<Self> {
+        let settings = &manifest.settings;
+        let mut read = Self::new(settings)?;
+        let groups = &read.groups;
+        if read.top.is_some() {
+            let size = (settings.top_k, settings.around);
+            read.top = Some(Top::read(folder, groups, size, &mut read.texts)?);
+        }
+        if read.stats.is_some() {
+            read.stats = Some(Stats::read(folder, groups)?);
+        }
+        if read.loss.is_some() {
+            read.loss = Some(Loss::read(folder)?);
+        }
+        Ok(read)
+    }
+
+    /// Adds what another shard kept.
+    pub fn merge(&mut self, other: Self) {
+        if let (Some(top), Some(other)) = (&mut self.top, other.top) {
+            top.merge(other);
+        }
+        if let (Some(stats), Some(other)) = (&mut self.stats, &other.stats) {
+            stats.merge(other);
+        }
+        if let (Some(loss), Some(other)) = (&mut self.loss, &other.loss) {
+            loss.merge(other);
+        }
+        self.texts.extend(other.texts);
+    }
+}
+
+/// What the unembedding reads.
+const LAST: Site = Site::LnFinalOut;

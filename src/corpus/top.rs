@@ -1,0 +1,380 @@
+//! The strongest examples of each unit, and examples of weaker activations.
+
+use std::collections::HashMap;
+use std::path::Path;
+use std::sync::Arc;
+
+use rayon::prelude::*;
+
+use super::piece::Piece;
+use super::table::{Column, Reader, Table};
+use super::units::{Group, Values};
+use crate::error::{Error, Result};
+use crate::hooks::HookName;
+
+pub const FILE: &str = "top.parquet";
+
+/// Bands of activation, an octave each: from 2^−3 to 2^9.
+const BANDS: i32 = 12;
+const LOWEST: i32 = -3;
+
+/// The number of units that a thread takes at a time.
+const STRIPE: usize = 64;
+
+/// A place in the corpus where a unit has a value, with the tokens around it.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Example {
+    pub value: f32,
+    /// Counted over all inputs, from 0.
+    pub document: u64,
+    /// Within the document, from 0.
+    pub position: u32,
+    /// The position of the first of `token_ids`.
+    pub first: u32,
+    pub token_ids: Arc<[u32]>,
+    /// The value at each of them; of a head, the weight on each.
+    pub values: Box<[f32]>,
+    /// The position of the token that a head attends to most.
+    pub key: Option<u32>,
+}
+
+impl Example {
+    /// Whether it comes before another in the list of the strongest: the larger value, then the earlier place.
+    fn is_before(&self, other: &Self) -> bool {
+        let place = |one: &Self| (one.document, one.position);
+        self.value > other.value || (self.value == other.value && place(self) < place(other))
+    }
+}
+
+/// An example of a band, chosen by chance: the one with the smallest number drawn for its place.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Drawn {
+    /// The activation is from 2^band to below twice that.
+    pub band: i32,
+    number: u64,
+    pub example: Example,
+}
+
+impl Drawn {
+    /// The lower end of its band.
+    pub fn from(&self) -> f64 {
+        f64::from(self.band).exp2()
+    }
+}
+
+/// The examples of one unit.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct OfUnit {
+    /// The strongest first.
+    pub best: Vec<Example>,
+    /// From the highest band down.
+    pub drawn: Vec<Drawn>,
+}
+
+impl OfUnit {
+    fn put(&mut self, example: Example, k: usize) {
+        let at = self.best.partition_point(|one| one.is_before(&example));
+        if at < k {
+            self.best.insert(at, example);
+            self.best.truncate(k);
+        }
+    }
+
+    fn draw(&mut self, drawn: Drawn) {
+        let at = self.drawn.partition_point(|one| one.band > drawn.band);
+        match self.drawn.get_mut(at) {
+            Some(one) if one.band == drawn.band => {
+                if drawn.number < one.number {
+                    *one = drawn;
+                }
+            }
+            _ => self.drawn.insert(at, drawn),
+        }
+    }
+}
+
+/// The examples of the units of one hook.
+#[derive(Debug)]
+struct OfGroup {
+    group: Group,
+    units: Vec<OfUnit>,
+    /// What a value must exceed to be among the best of its unit.
+    floors: Vec<f32>,
+    /// The number that was drawn in each band, (n, BANDS).
+    numbers: Vec<u64>,
+}
+
+/// The strongest examples of each unit of some hooks.
+#[derive(Debug)]
+pub struct Top {
+    /// How many of each unit.
+    k: usize,
+    /// How many tokens before and after.
+    around: usize,
+    of: Vec<OfGroup>,
+}
+
+impl Top {
+    pub fn new(groups: &[Group], k: usize, around: usize) -> Self {
+        let of = |group: &Group| OfGroup {
+            group: *group,
+            units: vec![OfUnit::default(); group.n],
+            floors: vec![f32::NEG_INFINITY; group.n],
+            numbers: vec![u64::MAX; group.n * BANDS as usize],
+        };
+        Self { k, around, of: groups.iter().map(of).collect() }
+    }
+
+    pub fn see(&mut self, hook: HookName, values: &Values, piece: &Piece) {
+        let (k, around) = (self.k, self.around);
+        let Some(of) = self.of.iter_mut().find(|of| of.group.hook == hook) else { return };
+        let windows: Vec<_> = piece.counted.clone().map(|row| Window::new(piece, row, around)).collect();
+        let stripes = of
+            .units
+            .par_chunks_mut(STRIPE)
+            .zip(of.floors.par_chunks_mut(STRIPE))
+            .zip(of.numbers.par_chunks_mut(STRIPE * BANDS as usize));
+        stripes.enumerate().for_each(|(stripe, ((units, floors), numbers))| {
+            let first = stripe * STRIPE;
+            for window in &windows {
+                let row = &values.row(window.row)[first..first + units.len()];
+                if row.iter().zip(&*floors).any(|(x, floor)| x > floor) {
+                    for (i, x) in row
+                        .iter()
+                        .enumerate()
+                        .filter(|(i, x)| **x > floors[*i])
+                        .map(|(i, x)| (i, *x))
+                        .collect::<Vec<_>>()
+                    {
+                        units[i].put(window.example(x, first + i, values, piece), k);
+                        if let Some(last) = units[i].best.get(k - 1) {
+                            floors[i] = last.value;
+                        }
+                    }
+                }
+                let least = f32::exp2(LOWEST as f32);
+                if row.iter().any(|x| *x >= least) {
+                    for (i, x) in row.iter().enumerate().filter(|(_, x)| **x >= least) {
+                        let band = band(*x);
+                        let number = &mut numbers[i * BANDS as usize + (band - LOWEST) as usize];
+                        if window.number < *number {
+                            *number = window.number;
+                            let example = window.example(*x, first + i, values, piece);
+                            units[i].draw(Drawn { band, number: window.number, example });
+                        }
+                    }
+                }
+            }
+        });
+    }
+
+    /// Adds the examples of other documents.
+    pub fn merge(&mut self, other: Self) {
+        for (of, other) in self.of.iter_mut().zip(other.of) {
+            for (unit, other) in of.units.iter_mut().zip(other.units) {
+                other.best.into_iter().for_each(|example| unit.put(example, self.k));
+                other.drawn.into_iter().for_each(|drawn| unit.draw(drawn));
+            }
+        }
+        self.settle();
+    }
+
+    /// What [`Self::see`] compares with, from the examples.
+    fn settle(&mut self) {
+        for of in &mut self.of {
+            for (i, unit) in of.units.iter().enumerate() {
+                of.floors[i] = unit.best.get(self.k - 1).map_or(f32::NEG_INFINITY, |last| last.value);
+                for drawn in &unit.drawn {
+                    of.numbers[i * BANDS as usize + (drawn.band - LOWEST) as usize] = drawn.number;
+                }
+            }
+        }
+    }
+
+    /// A row group for each hook, a row for each example.
+    pub fn tables(&self, text: &dyn Fn(u32) -> String) -> impl Iterator<Item = Table> {
+        self.of.iter().map(move |of| of.table(text))
+    }
+
+    /// The examples of a file.
+    ///
+    /// # Errors
+    /// [`Error::File`] for a file that holds something else.
+    pub fn read(
+        folder: &Path,
+        groups: &[Group],
+        (k, around): (usize, usize),
+        texts: &mut HashMap<u32, String>,
+    ) -> Result<Self> {
+        let mut top = Self::new(groups, k, around);
+        let path = folder.join(FILE);
+        let reader = Reader::open(&path)?;
+        if reader.n_groups() != groups.len() {
+            return Err(Error::file(&path, "does not hold the hooks that its manifest names"));
+        }
+        for (i, of) in top.of.iter_mut().enumerate() {
+            of.units = units(&reader, i, of.group, texts)?;
+        }
+        top.settle();
+        Ok(top)
+    }
+}
+
+/// The examples of the units of one hook, without those of others.
+///
+/// # Errors
+/// [`Error::File`] for a file that holds something else.
+pub fn read_group(
+    folder: &Path,
+    groups: &[Group],
+    hook: HookName,
+    texts: &mut HashMap<u32, String>,
+) -> Result<Vec<OfUnit>> {
+    let reader = Reader::open(&folder.join(FILE))?;
+    match groups.iter().position(|group| group.hook == hook) {
+        Some(at) => units(&reader, at, groups[at], texts),
+        None => Ok(Vec::new()),
+    }
+}
+
+fn units(reader: &Reader, at: usize, group: Group, texts: &mut HashMap<u32, String>) -> Result<Vec<OfUnit>> {
+    let mut units = vec![OfUnit::default(); group.n];
+    let whole = |name| reader.all::<i32>(at, name);
+    let (index, band, position, first, key) =
+        (whole("index")?, whole("band")?, whole("position")?, whole("first")?, whole("key")?);
+    let (document, number) = (reader.all::<i64>(at, "document")?, reader.all::<i64>(at, "number")?);
+    let value = reader.all::<f32>(at, "value")?;
+    let (ids, tokens) =
+        (reader.all_lists::<i32>(at, "token_ids")?, reader.all_lists::<String>(at, "tokens")?);
+    let values = reader.all_lists::<f32>(at, "values")?;
+    let n = value.len();
+    let lengths =
+        [index.len(), band.len(), position.len(), first.len(), key.len(), document.len(), number.len()];
+    if lengths.iter().chain(&[ids.len(), tokens.len(), values.len()]).any(|length| *length != n) {
+        return Err(reader.wrong("value", "has more or fewer rows than others"));
+    }
+    for (i, (((ids, tokens), values), value)) in
+        ids.into_iter().zip(tokens).zip(values).zip(value).enumerate()
+    {
+        let ids: Vec<u32> = ids.into_iter().map(|id| id as u32).collect();
+        for (id, text) in ids.iter().zip(tokens) {
+            texts.entry(*id).or_insert(text);
+        }
+        let unit = usize::try_from(index[i]).ok().and_then(|unit| units.get_mut(unit));
+        let unit = unit.ok_or_else(|| reader.wrong("index", "names a unit that the hook does not have"))?;
+        let example = Example {
+            value,
+            document: document[i] as u64,
+            position: position[i] as u32,
+            first: first[i] as u32,
+            token_ids: ids.into(),
+            values: values.into(),
+            key: u32::try_from(key[i]).ok(),
+        };
+        if band[i] == NO_BAND {
+            unit.best.push(example);
+        } else if (LOWEST..LOWEST + BANDS).contains(&band[i]) {
+            unit.drawn.push(Drawn { band: band[i], number: number[i] as u64, example });
+        } else {
+            return Err(reader.wrong("band", "holds a band that there is not"));
+        }
+    }
+    Ok(units)
+}
+
+/// In the column of bands, of the strongest examples.
+const NO_BAND: i32 = i32::MAX;
+
+impl OfGroup {
+    fn table(&self, text: &dyn Fn(u32) -> String) -> Table {
+        let all = || {
+            self.units.iter().enumerate().flat_map(|(unit, of)| {
+                let best = of.best.iter().zip(1..).map(|(example, rank)| (rank, NO_BAND, 0, example));
+                let drawn = of.drawn.iter().map(|one| (0, one.band, one.number, &one.example));
+                best.chain(drawn)
+                    .map(move |(rank, band, number, example)| (unit, rank, band, number, example))
+            })
+        };
+        type Row<'a> = (usize, i32, i32, u64, &'a Example);
+        let ints = |of: fn(Row) -> i32| Column::I32(all().map(of).collect());
+        let hook = self.group.hook;
+        let layer = hook.layer.map_or(-1, |layer| layer as i32);
+        let texts = |example: &Example| example.token_ids.iter().map(|id| text(*id)).collect();
+        Table(vec![
+            ("unit", Column::Text(all().map(|(unit, ..)| self.group.name(unit)).collect())),
+            ("hook", Column::Text(all().map(|_| hook.to_string()).collect())),
+            ("layer", Column::I32(all().map(|_| layer).collect())),
+            ("index", ints(|(unit, ..)| unit as i32)),
+            ("rank", ints(|(_, rank, ..)| rank)),
+            ("band", ints(|(_, _, band, ..)| band)),
+            ("number", Column::I64(all().map(|(.., number, _)| number as i64).collect())),
+            ("value", Column::F32(all().map(|(.., example)| example.value).collect())),
+            ("document", Column::I64(all().map(|(.., example)| example.document as i64).collect())),
+            ("position", ints(|(.., example)| example.position as i32)),
+            ("first", ints(|(.., example)| example.first as i32)),
+            ("key", ints(|(.., example)| example.key.map_or(-1, |key| key as i32))),
+            (
+                "token_ids",
+                Column::I32s(
+                    all().map(|(.., one)| one.token_ids.iter().map(|id| *id as i32).collect()).collect(),
+                ),
+            ),
+            ("tokens", Column::Texts(all().map(|(.., example)| texts(example)).collect())),
+            ("values", Column::F32s(all().map(|(.., example)| example.values.to_vec()).collect())),
+        ])
+    }
+}
+
+/// The tokens around a row of a piece.
+struct Window {
+    row: usize,
+    rows: std::ops::Range<usize>,
+    first: u32,
+    token_ids: Arc<[u32]>,
+    position: u32,
+    /// Drawn for the place, the same in every run.
+    number: u64,
+}
+
+impl Window {
+    fn new(piece: &Piece, row: usize, around: usize) -> Self {
+        let rows = row.saturating_sub(around).max(piece.n_bos)..(row + around + 1).min(piece.tokens.len());
+        Self {
+            row,
+            first: piece.position(rows.start),
+            token_ids: piece.tokens[rows.clone()].into(),
+            position: piece.position(row),
+            number: draw(piece.document, piece.position(row)),
+            rows,
+        }
+    }
+
+    fn example(&self, value: f32, unit: usize, values: &Values, piece: &Piece) -> Example {
+        Example {
+            value,
+            document: piece.document,
+            position: self.position,
+            first: self.first,
+            token_ids: Arc::clone(&self.token_ids),
+            values: self.rows.clone().map(|other| values.around(unit, self.row, other)).collect(),
+            key: values.key(unit, self.row, piece),
+        }
+    }
+}
+
+/// The band of a value that is in one or above all.
+fn band(x: f32) -> i32 {
+    let exponent = (x.to_bits() >> 23 & 0xff) as i32 - 127;
+    exponent.clamp(LOWEST, LOWEST + BANDS - 1)
+}
+
+/// A number for a place in the corpus: splitmix64.
+pub fn draw(document: u64, position: u32) -> u64 {
+    let mix = |x: u64| {
+        let x = (x ^ (x >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        let x = (x ^ (x >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        x ^ (x >> 31)
+    };
+    // Positive as a signed number, as which it is stored.
+    mix(mix(document.wrapping_add(0x9e37_79b9_7f4a_7c15)).wrapping_add(u64::from(position))) >> 1
+}

@@ -1,0 +1,180 @@
+//! Units: what a corpus is asked about, a number at each position. Neurons, heads, channels.
+
+use candle_core::{DType, Device, Tensor};
+
+use super::piece::Piece;
+use crate::config::Config;
+use crate::error::{Error, Result};
+use crate::hooks::{Axis, HookName, Site};
+
+/// How the numbers of a hook are made of its tensor.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Measure {
+    /// Each value, (T, n).
+    Values,
+    /// The norm of what each head writes, (T, H, C) → (T, H).
+    Norms,
+    /// The largest weight of each head on a token other than the first, (H, T, T) → (T, H).
+    Attention,
+}
+
+/// The units of one hook.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Group {
+    pub hook: HookName,
+    pub measure: Measure,
+    /// How many there are.
+    pub n: usize,
+    /// The channels of a head, where each is a unit of its own.
+    d_head: Option<usize>,
+}
+
+impl Group {
+    /// # Errors
+    /// [`Error::Usage`] for a hook whose tensor has no row of units for each position.
+    pub fn new(hook: HookName, config: &Config) -> Result<Self> {
+        use Axis::{Head, HeadDim, Key, Model, Pos, Vocab};
+        let of = |measure, n, d_head| Self { hook, measure, n, d_head };
+        let h = config.n_head;
+        match hook.point().axes {
+            [Pos, Vocab] => Err(Error::usage(format!(
+                "{hook} has a value for each token of the vocabulary: choose other hooks, or --reduce loss"
+            ))),
+            [Pos, axis] => Ok(of(Measure::Values, axis.len(config, 1), None)),
+            [Pos, Head, HeadDim] => Ok(of(Measure::Values, h * config.d_head(), Some(config.d_head()))),
+            [Pos, Head, Model] => Ok(of(Measure::Norms, h, None)),
+            [Head, Pos, Key] if hook.site == Site::Pattern => Ok(of(Measure::Attention, h, None)),
+            _ => Err(Error::usage(format!(
+                "{hook} has no units: neurons, heads and channels have them, such as mlp.post.*, pattern.* and resid_post.*"
+            ))),
+        }
+    }
+
+    /// `neuron:2.117`, `head:5.1`, `result:5.1`, `resid_post.2/17`, `z.2/5.31`.
+    pub fn name(&self, unit: usize) -> String {
+        let Self { hook, d_head, .. } = self;
+        match (hook.site, hook.layer, d_head) {
+            (Site::MlpPost, Some(layer), _) => format!("neuron:{layer}.{unit}"),
+            (Site::Pattern, Some(layer), _) => format!("head:{layer}.{unit}"),
+            (Site::Result, Some(layer), _) => format!("result:{layer}.{unit}"),
+            (.., Some(d_head)) => format!("{}/{}.{}", hook.short(), unit / d_head, unit % d_head),
+            _ => format!("{}/{unit}", hook.short()),
+        }
+    }
+
+    /// The hook and the number of the unit of this name.
+    ///
+    /// # Errors
+    /// [`Error::Usage`] for a name of another form.
+    pub fn find(name: &str, config: &Config) -> Result<(Self, usize)> {
+        let no = || {
+            Error::usage(format!(
+                "no unit named `{name}`: units are neuron:LAYER.INDEX, head:LAYER.INDEX, result:LAYER.INDEX, \
+                 or a hook and an index, such as resid_post.2/17"
+            ))
+        };
+        let (hook, index) = if let Some((kind, place)) = name.split_once(':') {
+            let (layer, index) = place.split_once('.').ok_or_else(no)?;
+            let site = match kind {
+                "neuron" => Site::MlpPost,
+                "head" => Site::Pattern,
+                "result" => Site::Result,
+                _ => return Err(no()),
+            };
+            let layer = layer.parse().ok().filter(|layer| *layer < config.n_layer).ok_or_else(no)?;
+            (site.at(layer), index)
+        } else {
+            let (hook, index) = name.split_once('/').ok_or_else(no)?;
+            (HookName::find(hook, config)?, index)
+        };
+        let group = Self::new(hook, config)?;
+        let unit = match (group.d_head, index.split_once('.')) {
+            (Some(d_head), Some((head, channel))) => head
+                .parse::<usize>()
+                .ok()
+                .zip(channel.parse::<usize>().ok())
+                .filter(|(_, channel)| *channel < d_head)
+                .and_then(|(head, channel)| head.checked_mul(d_head)?.checked_add(channel)),
+            _ => index.parse().ok(),
+        };
+        let unit = unit.filter(|unit| *unit < group.n).ok_or_else(no)?;
+        Ok((group, unit))
+    }
+
+    /// The numbers of all units at each position, (T, n).
+    ///
+    /// # Errors
+    /// [`Error::Tensor`]
+    pub fn values(&self, x: &Tensor) -> Result<Values> {
+        let x = x.to_device(&Device::Cpu)?.to_dtype(DType::F32)?;
+        let n_rows = if self.measure == Measure::Attention { x.dims()[1] } else { x.dims()[0] };
+        let mut keys = None;
+        let values = match self.measure {
+            Measure::Values => x.flatten_all()?.to_vec1()?,
+            Measure::Norms => x.sqr()?.sum(2)?.sqrt()?.flatten_all()?.to_vec1()?,
+            Measure::Attention => {
+                let pattern: Vec<f32> = x.flatten_all()?.to_vec1()?;
+                let (mut values, mut found) = (vec![0.0; n_rows * self.n], vec![0u32; n_rows * self.n]);
+                for (head, pattern) in pattern.chunks_exact(n_rows * n_rows).enumerate() {
+                    for (query, row) in pattern.chunks_exact(n_rows).enumerate() {
+                        let at = query * self.n + head;
+                        for (key, weight) in row.iter().enumerate().take(query + 1).skip(1) {
+                            if *weight > values[at] {
+                                (values[at], found[at]) = (*weight, key as u32);
+                            }
+                        }
+                    }
+                }
+                keys = Some(Keys { pattern, of: found });
+                values
+            }
+        };
+        Ok(Values { n_units: self.n, n_rows, values, keys })
+    }
+}
+
+/// The numbers of units at each position of a piece.
+#[derive(Debug)]
+pub struct Values {
+    pub n_units: usize,
+    pub n_rows: usize,
+    /// (T, n)
+    pub values: Vec<f32>,
+    keys: Option<Keys>,
+}
+
+/// Where heads look.
+#[derive(Debug)]
+struct Keys {
+    /// (H, T, T)
+    pattern: Vec<f32>,
+    /// The key with the largest weight, (T, H).
+    of: Vec<u32>,
+}
+
+impl Values {
+    pub fn row(&self, row: usize) -> &[f32] {
+        &self.values[row * self.n_units..(row + 1) * self.n_units]
+    }
+
+    /// What is shown at another row for the number of `unit` at `row`: the number there; of a head, the weight
+    /// on that token.
+    pub fn around(&self, unit: usize, row: usize, other: usize) -> f32 {
+        match &self.keys {
+            Some(keys) => keys.pattern[(unit * self.n_rows + row) * self.n_rows + other],
+            None => self.values[other * self.n_units + unit],
+        }
+    }
+
+    /// The position within the document of the token that a head attends to most.
+    pub fn key(&self, unit: usize, row: usize, piece: &Piece) -> Option<u32> {
+        let key = self.keys.as_ref()?.of[row * self.n_units + unit] as usize;
+        (key >= piece.n_bos.max(1)).then(|| piece.position(key))
+    }
+
+    /// The attention pattern of `head`, (T, T), if this is of heads.
+    pub fn pattern(&self, head: usize) -> Option<&[f32]> {
+        let size = self.n_rows * self.n_rows;
+        Some(&self.keys.as_ref()?.pattern[head * size..(head + 1) * size])
+    }
+}

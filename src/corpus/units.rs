@@ -45,7 +45,7 @@ impl Group {
             [Pos, Head, Model] => Ok(of(Measure::Norms, h, None)),
             [Head, Pos, Key] if hook.site == Site::Pattern => Ok(of(Measure::Attention, h, None)),
             _ => Err(Error::usage(format!(
-                "{hook} has no units: neurons, heads and channels have them, such as mlp.post.*, pattern.* and resid_post.*"
+                "{hook} has no units: neurons, heads and channels have them, such as post.*, pattern.* and resid_post.*"
             ))),
         }
     }

@@ -6,7 +6,7 @@ use crate::cli::output::print;
 use crate::cli::progress;
 use crate::corpus::merge;
 use crate::error::Result;
-use crate::text::count;
+use crate::text::{count, path};
 
 /// Merge the shards of a corpus, as if one process had run it
 #[derive(Debug, clap::Args)]
@@ -33,6 +33,6 @@ pub fn run(args: &Args) -> Result<()> {
         "{}, {}, in {}\n",
         count(progress.documents as usize, "document"),
         count(progress.tokens as usize, "token"),
-        args.output.display()
+        path(&args.output)
     ))
 }

@@ -15,7 +15,7 @@ use crate::corpus::raw::RawDtype;
 use crate::corpus::{Plan, Report, Shard, run as corpus};
 use crate::error::{Error, Result};
 use crate::hooks::HookFilter;
-use crate::text::{bytes, count, fixed};
+use crate::text::{bytes, count, fixed, path};
 
 /// Run documents through the network and keep what is asked for
 #[derive(Debug, clap::Args)]
@@ -206,7 +206,7 @@ fn summary(plan: &Plan, manifest: &Manifest, is_new: bool) -> String {
         "{shard}{}, {}, in {}{was}\n",
         count(progress.documents as usize, "document"),
         count(progress.tokens as usize, "token"),
-        plan.folder().display()
+        path(&plan.folder())
     );
     for (fault, faulty) in &progress.faults {
         let first: Vec<_> = faulty.first.iter().map(ToString::to_string).collect();

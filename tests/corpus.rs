@@ -203,36 +203,37 @@ fn shards_give_what_one_process_gives() {
     assert!(said.contains("cannot be read"), "{said}");
 }
 
+fn to_be_killed(out: &str) -> [&str; 12] {
+    let hooks = "post.1,resid_post.1"; // attention maps cannot be joined
+    let what = "top,stats,loss,raw";
+    [
+        "corpus",
+        "run",
+        "docs.jsonl",
+        "-o",
+        out,
+        "--hooks",
+        hooks,
+        "--reduce",
+        what,
+        "--chunk",
+        "150",
+        "--top-k=3",
+    ]
+}
+
 #[test]
 fn a_run_that_is_killed_goes_on_and_gives_the_same() {
     let place = place();
     let at = place.path();
-    fn args(out: &str) -> [&str; 12] {
-        let hooks = "post.1,resid_post.1"; // attention maps cannot be joined
-        let what = "top,stats,loss,raw";
-        [
-            "corpus",
-            "run",
-            "docs.jsonl",
-            "-o",
-            out,
-            "--hooks",
-            hooks,
-            "--reduce",
-            what,
-            "--chunk",
-            "150",
-            "--top-k=3",
-        ]
-    }
-    said(at, &args("whole"));
+    said(at, &to_be_killed("whole"));
     let mut kills = 0;
     for round in 0..10u64 {
         let out = format!("killed{round}");
         // From the first moments to the last.
         for moment in 0u64.. {
             let mut child =
-                command(at, &args(&out)).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+                command(at, &to_be_killed(&out)).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
             std::thread::sleep(Duration::from_millis(40 + 30 * ((round * 7 + moment * 5) % 11)));
             if child.try_wait().unwrap().is_some() {
                 break;
@@ -244,7 +245,7 @@ fn a_run_that_is_killed_goes_on_and_gives_the_same() {
                 break;
             }
         }
-        said(at, &args(&out));
+        said(at, &to_be_killed(&out));
         assert_eq!(tables(&at.join(&out)), tables(&at.join("whole")), "round {round}");
         let raw = |out: &str| {
             let files = fs::read_dir(at.join(out).join("raw")).unwrap().flatten();
@@ -282,7 +283,9 @@ fn every_format_holds_the_same_documents() {
     // Short ones, without the empty one.
     let texts: Vec<_> = documents().into_iter().filter(|text| !text.is_empty() && text.len() < 600).collect();
     let ids: Vec<Vec<u32>> = texts.iter().map(|text| model.tokenizer.encode(text).unwrap()).collect();
-    let json = |values: &mut dyn Iterator<Item = Value>| values.map(|x| format!("{x}\n")).collect::<String>();
+    let json = |values: &mut dyn Iterator<Item = Value>| {
+        values.fold(String::new(), |text, x| text + &x.to_string() + "\n")
+    };
     let file = |name: &str, bytes: &[u8]| fs::write(at.join(name), bytes).unwrap();
     file("a.jsonl", json(&mut texts.iter().map(|text| serde_json::json!({ "text": text }))).as_bytes());
     file("b.jsonl", json(&mut ids.iter().map(|ids| serde_json::json!({ "input_ids": ids }))).as_bytes());

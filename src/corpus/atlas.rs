@@ -1,6 +1,6 @@
 //! An atlas: the results of a corpus, unit by unit.
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use super::manifest::{Manifest, Reduce};
@@ -24,7 +24,7 @@ pub struct OfUnit {
     pub examples: top::OfUnit,
     pub stats: Option<stats::OfUnit>,
     /// The texts of the tokens of the examples.
-    pub texts: HashMap<u32, String>,
+    pub texts: BTreeMap<u32, String>,
 }
 
 impl Atlas {
@@ -54,7 +54,7 @@ impl Atlas {
             let hooks = brief(&settings.hooks);
             return Err(Error::usage(format!("this atlas has nothing of {}: it has {hooks}", group.hook)));
         }
-        let mut texts = HashMap::new();
+        let mut texts = BTreeMap::new();
         let mut examples = top::OfUnit::default();
         if settings.has(Reduce::Top) {
             let mut all = top::read_group(&self.folder, &self.groups, group.hook, &mut texts)?;

@@ -121,12 +121,13 @@ impl Loss {
     }
 }
 
-fn table(key: &'static str, rows: impl Iterator<Item = (u64, Sum)> + Clone) -> Table {
-    let wide = |of: fn(Sum) -> f64| Column::F64(rows.clone().map(|(_, sum)| of(sum)).collect());
+fn table(key: &'static str, rows: impl Iterator<Item = (u64, Sum)>) -> Table {
+    let rows: Vec<_> = rows.collect();
+    let wide = |of: fn(Sum) -> f64| Column::F64(rows.iter().map(|(_, sum)| of(*sum)).collect());
     Table(vec![
-        (key, Column::I64(rows.clone().map(|(key, _)| key as i64).collect())),
-        ("tokens", Column::I64(rows.clone().map(|(_, sum)| sum.tokens as i64).collect())),
-        ("bytes", Column::I64(rows.clone().map(|(_, sum)| sum.bytes as i64).collect())),
+        (key, Column::I64(rows.iter().map(|(key, _)| *key as i64).collect())),
+        ("tokens", Column::I64(rows.iter().map(|(_, sum)| sum.tokens as i64).collect())),
+        ("bytes", Column::I64(rows.iter().map(|(_, sum)| sum.bytes as i64).collect())),
         ("nats", wide(|sum| sum.nats)),
         ("bits_per_token", wide(Sum::bits_per_token)),
         ("bits_per_byte", wide(Sum::bits_per_byte)),

@@ -139,7 +139,7 @@ pub fn free(folder: &Path) -> Option<u64> {
     #[cfg(unix)]
     loop {
         if let Ok(found) = nix::sys::statvfs::statvfs(if at == Path::new("") { Path::new(".") } else { at }) {
-            return Some(found.blocks_available() as u64 * found.fragment_size() as u64);
+            return Some(found.blocks_available() * found.fragment_size());
         }
         at = at.parent()?;
     }

@@ -1,6 +1,6 @@
 //! Reducers: what is kept of the activations while a corpus runs.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
 use std::io::{self, BufWriter, Write};
 use std::path::{Path, PathBuf};
@@ -31,7 +31,7 @@ pub struct Reducers {
     /// The hooks that are looked at.
     wanted: BTreeSet<HookName>,
     /// The texts of tokens that a file had, for a merge, which has no tokenizer.
-    texts: HashMap<u32, String>,
+    texts: BTreeMap<u32, String>,
 }
 
 impl Reducers {
@@ -52,7 +52,7 @@ impl Reducers {
             raw: raw.transpose()?,
             groups,
             wanted,
-            texts: HashMap::new(),
+            texts: BTreeMap::new(),
         })
     }
 
@@ -74,13 +74,14 @@ impl Reducers {
     /// [`Error::Tensor`]
     pub fn see(&mut self, model: &Model, hook: HookName, x: &Tensor, piece: &Piece) -> Result<()> {
         if let Some(group) = self.groups.iter().find(|group| group.hook == hook) {
-            let values = group.values(x)?;
-            if let Some(top) = &mut self.top {
-                top.see(hook, &values, piece);
-            }
-            if let Some(stats) = &mut self.stats {
-                stats.see(hook, &values, piece);
-            }
+            group.with_values(x, |values| {
+                if let Some(top) = &mut self.top {
+                    top.see(hook, values, piece);
+                }
+                if let Some(stats) = &mut self.stats {
+                    stats.see(hook, values, piece);
+                }
+            })?;
         }
         if let Some(loss) = self.loss.as_mut().filter(|_| hook == LAST.once()) {
             loss.see(model, x, piece)?;
@@ -95,7 +96,12 @@ impl Reducers {
     ///
     /// # Errors
     /// [`Error::File`] if it cannot be written: a full disk, say.
-    pub fn write(&self, manifest: &Manifest, text: &dyn Fn(u32) -> Option<String>, to: &Path) -> Result<()> {
+    pub fn write(
+        &self,
+        manifest: &Manifest,
+        text: &(dyn Fn(u32) -> Option<String> + Sync),
+        to: &Path,
+    ) -> Result<()> {
         let parent = to.parent().unwrap_or(Path::new("."));
         let cannot = |path: PathBuf| {
             move |cause: io::Error| {

@@ -6,7 +6,6 @@ use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 
 use candle_core::Tensor;
-use sha2::{Digest, Sha256};
 
 use super::documents::{Content, Document, Documents, Fault, Reading};
 use super::loss::Loss;
@@ -94,15 +93,6 @@ pub fn describe(model: &Model, inputs: &[PathBuf], of: Settings) -> Result<Setti
         name: path.file_name().unwrap_or(path.as_os_str()).to_string_lossy().into_owned(),
         bytes: if path == Path::new("-") { None } else { fs::metadata(path).ok().map(|found| found.len()) },
     };
-    let tokenizer = model.tokenizer.is_some().then(|| {
-        let mut hash = Sha256::new();
-        for id in 0..model.tokenizer.vocab_size() as u32 {
-            let bytes = model.tokenizer.bytes(id).unwrap_or_default();
-            hash.update((bytes.len() as u64).to_le_bytes());
-            hash.update(bytes);
-        }
-        hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect()
-    });
     Ok(Settings {
         format: manifest::FORMAT,
         actscope_version: env!("CARGO_PKG_VERSION").into(),
@@ -110,7 +100,7 @@ pub fn describe(model: &Model, inputs: &[PathBuf], of: Settings) -> Result<Setti
         revision: made_by.revision.clone(),
         adapter: made_by.adapter.clone(),
         weights_sha256: made_by.weights_sha256()?.into(),
-        tokenizer_sha256: tokenizer,
+        tokenizer_sha256: model.tokenizer_sha256(),
         config: model.config().clone(),
         dtype: made_by.dtype.as_str().into(),
         bos: of.bos
@@ -367,7 +357,9 @@ impl<'a> State<'a> {
     fn batch(&mut self, pieces: &[Piece]) -> Result<()> {
         let Self { model, reducers, manifest, donors, .. } = self;
         let interventions = &manifest.settings.interventions;
-        pieces.iter().for_each(|piece| reducers.begin(piece));
+        for piece in pieces {
+            reducers.begin(piece);
+        }
         let wanted = reducers.wanted().clone();
         let reducers = Mutex::new(reducers);
         let watch = |piece: &'_ Piece| {

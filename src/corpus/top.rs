@@ -1,6 +1,6 @@
 //! The strongest examples of each unit, and examples of weaker activations.
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -134,33 +134,33 @@ impl Top {
             .par_chunks_mut(STRIPE)
             .zip(of.floors.par_chunks_mut(STRIPE))
             .zip(of.numbers.par_chunks_mut(STRIPE * BANDS as usize));
+        let least = f32::exp2(LOWEST as f32);
         stripes.enumerate().for_each(|(stripe, ((units, floors), numbers))| {
             let first = stripe * STRIPE;
             for window in &windows {
                 let row = &values.row(window.row)[first..first + units.len()];
-                if row.iter().zip(&*floors).any(|(x, floor)| x > floor) {
-                    for (i, x) in row
-                        .iter()
-                        .enumerate()
-                        .filter(|(i, x)| **x > floors[*i])
-                        .map(|(i, x)| (i, *x))
-                        .collect::<Vec<_>>()
-                    {
-                        units[i].put(window.example(x, first + i, values, piece), k);
-                        if let Some(last) = units[i].best.get(k - 1) {
-                            floors[i] = last.value;
+                let example = |i: usize| window.example(row[i], first + i, values, piece);
+                // Without a branch for each, so that vectors are compared.
+                let over = row.iter().zip(&*floors).fold(0, |over, (x, floor)| over | u32::from(x > floor));
+                if over > 0 {
+                    for i in 0..row.len() {
+                        if row[i] > floors[i] {
+                            units[i].put(example(i), k);
+                            if let Some(last) = units[i].best.get(k - 1) {
+                                floors[i] = last.value;
+                            }
                         }
                     }
                 }
-                let least = f32::exp2(LOWEST as f32);
-                if row.iter().any(|x| *x >= least) {
-                    for (i, x) in row.iter().enumerate().filter(|(_, x)| **x >= least) {
-                        let band = band(*x);
-                        let number = &mut numbers[i * BANDS as usize + (band - LOWEST) as usize];
-                        if window.number < *number {
-                            *number = window.number;
-                            let example = window.example(*x, first + i, values, piece);
-                            units[i].draw(Drawn { band, number: window.number, example });
+                if window.is_candidate() {
+                    for i in 0..row.len() {
+                        if row[i] >= least {
+                            let band = band(row[i]);
+                            let number = &mut numbers[i * BANDS as usize + (band - LOWEST) as usize];
+                            if window.number < *number {
+                                *number = window.number;
+                                units[i].draw(Drawn { band, number: window.number, example: example(i) });
+                            }
                         }
                     }
                 }
@@ -192,8 +192,11 @@ impl Top {
     }
 
     /// A row group for each hook, a row for each example.
-    pub fn tables(&self, text: &dyn Fn(u32) -> String) -> impl Iterator<Item = Table> {
-        self.of.iter().map(move |of| of.table(text))
+    pub fn tables(&self, text: &(dyn Fn(u32) -> String + Sync)) -> impl Iterator<Item = Table> {
+        // Some at a time, so that the threads have work and the memory is that of few.
+        self.of
+            .chunks(rayon::current_num_threads())
+            .flat_map(move |some| some.par_iter().map(|of| of.table(text)).collect::<Vec<_>>())
     }
 
     /// The examples of a file.
@@ -204,7 +207,7 @@ impl Top {
         folder: &Path,
         groups: &[Group],
         (k, around): (usize, usize),
-        texts: &mut HashMap<u32, String>,
+        texts: &mut BTreeMap<u32, String>,
     ) -> Result<Self> {
         let mut top = Self::new(groups, k, around);
         let path = folder.join(FILE);
@@ -228,7 +231,7 @@ pub fn read_group(
     folder: &Path,
     groups: &[Group],
     hook: HookName,
-    texts: &mut HashMap<u32, String>,
+    texts: &mut BTreeMap<u32, String>,
 ) -> Result<Vec<OfUnit>> {
     let reader = Reader::open(&folder.join(FILE))?;
     match groups.iter().position(|group| group.hook == hook) {
@@ -237,7 +240,7 @@ pub fn read_group(
     }
 }
 
-fn units(reader: &Reader, at: usize, group: Group, texts: &mut HashMap<u32, String>) -> Result<Vec<OfUnit>> {
+fn units(reader: &Reader, at: usize, group: Group, texts: &mut BTreeMap<u32, String>) -> Result<Vec<OfUnit>> {
     let mut units = vec![OfUnit::default(); group.n];
     let whole = |name| reader.all::<i32>(at, name);
     let (index, band, position, first, key) =
@@ -285,8 +288,11 @@ fn units(reader: &Reader, at: usize, group: Group, texts: &mut HashMap<u32, Stri
 /// In the column of bands, of the strongest examples.
 const NO_BAND: i32 = i32::MAX;
 
+/// Unit, rank, band, number.
+type Row<'a> = (usize, i32, i32, u64, &'a Example);
+
 impl OfGroup {
-    fn table(&self, text: &dyn Fn(u32) -> String) -> Table {
+    fn table(&self, text: &(dyn Fn(u32) -> String + Sync)) -> Table {
         let all = || {
             self.units.iter().enumerate().flat_map(|(unit, of)| {
                 let best = of.best.iter().zip(1..).map(|(example, rank)| (rank, NO_BAND, 0, example));
@@ -295,7 +301,6 @@ impl OfGroup {
                     .map(move |(rank, band, number, example)| (unit, rank, band, number, example))
             })
         };
-        type Row<'a> = (usize, i32, i32, u64, &'a Example);
         let ints = |of: fn(Row) -> i32| Column::I32(all().map(of).collect());
         let hook = self.group.hook;
         let layer = hook.layer.map_or(-1, |layer| layer as i32);
@@ -337,6 +342,12 @@ struct Window {
 }
 
 impl Window {
+    /// Whether its place may be drawn: one of a few, so that the others cost nothing.
+    fn is_candidate(&self) -> bool {
+        const ONE_OF: u64 = 8;
+        self.number < (1 << 63) / ONE_OF
+    }
+
     fn new(piece: &Piece, row: usize, around: usize) -> Self {
         let rows = row.saturating_sub(around).max(piece.n_bos)..(row + around + 1).min(piece.tokens.len());
         Self {

@@ -1,6 +1,6 @@
 //! Units: what a corpus is asked about, a number at each position. Neurons, heads, channels.
 
-use candle_core::{DType, Device, Tensor};
+use candle_core::{CpuStorage, DType, Device, Storage, Tensor};
 
 use super::piece::Piece;
 use crate::config::Config;
@@ -101,58 +101,58 @@ impl Group {
         Ok((group, unit))
     }
 
-    /// The numbers of all units at each position, (T, n).
+    /// Calls `f` with the numbers of all units at each position, (T, n).
     ///
     /// # Errors
     /// [`Error::Tensor`]
-    pub fn values(&self, x: &Tensor) -> Result<Values> {
+    pub fn with_values<T>(&self, x: &Tensor, f: impl FnOnce(&Values) -> T) -> Result<T> {
         let x = x.to_device(&Device::Cpu)?.to_dtype(DType::F32)?;
         let n_rows = if self.measure == Measure::Attention { x.dims()[1] } else { x.dims()[0] };
-        let mut keys = None;
-        let values = match self.measure {
-            Measure::Values => x.flatten_all()?.to_vec1()?,
-            Measure::Norms => x.sqr()?.sum(2)?.sqrt()?.flatten_all()?.to_vec1()?,
-            Measure::Attention => {
-                let pattern: Vec<f32> = x.flatten_all()?.to_vec1()?;
-                let (mut values, mut found) = (vec![0.0; n_rows * self.n], vec![0u32; n_rows * self.n]);
-                for (head, pattern) in pattern.chunks_exact(n_rows * n_rows).enumerate() {
-                    for (query, row) in pattern.chunks_exact(n_rows).enumerate() {
-                        let at = query * self.n + head;
-                        for (key, weight) in row.iter().enumerate().take(query + 1).skip(1) {
-                            if *weight > values[at] {
-                                (values[at], found[at]) = (*weight, key as u32);
-                            }
-                        }
+        let x = if self.measure == Measure::Norms { x.sqr()?.sum(2)?.sqrt()? } else { x.contiguous()? };
+        let (storage, layout) = x.storage_and_layout();
+        let Storage::Cpu(CpuStorage::F32(all)) = &*storage else {
+            unreachable!("it is float32 on the CPU");
+        };
+        let given = &all[layout.start_offset()..][..x.elem_count()];
+        let values = |values, keys| Values { n_units: self.n, n_rows, values, keys };
+        if self.measure != Measure::Attention {
+            return Ok(f(&values(given, None)));
+        }
+        let (mut largest, mut of) = (vec![0.0; n_rows * self.n], vec![0u32; n_rows * self.n]);
+        for (head, pattern) in given.chunks_exact(n_rows * n_rows).enumerate() {
+            for (query, row) in pattern.chunks_exact(n_rows).enumerate() {
+                let at = query * self.n + head;
+                for (key, weight) in row.iter().enumerate().take(query + 1).skip(1) {
+                    if *weight > largest[at] {
+                        (largest[at], of[at]) = (*weight, key as u32);
                     }
                 }
-                keys = Some(Keys { pattern, of: found });
-                values
             }
-        };
-        Ok(Values { n_units: self.n, n_rows, values, keys })
+        }
+        Ok(f(&values(&largest, Some(Keys { pattern: given, of }))))
     }
 }
 
 /// The numbers of units at each position of a piece.
 #[derive(Debug)]
-pub struct Values {
+pub struct Values<'a> {
     pub n_units: usize,
     pub n_rows: usize,
     /// (T, n)
-    pub values: Vec<f32>,
-    keys: Option<Keys>,
+    pub values: &'a [f32],
+    keys: Option<Keys<'a>>,
 }
 
 /// Where heads look.
 #[derive(Debug)]
-struct Keys {
+struct Keys<'a> {
     /// (H, T, T)
-    pattern: Vec<f32>,
+    pattern: &'a [f32],
     /// The key with the largest weight, (T, H).
     of: Vec<u32>,
 }
 
-impl Values {
+impl Values<'_> {
     pub fn row(&self, row: usize) -> &[f32] {
         &self.values[row * self.n_units..(row + 1) * self.n_units]
     }

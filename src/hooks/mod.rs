@@ -29,7 +29,8 @@ pub trait Hooks {
     fn wants(&self, name: HookName) -> bool;
 
     /// Receives the tensor of `name`, with the shape of [`HookName::shape`]; `Some(tensor)` of the same
-    /// shape replaces it from here on.
+    /// shape replaces it from here on. In a batch it may be a view of the tensor of all sequences, so that
+    /// keeping it keeps the memory of all.
     fn hook(&mut self, name: HookName, x: &Tensor) -> Result<Option<Tensor>>;
 
     /// Called for a tensor that earlier hooks replaced and that this one does not want.

@@ -85,12 +85,6 @@ impl Member<'_> {
         Ok(x.narrow(0, self.start, self.positions.len())?)
     }
 
-    /// The same, without the memory of the others.
-    fn own(&self, x: &Tensor) -> Result<Tensor> {
-        let part = self.part(x)?;
-        if part.dims() == x.dims() { Ok(part) } else { Ok(part.force_contiguous()?) }
-    }
-
     /// What the hooks put in place of a whole tensor, if anything.
     fn asked(&mut self, name: HookName, x: &Tensor) -> Result<Option<Tensor>> {
         match self.of.hooks.hook(name, x)? {
@@ -260,7 +254,7 @@ impl<'a> Batch<'a> {
     pub fn replaced(&mut self, name: HookName, x: &Tensor) -> Result<Vec<(usize, Tensor)>> {
         let mut replaced = Vec::new();
         for member in self.computed_mut().filter(|member| member.of.hooks.wants(name)) {
-            if let Some(new) = member.replaced(name, member.own(x)?)? {
+            if let Some(new) = member.replaced(name, member.part(x)?)? {
                 replaced.push((member.start, new));
             }
         }
@@ -287,9 +281,8 @@ impl<'a> Batch<'a> {
     pub fn whole(&mut self, layer: usize, site: Site, new: &Tensor) -> Result<Vec<Tensor>> {
         let name = site.at(layer);
         let whole = |member: &mut Member| {
-            let wanted = member.of.hooks.wants(name);
-            let x = member.whole(name, if wanted { member.own(new)? } else { member.part(new)? })?;
-            if wanted { Ok(member.asked(name, &x)?.unwrap_or(x)) } else { Ok(x) }
+            let x = member.whole(name, member.part(new)?)?;
+            if member.of.hooks.wants(name) { Ok(member.asked(name, &x)?.unwrap_or(x)) } else { Ok(x) }
         };
         self.computed_mut().map(whole).collect()
     }

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, HashSet};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use candle_core::{DType, Device, Tensor};
+use candle_core::{CpuStorage, DType, Device, Storage, Tensor};
 
 use super::batch::Kept;
 use super::gpt2::Gpt2;
@@ -200,7 +200,13 @@ impl ActivationCache {
 }
 
 fn plain(x: &Tensor) -> Result<Tensor> {
-    Ok(x.to_device(&Device::Cpu)?.to_dtype(DType::F32)?.contiguous()?)
+    let x = x.to_device(&Device::Cpu)?.to_dtype(DType::F32)?.contiguous()?;
+    // What is a part of a batch would keep the memory of all.
+    let is_part = match &*x.storage_and_layout().0 {
+        Storage::Cpu(CpuStorage::F32(held)) => held.len() > x.elem_count(),
+        _ => false,
+    };
+    Ok(if is_part { x.force_contiguous()? } else { x })
 }
 
 fn bytes(x: &Tensor) -> u64 {

@@ -67,6 +67,18 @@ impl Model {
     }
 }
 
+impl Model {
+    /// SHA-256 of the bytes of all tokens, each after its length; `None` without a tokenizer.
+    pub fn tokenizer_sha256(&self) -> Option<String> {
+        let ids = 0..self.tokenizer.vocab_size() as u32;
+        let bytes = ids.flat_map(|id| {
+            let bytes = self.tokenizer.bytes(id).unwrap_or_default();
+            (bytes.len() as u64).to_le_bytes().into_iter().chain(bytes)
+        });
+        self.tokenizer.is_some().then(|| weights::sha256_of_bytes(&bytes.collect::<Vec<_>>()))
+    }
+}
+
 /// The provenance of a model, for the title line and every export.
 #[derive(Debug)]
 pub struct Provenance {

@@ -1,7 +1,7 @@
 //! Documents of token ids: numpy's `.npy`, and the `.bin` of llm.c and nanoGPT.
 
 use std::io::BufRead;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use npyz::{NpyFile, Order};
 
@@ -9,9 +9,9 @@ use super::{Content, Fault, Found, unreadable};
 use crate::error::{Error, Result};
 
 /// Rows of an array (n, T), or the documents of a stream.
-pub fn npy(from: &mut dyn BufRead, path: PathBuf, separator: Option<u32>) -> Result<Found> {
-    let bytes = all(from, &path)?;
-    let wrong = |problem: &str| Error::file(&path, problem.to_owned());
+pub fn npy(from: &mut dyn BufRead, path: &Path, separator: Option<u32>) -> Result<Found> {
+    let bytes = all(from, path)?;
+    let wrong = |problem: &str| Error::file(path, problem.to_owned());
     let file = NpyFile::new(&bytes[..]).map_err(|error| wrong(&format!("is no .npy file: {error}")))?;
     let shape = file.shape().to_vec();
     if file.order() == Order::Fortran && shape.len() > 1 {
@@ -45,12 +45,12 @@ pub fn npy(from: &mut dyn BufRead, path: PathBuf, separator: Option<u32>) -> Res
 }
 
 /// llm.c's data file, or nanoGPT's, which has no header: ids of 16 bits.
-pub fn bin(from: &mut dyn BufRead, path: PathBuf, separator: Option<u32>) -> Result<Found> {
+pub fn bin(from: &mut dyn BufRead, path: &Path, separator: Option<u32>) -> Result<Found> {
     /// int32: magic, version, count, then zeros.
     const HEADER: usize = 1024;
     const GPT2: u32 = 20_240_520;
     const LLAMA3: u32 = 20_240_801;
-    let bytes = all(from, &path)?;
+    let bytes = all(from, path)?;
     let word = |i: usize| {
         let word = bytes.get(4 * i..4 * i + 4)?;
         Some(u32::from_le_bytes(word.try_into().ok()?))
@@ -64,7 +64,7 @@ pub fn bin(from: &mut dyn BufRead, path: PathBuf, separator: Option<u32>) -> Res
     let said = (ids.len() < bytes.len()).then(|| word(2).unwrap_or(0) as usize);
     if !whole || said.is_some_and(|n| n != ids.len() / width) {
         return Err(Error::file(
-            &path,
+            path,
             "is no file of token ids: neither llm.c's, with as many ids as its header says, nor nanoGPT's, of 16 bits each",
         ));
     }

@@ -120,7 +120,7 @@ impl Documents {
             };
             size = size.zip(bytes).map(|(a, b)| a + b);
         }
-        let inputs = inputs.to_vec().into_iter().enumerate();
+        let inputs = Vec::from(inputs).into_iter().enumerate();
         Ok(Self { inputs, reading, current: None, read: Rc::default(), size })
     }
 
@@ -143,8 +143,8 @@ impl Documents {
             Kind::JsonLines => json::lines(file()?, path, reading.field.clone()),
             Kind::Json => json::whole(&mut file()?, path, reading.field.clone())?,
             Kind::Parquet => rows::documents(&path, reading.field.as_deref(), Rc::clone(&self.read))?,
-            Kind::Npy => ids::npy(&mut file()?, path, reading.separator)?,
-            Kind::Bin => ids::bin(&mut file()?, path, reading.separator)?,
+            Kind::Npy => ids::npy(&mut file()?, &path, reading.separator)?,
+            Kind::Bin => ids::bin(&mut file()?, &path, reading.separator)?,
         })
     }
 }

@@ -558,3 +558,34 @@ fn changes_are_part_of_the_run() {
     assert_eq!((stats.min, stats.max), (0.0, 0.0));
     assert_eq!(changed.manifest.settings.interventions.to_string(), "zero neuron:1.5");
 }
+
+/// Runs the queries of the documentation, with the Python that has DuckDB in `ACTSCOPE_DUCKDB`.
+#[test]
+fn the_queries_of_the_documentation_run() {
+    let Ok(python) = std::env::var("ACTSCOPE_DUCKDB") else {
+        eprintln!("skipped: ACTSCOPE_DUCKDB names no Python with DuckDB");
+        return;
+    };
+    let place = place();
+    let at = place.path();
+    said(at, &["corpus", "run", "docs.jsonl", "-o", "atlas", "--reduce", "top,stats,loss", "--top-k", "3"]);
+    let text = fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/corpus.md")).unwrap();
+    let queries: Vec<_> =
+        text.split("```sql\n").skip(1).map(|rest| rest.split("```").next().unwrap()).collect();
+    assert!(queries.len() > 3);
+    for query in queries {
+        let code = "import duckdb, json, sys; print(json.dumps(duckdb.sql(sys.argv[1]).fetchall()))";
+        let done = Command::new(&python).current_dir(at).args(["-c", code, query]).output().unwrap();
+        assert!(done.status.success(), "{query}: {}", String::from_utf8_lossy(&done.stderr));
+        let rows: Value = serde_json::from_slice(&done.stdout).unwrap();
+        assert!(!rows.as_array().unwrap().is_empty(), "{query}");
+        if query.contains("largest values") {
+            let shown =
+                said(at, &["corpus", "show", rows[0][0].as_str().unwrap(), "--atlas", "atlas", "--json"]);
+            let shown: Value = serde_json::from_str(&shown).unwrap();
+            let value = shown["examples"][0]["value"].as_f64().unwrap();
+            assert!((value - rows[0][1].as_f64().unwrap()).abs() < 1e-5);
+            assert_eq!(shown["examples"][0]["document"], rows[0][2]);
+        }
+    }
+}

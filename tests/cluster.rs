@@ -147,7 +147,7 @@ fn an_array_of_slurm_with_a_task_that_is_requeued_gives_what_one_process_gives()
     let start = Instant::now();
     let wait = |what: &str, is_there: &dyn Fn() -> bool| {
         while !is_there() {
-            assert!(start.elapsed() < Duration::from_secs(60), "no {what}: {}", slurm.logs());
+            assert!(start.elapsed() < Duration::from_mins(1), "no {what}: {}", slurm.logs());
             std::thread::sleep(Duration::from_millis(100));
         }
     };

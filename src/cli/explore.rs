@@ -1,11 +1,13 @@
 //! `actscope [PROMPT]`: the explorer.
 
 use std::io::IsTerminal;
+use std::path::PathBuf;
 
 use clap::CommandFactory;
 
 use super::args::{Color, InputArgs, ModelArgs};
 use super::config;
+use crate::corpus::Atlas;
 use crate::error::{Error, Result};
 use crate::model::Source;
 use crate::tui;
@@ -58,6 +60,10 @@ struct ScreenArgs {
     /// Start clean: without the last screen, selection and prompts of this model
     #[arg(long)]
     fresh: bool,
+
+    /// Folder of the results of `actscope corpus run`: E shows what a unit does there
+    #[arg(long, value_name = "DIR")]
+    atlas: Option<PathBuf>,
 }
 
 pub fn run(args: Args, given: Given) -> Result<()> {
@@ -87,6 +93,7 @@ pub fn run(args: Args, given: Given) -> Result<()> {
         Some(model) if !given.model => Source::parse(&model),
         _ => args.model.source(),
     };
+    let atlas = screen.atlas.as_deref().map(Atlas::open).transpose()?;
     let folder = config::state();
     let mut found = match &folder {
         Some(folder) if !screen.fresh => state::load(folder, &source.to_string()),
@@ -131,6 +138,7 @@ pub fn run(args: Args, given: Given) -> Result<()> {
         sampling: settings.sampling,
         keymap,
         problems,
+        atlas,
         found,
         folder,
     })

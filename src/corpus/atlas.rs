@@ -1,20 +1,36 @@
-//! An atlas: the results of a corpus, unit by unit.
+//! An atlas: the results of a corpus, unit by unit. One of the demo model is part of the program.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use super::manifest::{Manifest, Reduce};
+use super::manifest::{self, Manifest, Reduce};
+use super::table::Reader;
 use super::units::Group;
 use super::{merge, stats, top};
 use crate::error::{Error, Result};
+use crate::hooks::HookName;
+use crate::model::Model;
 
-/// The results of a corpus in a folder.
+/// The results of a corpus.
 #[derive(Debug, Clone)]
 pub struct Atlas {
     pub manifest: Manifest,
-    folder: PathBuf,
+    from: From,
     groups: Vec<Group>,
 }
+
+#[derive(Debug, Clone)]
+enum From {
+    Folder(PathBuf),
+    Demo,
+}
+
+/// The tables of the demo model's atlas: how they are made is in `tools/train-demo/README.md`.
+const DEMO: [(&str, &[u8]); 2] = [
+    (top::FILE, include_bytes!("../../assets/atlas/top.parquet")),
+    (stats::FILE, include_bytes!("../../assets/atlas/stats.parquet")),
+];
+const DEMO_MANIFEST: &str = include_str!("../../assets/atlas/manifest.json");
 
 /// What a corpus shows of a unit.
 #[derive(Debug, Clone)]
@@ -23,6 +39,17 @@ pub struct OfUnit {
     pub name: String,
     pub examples: top::OfUnit,
     pub stats: Option<stats::OfUnit>,
+    /// The texts of the tokens of the examples.
+    pub texts: BTreeMap<u32, String>,
+}
+
+/// What a corpus shows of all units of a hook.
+#[derive(Debug, Clone)]
+pub struct OfGroup {
+    pub group: Group,
+    pub examples: Vec<top::OfUnit>,
+    /// Empty if there are none.
+    pub stats: Vec<stats::OfUnit>,
     /// The texts of the tokens of the examples.
     pub texts: BTreeMap<u32, String>,
 }
@@ -39,8 +66,64 @@ impl Atlas {
             ));
         };
         let manifest = Manifest::read(folder)?.ok_or_else(|| Error::file(folder, "has no manifest"))?;
+        Self::new(manifest, From::Folder(folder.clone()))
+    }
+
+    /// That of the demo model.
+    ///
+    /// # Panics
+    /// Never: a test reads it.
+    pub fn demo() -> Self {
+        let manifest = Manifest::from_json(DEMO_MANIFEST, Path::new(manifest::FILE));
+        manifest.and_then(|manifest| Self::new(manifest, From::Demo)).expect("the built-in atlas is valid")
+    }
+
+    fn new(manifest: Manifest, from: From) -> Result<Self> {
         let groups = manifest.groups()?;
-        Ok(Self { manifest, folder: folder.clone(), groups })
+        Ok(Self { manifest, from, groups })
+    }
+
+    /// Whether it has units of a hook.
+    pub fn has(&self, hook: HookName) -> bool {
+        self.groups.iter().any(|group| group.hook == hook)
+    }
+
+    /// Checks that it is of this model.
+    ///
+    /// # Errors
+    /// [`Error::Usage`] for an atlas of other weights.
+    pub fn check(&self, model: &Model) -> Result<()> {
+        let settings = &self.manifest.settings;
+        if settings.weights_sha256 == model.provenance.weights_sha256()? {
+            return Ok(());
+        }
+        let (of, is) = (&settings.model, model.provenance.name());
+        Err(Error::usage(format!("the atlas is of {of}, with other weights than {is}: run the corpus again")))
+    }
+
+    /// What it has of all units of a hook.
+    ///
+    /// # Errors
+    /// [`Error::Usage`] for a hook that was not run, [`Error::File`] for tables that cannot be read.
+    pub fn group(&self, hook: HookName) -> Result<OfGroup> {
+        let settings = &self.manifest.settings;
+        let Some(at) = self.groups.iter().position(|group| group.hook == hook) else {
+            let hooks = brief(&settings.hooks);
+            return Err(Error::usage(format!("this atlas has nothing of {hook}: it has {hooks}")));
+        };
+        let group = self.groups[at];
+        let mut texts = BTreeMap::new();
+        let examples = if settings.has(Reduce::Top) {
+            top::units(&self.reader(top::FILE)?, at, group, &mut texts)?
+        } else {
+            vec![top::OfUnit::default(); group.n]
+        };
+        let stats = if settings.has(Reduce::Stats) {
+            stats::units(&self.reader(stats::FILE)?, at, group)?
+        } else {
+            Vec::new()
+        };
+        Ok(OfGroup { group, examples, stats, texts })
     }
 
     /// What it has of the unit of this name.
@@ -48,24 +131,38 @@ impl Atlas {
     /// # Errors
     /// [`Error::Usage`] for a name that is none, or a unit of a hook that was not run.
     pub fn unit(&self, name: &str) -> Result<OfUnit> {
-        let settings = &self.manifest.settings;
-        let (group, unit) = Group::find(name, &settings.config)?;
-        if !self.groups.contains(&group) {
-            let hooks = brief(&settings.hooks);
-            return Err(Error::usage(format!("this atlas has nothing of {}: it has {hooks}", group.hook)));
+        let (group, unit) = Group::find(name, &self.manifest.settings.config)?;
+        Ok(self.group(group.hook)?.unit(unit))
+    }
+
+    fn reader(&self, name: &'static str) -> Result<Reader> {
+        match &self.from {
+            From::Folder(folder) => Reader::open(&folder.join(name)),
+            From::Demo => {
+                let found = DEMO.iter().find(|(of, _)| *of == name);
+                Reader::embedded(name, found.map_or(&[], |(_, bytes)| *bytes))
+            }
         }
-        let mut texts = BTreeMap::new();
-        let mut examples = top::OfUnit::default();
-        if settings.has(Reduce::Top) {
-            let mut all = top::read_group(&self.folder, &self.groups, group.hook, &mut texts)?;
-            examples = all.swap_remove(unit);
+    }
+}
+
+impl OfGroup {
+    /// What there is of one unit.
+    ///
+    /// # Panics
+    /// If the hook has fewer units.
+    pub fn unit(&self, unit: usize) -> OfUnit {
+        OfUnit {
+            name: self.group.name(unit),
+            examples: self.examples[unit].clone(),
+            stats: self.stats.get(unit).cloned(),
+            texts: self.texts.clone(),
         }
-        let stats = if settings.has(Reduce::Stats) {
-            Some(stats::read_group(&self.folder, &self.groups, group.hook)?.swap_remove(unit))
-        } else {
-            None
-        };
-        Ok(OfUnit { name: group.name(unit), examples, stats, texts })
+    }
+
+    /// The text of a token of an example.
+    pub fn text(&self, id: u32) -> &str {
+        self.texts.get(&id).map_or("", String::as_str)
     }
 }
 
@@ -75,4 +172,33 @@ fn brief(names: &[String]) -> String {
     let more =
         if names.len() > SHOWN { format!(" and {} others", names.len() - SHOWN) } else { String::new() };
     names[..names.len().min(SHOWN)].join(", ") + &more
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::hooks::Site;
+
+    #[test]
+    fn the_atlas_of_the_demo_model_is_of_the_demo_model() {
+        let (atlas, model) = (Atlas::demo(), Model::demo());
+        atlas.check(&model).unwrap();
+        assert_eq!(atlas.manifest.settings.config, *model.config());
+        assert_eq!(atlas.manifest.settings.tokenizer_sha256, model.tokenizer_sha256());
+        for layer in 0..model.config().n_layer {
+            for hook in [Site::MlpPost.at(layer), Site::Pattern.at(layer)] {
+                let group = atlas.group(hook).unwrap();
+                for (unit, of) in group.examples.iter().enumerate() {
+                    assert!(!of.best.is_empty(), "{}", group.group.name(unit));
+                    assert_eq!(group.stats[unit].max, of.best[0].value);
+                    assert!(
+                        of.best[0].token_ids.iter().all(|id| group.text(*id) == model.tokenizer.show(*id))
+                    );
+                }
+            }
+        }
+        assert!(atlas.group(Site::ResidPost.at(0)).is_err());
+        let bytes: usize = DEMO.iter().map(|(_, bytes)| bytes.len()).sum();
+        assert!(bytes < 1_500_000, "{bytes}");
+    }
 }

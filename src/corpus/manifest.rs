@@ -10,6 +10,7 @@ use super::documents::{Fault, Per};
 use super::loss::Sum;
 use super::raw::RawDtype;
 use super::shard::Shard;
+use super::top::Size;
 use super::units::Group;
 use crate::config::Config;
 use crate::error::{Error, Result};
@@ -60,6 +61,8 @@ pub struct Settings {
     pub top_k: usize,
     /// Tokens before and after each.
     pub around: usize,
+    /// Examples are drawn in each octave from 2 to this power.
+    pub octaves_from: i32,
     pub raw_dtype: RawDtype,
     pub inputs: Vec<Input>,
     pub per: Per,
@@ -144,14 +147,21 @@ impl Manifest {
     /// [`Error::File`] for one that cannot be read, or of another version.
     pub fn read(folder: &Path) -> Result<Option<Self>> {
         let path = folder.join(FILE);
-        let text = match std::fs::read_to_string(&path) {
-            Ok(text) => text,
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
-            Err(error) => return Err(Error::file(&path, format!("cannot be read: {error}"))),
-        };
-        let wrong = |problem: String| Error::file(&path, problem);
+        match std::fs::read_to_string(&path) {
+            Ok(text) => Self::from_json(&text, &path).map(Some),
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(Error::file(&path, format!("cannot be read: {error}"))),
+        }
+    }
+
+    /// The manifest that `text` is; `path` is for errors.
+    ///
+    /// # Errors
+    /// [`Error::File`] for one that cannot be read, or of another version.
+    pub fn from_json(text: &str, path: &Path) -> Result<Self> {
+        let wrong = |problem: String| Error::file(path, problem);
         let value: Value =
-            serde_json::from_str(&text).map_err(|error| wrong(format!("is not JSON: {error}")))?;
+            serde_json::from_str(text).map_err(|error| wrong(format!("is not JSON: {error}")))?;
         match value.get("format").and_then(Value::as_u64) {
             Some(format) if format == u64::from(FORMAT) => {}
             Some(format) => {
@@ -164,8 +174,8 @@ impl Manifest {
         }
         let manifest: Self = serde_json::from_value(value)
             .map_err(|error| wrong(format!("is no manifest of a corpus: {error}")))?;
-        manifest.settings.config.clone().checked(&[], &path)?;
-        Ok(Some(manifest))
+        manifest.settings.config.clone().checked(&[], path)?;
+        Ok(manifest)
     }
 
     pub fn to_json(&self) -> String {
@@ -210,6 +220,10 @@ impl Settings {
             return Ok(Vec::new());
         }
         self.hook_names()?.into_iter().map(|hook| Group::new(hook, &self.config)).collect()
+    }
+
+    pub fn size(&self) -> Size {
+        Size { k: self.top_k, around: self.around, lowest: self.octaves_from }
     }
 
     pub fn has(&self, reduce: Reduce) -> bool {

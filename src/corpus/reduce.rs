@@ -46,7 +46,7 @@ impl Reducers {
         wanted.extend(groups.iter().map(|group| group.hook));
         wanted.extend(has(Reduce::Loss).then(|| LAST.once()));
         Ok(Self {
-            top: has(Reduce::Top).then(|| Top::new(&groups, settings.top_k, settings.around)),
+            top: has(Reduce::Top).then(|| Top::new(&groups, settings.size())),
             stats: has(Reduce::Stats).then(|| Stats::new(&groups)),
             loss: has(Reduce::Loss).then(Loss::default),
             raw: raw.transpose()?,
@@ -148,8 +148,7 @@ impl Reducers {
         let mut read = Self::new(settings)?;
         let groups = &read.groups;
         if read.top.is_some() {
-            let size = (settings.top_k, settings.around);
-            read.top = Some(Top::read(folder, groups, size, &mut read.texts)?);
+            read.top = Some(Top::read(folder, groups, settings.size(), &mut read.texts)?);
         }
         if read.stats.is_some() {
             read.stats = Some(Stats::read(folder, groups)?);

@@ -256,19 +256,11 @@ const SUMS: [&str; 6] = [
     "sum_entropy_bits",
 ];
 
-/// The statistics of the units of one hook, without those of others.
+/// The statistics of the units of one hook.
 ///
 /// # Errors
 /// [`Error::File`] for a file that holds something else.
-pub fn read_group(folder: &Path, groups: &[Group], hook: HookName) -> Result<Vec<OfUnit>> {
-    let reader = Reader::open(&folder.join(FILE))?;
-    match groups.iter().position(|group| group.hook == hook) {
-        Some(at) => units(&reader, at, groups[at]),
-        None => Ok(Vec::new()),
-    }
-}
-
-fn units(reader: &Reader, at: usize, group: Group) -> Result<Vec<OfUnit>> {
+pub(super) fn units(reader: &Reader, at: usize, group: Group) -> Result<Vec<OfUnit>> {
     let counts = |name| reader.all::<i64>(at, name);
     let (count, not_finite, positive) = (counts("count")?, counts("not_finite")?, counts("positive")?);
     let (sum, squares) = (reader.all::<f64>(at, "sum")?, reader.all::<f64>(at, "sum_squares")?);

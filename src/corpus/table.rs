@@ -5,14 +5,15 @@ use std::io::Write;
 use std::path::Path;
 use std::sync::Arc;
 
-use parquet::basic::{Compression, LogicalType, Repetition, Type as Physical, ZstdLevel};
+use bytes::Bytes;
+use parquet::basic::{Compression, Encoding, LogicalType, Repetition, Type as Physical, ZstdLevel};
 use parquet::column::reader::get_typed_column_reader;
 use parquet::data_type::{ByteArray, ByteArrayType, DataType, DoubleType, FloatType, Int32Type, Int64Type};
 use parquet::errors::{ParquetError, Result as ParquetResult};
 use parquet::file::properties::WriterProperties;
 use parquet::file::reader::{FileReader, SerializedFileReader};
 use parquet::file::writer::{SerializedColumnWriter, SerializedFileWriter};
-use parquet::schema::types::{ColumnDescriptor, Type};
+use parquet::schema::types::{ColumnDescriptor, SchemaDescriptor, Type};
 
 use crate::error::{Error, Result};
 
@@ -116,11 +117,23 @@ pub fn write(to: &mut (dyn Write + Send), tables: impl IntoIterator<Item = Table
     let fields: ParquetResult<Vec<_>> =
         fields.iter().map(|(name, column)| column.schema(name).map(Arc::new)).collect();
     let write = || -> ParquetResult<()> {
-        let schema = Arc::new(Type::group_type_builder("schema").with_fields(fields?).build()?);
-        let properties = WriterProperties::builder()
-            .set_compression(Compression::ZSTD(ZstdLevel::try_new(1)?))
-            .set_created_by(format!("actscope {}", env!("CARGO_PKG_VERSION")))
-            .build();
+        let schema = Type::group_type_builder("schema").with_fields(fields?).build()?;
+        let schema = Arc::new(schema);
+        let mut properties = WriterProperties::builder()
+            .set_compression(Compression::ZSTD(ZstdLevel::try_new(3)?))
+            .set_created_by(format!("actscope {}", env!("CARGO_PKG_VERSION")));
+        for column in SchemaDescriptor::new(Arc::clone(&schema)).columns() {
+            // Numbers that seldom repeat, but resemble each other.
+            let encoding = match column.physical_type() {
+                Physical::FLOAT | Physical::DOUBLE => Encoding::BYTE_STREAM_SPLIT,
+                Physical::INT64 if column.max_rep_level() > 0 => Encoding::DELTA_BINARY_PACKED,
+                _ => continue,
+            };
+            properties = properties
+                .set_column_dictionary_enabled(column.path().clone(), false)
+                .set_column_encoding(column.path().clone(), encoding);
+        }
+        let properties = properties.build();
         let mut file = SerializedFileWriter::new(to, schema, Arc::new(properties))?;
         for table in tables.by_ref() {
             let mut group = file.next_row_group()?;
@@ -143,7 +156,7 @@ pub fn write(to: &mut (dyn Write + Send), tables: impl IntoIterator<Item = Table
 
 /// A Parquet file that is read.
 pub struct Reader {
-    file: SerializedFileReader<File>,
+    file: Box<dyn FileReader>,
     path: std::path::PathBuf,
 }
 
@@ -154,11 +167,21 @@ impl Reader {
         let file = File::open(path).map_err(|error| Error::file(path, format!("cannot be read: {error}")))?;
         let file = SerializedFileReader::new(file)
             .map_err(|error| Error::file(path, format!("is not a Parquet file: {error}")))?;
-        Ok(Self { file, path: path.into() })
+        Ok(Self { file: Box::new(file), path: path.into() })
+    }
+
+    /// A file that is part of the program.
+    ///
+    /// # Errors
+    /// [`Error::File`] if it is no Parquet file.
+    pub fn embedded(name: &str, bytes: &'static [u8]) -> Result<Self> {
+        let file = SerializedFileReader::new(Bytes::from_static(bytes))
+            .map_err(|error| Error::file(name, format!("is not a Parquet file: {error}")))?;
+        Ok(Self { file: Box::new(file), path: name.into() })
     }
 
     pub fn n_groups(&self) -> usize {
-        self.file.num_row_groups()
+        self.file.metadata().num_row_groups()
     }
 
     /// # Errors

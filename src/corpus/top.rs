@@ -15,8 +15,8 @@ use crate::hooks::HookName;
 pub const FILE: &str = "top.parquet";
 
 /// Bands of activation, an octave each: from 2^−3 to 2^9.
-const BANDS: i32 = 12;
-const LOWEST: i32 = -3;
+pub const BANDS: i32 = 12;
+pub const LOWEST: i32 = -3;
 
 /// The number of units that a thread takes at a time.
 const STRIPE: usize = 64;
@@ -72,6 +72,11 @@ pub struct OfUnit {
 }
 
 impl OfUnit {
+    /// The strongest, then those that were drawn.
+    pub fn all(&self) -> impl Iterator<Item = &Example> {
+        self.best.iter().chain(self.drawn.iter().map(|drawn| &drawn.example))
+    }
+
     fn put(&mut self, example: Example, k: usize) {
         let at = self.best.partition_point(|one| one.is_before(&example));
         if at < k {
@@ -104,6 +109,15 @@ struct OfGroup {
     numbers: Vec<u64>,
 }
 
+/// How many examples of each unit, and how much around them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Size {
+    pub k: usize,
+    pub around: usize,
+    /// The lowest octave in which examples are drawn.
+    pub lowest: i32,
+}
+
 /// The strongest examples of each unit of some hooks.
 #[derive(Debug)]
 pub struct Top {
@@ -111,22 +125,25 @@ pub struct Top {
     k: usize,
     /// How many tokens before and after.
     around: usize,
+    /// The lowest band in which examples are drawn.
+    lowest: i32,
     of: Vec<OfGroup>,
 }
 
 impl Top {
-    pub fn new(groups: &[Group], k: usize, around: usize) -> Self {
+    pub fn new(groups: &[Group], size: Size) -> Self {
+        let Size { k, around, lowest } = size;
         let of = |group: &Group| OfGroup {
             group: *group,
             units: vec![OfUnit::default(); group.n],
             floors: vec![f32::NEG_INFINITY; group.n],
             numbers: vec![u64::MAX; group.n * BANDS as usize],
         };
-        Self { k, around, of: groups.iter().map(of).collect() }
+        Self { k, around, lowest: lowest.max(LOWEST), of: groups.iter().map(of).collect() }
     }
 
     pub fn see(&mut self, hook: HookName, values: &Values, piece: &Piece) {
-        let (k, around) = (self.k, self.around);
+        let (k, around, lowest) = (self.k, self.around, self.lowest);
         let Some(of) = self.of.iter_mut().find(|of| of.group.hook == hook) else { return };
         let windows: Vec<_> = piece.counted.clone().map(|row| Window::new(piece, row, around)).collect();
         let stripes = of
@@ -134,7 +151,7 @@ impl Top {
             .par_chunks_mut(STRIPE)
             .zip(of.floors.par_chunks_mut(STRIPE))
             .zip(of.numbers.par_chunks_mut(STRIPE * BANDS as usize));
-        let least = f32::exp2(LOWEST as f32);
+        let least = if lowest < LOWEST + BANDS { f32::exp2(lowest as f32) } else { f32::INFINITY };
         stripes.enumerate().for_each(|(stripe, ((units, floors), numbers))| {
             let first = stripe * STRIPE;
             for window in &windows {
@@ -206,10 +223,10 @@ impl Top {
     pub fn read(
         folder: &Path,
         groups: &[Group],
-        (k, around): (usize, usize),
+        size: Size,
         texts: &mut BTreeMap<u32, String>,
     ) -> Result<Self> {
-        let mut top = Self::new(groups, k, around);
+        let mut top = Self::new(groups, size);
         let path = folder.join(FILE);
         let reader = Reader::open(&path)?;
         if reader.n_groups() != groups.len() {
@@ -223,24 +240,16 @@ impl Top {
     }
 }
 
-/// The examples of the units of one hook, without those of others.
+/// The examples of the units of one hook.
 ///
 /// # Errors
 /// [`Error::File`] for a file that holds something else.
-pub fn read_group(
-    folder: &Path,
-    groups: &[Group],
-    hook: HookName,
+pub(super) fn units(
+    reader: &Reader,
+    at: usize,
+    group: Group,
     texts: &mut BTreeMap<u32, String>,
 ) -> Result<Vec<OfUnit>> {
-    let reader = Reader::open(&folder.join(FILE))?;
-    match groups.iter().position(|group| group.hook == hook) {
-        Some(at) => units(&reader, at, groups[at], texts),
-        None => Ok(Vec::new()),
-    }
-}
-
-fn units(reader: &Reader, at: usize, group: Group, texts: &mut BTreeMap<u32, String>) -> Result<Vec<OfUnit>> {
     let mut units = vec![OfUnit::default(); group.n];
     let whole = |name| reader.all::<i32>(at, name);
     let (index, band, position, first, key) =

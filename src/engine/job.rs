@@ -13,6 +13,7 @@ use crate::analysis::effects::{Effects, Question};
 use crate::analysis::heads::{Atlas, Exclude, repeated_random};
 use crate::analysis::logits::{Sampling, Surprise, surprises, surprises_after};
 use crate::analysis::patch::{Patching, Sweep, Swept};
+use crate::corpus::atlas::OfGroup;
 use crate::error::{Error, Result};
 use crate::hooks::{HookFilter, HookName, Hooks};
 use crate::interventions::Interventions;
@@ -99,6 +100,11 @@ pub enum Event {
     Job {
         id: u64,
         said: Said,
+    },
+    /// The examples of a hook's units were read, or why not.
+    Examples {
+        hook: HookName,
+        found: Result<Arc<OfGroup>, String>,
     },
     /// A list of changes was read, or the error.
     Listed(Result<Interventions, String>),

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use super::Event;
 use crate::analysis::View;
 use crate::analysis::compare::Alignment;
+use crate::corpus::Atlas;
 use crate::error::{Error, Result};
 use crate::export::{self, Destination, Format, figure};
 use crate::files;
@@ -130,6 +131,8 @@ impl Writing {
 pub enum Errand {
     Save(PathBuf, Interventions),
     Load(PathBuf),
+    /// The examples of a hook's units.
+    Examples(Arc<Atlas>, HookName),
 }
 
 impl Errand {
@@ -142,6 +145,10 @@ impl Errand {
                 let said = written
                     .map(|_| format!("wrote {}: {}", text::path(&path), text::count(list.0.len(), "change")));
                 Event::Exported(said.map_err(|error| error.to_string()))
+            }
+            Self::Examples(atlas, hook) => {
+                let found = atlas.group(hook).map(Arc::new).map_err(|error| error.to_string());
+                Event::Examples { hook, found }
             }
             Self::Load(path) => {
                 let list = files::read_text(&path, files::INTERVENTIONS).and_then(|text| {

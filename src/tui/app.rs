@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use super::actions::moved;
+use super::atlas;
 use super::keymap::Keymap;
 use super::overlays::{Editor, Overlay};
 use super::places::Places;
@@ -143,6 +144,8 @@ pub struct App {
     /// Text to copy, likewise, and what it is.
     pub copied: Option<(&'static str, String)>,
     pub places: Places,
+    /// Examples of units.
+    pub atlas: atlas::State,
     /// The prompts so far, the newest last.
     pub history: Vec<String>,
     /// What was remembered, until the first run.
@@ -198,6 +201,7 @@ impl App {
             quit: None,
             signal: None,
             copied: None,
+            atlas: atlas::State::default(),
             places: Places::default(),
             history: Vec::new(),
             restored: None,

@@ -4,6 +4,7 @@ use std::sync::LazyLock;
 
 use super::actions as act;
 use super::app::App;
+use super::atlas;
 use super::overlays::{AboutPanel, Asked, Changes, Overlay, Picker};
 use super::places::{self, Goals};
 use super::screens::{self, Screen, attention, compare, heads, lens, stages, walk};
@@ -106,6 +107,8 @@ commands! { |app|
                     => act::find(app);
     Edit            "edit"             ["e"]                     ALL   "edit"     "edit the prompt; the model runs as you type"
                     => app.overlay = app.editor(&app.input.prompt).map(Overlay::Editor);
+    Examples        "examples"         ["E"]                     ALL   ""         "show what the neuron, head or channel under the cursor does on a corpus"
+                    => atlas::show(app);
     FindExtremes    "find-extremes"    ["F"]                     ALL   ""         "find the largest values, rows and channels of the run"
                     => act::find_extremes(app);
     Export          "export"           ["x"]                     ALL   "export"   "write what is on screen, or everything, to a file"

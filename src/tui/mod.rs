@@ -5,6 +5,7 @@
 
 mod actions;
 pub mod app;
+pub mod atlas;
 pub mod clipboard;
 pub mod command;
 pub mod draw;

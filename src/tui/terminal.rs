@@ -20,6 +20,7 @@ use ratatui::crossterm::terminal::{
 use ratatui::crossterm::{cursor, execute, queue};
 
 use super::app::App;
+use super::atlas;
 use super::clipboard::{self, Clipboard};
 use super::graphics;
 use super::keymap::Keymap;
@@ -28,6 +29,7 @@ use super::state;
 use super::theme::{Depth, Theme, Themes};
 use super::update::{Message, update};
 use crate::analysis::logits::Sampling;
+use crate::corpus::Atlas;
 use crate::engine::{Engine, Request};
 use crate::error::{Error, Result};
 use crate::model::{LoadOptions, Source};
@@ -55,6 +57,8 @@ pub struct Options {
     pub keymap: Keymap,
     /// What to say at the start.
     pub problems: Vec<String>,
+    /// Examples of units; `None`: those of the demo model, with the demo model.
+    pub atlas: Option<Atlas>,
     /// What was remembered, and the folder to remember in.
     pub found: state::Found,
     pub folder: Option<PathBuf>,
@@ -173,6 +177,7 @@ fn explore(
     }
     let mut app = App::new(options.source.to_string(), options.input, theme, size()?);
     (app.keymap, app.sampling) = (options.keymap, options.sampling);
+    app.atlas = atlas::State::new(options.atlas);
     if let Some(state) = &options.found.state {
         state.restore(&mut app);
     }

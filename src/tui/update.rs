@@ -7,11 +7,13 @@ use ratatui::crossterm::event::{
 };
 use ratatui::layout::Position;
 
+use super::actions::moved;
 use super::app::{Activity, App, Focus};
+use super::atlas;
 use super::command::Command;
 use super::keymap::Key;
 use super::layout::Frame;
-use super::overlays::{Choice, Clicked, Overlay, Picker};
+use super::overlays::{Choice, Clicked, ExamplesAsked, Overlay, Picker};
 use super::places::{self, Place};
 use super::screens::{self, compare, walk};
 use super::{draw, overlays};
@@ -145,6 +147,7 @@ fn on_key(app: &mut App, event: KeyEvent) -> Vec<Request> {
             panel.key(event);
             Vec::new()
         }
+        Some(Overlay::Examples(_)) => examples_key(app, event),
         Some(Overlay::Export(form)) => {
             if form.key(event) {
                 export(app)
@@ -157,6 +160,25 @@ fn on_key(app: &mut App, event: KeyEvent) -> Vec<Request> {
             pressed(app, key)
         }
         None => pressed(app, key),
+    }
+}
+
+/// A key while examples are shown.
+fn examples_key(app: &mut App, event: KeyEvent) -> Vec<Request> {
+    let Some(Overlay::Examples(shown)) = &mut app.overlay else { return Vec::new() };
+    let group = app.atlas.group(shown.hook).cloned();
+    let (hook, unit) = (shown.hook, shown.unit);
+    match shown.key(event, group.as_deref()) {
+        ExamplesAsked::Nothing => Vec::new(),
+        ExamplesAsked::Take(at) => atlas::take(app, hook, unit, at),
+        ExamplesAsked::Search => {
+            atlas::search(app, hook);
+            Vec::new()
+        }
+        ExamplesAsked::Step(by) => {
+            let n = group.map_or(1, |group| group.group.n);
+            atlas::open(app, hook, moved(unit, by, n))
+        }
     }
 }
 
@@ -190,7 +212,10 @@ fn on_paste(app: &mut App, text: &str) -> Vec<Request> {
                 compare::edited(app);
             }
         }
-        Some(Overlay::Finding | Overlay::About(_) | Overlay::Keys | Overlay::Welcome) | None => {}
+        Some(
+            Overlay::Finding | Overlay::About(_) | Overlay::Examples(_) | Overlay::Keys | Overlay::Welcome,
+        )
+        | None => {}
     }
     Vec::new()
 }
@@ -285,6 +310,7 @@ fn on_engine(app: &mut App, event: Event) -> Vec<Request> {
         Event::Loading(progress) => app.activity = Some(Activity::Loading(progress)),
         Event::Loaded(model) => {
             let notes = model.provenance.notes.join("; ");
+            app.atlas.settle(&model);
             app.model = Some(model);
             app.activity = None;
             let requests = app.start_run();
@@ -296,7 +322,7 @@ fn on_engine(app: &mut App, event: Event) -> Vec<Request> {
         }
         Event::LoadFailed(error) => app.quit = Some(Err(error)),
         Event::Crashed => app.quit = Some(Err(Error::Crashed)),
-        Event::Hashed => {}
+        Event::Hashed => atlas::check(app),
         // Reports on older jobs are too late.
         Event::Job { id, said } if id == app.job_id => app.hear(said),
         Event::Job { .. } => {}
@@ -305,6 +331,7 @@ fn on_engine(app: &mut App, event: Event) -> Vec<Request> {
             return app.start_run();
         }
         Event::Listed(Err(why)) => app.complain(why),
+        Event::Examples { hook, found } => atlas::arrived(app, hook, found),
         Event::Looked { shown_id, seen } => {
             if shown_id == app.shown_id {
                 app.seen.extend(seen);
@@ -381,6 +408,7 @@ fn choose(app: &mut App, choice: Choice) -> Vec<Request> {
             app.screen.scene().settle(app);
             Vec::new()
         }
+        Choice::Unit(hook, unit) => atlas::open(app, hook, unit),
         Choice::Take(input) => {
             app.selection.position = app.run.as_ref().map_or(0, |run| run.n_tokens() - 1);
             app.input = *input;

@@ -1,5 +1,6 @@
 //! The explorer through its real update and draw, by key sequences.
 
+mod atlas;
 mod broken;
 mod difference;
 mod harness;

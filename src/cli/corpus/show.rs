@@ -18,6 +18,7 @@ use crate::text::{fixed, num, pad, plain};
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
 Examples:
+  actscope corpus show neuron:2.117
   actscope corpus show neuron:2.117 --atlas atlas
   actscope corpus show head:5.1 --atlas atlas --json
   actscope corpus show resid_post.2/17 --atlas atlas
@@ -28,9 +29,9 @@ pub struct Args {
     /// neuron:LAYER.INDEX, head:LAYER.INDEX, result:LAYER.INDEX, or a hook and an index, such as resid_post.2/17
     #[arg(value_name = "UNIT")]
     unit: String,
-    /// Folder of the results of `actscope corpus run`
+    /// Folder of the results of `actscope corpus run` [default: the atlas of the demo model]
     #[arg(long, value_name = "DIR")]
-    atlas: PathBuf,
+    atlas: Option<PathBuf>,
     /// Write {unit, examples: [{value, document, position, first, token_ids, tokens, values}], octaves, stats},
     /// the largest first
     #[arg(long)]
@@ -134,7 +135,7 @@ impl StatsRow {
 }
 
 pub fn run(args: &Args) -> Result<()> {
-    let atlas = Atlas::open(&args.atlas)?;
+    let atlas = args.atlas.as_deref().map_or_else(|| Ok(Atlas::demo()), Atlas::open)?;
     let unit = atlas.unit(&args.unit)?;
     if args.json {
         let octave = |drawn: &'_ Drawn| drawn.from();

@@ -3,6 +3,7 @@
 mod about;
 mod changes;
 mod editor;
+mod examples;
 mod export;
 mod field;
 mod keys;
@@ -13,6 +14,7 @@ mod welcome;
 pub use about::AboutPanel;
 pub use changes::{Changes, back, key as changes_key};
 pub use editor::Editor;
+pub use examples::{Asked as ExamplesAsked, Examples};
 pub use export::ExportForm;
 pub use picker::{Choice, Picker};
 pub use token::{Asked, TokenForm};
@@ -39,6 +41,8 @@ pub enum Overlay {
     /// Waits for the extremes of the run.
     Finding,
     About(AboutPanel),
+    /// Of a unit, from a corpus.
+    Examples(Examples),
     /// The keys of the screen.
     Keys,
     /// At the very first start.
@@ -58,6 +62,7 @@ pub fn draw(app: &App, area: Rect, buffer: &mut Buffer) {
         Overlay::Token(form) => token::draw(form, app, inside, buffer),
         Overlay::Changes(list) => changes::draw(list, app, inside, buffer),
         Overlay::About(about) => about::draw(about, app, inside, buffer),
+        Overlay::Examples(shown) => examples::draw(shown, app, inside, buffer),
         Overlay::Keys => keys::draw(app, area, buffer),
         Overlay::Welcome => welcome::draw(app, inside, buffer),
         Overlay::Finding => draw_finding(app, inside, buffer),
@@ -74,6 +79,7 @@ fn panel(app: &App, area: Rect) -> Option<Panel> {
         Overlay::Token(form) => token::panel(form, area),
         Overlay::Changes(list) => changes::panel(list, app, area),
         Overlay::About(about) => about::panel(about, app, area),
+        Overlay::Examples(shown) => examples::panel(shown, app, area),
         Overlay::Keys => keys::panel(app.screen, area),
         Overlay::Welcome => welcome::panel(area),
         Overlay::Finding => Panel::new(centred(area, 60, 4), picker::EXTREMES, "Esc stop"),

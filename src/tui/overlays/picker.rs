@@ -15,6 +15,8 @@ use super::{Panel, centred};
 use crate::analysis::continuations::Continuation;
 use crate::analysis::find::{Channel, Extreme, Found};
 use crate::analysis::walk::{Step, steps};
+use crate::corpus::atlas::OfGroup;
+use crate::corpus::top;
 use crate::hooks::{Axis, HookName, Site};
 use crate::model::Config;
 use crate::run::{Input, Run};
@@ -31,6 +33,8 @@ pub enum Choice {
     Run(Command),
     /// A place by name.
     Go(Goal),
+    /// The examples of a unit.
+    Unit(HookName, usize),
     /// The run of this input.
     Take(Box<Input>),
     /// Something to copy: what it is, and the text.
@@ -135,6 +139,27 @@ impl Picker {
             Item { group: String::new(), columns, alias: text, choice: Choice::Take(Box::new(input)) }
         };
         Self::new("Continuations, the likeliest first", [11, 13], found.iter().map(item).collect())
+    }
+
+    /// The units of a hook, with the token that each fires on most and those around it.
+    pub fn units(group: &OfGroup) -> Self {
+        let item = |(unit, of): (usize, &top::OfUnit)| {
+            let example = of.best.first()?;
+            let at = (example.position - example.first) as usize;
+            let text = |ids: &[u32]| ids.iter().map(|id| group.text(*id)).collect::<String>();
+            let (before, rest) = example.token_ids.split_at(at);
+            let fires =
+                of.best.iter().map(|one| group.text(one.token_ids[(one.position - one.first) as usize]));
+            let shown = format!("{}«{}»{}", text(before), text(&rest[..1]), text(&rest[1..]));
+            Some(Item {
+                group: String::new(),
+                columns: [group.group.name(unit), num(example.value), shown],
+                alias: fires.collect::<Vec<_>>().join(" "),
+                choice: Choice::Unit(group.group.hook, unit),
+            })
+        };
+        let items = group.examples.iter().enumerate().filter_map(item).collect();
+        Self::new("Units by the tokens they fire on", [16, 8], items)
     }
 
     /// What can be copied: what it is, and the text.

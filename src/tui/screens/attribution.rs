@@ -7,8 +7,9 @@ use ratatui::text::{Line, Span};
 use super::{Scene, draw_computing, head_place};
 use crate::analysis::attribution::{Attribution, Component, Contribution, Neuron};
 use crate::analysis::base::WithBase;
+use crate::corpus::top::Example;
 use crate::engine::{Look, Request, Seen, Slot};
-use crate::hooks::Site;
+use crate::hooks::{HookName, Site};
 use crate::interventions::{Place, Target};
 use crate::picture::chart::Chart;
 use crate::run::Run;
@@ -16,7 +17,7 @@ use crate::tui::actions::moved;
 use crate::tui::app::{App, Screen, Selection, Writer};
 use crate::tui::command::{BLOCKS, CHANGES, Command};
 use crate::tui::overlays::Asked;
-use crate::tui::text::{num, pad, put, put_line, put_right};
+use crate::tui::text::{fit, num, pad, put, put_line, put_right};
 use crate::tui::theme::Theme;
 use crate::tui::what_if;
 use crate::tui::widgets::{bar, chart};
@@ -132,6 +133,23 @@ impl Scene for Body {
         }
     }
 
+    fn unit(&self, app: &App, _run: &Run) -> Result<(HookName, usize), &'static str> {
+        let layer = app.selection.layer;
+        match (component(app), neurons(app).zip(line(app))) {
+            (Component::Mlp(_), Some((neurons, at))) if at < neurons.len() => {
+                Ok((Site::MlpPost.at(layer), neurons[at].of.neuron))
+            }
+            (Component::Head(layer, head), _) => Ok((Site::Pattern.at(layer), head)),
+            (Component::Mlp(_), _) => Err("an MLP has many neurons: Enter lists them, choose one"),
+            _ => Err("a bias is the same everywhere: choose a head or an MLP"),
+        }
+    }
+
+    fn refresh(&self, app: &mut App) -> Option<Request> {
+        line(app)?;
+        app.atlas.need(Site::MlpPost.at(app.selection.layer))
+    }
+
     /// The final answer is not compared with another token.
     fn take_token(&self, app: &mut App, asked: Asked, token: Option<u32>) {
         let state = &mut app.screens.attribution;
@@ -219,13 +237,16 @@ impl Scene for Body {
             first.extend(wrote(n, theme, |n| n.value));
             first.push(Span::styled("at post = ", theme.text()));
             first.extend(what_if::spans(n, theme, |n| n.post));
-            return vec![
-                first,
-                vec![Span::styled(
-                    "post · W_out[n], seen like the MLP; Enter: its tokens; Esc: all parts",
-                    theme.dim(),
-                )],
-            ];
+            let second = "post · W_out[n], seen like the MLP; Enter: its tokens; Esc: all parts";
+            let mut lines = vec![first, vec![Span::styled(second, theme.dim())]];
+            if let Some(examples) = fires_on(app, n.of.neuron) {
+                lines.push(vec![
+                    Span::styled("fires most on ", theme.dim()),
+                    Span::styled(examples, theme.text()),
+                    Span::styled("   E: examples from a corpus", theme.dim()),
+                ]);
+            }
+            return lines;
         }
         let component = component(app);
         let ranked = found.shown(Attribution::clone).ranked();
@@ -405,12 +426,14 @@ struct Entry {
     sides: Option<[f64; 2]>,
     value: f64,
     selected: bool,
+    /// What is shown in place of the bar.
+    instead: Option<String>,
 }
 
 impl Entry {
     fn new<T>(name: String, of: &WithBase<T>, value: impl Fn(&T) -> f64, selected: bool) -> Self {
         let sides = of.base.as_ref().map(|base| [value(base), value(&of.of)]);
-        Self { name, sides, value: of.shown(value), selected }
+        Self { name, sides, value: of.shown(value), selected, instead: None }
     }
 
     fn draw(&self, area: Rect, most: f64, theme: Theme, buffer: &mut Buffer) {
@@ -427,7 +450,10 @@ impl Entry {
             Span::styled(sides, if self.selected { style } else { theme.dim() }),
             Span::styled(format!("{:>8} ", num(self.value as f32)), style),
         ];
-        spans.extend(bar::signed(bar::share(self.value, most), width, theme));
+        match &self.instead {
+            Some(text) => spans.push(Span::styled(fit(text, width), theme.dim())),
+            None => spans.extend(bar::signed(bar::share(self.value, most), width, theme)),
+        }
         put_line(buffer, area, &spans);
     }
 }
@@ -487,8 +513,25 @@ fn draw_neurons(
     for ((i, n), y) in neurons.iter().enumerate().zip(layout.list.top()..layout.list.bottom()) {
         let row = Rect { y, height: 1, ..layout.list };
         let name = format!("{}.{}", app.selection.layer, n.of.neuron);
-        Entry::new(name, n, |n| n.value, i == selected).draw(row, most, theme, buffer);
+        let instead = fires_on(app, n.of.neuron).filter(|_| !differs && row.width >= WITH_EXAMPLES);
+        Entry { instead, ..Entry::new(name, n, |n| n.value, i == selected) }.draw(row, most, theme, buffer);
     }
+}
+
+/// The width from which neurons show what they fire on.
+const WITH_EXAMPLES: u16 = 36;
+
+/// What a neuron of the selected block fires on most in the atlas: its two strongest examples, each with the token
+/// before.
+fn fires_on(app: &App, neuron: usize) -> Option<String> {
+    let group = app.atlas.group(Site::MlpPost.at(app.selection.layer))?;
+    let example = |one: &Example| {
+        let at = (one.position - one.first) as usize;
+        let before = at.checked_sub(1).map_or("", |before| group.text(one.token_ids[before]));
+        format!("{before}«{}»", group.text(one.token_ids[at]))
+    };
+    let found: Vec<_> = group.examples.get(neuron)?.best.iter().take(2).map(example).collect();
+    Some(found.join("  "))
 }
 
 /// The lines of a list of `n` items, in columns where one has no room for all.

@@ -21,6 +21,7 @@ use ratatui::text::Span;
 use unicode_width::UnicodeWidthStr;
 
 use super::app::{App, Focus, Selection};
+use super::atlas::unit_at;
 use super::command::{Command, Entry};
 use super::layout::Frame;
 use super::overlays::{Asked, Overlay, Picker};
@@ -231,6 +232,11 @@ pub trait Scene: Sync {
     /// The place under the cursor, to be changed; or why it cannot be.
     fn place(&self, app: &App) -> Result<Place, &'static str> {
         Ok(Target::Tensor(Site::ResidPre.at(0)).at(app.selection.position))
+    }
+
+    /// The neuron, head or channel under the cursor; or why there is none.
+    fn unit(&self, app: &App, run: &Run) -> Result<(HookName, usize), &'static str> {
+        unit_at(self.subject(app), app.selection.column, run.config())
     }
 
     /// The edge of an attention map that is under the cursor, or where to find one.

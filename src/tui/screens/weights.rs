@@ -16,6 +16,7 @@ use crate::picture::chart::Chart;
 use crate::run::Run;
 use crate::tui::actions::{moved, turned};
 use crate::tui::app::{App, Focus, Screen, Selection};
+use crate::tui::atlas::unit_at;
 use crate::tui::command::{BLOCKS, COLOURS, Command};
 use crate::tui::overlays::Asked;
 use crate::tui::text::{num, pad, put, put_line};
@@ -166,6 +167,16 @@ impl Scene for Body {
             Mode::Residual => &[("↑↓", "token"), ("←→", "channel"), ("Enter", "in Stages")],
             Mode::Ov | Mode::Qk => &[("↑↓", "direction"), ("←→", "head"), ("Enter", "its map")],
             Mode::Neuron => &[("↑↓", "neuron"), ("←→", "token"), ("Enter", "in Stages")],
+        }
+    }
+
+    fn unit(&self, app: &App, run: &Run) -> Result<(HookName, usize), &'static str> {
+        let Selection { layer, head, column, .. } = app.selection;
+        match app.screens.weights.mode {
+            Mode::Ov | Mode::Qk => Ok((Site::Pattern.at(layer), head)),
+            Mode::Neuron => Ok((Site::MlpPost.at(layer), column.min(run.config().d_mlp() - 1))),
+            Mode::Residual => unit_at(self.subject(app), column, run.config()),
+            Mode::Wte | Mode::Wpe => Err("a row of weights is no unit: m goes on to heads and neurons"),
         }
     }
 

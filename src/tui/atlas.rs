@@ -1,0 +1,149 @@
+//! Examples of units from a corpus: what has been read of the atlas, and asking for more.
+
+use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
+
+use super::app::App;
+use super::overlays::{Examples, Overlay, Picker};
+use crate::corpus::Atlas;
+use crate::corpus::atlas::OfGroup;
+use crate::corpus::units::{Group, Measure};
+use crate::engine::{Errand, Request};
+use crate::hooks::{HookName, Site};
+use crate::model::{Config, Model};
+use crate::run::{Input, Prompt};
+
+/// The atlas, and what has been read of it.
+#[derive(Debug, Clone, Default)]
+pub struct State {
+    pub atlas: Option<Arc<Atlas>>,
+    groups: HashMap<HookName, Arc<OfGroup>>,
+    asked: HashSet<HookName>,
+}
+
+impl State {
+    pub fn new(atlas: Option<Atlas>) -> Self {
+        Self { atlas: atlas.map(Arc::new), ..Self::default() }
+    }
+
+    /// The demo model has an atlas of its own, if no other was chosen.
+    pub fn settle(&mut self, model: &Model) {
+        if self.atlas.is_none() && model.provenance.model == "demo" && model.provenance.adapter.is_none() {
+            self.atlas = Some(Arc::new(Atlas::demo()));
+        }
+    }
+
+    /// What was read of a hook.
+    pub fn group(&self, hook: HookName) -> Option<&Arc<OfGroup>> {
+        self.groups.get(&hook)
+    }
+
+    /// Asks for a hook, if the atlas has it and it was not asked for.
+    pub fn need(&mut self, hook: HookName) -> Option<Request> {
+        let atlas = self.atlas.as_ref().filter(|atlas| atlas.has(hook))?;
+        let is_new = self.asked.insert(hook);
+        is_new.then(|| Request::Errand(Errand::Examples(Arc::clone(atlas), hook)))
+    }
+}
+
+/// The hash of the weights is known: an atlas of others is put away.
+pub fn check(app: &mut App) {
+    let (Some(atlas), Some(model)) = (&app.atlas.atlas, &app.model) else { return };
+    if let Err(why) = atlas.check(model) {
+        app.atlas = State::default();
+        app.complain(why.to_string());
+    }
+}
+
+/// What was asked for is there, or why not.
+pub fn arrived(app: &mut App, hook: HookName, found: Result<Arc<OfGroup>, String>) {
+    match found {
+        Ok(group) => {
+            app.atlas.groups.insert(hook, group);
+        }
+        Err(why) => {
+            if matches!(&app.overlay, Some(Overlay::Examples(shown)) if shown.hook == hook) {
+                app.overlay = None;
+            }
+            app.complain(why);
+        }
+    }
+}
+
+/// Shows the examples of the unit under the cursor.
+pub fn show(app: &mut App) -> Vec<Request> {
+    let Some(run) = app.run.clone() else { return Vec::new() };
+    match app.screen.scene().unit(app, &run) {
+        Ok((hook, unit)) => open(app, hook, unit),
+        Err(why) => {
+            app.note(why);
+            Vec::new()
+        }
+    }
+}
+
+/// Shows the examples of a unit.
+pub fn open(app: &mut App, hook: HookName, unit: usize) -> Vec<Request> {
+    let Some(atlas) = &app.atlas.atlas else {
+        app.complain("no examples: make an atlas with `actscope corpus run`, and start with --atlas DIR");
+        return Vec::new();
+    };
+    if !atlas.has(hook) {
+        let hooks = &atlas.manifest.settings.hooks;
+        let has = hooks.first().map_or("nothing", String::as_str);
+        let others = if hooks.len() > 1 { " and others" } else { "" };
+        app.complain(format!("the atlas has nothing of {hook}: it has {has}{others}"));
+        return Vec::new();
+    }
+    app.overlay = Some(Overlay::Examples(Examples::new(hook, unit)));
+    app.atlas.need(hook).into_iter().collect()
+}
+
+/// Lists the units of a hook by the tokens that they fire on.
+pub fn search(app: &mut App, hook: HookName) {
+    if let Some(group) = app.atlas.group(hook) {
+        app.overlay = Some(Overlay::Picker(Picker::units(group)));
+    }
+}
+
+/// Takes an example as the prompt, with the cursor where it fires.
+pub fn take(app: &mut App, hook: HookName, unit: usize, at: usize) -> Vec<Request> {
+    let (Some(group), Some(atlas)) = (app.atlas.group(hook), &app.atlas.atlas) else { return Vec::new() };
+    let Some(example) = group.examples[unit].all().nth(at) else { return Vec::new() };
+    let bos = atlas.manifest.settings.bos;
+    let position = (example.position - example.first) as usize;
+    let before = example.first;
+    let prompt = Prompt::Ids(example.token_ids.to_vec());
+    app.overlay = None;
+    app.input = Input { prompt, bos, ..app.input.clone() };
+    let requests = app.start_run();
+    app.landing = Some(position + usize::from(bos));
+    if before > 0 {
+        let what = crate::text::count(before as usize, "token");
+        app.note(format!("without the {what} before it in its document, so values can differ"));
+    }
+    requests
+}
+
+/// The unit of a place in a tensor, if it has units.
+pub fn unit_at(
+    (hook, head): (HookName, Option<usize>),
+    column: usize,
+    config: &Config,
+) -> Result<(HookName, usize), &'static str> {
+    let hook = match (hook.site, hook.layer) {
+        (Site::AttnScores, Some(layer)) => Site::Pattern.at(layer),
+        _ => hook,
+    };
+    let none = "no neuron, head or channel is here: try Stages, Attention, Heads, Attribution or Weights";
+    let group = Group::new(hook, config).map_err(|_| none)?;
+    let head = head.unwrap_or(0);
+    let unit = match group.measure {
+        Measure::Attention | Measure::Norms => head,
+        Measure::Values if group.n == config.n_embd && hook.point().axes.len() == 3 => {
+            head * config.d_head() + column
+        }
+        Measure::Values => column,
+    };
+    if unit < group.n { Ok((hook, unit)) } else { Err(none) }
+}

@@ -46,9 +46,9 @@
 //! |---|---|
 //! | `cli` | the command line: one file per subcommand, each a thin call into the library |
 //! | `tui` | the explorer: state, the tables of commands and settings, update, draw, screens |
-//! | [`export`] | export formats, one file each; figures, the walk and the report as pages |
 //! | `engine` | the worker threads of the explorer |
 //! | `corpus` | many documents through the network, and tables of what its units do on them |
+//! | [`export`] | export formats, one file each; figures, the walk and the report as pages |
 //! | [`analysis`] | pure functions from runs to small results |
 //! | [`picture`] | from values to cells that can be drawn: matrix, grid, range, statistics, chart, colour maps |
 //! | [`run`] | a run: tokens, tensors, provenance |

@@ -589,3 +589,51 @@ fn the_queries_of_the_documentation_run() {
         }
     }
 }
+
+#[test]
+fn a_page_shows_a_unit_and_obeys_no_document() {
+    let place = tempfile::tempdir().unwrap();
+    let at = place.path();
+    let hostile = "<script>alert(1)</script><img src=x onerror=y> \u{1b}]52;c;aGk=\u{7}";
+    fs::write(at.join("docs.txt"), format!("{hostile}\n\nThe old man said <b>no</b>.")).unwrap();
+    said(at, &["corpus", "run", "docs.txt", "-o", "atlas", "--hooks", "post.1", "--top-k", "3"]);
+    assert_eq!(said(at, &["corpus", "show", "neuron:1.7", "--atlas", "atlas", "-o", "page.html"]), "");
+    let page = fs::read_to_string(at.join("page.html")).unwrap();
+    assert!(page.starts_with("<!DOCTYPE html>") && page.contains("<h1>neuron:1.7 of demo</h1>"));
+    assert!(
+        !page.contains("<script")
+            && !page.contains("<img")
+            && !page.contains('\u{1b}')
+            && !page.contains("<b>")
+    );
+    let shown: Value =
+        serde_json::from_str(&said(at, &["corpus", "show", "neuron:1.7", "--atlas", "atlas", "--json"]))
+            .unwrap();
+    assert_eq!(page.matches("aria-pressed=\"true\"").count(), {
+        let n = |name: &str| shown[name].as_array().unwrap().len();
+        n("examples") + n("octaves")
+    });
+}
+
+/// A limit on the size of files stands for a full disk.
+#[cfg(unix)]
+#[test]
+fn a_full_disk_is_one_sentence_and_nothing_is_lost() {
+    let place = place();
+    let at = place.path();
+    let args = "corpus run docs.jsonl -o out --hooks post.1 --reduce top,stats --chunk 300";
+    let run = |limit: &str| {
+        let program = env!("CARGO_BIN_EXE_actscope");
+        let line = format!("ulimit -f {limit}; exec '{program}' {args}");
+        Command::new("sh").current_dir(at).args(["-c", &line]).output().unwrap()
+    };
+    let full = run("600");
+    let said_of_it = String::from_utf8(full.stderr).unwrap();
+    assert!(!full.status.success());
+    assert_eq!(said_of_it.lines().count(), 1, "{said_of_it}");
+    assert!(said_of_it.contains("make room, and run the same again"), "{said_of_it}");
+    assert!(run("unlimited").status.success());
+    let whole = args.replace("-o out", "-o whole");
+    said(at, &whole.split(' ').collect::<Vec<_>>());
+    assert_eq!(tables(&at.join("out")), tables(&at.join("whole")));
+}

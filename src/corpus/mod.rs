@@ -8,6 +8,8 @@ pub mod documents;
 pub mod loss;
 pub mod manifest;
 pub mod merge;
+#[cfg(feature = "figures")]
+pub mod page;
 pub mod piece;
 pub mod raw;
 mod reduce;

@@ -398,3 +398,64 @@ pub fn draw(document: u64, position: u32) -> u64 {
     // Positive as a signed number, as which it is stored.
     mix(mix(document.wrapping_add(0x9e37_79b9_7f4a_7c15)).wrapping_add(u64::from(position))) >> 1
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::hooks::Site;
+
+    fn group() -> Group {
+        let config = crate::Model::demo().config().clone();
+        Group::new(Site::MlpPost.at(0), &Config { n_inner: Some(2), ..config }).unwrap()
+    }
+
+    use crate::config::Config;
+
+    fn example(document: u64, value: f32) -> Example {
+        Example {
+            value,
+            document,
+            position: (document % 7) as u32,
+            first: 0,
+            token_ids: [1, 2].into(),
+            values: [value, 0.0].into(),
+            key: None,
+        }
+    }
+
+    /// The examples of some documents.
+    fn of(documents: &[(u64, f32)]) -> Top {
+        let mut top = Top::new(&[group()], Size { k: 3, around: 1, lowest: LOWEST });
+        for &(document, value) in documents {
+            let unit = &mut top.of[0].units[(document % 2) as usize];
+            unit.put(example(document, value), 3);
+            if value >= f32::exp2(LOWEST as f32) {
+                let number = draw(document, 0);
+                unit.draw(Drawn { band: band(value), number, example: example(document, value) });
+            }
+        }
+        top.settle();
+        top
+    }
+
+    proptest! {
+        #[test]
+        fn shards_merge_in_any_order(
+            values in proptest::collection::vec(prop_oneof![-1f32..20.0, Just(1.0), Just(0.5)], 1..60),
+            shards in 1u64..6,
+            first in 0u64..6,
+        ) {
+            let all: Vec<_> = (0..).zip(values).collect();
+            let whole = of(&all);
+            let shard = |index: u64| {
+                of(&all.iter().copied().filter(|(document, _)| document % shards == index).collect::<Vec<_>>())
+            };
+            let mut merged = shard(first % shards);
+            (1..shards).for_each(|by| merged.merge(shard((first + by) % shards)));
+            prop_assert_eq!(&merged.of[0].units, &whole.of[0].units);
+            prop_assert_eq!(&merged.of[0].floors, &whole.of[0].floors);
+        }
+    }
+}

@@ -7,9 +7,10 @@ use serde::Serialize;
 use crate::cli::args::Color;
 use crate::cli::output::{self, print_colored, print_object};
 use crate::corpus::atlas::{Atlas, OfUnit};
-use crate::corpus::stats;
 use crate::corpus::top::{Drawn, Example};
+use crate::corpus::{page, stats};
 use crate::error::Result;
+use crate::export::Destination;
 use crate::hooks::Quantity;
 use crate::picture::colormap::{Depth, Palette, Rgb, is_light, nearest_of_16, nearest_of_256};
 use crate::text::{fixed, num, pad, plain};
@@ -21,6 +22,7 @@ Examples:
   actscope corpus show neuron:2.117
   actscope corpus show neuron:2.117 --atlas atlas
   actscope corpus show head:5.1 --atlas atlas --json
+  actscope corpus show neuron:2.117 -o neuron.html
   actscope corpus show resid_post.2/17 --atlas atlas
 
 A head's number is its largest weight on a token other than the first; the colours are then its weights. Below the
@@ -32,6 +34,9 @@ pub struct Args {
     /// Folder of the results of `actscope corpus run` [default: the atlas of the demo model]
     #[arg(long, value_name = "DIR")]
     atlas: Option<PathBuf>,
+    /// Write a page for a browser
+    #[arg(short, long, value_name = "FILE.html", conflicts_with = "json")]
+    output: Option<PathBuf>,
     /// Write {unit, examples: [{value, document, position, first, token_ids, tokens, values}], octaves, stats},
     /// the largest first
     #[arg(long)]
@@ -137,6 +142,11 @@ impl StatsRow {
 pub fn run(args: &Args) -> Result<()> {
     let atlas = args.atlas.as_deref().map_or_else(|| Ok(Atlas::demo()), Atlas::open)?;
     let unit = atlas.unit(&args.unit)?;
+    if let Some(path) = &args.output {
+        let to = Destination::new(path).prepare()?;
+        to.write(|out| out.write_all(page::page(&atlas, &unit).as_bytes()))?;
+        return Ok(());
+    }
     if args.json {
         let octave = |drawn: &'_ Drawn| drawn.from();
         return print_object(&Answer {

@@ -24,7 +24,7 @@ mod svg;
 
 pub(super) use ansi::Pen;
 pub(super) use png::{encode_rgb, text_widths};
-pub(super) use svg::escaped;
+pub(crate) use svg::escaped;
 
 use crate::analysis::base::WithBase;
 use crate::analysis::{AttnStage, View, ViewSource};

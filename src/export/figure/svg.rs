@@ -453,7 +453,7 @@ fn panels_across(n: usize) -> usize {
 }
 
 /// Text escaped for XML; characters that XML cannot represent become `U+FFFD`.
-pub(in crate::export) fn escaped(text: &str) -> String {
+pub(crate) fn escaped(text: &str) -> String {
     let mut out = String::with_capacity(text.len());
     for c in plain(text).chars() {
         match c {

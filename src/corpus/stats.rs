@@ -2,6 +2,7 @@
 
 use std::path::Path;
 
+use pulp::{Arch, Simd, WithSimd};
 use rayon::prelude::*;
 
 use super::piece::Piece;
@@ -98,6 +99,68 @@ impl OfUnit {
     }
 }
 
+/// The values of up to [`STRIPE`] units in a piece, taken in with the vector instructions of the machine.
+struct Stripe<'a> {
+    units: &'a mut [OfUnit],
+    /// The number of the first.
+    first: usize,
+    values: &'a Values<'a>,
+    piece: &'a Piece,
+}
+
+impl WithSimd for Stripe<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    #[allow(clippy::inline_always)] // code that is not inlined is compiled without those instructions
+    fn with_simd<S: Simd>(self, _: S) {
+        let Self { units, first, values, piece } = self;
+        let n = units.len();
+        let mut sums = [[0.0f64; STRIPE]; 2];
+        let mut ends = [[0.0f32; STRIPE]; 2];
+        let mut positive = [0u32; STRIPE];
+        let (mut bins, mut counted) = (vec![[0u32; BINS]; n], 0);
+        for (i, unit) in units.iter().enumerate() {
+            (sums[0][i], sums[1][i]) = (unit.sum, unit.sum_squares);
+            (ends[0][i], ends[1][i]) = (unit.min, unit.max);
+        }
+        let [sum, squares] = &mut sums;
+        let [min, max] = &mut ends;
+        for row in piece.counted.clone() {
+            let row = &values.row(row)[first..first + n];
+            // x · 0 is NaN for what is not finite.
+            if row.iter().fold(0.0, |any, x| any + x * 0.0).is_nan() {
+                for (i, x) in row.iter().enumerate() {
+                    let unit = &mut units[i];
+                    (unit.sum, unit.sum_squares, unit.min, unit.max) = (sum[i], squares[i], min[i], max[i]);
+                    unit.put(*x);
+                    (sum[i], squares[i], min[i], max[i]) = (unit.sum, unit.sum_squares, unit.min, unit.max);
+                }
+                continue;
+            }
+            for (i, x) in row.iter().enumerate() {
+                let wide = f64::from(*x);
+                sum[i] += wide;
+                squares[i] += wide * wide;
+                min[i] = if *x < min[i] { *x } else { min[i] };
+                max[i] = if *x > max[i] { *x } else { max[i] };
+                positive[i] += u32::from(*x > 0.0);
+            }
+            for (bins, x) in bins.iter_mut().zip(row) {
+                bins[bin(*x)] += 1;
+            }
+            counted += 1;
+        }
+        for (i, unit) in units.iter_mut().enumerate() {
+            (unit.sum, unit.sum_squares) = (sum[i], squares[i]);
+            (unit.min, unit.max) = (min[i], max[i]);
+            unit.positive += u64::from(positive[i]);
+            unit.count += counted;
+            unit.histogram.iter_mut().zip(bins[i]).for_each(|(sum, n)| *sum += u64::from(n));
+        }
+    }
+}
+
 /// The bin of a finite value.
 fn bin(x: f32) -> usize {
     /// The first half octave that has a bin of its own, in the bits of a float32: 2^−8.
@@ -151,12 +214,9 @@ impl Stats {
 
     pub fn see(&mut self, hook: HookName, values: &Values, piece: &Piece) {
         let Some(of) = self.of.iter_mut().find(|of| of.group.hook == hook) else { return };
+        let arch = Arch::new();
         of.units.par_chunks_mut(STRIPE).enumerate().for_each(|(stripe, units)| {
-            let first = stripe * STRIPE;
-            for row in piece.counted.clone() {
-                let row = &values.row(row)[first..first + units.len()];
-                units.iter_mut().zip(row).for_each(|(unit, x)| unit.put(*x));
-            }
+            arch.dispatch(Stripe { units, first: stripe * STRIPE, values, piece });
         });
         // What is not causal or not finite has no scores.
         let copies = if of.heads.is_empty() { Vec::new() } else { heads::earlier_copies(&piece.tokens) };

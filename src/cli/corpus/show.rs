@@ -5,10 +5,10 @@ use std::path::PathBuf;
 use serde::Serialize;
 
 use crate::cli::args::Color;
-use crate::cli::output::{self, print_colored, print_object};
+use crate::cli::output::{self, print_colored, print_object, say};
 use crate::corpus::atlas::{Atlas, OfUnit};
 use crate::corpus::top::{Drawn, Example};
-use crate::corpus::{page, stats};
+use crate::corpus::{Shard, page, stats};
 use crate::error::Result;
 use crate::export::Destination;
 use crate::hooks::Quantity;
@@ -142,6 +142,10 @@ impl StatsRow {
 pub fn run(args: &Args) -> Result<()> {
     let atlas = args.atlas.as_deref().map_or_else(|| Ok(Atlas::demo()), Atlas::open)?;
     let unit = atlas.unit(&args.unit)?;
+    let shard = atlas.manifest.shard;
+    if shard != Shard::WHOLE {
+        say(&format!("note: this is shard {shard} alone; actscope corpus merge joins all"));
+    }
     if let Some(path) = &args.output {
         let to = Destination::new(path).prepare()?;
         to.write(|out| out.write_all(page::page(&atlas, &unit).as_bytes()))?;

@@ -49,9 +49,19 @@ fn remove(path: &Path) {
 
 /// Removes what an earlier process of this user left in `directory`; if in doubt, leaves it.
 pub fn sweep(directory: &Path) {
+    sweep_older(directory, STALE);
+}
+
+/// The same in a directory where no other process is at work, however young the files are.
+#[cfg(feature = "corpus")]
+pub fn sweep_own(directory: &Path) {
+    sweep_older(directory, Duration::ZERO);
+}
+
+fn sweep_older(directory: &Path, age: Duration) {
     let Ok(entries) = fs::read_dir(directory) else { return };
     for entry in entries.flatten().filter(|entry| entry.file_name().to_str().is_some_and(is_temporary)) {
-        if let Some(_lock) = stale(&entry.path()) {
+        if let Some(_lock) = stale(&entry.path(), age) {
             remove(&entry.path());
         }
     }
@@ -63,14 +73,14 @@ fn is_temporary(name: &str) -> bool {
 }
 
 /// The lock of a file or directory that is no longer in use.
-fn stale(path: &Path) -> Option<File> {
+fn stale(path: &Path, age: Duration) -> Option<File> {
     let file = open_itself(path).ok()?;
     let found = file.metadata().ok()?;
     #[cfg(unix)]
     if std::os::unix::fs::MetadataExt::uid(&found) != nix::unistd::geteuid().as_raw() {
         return None;
     }
-    let old = found.modified().ok()?.elapsed().ok()? > STALE;
+    let old = found.modified().ok()?.elapsed().unwrap_or_default() >= age;
     // On a file system without locks, nothing can be known.
     (old && (found.is_file() || found.is_dir()) && file.try_lock().is_ok()).then_some(file)
 }

@@ -18,6 +18,7 @@ use crate::error::{Error, Result};
 use crate::hooks::{HookName, Hooks};
 use crate::interventions::Donors;
 use crate::model::{Model, Sequence};
+use crate::temporary;
 use crate::text::bytes;
 
 /// The rows that are computed at once: more are no faster.
@@ -124,6 +125,9 @@ pub fn run(
     fs::create_dir_all(&folder)
         .map_err(|error| Error::file(&folder, format!("cannot be created: {error}")))?;
     let _lock = lock(&folder)?;
+    // What a run that was killed had not finished.
+    temporary::sweep_own(&folder);
+    temporary::sweep_own(&folder.join(raw::FOLDER));
     if let Some(done) = Manifest::read(&folder)? {
         check(&done, plan, &folder)?;
         return Ok((done, false));

@@ -95,3 +95,20 @@ fn each_screen_names_the_unit_under_its_cursor() {
     assert!(none.shows("start with --atlas DIR"), "{}", none.lines().join("\n"));
     assert_eq!(none.app.screen, Screen::Heads);
 }
+
+#[test]
+fn examples_that_do_not_fit_are_marked_and_reached() {
+    let place = tempfile::tempdir().unwrap();
+    let out = place.path().join("atlas");
+    let docs = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fixtures/corpus.jsonl");
+    let mut run = std::process::Command::new(env!("CARGO_BIN_EXE_actscope"));
+    run.args(["corpus", "run", docs, "--hooks", "pattern.0", "--reduce", "top", "--top-k", "40", "-o"])
+        .arg(&out);
+    assert!(run.output().unwrap().status.success());
+    let mut e = Explorer::new(PROMPT, SMALL, Theme::default());
+    e.app.atlas = actscope::tui::atlas::State::new(Some(Atlas::open(&out).unwrap()));
+    e.keys("7 E");
+    assert!(e.shows("▾ ↑ ↓ choose") && !e.shows("▴▾"), "{}", e.lines().join("\n"));
+    e.keys("end");
+    assert!(e.shows("▴ ↑ ↓ choose") && !e.shows("▴▾"), "{}", e.lines().join("\n"));
+}

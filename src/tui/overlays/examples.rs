@@ -138,7 +138,14 @@ pub fn panel(shown: &Examples, app: &App, area: Rect) -> Panel {
         format!(" · {}{of}{more}", count(progress.tokens as usize, "token"))
     });
     let name = group.map_or_else(|| shown.hook.to_string(), |group| group.group.name(shown.unit));
-    let keys = "↑ ↓ choose · Enter run it · ← → unit · / search by tokens · Esc close";
+    let room = usize::from(height.saturating_sub(2));
+    // Above and below what fits.
+    let keys = match (shown.top.get() > 0, shown.top.get() + room < n) {
+        (false, false) => "↑ ↓ choose · Enter run it · ← → unit · / search by tokens · Esc close",
+        (false, true) => "▾ ↑ ↓ choose · Enter run it · ← → unit · / search by tokens · Esc close",
+        (true, true) => "▴▾ ↑ ↓ choose · Enter run it · ← → unit · / search by tokens · Esc close",
+        (true, false) => "▴ ↑ ↓ choose · Enter run it · ← → unit · / search by tokens · Esc close",
+    };
     Panel::new(centred(area, width, height), format!("{name}{of}"), keys)
 }
 

@@ -125,7 +125,8 @@ fn histogram(stats: &stats::OfUnit) -> String {
 
 pub fn panel(shown: &Examples, app: &App, area: Rect) -> Panel {
     let group = app.atlas.group(shown.hook);
-    let n = group.map_or(1, |group| lines(shown, group, app.theme).len());
+    let lines = group.map_or_else(Vec::new, |group| lines(shown, group, app.theme));
+    let n = lines.len().max(1);
     let width = WIDTH.min(area.width.saturating_sub(2));
     let height = u16::try_from(n + 2).unwrap_or(u16::MAX).min(area.height.saturating_sub(2));
     let of = app.atlas.atlas.as_ref().map_or_else(String::new, |atlas| {
@@ -138,9 +139,14 @@ pub fn panel(shown: &Examples, app: &App, area: Rect) -> Panel {
         format!(" · {}{of}{more}", count(progress.tokens as usize, "token"))
     });
     let name = group.map_or_else(|| shown.hook.to_string(), |group| group.group.name(shown.unit));
-    let room = usize::from(height.saturating_sub(2));
+    let room = usize::from(height.saturating_sub(2)).max(1);
+    // The selected example is on screen.
+    let at = lines.iter().position(|line| matches!(line, Line::Example(i, _) if *i == shown.selected));
+    let at = at.unwrap_or(0);
+    let top = shown.top.get().max((at + 1).saturating_sub(room)).min(if at < room { 0 } else { at });
+    shown.top.set(top);
     // Above and below what fits.
-    let keys = match (shown.top.get() > 0, shown.top.get() + room < n) {
+    let keys = match (top > 0, top + room < n) {
         (false, false) => "↑ ↓ choose · Enter run it · ← → unit · / search by tokens · Esc close",
         (false, true) => "▾ ↑ ↓ choose · Enter run it · ← → unit · / search by tokens · Esc close",
         (true, true) => "▴▾ ↑ ↓ choose · Enter run it · ← → unit · / search by tokens · Esc close",
@@ -156,11 +162,7 @@ pub fn draw(shown: &Examples, app: &App, inside: Rect, buffer: &mut Buffer) {
         return;
     };
     let lines = lines(shown, group, app.theme);
-    let room = usize::from(inside.height).max(1);
-    let at = lines.iter().position(|line| matches!(line, Line::Example(i, _) if *i == shown.selected));
-    let at = at.unwrap_or(0);
-    let top = shown.top.get().max((at + 1).saturating_sub(room)).min(if at < room { 0 } else { at });
-    shown.top.set(top);
+    let top = shown.top.get();
     let of = &group.examples[shown.unit];
     let values = of.all().flat_map(|example| example.values.iter());
     let limit = values.fold(0f32, |most, x| if x.is_finite() { most.max(x.abs()) } else { most });

@@ -76,14 +76,15 @@ fn utf8(bytes: Vec<u8>, name: &Path) -> Result<String> {
     })
 }
 
-fn unreadable(name: &Path, error: &io::Error) -> Error {
+/// The error for a file that cannot be read, with the cause.
+pub(crate) fn unreadable(name: &Path, error: &io::Error) -> Error {
     Error::file(name, format!("cannot be read: {error}"))
 }
 
 /// Opening a FIFO blocks until its other end is opened, which may never happen. Without blocking, its
 /// first bytes tell whether there is a writer. From then on, reading waits for the writer, as it should.
 #[cfg(unix)]
-fn open(path: &Path) -> io::Result<impl Read> {
+pub(crate) fn open(path: &Path) -> io::Result<impl Read + use<>> {
     use std::os::unix::fs::FileTypeExt;
 
     let mut file = open_at_once(OpenOptions::new().read(true), path)?;
@@ -102,7 +103,7 @@ fn open(path: &Path) -> io::Result<impl Read> {
 }
 
 #[cfg(not(unix))]
-fn open(path: &Path) -> io::Result<impl Read> {
+pub(crate) fn open(path: &Path) -> io::Result<impl Read + use<>> {
     File::open(path)
 }
 

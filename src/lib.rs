@@ -33,7 +33,7 @@
 //! | feature | adds |
 //! |---|---|
 //! | `cli` | the program `actscope`; includes `tui` |
-//! | `tui` | the explorer; includes `figures` |
+//! | `tui` | the explorer; includes `corpus` and `figures` |
 //! | `figures` | SVG, PNG and ANSI: `export::figure`, `export::walk` |
 //! | `corpus` | many documents: tables of what units do on them |
 //! | `hub` | downloads from the model hub |

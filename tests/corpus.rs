@@ -382,7 +382,7 @@ fn faulty_documents_are_counted_named_or_refused() {
     let args = ["corpus", "run", "docs.jsonl", "-o", "out", "--hooks", "post.0", "--reduce", "loss"];
     let text = said(at, &args);
     assert!(text.starts_with("3 documents, "), "{text}");
-    assert!(text.contains("2 documents are neither text nor a list of token ids: 4, 7"), "{text}");
+    assert!(text.contains("neither text nor a list of token ids: 2 documents: 4, 7"), "{text}");
     let faults = Manifest::read(&at.join("out")).unwrap().unwrap().progress.faults;
     let found: Vec<_> = faults.iter().map(|(fault, of)| (format!("{fault:?}"), of.first.clone())).collect();
     let one = |name: &str, at: &[u64]| (name.to_owned(), at.to_vec());
@@ -400,7 +400,7 @@ fn faulty_documents_are_counted_named_or_refused() {
     );
     let strict = [&args[..3], &["-o", "strict"], &args[5..], &["--strict"]].concat();
     let said = refused(at, &strict);
-    assert!(said.contains("docs.jsonl: 2: document 1 has no tokens"), "{said}");
+    assert!(said.contains("docs.jsonl: 2: document 1: no tokens"), "{said}");
 }
 
 #[test]

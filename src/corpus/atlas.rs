@@ -94,10 +94,10 @@ impl Atlas {
     /// [`Error::Usage`] for an atlas of other weights.
     pub fn check(&self, model: &Model) -> Result<()> {
         let settings = &self.manifest.settings;
-        if settings.weights_sha256 == model.provenance.weights_sha256()? {
+        if settings.origin.weights_sha256 == model.provenance.weights_sha256()? {
             return Ok(());
         }
-        let (of, is) = (&settings.model, model.provenance.name());
+        let (of, is) = (&settings.origin.model, model.provenance.name());
         Err(Error::usage(format!("the atlas is of {of}, with other weights than {is}: run the corpus again")))
     }
 
@@ -131,7 +131,7 @@ impl Atlas {
     /// # Errors
     /// [`Error::Usage`] for a name that is none, or a unit of a hook that was not run.
     pub fn unit(&self, name: &str) -> Result<OfUnit> {
-        let (group, unit) = Group::find(name, &self.manifest.settings.config)?;
+        let (group, unit) = Group::find(name, &self.manifest.settings.origin.config)?;
         Ok(self.group(group.hook)?.unit(unit))
     }
 
@@ -183,8 +183,8 @@ mod tests {
     fn the_atlas_of_the_demo_model_is_of_the_demo_model() {
         let (atlas, model) = (Atlas::demo(), Model::demo());
         atlas.check(&model).unwrap();
-        assert_eq!(atlas.manifest.settings.config, *model.config());
-        assert_eq!(atlas.manifest.settings.tokenizer_sha256, model.tokenizer_sha256());
+        assert_eq!(atlas.manifest.settings.origin.config, *model.config());
+        assert_eq!(atlas.manifest.settings.origin.tokenizer_sha256, model.tokenizer_sha256());
         for layer in 0..model.config().n_layer {
             for hook in [Site::MlpPost.at(layer), Site::Pattern.at(layer)] {
                 let group = atlas.group(hook).unwrap();

@@ -14,8 +14,10 @@ use super::top::Size;
 use super::units::Group;
 use crate::config::Config;
 use crate::error::{Error, Result};
+use crate::files::unreadable;
 use crate::hooks::HookName;
 use crate::interventions::Interventions;
+use crate::model::Model;
 
 pub const FILE: &str = "manifest.json";
 
@@ -41,16 +43,9 @@ pub enum Reduce {
 /// cannot go on with others.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Settings {
-    pub format: u32,
-    pub actscope_version: String,
-    pub model: String,
-    pub revision: Option<String>,
-    pub adapter: Option<String>,
-    pub weights_sha256: String,
-    /// Of the bytes of all tokens; `None` without a tokenizer.
-    pub tokenizer_sha256: Option<String>,
-    pub config: Config,
-    pub dtype: String,
+    #[serde(flatten)]
+    pub origin: Origin,
+    /// Whether BOS comes first in each piece, put there by the run or by the tokenizer itself.
     pub bos: bool,
     pub context: usize,
     pub stride: usize,
@@ -75,12 +70,54 @@ pub struct Settings {
     pub chunk: u64,
 }
 
+/// The program and the model.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Origin {
+    pub format: u32,
+    pub actscope_version: String,
+    pub model: String,
+    pub revision: Option<String>,
+    pub adapter: Option<String>,
+    pub weights_sha256: String,
+    /// Of the bytes of all tokens; `None` without a tokenizer.
+    pub tokenizer_sha256: Option<String>,
+    pub config: Config,
+    pub dtype: String,
+}
+
+impl Origin {
+    /// # Errors
+    /// [`Error::File`] if the weights cannot be read again to be hashed.
+    pub fn new(model: &Model) -> Result<Self> {
+        let made_by = &model.provenance;
+        Ok(Self {
+            format: FORMAT,
+            actscope_version: env!("CARGO_PKG_VERSION").into(),
+            model: made_by.model.clone(),
+            revision: made_by.revision.clone(),
+            adapter: made_by.adapter.clone(),
+            weights_sha256: made_by.weights_sha256()?.into(),
+            tokenizer_sha256: model.tokenizer_sha256(),
+            config: model.config().clone(),
+            dtype: made_by.dtype.as_str().into(),
+        })
+    }
+}
+
 /// A file of documents.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Input {
     pub name: String,
     /// `None` for standard input.
     pub bytes: Option<u64>,
+}
+
+impl Input {
+    pub fn new(path: &Path) -> Self {
+        let name = path.file_name().unwrap_or(path.as_os_str());
+        let found = (path != Path::new("-")).then(|| std::fs::metadata(path));
+        Self { name: name.to_string_lossy().into_owned(), bytes: found.and_then(|of| Some(of.ok()?.len())) }
+    }
 }
 
 /// Documents with a fault.
@@ -150,7 +187,7 @@ impl Manifest {
         match std::fs::read_to_string(&path) {
             Ok(text) => Self::from_json(&text, &path).map(Some),
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
-            Err(error) => Err(Error::file(&path, format!("cannot be read: {error}"))),
+            Err(error) => Err(unreadable(&path, &error)),
         }
     }
 
@@ -174,7 +211,7 @@ impl Manifest {
         }
         let manifest: Self = serde_json::from_value(value)
             .map_err(|error| wrong(format!("is no manifest of a corpus: {error}")))?;
-        manifest.settings.config.clone().checked(&[], path)?;
+        manifest.settings.origin.config.clone().checked(&[], path)?;
         Ok(manifest)
     }
 
@@ -208,7 +245,7 @@ impl Settings {
     /// # Errors
     /// [`Error::UnknownHook`] for a name that the model does not have.
     pub fn hook_names(&self) -> Result<Vec<HookName>> {
-        self.hooks.iter().map(|name| HookName::find(name, &self.config)).collect()
+        self.hooks.iter().map(|name| HookName::find(name, &self.origin.config)).collect()
     }
 
     /// The units of the hooks, where units are asked for.
@@ -219,7 +256,7 @@ impl Settings {
         if !self.has(Reduce::Top) && !self.has(Reduce::Stats) {
             return Ok(Vec::new());
         }
-        self.hook_names()?.into_iter().map(|hook| Group::new(hook, &self.config)).collect()
+        self.hook_names()?.into_iter().map(|hook| Group::new(hook, &self.origin.config)).collect()
     }
 
     pub fn size(&self) -> Size {

@@ -3,12 +3,14 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use super::loss::Loss;
 use super::manifest::{self, Manifest, Reduce};
 use super::raw;
 use super::reduce::Reducers;
-use super::run::shard_folder;
+use super::run::{self, put_in_place, shard_folder};
 use super::shard::Shard;
 use crate::error::{Error, Result};
+use crate::files::unreadable;
 
 /// The results in a folder: its own, or those of the shards in it.
 ///
@@ -37,8 +39,7 @@ pub fn results(folder: &Path) -> Result<Vec<PathBuf>> {
 /// # Errors
 /// [`Error::File`] for a folder that cannot be read.
 pub fn shards(folder: &Path) -> Result<Vec<PathBuf>> {
-    let entries =
-        fs::read_dir(folder).map_err(|error| Error::file(folder, format!("cannot be read: {error}")))?;
+    let entries = fs::read_dir(folder).map_err(|error| unreadable(folder, &error))?;
     let is_shard = |path: &PathBuf| {
         path.file_name().and_then(|name| name.to_str()).is_some_and(|name| name.starts_with("shard-"))
     };
@@ -84,19 +85,16 @@ pub fn merge(
     }
     let (reducers, mut whole) = merged.ok_or_else(|| Error::usage("no shards given"))?;
     whole.shard = Shard::WHOLE;
-    whole.progress.loss = reducers.loss.as_ref().map(super::loss::Loss::total);
-    let parent = out.parent().filter(|parent| *parent != Path::new("")).unwrap_or(Path::new("."));
-    fs::create_dir_all(parent).map_err(|error| Error::file(parent, format!("cannot be created: {error}")))?;
-    // Beside the shards, where they are in the same folder.
-    let is_taken = fs::read_dir(out).is_ok_and(|mut entries| entries.next().is_some());
-    let to = if is_taken { out.join("merged") } else { out.to_owned() };
-    reducers.write(&whole, &|_| None, &to)?;
+    whole.progress.loss = reducers.loss.as_ref().map(Loss::total);
+    let part = out.join("merged");
+    fs::create_dir_all(out).map_err(|error| Error::file(out, format!("cannot be created: {error}")))?;
+    // What a merge that was killed left.
+    let _ = fs::remove_dir_all(&part);
+    reducers.write(&whole, &|_| None, &part)?;
     if whole.settings.has(Reduce::Raw) {
-        raw::gather(found.iter().map(|(shard, folder, _)| (*shard, folder.as_path())), &to)?;
+        raw::gather(found.iter().map(|(shard, folder, _)| (*shard, folder.as_path())), out)?;
     }
-    if is_taken {
-        super::run::put_in_place(out, &to)?;
-    }
+    put_in_place(out, &part)?;
     report(of, of)?;
     Ok(whole)
 }
@@ -171,7 +169,7 @@ pub fn status(folder: &Path) -> Result<Vec<Status>> {
     }
     let mut found = Vec::new();
     for folder in folders {
-        let manifest = super::run::progress(&folder)?;
+        let manifest = run::progress(&folder)?;
         found.push(Status { folder, manifest });
     }
     let of = found.iter().filter_map(|status| Some(status.manifest.as_ref()?.shard.of)).max().unwrap_or(0);

@@ -6,33 +6,32 @@ use super::atlas::{Atlas, OfUnit};
 use super::stats;
 use super::top::Example;
 use crate::export::figure::escaped;
+use crate::export::report;
 use crate::text::{count, fixed, num};
 
-/// The page of a unit.
+/// The page of a unit. `top` is the share of positions in the octave of an example or above.
 pub fn page(atlas: &Atlas, unit: &OfUnit) -> String {
     let (settings, progress) = (&atlas.manifest.settings, &atlas.manifest.progress);
     let inputs: Vec<_> = settings.inputs.iter().map(|input| input.name.as_str()).collect();
     let mut out = String::new();
+    report::head(&mut out, &format!("actscope: {}", unit.name));
     let _ = write!(
         out,
-        "<!DOCTYPE html>\n<html lang=\"en\">\n<head>\n<meta charset=\"utf-8\">\n\
-         <meta name=\"viewport\" content=\"width=device-width, initial-scale=1\">\n\
-         <title>actscope: {name}</title>\n<style>\n{css}</style>\n</head>\n<body>\n<h1>{name} of {model}</h1>\n\
+        "<h1>{name} of {model}</h1>\n\
          <p class=\"dim\">On {documents}, {tokens} of {inputs}{bos}. The stronger the colour of a token, the larger \
          the value there; the one that is framed has the value on the left.</p>\n",
         name = escaped(&unit.name),
-        css = include_str!("../export/report/report.css"),
-        model = escaped(&settings.model),
+        model = escaped(&settings.origin.model),
         documents = count(progress.documents as usize, "document"),
         tokens = count(progress.tokens as usize, "token"),
         inputs = escaped(&inputs.join(", ")),
         bos = if settings.bos { ", each piece after BOS" } else { "" },
     );
-    let values = unit.examples.all().flat_map(|example| example.values.iter());
-    let limit = values.filter(|x| x.is_finite()).fold(0f32, |most, x| most.max(x.abs()));
-    list(&mut out, "strongest", "The strongest", unit.examples.best.iter(), unit, limit);
-    let drawn = unit.examples.drawn.iter().map(|drawn| &drawn.example);
-    list(&mut out, "octaves", "One of each octave below, drawn by chance", drawn, unit, limit);
+    let best = unit.examples.best.iter().map(|example| (example, None));
+    list(&mut out, "strongest", "The strongest", best, unit);
+    let share = |from| unit.stats.as_ref().map(|stats| stats.share_from(from));
+    let drawn = unit.examples.drawn.iter().map(|drawn| (&drawn.example, share(drawn.from())));
+    list(&mut out, "octaves", "One of each octave below, drawn by chance", drawn, unit);
     if let Some(stats) = &unit.stats {
         statistics(&mut out, stats);
     }
@@ -41,8 +40,8 @@ pub fn page(atlas: &Atlas, unit: &OfUnit) -> String {
         "<h2 id=\"origin\">Origin</h2>\n<dl><dt>weights</dt><dd>sha256 {}</dd><dt>number format</dt><dd>{}</dd>\
          <dt>context</dt><dd>{} tokens, stride {}</dd><dt>changes</dt><dd>{}</dd><dt>actscope</dt><dd>{}</dd></dl>\n\
          </body>\n</html>\n",
-        escaped(&settings.weights_sha256),
-        escaped(&settings.dtype),
+        escaped(&settings.origin.weights_sha256),
+        escaped(&settings.origin.dtype),
         settings.context,
         settings.stride,
         if settings.interventions.is_idle() {
@@ -50,7 +49,7 @@ pub fn page(atlas: &Atlas, unit: &OfUnit) -> String {
         } else {
             escaped(&settings.interventions.to_string())
         },
-        escaped(&settings.actscope_version),
+        escaped(&settings.origin.actscope_version),
     );
     out
 }
@@ -59,10 +58,10 @@ fn list<'a>(
     out: &mut String,
     id: &str,
     title: &str,
-    examples: impl Iterator<Item = &'a Example>,
+    examples: impl Iterator<Item = (&'a Example, Option<f64>)>,
     unit: &OfUnit,
-    limit: f32,
 ) {
+    let limit = unit.examples.limit();
     let mut examples = examples.peekable();
     if examples.peek().is_none() {
         return;
@@ -70,13 +69,15 @@ fn list<'a>(
     let _ = write!(
         out,
         "<h2 id=\"{id}\">{title}</h2>\n<div class=\"scroll\"><table>\n<tr><th class=\"r\">value</th>\
-         <th class=\"r\">document</th><th class=\"r\">position</th><th></th></tr>\n"
+         <th class=\"r\">top</th><th class=\"r\">document</th><th class=\"r\">position</th><th></th></tr>\n"
     );
-    for example in examples {
+    for (example, share) in examples {
         let _ = write!(
             out,
-            "<tr><td class=\"r\">{}</td><td class=\"r\">{}</td><td class=\"r\">{}</td><td class=\"tokens\">",
+            "<tr><td class=\"r\">{}</td><td class=\"r\">{}</td><td class=\"r\">{}</td><td class=\"r\">{}</td>\
+             <td class=\"tokens\">",
             num(example.value),
+            share.map_or_else(String::new, |share| format!("{} %", num(100.0 * share))),
             example.document,
             example.position
         );
@@ -87,7 +88,7 @@ fn list<'a>(
                 out,
                 "<span title=\"position {position}, id {id}: {}\" style=\"--s:{share:.3}\"{}>{}</span>",
                 num(*value),
-                if position == example.position as usize { " aria-pressed=\"true\"" } else { "" },
+                if i == example.at() { " aria-pressed=\"true\"" } else { "" },
                 escaped(unit.texts.get(id).map_or("", String::as_str)),
             );
         }

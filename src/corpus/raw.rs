@@ -41,7 +41,7 @@ impl RawDtype {
 pub struct Raw {
     dtype: RawDtype,
     /// The bytes of each tensor, one row after the other, and the shape of a row.
-    tensors: BTreeMap<String, (Vec<usize>, Vec<u8>)>,
+    tensors: BTreeMap<HookName, (Vec<usize>, Vec<u8>)>,
     documents: Vec<i64>,
     positions: Vec<i32>,
     token_ids: Vec<i32>,
@@ -52,7 +52,7 @@ impl Raw {
     /// [`Error::Usage`] for a hook without a row for each position.
     pub fn new(hooks: &[HookName], dtype: RawDtype, config: &Config) -> Result<Self> {
         let tensor = |hook: &HookName| match hook.point().axes.first() {
-            Some(Axis::Pos) => Ok((hook.to_string(), (hook.shape(config, 1)[1..].to_vec(), Vec::new()))),
+            Some(Axis::Pos) => Ok((*hook, (hook.shape(config, 1)[1..].to_vec(), Vec::new()))),
             _ => Err(Error::usage(format!(
                 "{hook} has no row for each position, so --reduce raw cannot join documents: leave it out, or use \
                  actscope export for single prompts"
@@ -74,6 +74,12 @@ impl Raw {
         values as u64 * size + 16
     }
 
+    /// The tokens of a file, which is held in memory until it is written.
+    pub fn tokens_per_file(&self) -> u64 {
+        const FILE: u64 = 128 << 20;
+        (FILE / self.bytes_per_token()).max(1)
+    }
+
     /// Counts the tokens of a piece.
     pub fn begin(&mut self, piece: &Piece) {
         for row in piece.counted.clone() {
@@ -86,7 +92,7 @@ impl Raw {
     /// # Errors
     /// [`Error::Tensor`]
     pub fn see(&mut self, hook: HookName, x: &Tensor, piece: &Piece) -> Result<()> {
-        let Some((_, bytes)) = self.tensors.get_mut(&hook.to_string()) else { return Ok(()) };
+        let Some((_, bytes)) = self.tensors.get_mut(&hook) else { return Ok(()) };
         let x = x.narrow(0, piece.counted.start, piece.counted.len())?.to_device(&Device::Cpu)?;
         let x = x.to_dtype(self.dtype.format().0)?.flatten_all()?;
         match self.dtype {
@@ -117,9 +123,9 @@ impl Raw {
             ("position".to_owned(), view(Dtype::I32, vec![n], bytemuck::cast_slice(&self.positions))),
             ("token_id".to_owned(), view(Dtype::I32, vec![n], bytemuck::cast_slice(&self.token_ids))),
         ];
-        for (name, (shape, bytes)) in &self.tensors {
+        for (hook, (shape, bytes)) in &self.tensors {
             let shape = std::iter::once(n).chain(shape.iter().copied()).collect();
-            views.push((name.clone(), view(dtype, shape, bytes)));
+            views.push((hook.to_string(), view(dtype, shape, bytes)));
         }
         let views = views.into_iter().map(|(name, view)| Ok((name, view?)));
         let views = views.collect::<Result<Vec<_>, safetensors::SafeTensorError>>();
@@ -161,6 +167,7 @@ pub fn gather<'a>(shards: impl Iterator<Item = (Shard, &'a Path)>, to: &Path) ->
         for entry in std::fs::read_dir(&from).into_iter().flatten().flatten() {
             let name = entry.file_name();
             let path = to.join(format!("{}-of-{}-{}", shard.index, shard.of, name.to_string_lossy()));
+            let _ = std::fs::remove_file(&path); // of a merge that was killed
             std::fs::hard_link(entry.path(), &path)
                 .or_else(|_| std::fs::copy(entry.path(), &path).map(drop))
                 .map_err(|error| cannot(&path, error))?;

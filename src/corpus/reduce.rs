@@ -41,7 +41,7 @@ impl Reducers {
         let groups = settings.groups()?;
         let names = settings.hook_names()?;
         let has = |reduce| settings.has(reduce);
-        let raw = has(Reduce::Raw).then(|| Raw::new(&names, settings.raw_dtype, &settings.config));
+        let raw = has(Reduce::Raw).then(|| Raw::new(&names, settings.raw_dtype, &settings.origin.config));
         let mut wanted: BTreeSet<_> = if has(Reduce::Raw) { names } else { Vec::new() }.into_iter().collect();
         wanted.extend(groups.iter().map(|group| group.hook));
         wanted.extend(has(Reduce::Loss).then(|| LAST.once()));

@@ -9,7 +9,7 @@ use candle_core::Tensor;
 
 use super::documents::{Content, Document, Documents, Fault, Reading};
 use super::loss::Loss;
-use super::manifest::{self, Input, Manifest, Progress, Settings};
+use super::manifest::{self, Manifest, Progress, Settings};
 use super::piece::{Cut, Piece};
 use super::reduce::Reducers;
 use super::shard::Shard;
@@ -84,33 +84,6 @@ pub enum Report {
     },
 }
 
-/// The settings that follow from the model and the files.
-///
-/// # Errors
-/// [`Error::File`] if the weights cannot be read again to be hashed.
-pub fn describe(model: &Model, inputs: &[PathBuf], of: Settings) -> Result<Settings> {
-    let made_by = &model.provenance;
-    let input = |path: &PathBuf| Input {
-        name: path.file_name().unwrap_or(path.as_os_str()).to_string_lossy().into_owned(),
-        bytes: if path == Path::new("-") { None } else { fs::metadata(path).ok().map(|found| found.len()) },
-    };
-    Ok(Settings {
-        format: manifest::FORMAT,
-        actscope_version: env!("CARGO_PKG_VERSION").into(),
-        model: made_by.model.clone(),
-        revision: made_by.revision.clone(),
-        adapter: made_by.adapter.clone(),
-        weights_sha256: made_by.weights_sha256()?.into(),
-        tokenizer_sha256: model.tokenizer_sha256(),
-        config: model.config().clone(),
-        dtype: made_by.dtype.as_str().into(),
-        bos: of.bos
-            || model.tokenizer.first_of_its_own().is_some_and(|id| Some(id) == model.config().bos_token_id),
-        inputs: inputs.iter().map(input).collect(),
-        ..of
-    })
-}
-
 /// Runs what is left of a plan; returns its manifest, and whether there was anything to do.
 ///
 /// # Errors
@@ -139,8 +112,8 @@ pub fn run(
                 put_in_place(&folder, &part)?;
                 return Ok((manifest, true));
             }
-            State { reducers: Reducers::read(&manifest, &part)?, ..State::new(model, plan, folder.clone())? }
-                .at(manifest)
+            let reducers = Reducers::read(&manifest, &part)?;
+            State { reducers, manifest, ..State::new(model, plan, folder.clone())? }
         }
         None => State::new(model, plan, folder.clone())?,
     };
@@ -249,10 +222,6 @@ impl<'a> State<'a> {
         Ok(Self { model, reducers, manifest, folder, waiting: Vec::new(), donors: Donors::default() })
     }
 
-    fn at(self, manifest: Manifest) -> Self {
-        Self { manifest, ..self }
-    }
-
     /// Runs to the end; returns where its last record is.
     fn run(
         &mut self,
@@ -264,6 +233,8 @@ impl<'a> State<'a> {
         let mut documents = Documents::open(&plan.inputs, reading(self.model, settings))?;
         let (first, before) = (self.manifest.progress.next_document, self.manifest.progress.tokens);
         let (mut rows, mut recorded_at) = (0, before);
+        let raw = self.reducers.raw.as_ref().map_or(u64::MAX, raw::Raw::tokens_per_file);
+        let chunk = settings.chunk.min(raw);
         let mut number = 0;
         while let Some(document) = documents.next() {
             if settings.limit.is_some_and(|limit| number >= limit) {
@@ -293,7 +264,7 @@ impl<'a> State<'a> {
                 rows = self.waiting.iter().map(|piece| piece.tokens.len()).sum();
                 report(self, false)?;
             }
-            if self.manifest.progress.tokens - recorded_at >= settings.chunk {
+            if self.manifest.progress.tokens - recorded_at >= chunk {
                 self.batches(0)?;
                 (rows, recorded_at) = (0, self.manifest.progress.tokens);
                 self.manifest.progress.next_document = number;
@@ -316,7 +287,7 @@ impl<'a> State<'a> {
             progress.faults.entry(fault).or_default().add(number);
             if plan.strict {
                 let said = fault.said();
-                return Err(Error::file(&plan.inputs[input], format!("{line}: document {number} {said}")));
+                return Err(Error::file(&plan.inputs[input], format!("{line}: document {number}: {said}")));
             }
             Ok(())
         };

@@ -72,21 +72,6 @@ impl OfUnit {
         above as f64 / self.count as f64
     }
 
-    fn put(&mut self, x: f32) {
-        if !x.is_finite() {
-            self.not_finite += 1;
-            return;
-        }
-        let wide = f64::from(x);
-        self.count += 1;
-        self.positive += u64::from(x > 0.0);
-        self.sum += wide;
-        self.sum_squares += wide * wide;
-        self.min = self.min.min(x);
-        self.max = self.max.max(x);
-        self.histogram[bin(x)] += 1;
-    }
-
     fn merge(&mut self, other: &Self) {
         self.count += other.count;
         self.not_finite += other.not_finite;
@@ -116,46 +101,40 @@ impl WithSimd for Stripe<'_> {
     fn with_simd<S: Simd>(self, _: S) {
         let Self { units, first, values, piece } = self;
         let n = units.len();
-        let mut sums = [[0.0f64; STRIPE]; 2];
-        let mut ends = [[0.0f32; STRIPE]; 2];
-        let mut positive = [0u32; STRIPE];
-        let (mut bins, mut counted) = (vec![[0u32; BINS]; n], 0);
+        // Beside each other, so that vectors hold them.
+        let [mut sum, mut squares] = [[0.0f64; STRIPE]; 2];
+        let [mut min, mut max] = [[0.0f32; STRIPE]; 2];
+        let [mut positive, mut broken, mut bin_of] = [[0u32; STRIPE]; 3];
+        let mut bins = vec![[0u32; BINS]; n];
         for (i, unit) in units.iter().enumerate() {
-            (sums[0][i], sums[1][i]) = (unit.sum, unit.sum_squares);
-            (ends[0][i], ends[1][i]) = (unit.min, unit.max);
+            (sum[i], squares[i], min[i], max[i]) = (unit.sum, unit.sum_squares, unit.min, unit.max);
         }
-        let [sum, squares] = &mut sums;
-        let [min, max] = &mut ends;
         for row in piece.counted.clone() {
             let row = &values.row(row)[first..first + n];
-            // x · 0 is NaN for what is not finite.
-            if row.iter().fold(0.0, |any, x| any + x * 0.0).is_nan() {
-                for (i, x) in row.iter().enumerate() {
-                    let unit = &mut units[i];
-                    (unit.sum, unit.sum_squares, unit.min, unit.max) = (sum[i], squares[i], min[i], max[i]);
-                    unit.put(*x);
-                    (sum[i], squares[i], min[i], max[i]) = (unit.sum, unit.sum_squares, unit.min, unit.max);
-                }
-                continue;
-            }
             for (i, x) in row.iter().enumerate() {
-                let wide = f64::from(*x);
+                // What is not finite counts as 0, and is taken out of the counts again below.
+                let is_finite = x.abs() < f32::INFINITY;
+                let [x, low, high] =
+                    if is_finite { [*x; 3] } else { [0.0, f32::INFINITY, f32::NEG_INFINITY] };
+                let wide = f64::from(x);
                 sum[i] += wide;
                 squares[i] += wide * wide;
-                min[i] = if *x < min[i] { *x } else { min[i] };
-                max[i] = if *x > max[i] { *x } else { max[i] };
-                positive[i] += u32::from(*x > 0.0);
+                min[i] = if low < min[i] { low } else { min[i] };
+                max[i] = if high > max[i] { high } else { max[i] };
+                positive[i] += u32::from(x > 0.0);
+                broken[i] += u32::from(!is_finite);
+                bin_of[i] = bin(x) as u32;
             }
-            for (bins, x) in bins.iter_mut().zip(row) {
-                bins[bin(*x)] += 1;
+            for (bins, bin) in bins.iter_mut().zip(&bin_of) {
+                bins[*bin as usize] += 1;
             }
-            counted += 1;
         }
         for (i, unit) in units.iter_mut().enumerate() {
-            (unit.sum, unit.sum_squares) = (sum[i], squares[i]);
-            (unit.min, unit.max) = (min[i], max[i]);
+            (unit.sum, unit.sum_squares, unit.min, unit.max) = (sum[i], squares[i], min[i], max[i]);
+            bins[i][bin(0.0)] -= broken[i];
             unit.positive += u64::from(positive[i]);
-            unit.count += counted;
+            unit.not_finite += u64::from(broken[i]);
+            unit.count += piece.counted.len() as u64 - u64::from(broken[i]);
             unit.histogram.iter_mut().zip(bins[i]).for_each(|(sum, n)| *sum += u64::from(n));
         }
     }
@@ -218,12 +197,11 @@ impl Stats {
         of.units.par_chunks_mut(STRIPE).enumerate().for_each(|(stripe, units)| {
             arch.dispatch(Stripe { units, first: stripe * STRIPE, values, piece });
         });
-        // What is not causal or not finite has no scores.
         let copies = if of.heads.is_empty() { Vec::new() } else { heads::earlier_copies(&piece.tokens) };
+        let n = piece.tokens.len();
+        let pattern = |head| Matrix::new(values.pattern(head)?.to_vec(), n, n).ok();
         of.heads.par_iter_mut().enumerate().for_each(|(head, of)| {
-            let n = piece.tokens.len();
-            let pattern = values.pattern(head).and_then(|pattern| Matrix::new(pattern.to_vec(), n, n).ok());
-            if let Some(pattern) = pattern {
+            if let Some(pattern) = pattern(head) {
                 let scores = heads::of_pattern(&pattern, &copies, heads::Exclude::default());
                 of.n_pieces += 1;
                 of.sums.iter_mut().zip(scores).for_each(|(sum, score)| *sum += score);
@@ -374,7 +352,45 @@ impl OfGroup {
 
 #[cfg(test)]
 mod tests {
+    use candle_core::{Device, Tensor};
+    use proptest::prelude::*;
+
     use super::*;
+    use crate::config::Config;
+    use crate::hooks::Site;
+
+    proptest! {
+        #[test]
+        fn statistics_are_those_of_one_value_after_the_other(
+            values in proptest::collection::vec(
+                prop_oneof![8 => -300f32..300.0, 1 => Just(0.0), 1 => prop_oneof![
+                    Just(f32::NAN), Just(f32::INFINITY), Just(f32::NEG_INFINITY), Just(1e-12),
+                ]],
+                70 * 3,
+            ),
+        ) {
+            let config = Config::gpt2();
+            let group = Group::new(Site::MlpPost.at(0), &Config { n_inner: Some(70), ..config }).unwrap();
+            let x = Tensor::from_vec(values.clone(), (3, 70), &Device::Cpu).unwrap();
+            let piece = Piece { document: 0, tokens: vec![1, 2, 3], first: 0, n_bos: 1, counted: 1..3 };
+            let mut stats = Stats::new(&[group]);
+            group.with_values(&x, |values| stats.see(group.hook, values, &piece)).unwrap();
+            for (i, unit) in stats.of[0].units.iter().enumerate() {
+                let all = [values[70 + i], values[140 + i]];
+                let finite: Vec<_> = all.into_iter().filter(|x| x.is_finite()).collect();
+                let mut want = OfUnit { not_finite: 2 - finite.len() as u64, ..OfUnit::default() };
+                for x in finite {
+                    want.count += 1;
+                    want.positive += u64::from(x > 0.0);
+                    want.sum += f64::from(x);
+                    want.sum_squares += f64::from(x).powi(2);
+                    (want.min, want.max) = (want.min.min(x), want.max.max(x));
+                    want.histogram[bin(x)] += 1;
+                }
+                prop_assert_eq!(unit, &want);
+            }
+        }
+    }
 
     #[test]
     fn each_value_is_in_the_bin_between_its_edges() {

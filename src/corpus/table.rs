@@ -16,6 +16,8 @@ use parquet::file::writer::{SerializedColumnWriter, SerializedFileWriter};
 use parquet::schema::types::{ColumnDescriptor, SchemaDescriptor, Type};
 
 use crate::error::{Error, Result};
+use crate::files::unreadable;
+use crate::guard::guard;
 
 /// The values of a column.
 #[derive(Debug, Clone, PartialEq)]
@@ -164,10 +166,8 @@ impl Reader {
     /// # Errors
     /// [`Error::File`] for a file that is missing or no Parquet file.
     pub fn open(path: &Path) -> Result<Self> {
-        let file = File::open(path).map_err(|error| Error::file(path, format!("cannot be read: {error}")))?;
-        let file = SerializedFileReader::new(file)
-            .map_err(|error| Error::file(path, format!("is not a Parquet file: {error}")))?;
-        Ok(Self { file: Box::new(file), path: path.into() })
+        let file = File::open(path).map_err(|error| unreadable(path, &error))?;
+        Self::new(path, move || Ok(Box::new(SerializedFileReader::new(file)?)))
     }
 
     /// A file that is part of the program.
@@ -175,9 +175,13 @@ impl Reader {
     /// # Errors
     /// [`Error::File`] if it is no Parquet file.
     pub fn embedded(name: &str, bytes: &'static [u8]) -> Result<Self> {
-        let file = SerializedFileReader::new(Bytes::from_static(bytes))
-            .map_err(|error| Error::file(name, format!("is not a Parquet file: {error}")))?;
-        Ok(Self { file: Box::new(file), path: name.into() })
+        Self::new(Path::new(name), || Ok(Box::new(SerializedFileReader::new(Bytes::from_static(bytes))?)))
+    }
+
+    fn new(path: &Path, open: impl FnOnce() -> ParquetResult<Box<dyn FileReader>>) -> Result<Self> {
+        let file = guarded(open)
+            .map_err(|problem| Error::file(path, format!("is not a Parquet file: {problem}")))?;
+        Ok(Self { file, path: path.into() })
     }
 
     pub fn n_groups(&self) -> usize {
@@ -187,9 +191,10 @@ impl Reader {
     /// # Errors
     /// [`Error::File`] if there is no such group.
     pub fn n_rows(&self, group: usize) -> Result<usize> {
-        let group = self.file.get_row_group(group);
-        let group = group.map_err(|error| Error::file(&self.path, format!("cannot be read: {error}")))?;
-        Ok(group.metadata().num_rows().max(0) as usize)
+        let rows = || Ok(self.file.get_row_group(group)?.metadata().num_rows());
+        let rows =
+            guarded(rows).map_err(|problem| Error::file(&self.path, format!("cannot be read: {problem}")))?;
+        Ok(rows.max(0) as usize)
     }
 
     /// The names of the columns, with `.list.element` and the like after those that are nested.
@@ -332,8 +337,13 @@ impl Reader {
             let values = values.ok_or_else(|| ParquetError::General("text that is not UTF-8".into()))?;
             Ok(Leaf { values, definition, repetition })
         };
-        read().map_err(|error| self.wrong(name, &format!("cannot be read: {error}")))
+        guarded(read).map_err(|problem| self.wrong(name, &format!("cannot be read: {problem}")))
     }
+}
+
+/// What reads a file; the crate may panic on one that lies.
+fn guarded<T>(read: impl FnOnce() -> ParquetResult<T>) -> Result<T, String> {
+    guard(|| read().map_err(|error| error.to_string())).flatten()
 }
 
 /// The values of a column with their levels, as Parquet stores them.
@@ -373,5 +383,71 @@ impl Value for Vec<u8> {
     type Of = ByteArrayType;
     fn from(value: ByteArray) -> Option<Self> {
         Some(value.data().to_vec())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn table() -> Table {
+        Table(vec![
+            ("a", Column::I32(vec![1, -2, 3])),
+            ("b", Column::Text(vec!["x".into(), String::new(), "漢".into()])),
+            ("c", Column::F32s(vec![vec![], vec![1.5], vec![-0.0, f32::INFINITY]])),
+            ("d", Column::I64s(vec![vec![1], vec![], vec![i64::MIN, 7]])),
+            ("e", Column::Texts(vec![vec!["y".into()], vec![], vec![]])),
+            ("f", Column::F64(vec![0.1, 0.2, 0.3])),
+        ])
+    }
+
+    fn bytes() -> Vec<u8> {
+        let mut bytes = Vec::new();
+        write(&mut bytes, [table(), table()]).unwrap();
+        bytes
+    }
+
+    fn read(bytes: &[u8]) -> Result<Vec<Table>> {
+        let bytes = Bytes::copy_from_slice(bytes);
+        let reader = Reader::new(Path::new("t"), move || Ok(Box::new(SerializedFileReader::new(bytes)?)))?;
+        let group = |i| {
+            Ok(Table(vec![
+                ("a", Column::I32(reader.all(i, "a")?)),
+                ("b", Column::Text(reader.all(i, "b")?)),
+                ("c", Column::F32s(reader.all_lists(i, "c")?)),
+                ("d", Column::I64s(reader.all_lists(i, "d")?)),
+                ("e", Column::Texts(reader.all_lists(i, "e")?)),
+                ("f", Column::F64(reader.all(i, "f")?)),
+            ]))
+        };
+        (0..reader.n_groups()).map(group).collect()
+    }
+
+    #[test]
+    fn a_table_is_read_as_it_was_written() {
+        assert_eq!(read(&bytes()).unwrap(), [table(), table()]);
+        let mut none = Vec::new();
+        write(&mut none, [Table(vec![("a", Column::I32(Vec::new()))])]).unwrap();
+        assert!(!none.is_empty());
+    }
+
+    proptest! {
+        #[test]
+        fn a_file_that_lies_is_an_error_and_no_panic(
+            changes in proptest::collection::vec((0usize..4000, any::<u8>()), 1..6),
+            end in proptest::option::of(0usize..4000),
+        ) {
+            let mut bytes = bytes();
+            for (at, byte) in changes {
+                let n = bytes.len();
+                bytes[at % n] = byte;
+            }
+            if let Some(end) = end {
+                bytes.truncate(end);
+            }
+            let _ = read(&bytes);
+        }
     }
 }

@@ -39,6 +39,11 @@ pub struct Example {
 }
 
 impl Example {
+    /// Which of `token_ids` the value is at.
+    pub fn at(&self) -> usize {
+        (self.position - self.first) as usize
+    }
+
     /// Whether it comes before another in the list of the strongest: the larger value, then the earlier place.
     fn is_before(&self, other: &Self) -> bool {
         let place = |one: &Self| (one.document, one.position);
@@ -77,6 +82,12 @@ impl OfUnit {
         self.best.iter().chain(self.drawn.iter().map(|drawn| &drawn.example))
     }
 
+    /// The largest |value| at any token of the examples.
+    pub fn limit(&self) -> f32 {
+        let values = self.all().flat_map(|example| example.values.iter());
+        values.filter(|x| x.is_finite()).fold(0.0, |most, x| most.max(x.abs()))
+    }
+
     fn put(&mut self, example: Example, k: usize) {
         let at = self.best.partition_point(|one| one.is_before(&example));
         if at < k {
@@ -112,7 +123,9 @@ struct OfGroup {
 /// How many examples of each unit, and how much around them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Size {
+    /// The strongest of each unit.
     pub k: usize,
+    /// Tokens before and after.
     pub around: usize,
     /// The lowest octave in which examples are drawn.
     pub lowest: i32,
@@ -121,29 +134,23 @@ pub struct Size {
 /// The strongest examples of each unit of some hooks.
 #[derive(Debug)]
 pub struct Top {
-    /// How many of each unit.
-    k: usize,
-    /// How many tokens before and after.
-    around: usize,
-    /// The lowest band in which examples are drawn.
-    lowest: i32,
+    size: Size,
     of: Vec<OfGroup>,
 }
 
 impl Top {
     pub fn new(groups: &[Group], size: Size) -> Self {
-        let Size { k, around, lowest } = size;
         let of = |group: &Group| OfGroup {
             group: *group,
             units: vec![OfUnit::default(); group.n],
             floors: vec![f32::NEG_INFINITY; group.n],
             numbers: vec![u64::MAX; group.n * BANDS as usize],
         };
-        Self { k, around, lowest: lowest.max(LOWEST), of: groups.iter().map(of).collect() }
+        Self { size, of: groups.iter().map(of).collect() }
     }
 
     pub fn see(&mut self, hook: HookName, values: &Values, piece: &Piece) {
-        let (k, around, lowest) = (self.k, self.around, self.lowest);
+        let Size { k, around, lowest } = self.size;
         let Some(of) = self.of.iter_mut().find(|of| of.group.hook == hook) else { return };
         let windows: Vec<_> = piece.counted.clone().map(|row| Window::new(piece, row, around)).collect();
         let stripes = of
@@ -151,6 +158,7 @@ impl Top {
             .par_chunks_mut(STRIPE)
             .zip(of.floors.par_chunks_mut(STRIPE))
             .zip(of.numbers.par_chunks_mut(STRIPE * BANDS as usize));
+        let lowest = lowest.max(LOWEST);
         let least = if lowest < LOWEST + BANDS { f32::exp2(lowest as f32) } else { f32::INFINITY };
         stripes.enumerate().for_each(|(stripe, ((units, floors), numbers))| {
             let first = stripe * STRIPE;
@@ -189,7 +197,7 @@ impl Top {
     pub fn merge(&mut self, other: Self) {
         for (of, other) in self.of.iter_mut().zip(other.of) {
             for (unit, other) in of.units.iter_mut().zip(other.units) {
-                other.best.into_iter().for_each(|example| unit.put(example, self.k));
+                other.best.into_iter().for_each(|example| unit.put(example, self.size.k));
                 other.drawn.into_iter().for_each(|drawn| unit.draw(drawn));
             }
         }
@@ -200,7 +208,7 @@ impl Top {
     fn settle(&mut self) {
         for of in &mut self.of {
             for (i, unit) in of.units.iter().enumerate() {
-                of.floors[i] = unit.best.get(self.k - 1).map_or(f32::NEG_INFINITY, |last| last.value);
+                of.floors[i] = unit.best.get(self.size.k - 1).map_or(f32::NEG_INFINITY, |last| last.value);
                 for drawn in &unit.drawn {
                     of.numbers[i * BANDS as usize + (drawn.band - LOWEST) as usize] = drawn.number;
                 }
@@ -283,6 +291,10 @@ pub(super) fn units(
             values: values.into(),
             key: u32::try_from(key[i]).ok(),
         };
+        let n = example.token_ids.len();
+        if example.position < example.first || example.at() >= n || example.values.len() != n {
+            return Err(reader.wrong("position", "is of no token around it"));
+        }
         if band[i] == NO_BAND {
             unit.best.push(example);
         } else if (LOWEST..LOWEST + BANDS).contains(&band[i]) {

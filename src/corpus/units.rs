@@ -50,6 +50,16 @@ impl Group {
         }
     }
 
+    /// The unit of a column of the tensor, in a head where there are heads.
+    pub fn unit(&self, head: usize, column: usize) -> Option<usize> {
+        let unit = match (self.measure, self.d_head) {
+            (Measure::Norms | Measure::Attention, _) => head,
+            (Measure::Values, Some(d_head)) => head * d_head + column,
+            (Measure::Values, None) => column,
+        };
+        Some(unit).filter(|unit| *unit < self.n)
+    }
+
     /// `neuron:2.117`, `head:5.1`, `result:5.1`, `resid_post.2/17`, `z.2/5.31`.
     pub fn name(&self, unit: usize) -> String {
         let Self { hook, d_head, .. } = self;

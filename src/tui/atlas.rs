@@ -7,11 +7,12 @@ use super::app::App;
 use super::overlays::{Examples, Overlay, Picker};
 use crate::corpus::Atlas;
 use crate::corpus::atlas::OfGroup;
-use crate::corpus::units::{Group, Measure};
+use crate::corpus::units::Group;
 use crate::engine::{Errand, Request};
 use crate::hooks::{HookName, Site};
 use crate::model::{Config, Model};
 use crate::run::{Input, Prompt};
+use crate::text::count;
 
 /// The atlas, and what has been read of it.
 #[derive(Debug, Clone, Default)]
@@ -111,7 +112,7 @@ pub fn take(app: &mut App, hook: HookName, unit: usize, at: usize) -> Vec<Reques
     let (Some(group), Some(atlas)) = (app.atlas.group(hook), &app.atlas.atlas) else { return Vec::new() };
     let Some(example) = group.examples[unit].all().nth(at) else { return Vec::new() };
     let bos = atlas.manifest.settings.bos;
-    let position = (example.position - example.first) as usize;
+    let position = example.at();
     let before = example.first;
     let prompt = Prompt::Ids(example.token_ids.to_vec());
     app.overlay = None;
@@ -119,7 +120,7 @@ pub fn take(app: &mut App, hook: HookName, unit: usize, at: usize) -> Vec<Reques
     let requests = app.start_run();
     app.landing = Some(position + usize::from(bos));
     if before > 0 {
-        let what = crate::text::count(before as usize, "token");
+        let what = count(before as usize, "token");
         app.note(format!("without the {what} before it in its document, so values can differ"));
     }
     requests
@@ -136,14 +137,6 @@ pub fn unit_at(
         _ => hook,
     };
     let none = "no neuron, head or channel is here: try Stages, Attention, Heads, Attribution or Weights";
-    let group = Group::new(hook, config).map_err(|_| none)?;
-    let head = head.unwrap_or(0);
-    let unit = match group.measure {
-        Measure::Attention | Measure::Norms => head,
-        Measure::Values if group.n == config.n_embd && hook.point().axes.len() == 3 => {
-            head * config.d_head() + column
-        }
-        Measure::Values => column,
-    };
-    if unit < group.n { Ok((hook, unit)) } else { Err(none) }
+    let unit = Group::new(hook, config).ok().and_then(|group| group.unit(head.unwrap_or(0), column));
+    unit.map(|unit| (hook, unit)).ok_or(none)
 }

@@ -10,7 +10,7 @@ use crate::cli::args::ModelArgs;
 use crate::cli::output::{print, say};
 use crate::cli::what_if::WhatIfArgs;
 use crate::corpus::documents::Per;
-use crate::corpus::manifest::{FORMAT, Manifest, Reduce, Settings};
+use crate::corpus::manifest::{Input, Manifest, Origin, Reduce, Settings};
 use crate::corpus::raw::RawDtype;
 use crate::corpus::top::{BANDS, LOWEST};
 use crate::corpus::{Plan, Report, Shard, run as corpus};
@@ -127,43 +127,32 @@ pub fn run(args: Args) -> Result<()> {
     let interventions = args.what_if.read()?;
     let model = args.model.load()?;
     let hooks = HookFilter::new(&args.hooks, model.config())?.names(model.config());
+    let own_bos =
+        model.tokenizer.first_of_its_own().is_some_and(|id| Some(id) == model.config().bos_token_id);
+    let bos = args.bos || own_bos;
     let context = args.context.unwrap_or(model.config().n_positions);
     let mut reduce = args.reduce;
     reduce.sort_unstable();
     reduce.dedup();
-    let settings = corpus::describe(
-        &model,
-        &args.inputs,
-        Settings {
-            bos: args.bos,
-            context,
-            stride: 0,
-            interventions,
-            hooks: hooks.iter().map(ToString::to_string).collect(),
-            reduce,
-            top_k: args.top_k.into(),
-            around: args.around.into(),
-            octaves_from: args.octaves_from,
-            raw_dtype: args.raw_dtype,
-            per: args.per,
-            field: args.field,
-            limit: args.limit,
-            sample: args.sample,
-            chunk: args.chunk,
-            format: FORMAT,
-            actscope_version: String::new(),
-            model: String::new(),
-            revision: None,
-            adapter: None,
-            weights_sha256: String::new(),
-            tokenizer_sha256: None,
-            config: model.config().clone(),
-            dtype: String::new(),
-            inputs: Vec::new(),
-        },
-    )?;
-    let stride = args.stride.unwrap_or(context - usize::from(settings.bos).min(context));
-    let settings = Settings { stride, ..settings };
+    let settings = Settings {
+        origin: Origin::new(&model)?,
+        bos,
+        context,
+        stride: args.stride.unwrap_or(context.saturating_sub(bos.into())),
+        interventions,
+        hooks: hooks.iter().map(ToString::to_string).collect(),
+        reduce,
+        top_k: args.top_k.into(),
+        around: args.around.into(),
+        octaves_from: args.octaves_from,
+        raw_dtype: args.raw_dtype,
+        inputs: args.inputs.iter().map(|path| Input::new(path)).collect(),
+        per: args.per,
+        field: args.field,
+        limit: args.limit,
+        sample: args.sample,
+        chunk: args.chunk,
+    };
     let plan = Plan { inputs: args.inputs, settings, shard, strict: args.strict, out: args.output };
     let (manifest, is_new) = corpus::run(&model, &plan, &mut progress())?;
     print(&summary(&plan, &manifest, is_new))
@@ -174,6 +163,8 @@ fn progress() -> impl FnMut(Report) -> Result<()> {
     const PAUSE: Duration = Duration::from_secs(30);
     let bar = ProgressBar::new_spinner();
     let (start, mut said) = (Instant::now(), Instant::now());
+    // What a run that goes on had read before is skipped at once.
+    let mut skipped = None;
     move |report| {
         let Report::Ran { new_tokens, tokens, documents, read, size, recorded } = report else {
             if let Report::Needs(needed) = report {
@@ -181,18 +172,18 @@ fn progress() -> impl FnMut(Report) -> Result<()> {
             }
             return Ok(());
         };
-        let seconds = start.elapsed().as_secs_f64();
-        let speed = new_tokens as f64 / seconds;
-        let left = size.filter(|size| *size > 0 && read > 0).map(|size| {
-            let share = (read as f64 / size as f64).min(1.0);
-            Duration::from_secs_f64(seconds * (1.0 - share) / share.max(1e-6))
+        let (since, before) = *skipped.get_or_insert((Instant::now(), read));
+        let left = size.filter(|_| read > before).map(|size| {
+            let to_read = size.saturating_sub(read) as f64 / (read - before) as f64;
+            let left = HumanDuration(since.elapsed().mul_f64(to_read));
+            format!(" · about {left} left")
         });
-        let left = left.map_or_else(String::new, |left| format!(" · about {} left", HumanDuration(left)));
         let line = format!(
-            "{} · {} · {} tokens per second{left}",
+            "{} · {} · {} tokens per second{}",
             count(documents as usize, "document"),
             count(tokens as usize, "token"),
-            fixed(speed, 0)
+            fixed(new_tokens as f64 / start.elapsed().as_secs_f64(), 0),
+            left.unwrap_or_default()
         );
         bar.set_message(line.clone());
         bar.tick();
@@ -218,7 +209,7 @@ fn summary(plan: &Plan, manifest: &Manifest, is_new: bool) -> String {
         let first: Vec<_> = faulty.first.iter().map(ToString::to_string).collect();
         let more = if faulty.count > faulty.first.len() as u64 { ", …" } else { "" };
         let n = count(faulty.count as usize, "document");
-        text += &format!("{n} {}: {}{more}\n", each(faulty.count, fault.said()), first.join(", "));
+        text += &format!("{}: {n}: {}{more}\n", fault.said(), first.join(", "));
     }
     if let Some(loss) = progress.loss {
         let per_byte = if loss.bytes > 0 {
@@ -229,11 +220,4 @@ fn summary(plan: &Plan, manifest: &Manifest, is_new: bool) -> String {
         text += &format!("loss: {} bits per token{per_byte}\n", fixed(loss.bits_per_token(), 4));
     }
     text
-}
-
-/// The verb for one or several.
-fn each(n: u64, said: &str) -> String {
-    let of_several = [("has ", "have "), ("is ", "are "), ("cannot ", "cannot ")];
-    let (one, several) = of_several.into_iter().find(|(one, _)| said.starts_with(one)).unwrap_or(("", ""));
-    if n == 1 { said.to_owned() } else { format!("{several}{}", &said[one.len()..]) }
 }

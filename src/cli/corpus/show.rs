@@ -7,12 +7,13 @@ use serde::Serialize;
 use crate::cli::args::Color;
 use crate::cli::output::{self, print_colored, print_object, say};
 use crate::corpus::atlas::{Atlas, OfUnit};
-use crate::corpus::top::{Drawn, Example};
+use crate::corpus::top::Example;
 use crate::corpus::{Shard, page, stats};
 use crate::error::Result;
 use crate::export::Destination;
+use crate::export::figure::Pen;
 use crate::hooks::Quantity;
-use crate::picture::colormap::{Depth, Palette, Rgb, is_light, nearest_of_16, nearest_of_256};
+use crate::picture::colormap::{Depth, Palette, is_light};
 use crate::text::{fixed, num, pad, plain};
 
 /// Show the strongest examples of a neuron, head or channel, and its statistics
@@ -152,7 +153,6 @@ pub fn run(args: &Args) -> Result<()> {
         return Ok(());
     }
     if args.json {
-        let octave = |drawn: &'_ Drawn| drawn.from();
         return print_object(&Answer {
             unit: &unit.name,
             examples: unit.examples.best.iter().map(|example| Row::new(example, &unit)).collect(),
@@ -161,8 +161,8 @@ pub fn run(args: &Args) -> Result<()> {
                 .drawn
                 .iter()
                 .map(|drawn| Octave {
-                    from: octave(drawn),
-                    share: unit.stats.as_ref().map(|stats| stats.share_from(octave(drawn))),
+                    from: drawn.from(),
+                    share: unit.stats.as_ref().map(|stats| stats.share_from(drawn.from())),
                     row: Row::new(&drawn.example, &unit),
                 })
                 .collect(),
@@ -179,7 +179,7 @@ fn text(atlas: &Atlas, unit: &OfUnit, depth: Depth) -> String {
         unit.name,
         progress.documents,
         progress.tokens,
-        plain(&atlas.manifest.settings.model)
+        plain(&atlas.manifest.settings.origin.model)
     );
     if let Some(stats) = &unit.stats {
         text += &format!(
@@ -191,49 +191,26 @@ fn text(atlas: &Atlas, unit: &OfUnit, depth: Depth) -> String {
             fixed(100.0 * stats.positive_share(), 2)
         );
     }
-    let limit = unit.examples.best.iter().chain(unit.examples.drawn.iter().map(|drawn| &drawn.example));
-    let limit = limit.flat_map(|one| one.values.iter()).fold(0f32, |most, x| most.max(x.abs()));
-    let mut line = |example: &Example| {
-        text += &format!(
-            "{}  {}  ",
-            pad(&num(example.value), 9),
-            pad(&format!("{}:{}", example.document, example.position), 12)
-        );
+    let limit = unit.examples.limit();
+    let map = Palette::default().map(Quantity::Signed, false);
+    let mut line = |example: &Example, share: Option<f64>| {
+        let place = format!("{}:{}", example.document, example.position);
+        let share = share.map_or_else(String::new, |share| format!("top {} %", num(100.0 * share)));
+        text += &format!("{:>8}  {} {} ", num(example.value), pad(&place, 12), pad(&share, 12));
+        let mut pen = Pen::new(&mut text, depth);
         for (i, (token, value)) in tokens(example, unit).iter().zip(&example.values).enumerate() {
-            let is_it = example.first as usize + i == example.position as usize;
-            text += &painted(&plain(token), *value, limit, is_it, depth);
+            let paper =
+                map.at(if limit > 0.0 { (value / limit).clamp(-1.0, 1.0).midpoint(1.0) } else { 0.5 });
+            let ink = if is_light(paper) { [0; 3] } else { [255; 3] };
+            let [open, close] = if i == example.at() { ["«", "»"] } else { [""; 2] };
+            pen.put(Some(ink), Some(paper), &format!("{open}{}{close}", plain(token)));
         }
+        pen.reset();
         text.push('\n');
     };
-    unit.examples.best.iter().for_each(&mut line);
-    let mut drawn = unit.examples.drawn.iter().peekable();
-    if drawn.peek().is_some() {
-        drawn.for_each(|drawn| line(&drawn.example));
+    unit.examples.best.iter().for_each(|example| line(example, None));
+    for drawn in &unit.examples.drawn {
+        line(&drawn.example, unit.stats.as_ref().map(|stats| stats.share_from(drawn.from())));
     }
     text
-}
-
-/// A token on the colour of its value; without colours the token of the example is in « ».
-fn painted(token: &str, value: f32, limit: f32, is_it: bool, depth: Depth) -> String {
-    let x = if limit > 0.0 { value / limit } else { 0.0 };
-    let map = Palette::default().map(Quantity::Signed, false);
-    let paper = map.at(x.clamp(-1.0, 1.0).midpoint(1.0));
-    let ink: Rgb = if is_light(paper) { [0; 3] } else { [255; 3] };
-    let code = |base: u8, [r, g, b]: Rgb| match depth {
-        Depth::True => format!("{base};2;{r};{g};{b}"),
-        Depth::Indexed => format!("{base};5;{}", nearest_of_256([r, g, b])),
-        Depth::Sixteen => {
-            let n = nearest_of_16([r, g, b]);
-            (u32::from(base) - 8 + u32::from(n % 8) + if n < 8 { 0 } else { 60 }).to_string()
-        }
-        Depth::Mono => String::new(),
-    };
-    match (depth, is_it) {
-        (Depth::Mono, true) => format!("«{token}»"),
-        (Depth::Mono, false) => token.to_owned(),
-        (_, it) => {
-            let bold = if it { "1;4;" } else { "" };
-            format!("\x1b[{bold}{};{}m{token}\x1b[0m", code(48, paper), code(38, ink))
-        }
-    }
 }

@@ -5,10 +5,9 @@ use std::path::PathBuf;
 
 use serde_json::Value;
 
-use super::{Content, Fault, Found, unreadable};
+use super::{Content, FIELDS, Fault, Found};
 use crate::error::{Error, Result};
-
-const FIELDS: [&str; 5] = ["text", "input_ids", "token_ids", "ids", "tokens"];
+use crate::files::unreadable;
 
 /// A document on each line that is not blank.
 pub fn lines(mut from: Box<dyn BufRead>, path: PathBuf, field: Option<String>) -> Found {

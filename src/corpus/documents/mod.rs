@@ -6,14 +6,14 @@ mod rows;
 mod text;
 
 use std::cell::Cell;
-use std::fs::File;
-use std::io::{BufRead, BufReader, stdin};
+use std::io::{BufRead, BufReader, Read, stdin};
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
 
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Result};
+use crate::files::{self, unreadable};
 
 /// What a document holds.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -46,13 +46,13 @@ impl Fault {
     /// What is wrong with a document.
     pub fn said(self) -> &'static str {
         match self {
-            Self::Empty => "has no tokens",
-            Self::TooLong => "has more tokens than the context",
-            Self::NotUtf8 => "is not UTF-8 text",
-            Self::NotJson => "is not JSON",
-            Self::NoField => "has no such field (see --field)",
-            Self::WrongType => "is neither text nor a list of token ids",
-            Self::NotInVocabulary => "has a token id that the model does not have",
+            Self::Empty => "no tokens",
+            Self::TooLong => "longer than the context, so run in pieces",
+            Self::NotUtf8 => "not UTF-8 text",
+            Self::NotJson => "not JSON",
+            Self::NoField => "no such field (see --field)",
+            Self::WrongType => "neither text nor a list of token ids",
+            Self::NotInVocabulary => "a token id that the model does not have",
             Self::NotTokenized => "cannot be tokenized",
         }
     }
@@ -91,6 +91,10 @@ pub struct Reading {
     pub separator: Option<u32>,
 }
 
+/// Where a document's text or ids are, by default: fields of JSON objects, columns of Parquet files.
+const FIELDS: [&str; 5] = ["text", "input_ids", "token_ids", "ids", "tokens"];
+
+/// The documents of one input, each with its number there.
 type Found = Box<dyn Iterator<Item = Result<(u64, Result<Content, Fault>)>>>;
 
 /// The documents of several inputs, in order.
@@ -116,7 +120,7 @@ impl Documents {
                 None
             } else {
                 let found = std::fs::metadata(path);
-                Some(found.map_err(|error| Error::file(path, format!("cannot be read: {error}")))?.len())
+                Some(found.map_err(|error| unreadable(path, &error))?.len())
             };
             size = size.zip(bytes).map(|(a, b)| a + b);
         }
@@ -134,7 +138,7 @@ impl Documents {
             if path == Path::new("-") {
                 return Ok(Box::new(stdin().lock()));
             }
-            let file = File::open(path).map_err(|error| unreadable(path, &error))?;
+            let file = files::open(path).map_err(|error| unreadable(path, &error))?;
             Ok(Box::new(BufReader::with_capacity(1 << 16, Counted { file, read: Rc::clone(&self.read) })))
         };
         let (path, reading) = (path.to_owned(), &self.reading);
@@ -143,8 +147,8 @@ impl Documents {
             Kind::JsonLines => json::lines(file()?, path, reading.field.clone()),
             Kind::Json => json::whole(&mut file()?, path, reading.field.clone())?,
             Kind::Parquet => rows::documents(&path, reading.field.as_deref(), Rc::clone(&self.read))?,
-            Kind::Npy => ids::npy(&mut file()?, &path, reading.separator)?,
-            Kind::Bin => ids::bin(&mut file()?, &path, reading.separator)?,
+            Kind::Npy => ids::npy(file()?, path, reading.separator)?,
+            Kind::Bin => ids::bin(file()?, path, reading.separator)?,
         })
     }
 }
@@ -168,10 +172,6 @@ impl Iterator for Documents {
             }
         }
     }
-}
-
-fn unreadable(path: &Path, error: &std::io::Error) -> Error {
-    Error::file(path, format!("cannot be read: {error}"))
 }
 
 enum Kind {
@@ -205,12 +205,12 @@ fn kind(path: &Path) -> Result<Kind> {
 }
 
 /// A file that counts the bytes that are read.
-struct Counted {
-    file: File,
+struct Counted<R> {
+    file: R,
     read: Rc<Cell<u64>>,
 }
 
-impl std::io::Read for Counted {
+impl<R: Read> Read for Counted<R> {
     fn read(&mut self, into: &mut [u8]) -> std::io::Result<usize> {
         let n = self.file.read(into)?;
         self.read.set(self.read.get() + n as u64);

@@ -3,8 +3,9 @@
 use std::io::BufRead;
 use std::path::PathBuf;
 
-use super::{Content, Fault, Found, Per, unreadable};
+use super::{Content, Fault, Found, Per};
 use crate::error::Result;
+use crate::files::unreadable;
 
 /// Documents with the number of their first line; nothing of the space around a document belongs to it, except at
 /// the beginning of its first line.

@@ -187,7 +187,7 @@ fn color_bar(out: &mut String, figure: &Figure, width: usize, colors: Depth) {
 }
 
 /// Writes coloured characters, with escape sequences only where colours change.
-pub(in crate::export) struct Pen<'a> {
+pub(crate) struct Pen<'a> {
     out: &'a mut String,
     colors: Depth,
     ink: Option<Rgb>,

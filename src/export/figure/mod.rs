@@ -22,7 +22,7 @@ mod ansi;
 mod png;
 mod svg;
 
-pub(super) use ansi::Pen;
+pub(crate) use ansi::Pen;
 pub(super) use png::{encode_rgb, text_widths};
 pub(crate) use svg::escaped;
 

@@ -45,15 +45,8 @@ pub fn page(run: &Run) -> Result<String> {
     let mut out = String::new();
     let prompt = run.prompt_text();
     let title = format!("actscope: {}", text::brief(&prompt, 60));
-    let _ = write!(
-        out,
-        "<!DOCTYPE html>\n<html lang=\"en\">\n<head>\n<meta charset=\"utf-8\">\n\
-         <meta name=\"viewport\" content=\"width=device-width, initial-scale=1\">\n<title>{}</title>\n\
-         <style>\n{}</style>\n</head>\n<body>\n<h1>What {} computed</h1>\n",
-        escaped(&title),
-        include_str!("report.css"),
-        escaped(&run.model.provenance.name()),
-    );
+    head(&mut out, &title);
+    let _ = writeln!(out, "<h1>What {} computed</h1>", escaped(&run.model.provenance.name()));
     tokens(run, &mut out);
     attention(run, &mut out)?;
     logit_lens(run, &mut out)?;
@@ -67,6 +60,18 @@ pub fn page(run: &Run) -> Result<String> {
         include_str!("report.js")
     );
     Ok(out)
+}
+
+/// The beginning of a page, up to its body.
+pub(crate) fn head(out: &mut String, title: &str) {
+    let _ = write!(
+        out,
+        "<!DOCTYPE html>\n<html lang=\"en\">\n<head>\n<meta charset=\"utf-8\">\n\
+         <meta name=\"viewport\" content=\"width=device-width, initial-scale=1\">\n<title>{}</title>\n\
+         <style>\n{}</style>\n</head>\n<body>\n",
+        escaped(title),
+        include_str!("report.css"),
+    );
 }
 
 /// The prompt, each token on the colour of its surprise, and the same as a table.

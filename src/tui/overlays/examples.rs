@@ -12,13 +12,14 @@ use unicode_width::UnicodeWidthStr;
 use super::{Panel, centred};
 use crate::corpus::atlas::OfGroup;
 use crate::corpus::stats;
-use crate::corpus::top::Example;
+use crate::corpus::top::{Drawn, Example};
 use crate::corpus::units::Measure;
 use crate::hooks::{HookName, Quantity};
 use crate::text::{count, fixed, num, pad};
 use crate::tui::app::App;
 use crate::tui::text::put_line;
 use crate::tui::theme::{Depth, Theme};
+use crate::tui::widgets::bar;
 
 const WIDTH: u16 = 132;
 
@@ -69,8 +70,8 @@ impl Examples {
 /// A line of the panel.
 enum Line<'a> {
     Text(String, Style),
-    /// An example, with its number.
-    Example(usize, &'a Example),
+    /// An example, with its number, and the share of positions in its octave or above.
+    Example(usize, &'a Example, Option<f64>),
 }
 
 fn lines<'a>(shown: &Examples, group: &'a OfGroup, theme: Theme) -> Vec<Line<'a>> {
@@ -98,11 +99,13 @@ fn lines<'a>(shown: &Examples, group: &'a OfGroup, theme: Theme) -> Vec<Line<'a>
         lines.push(Line::Text(what.into(), theme.dim()));
     }
     lines.push(Line::Text("strongest".into(), theme.strong()));
-    lines.extend(of.best.iter().enumerate().map(|(i, example)| Line::Example(i, example)));
+    lines.extend(of.best.iter().enumerate().map(|(i, example)| Line::Example(i, example, None)));
     if !of.drawn.is_empty() {
         lines.push(Line::Text("one of each octave below, drawn by chance".into(), theme.strong()));
-        let drawn = of.drawn.iter().enumerate();
-        lines.extend(drawn.map(|(i, drawn)| Line::Example(of.best.len() + i, &drawn.example)));
+        let stats = group.stats.get(shown.unit);
+        let share = |drawn: &Drawn| stats.map(|stats| stats.share_from(drawn.from()));
+        let drawn = of.drawn.iter().zip(of.best.len()..);
+        lines.extend(drawn.map(|(drawn, i)| Line::Example(i, &drawn.example, share(drawn))));
     }
     lines
 }
@@ -110,16 +113,11 @@ fn lines<'a>(shown: &Examples, group: &'a OfGroup, theme: Theme) -> Vec<Line<'a>
 /// How often each size of activation occurs, from the smallest to the largest bin that is not empty; heights are
 /// logarithms.
 fn histogram(stats: &stats::OfUnit) -> String {
-    const HEIGHTS: [&str; 9] = [" ", "▁", "▂", "▃", "▄", "▅", "▆", "▇", "█"];
     let is_filled = |n: &u64| *n > 0;
     let first = stats.histogram.iter().position(is_filled).unwrap_or(0);
     let last = stats.histogram.iter().rposition(is_filled).unwrap_or(0);
-    let most = stats.histogram.iter().max().copied().unwrap_or(0).max(1) as f64;
-    let height = |n: &u64| {
-        let share = (*n as f64).ln_1p() / most.ln_1p();
-        HEIGHTS[((share * 8.0).round() as usize).min(8).max(usize::from(*n > 0))]
-    };
-    let bars: String = stats.histogram[first..=last].iter().map(height).collect();
+    let height = |n: &u64| ((*n as f64).ln_1p() * 1000.0) as usize;
+    let bars = bar::histogram(&stats.histogram[first..=last].iter().map(height).collect::<Vec<_>>());
     format!("{} {bars} {}   half octaves, heights are logarithms", num(stats.min), num(stats.max))
 }
 
@@ -141,7 +139,7 @@ pub fn panel(shown: &Examples, app: &App, area: Rect) -> Panel {
     let name = group.map_or_else(|| shown.hook.to_string(), |group| group.group.name(shown.unit));
     let room = usize::from(height.saturating_sub(2)).max(1);
     // The selected example is on screen.
-    let at = lines.iter().position(|line| matches!(line, Line::Example(i, _) if *i == shown.selected));
+    let at = lines.iter().position(|line| matches!(line, Line::Example(i, ..) if *i == shown.selected));
     let at = at.unwrap_or(0);
     let top = shown.top.get().max((at + 1).saturating_sub(room)).min(if at < room { 0 } else { at });
     shown.top.set(top);
@@ -163,18 +161,17 @@ pub fn draw(shown: &Examples, app: &App, inside: Rect, buffer: &mut Buffer) {
     };
     let lines = lines(shown, group, app.theme);
     let top = shown.top.get();
-    let of = &group.examples[shown.unit];
-    let values = of.all().flat_map(|example| example.values.iter());
-    let limit = values.fold(0f32, |most, x| if x.is_finite() { most.max(x.abs()) } else { most });
+    let limit = group.examples[shown.unit].limit();
     for (line, y) in lines.iter().skip(top).zip(inside.y..inside.bottom()) {
         let place = Rect { y, height: 1, ..inside };
         match line {
             Line::Text(text, style) => {
                 put_line(buffer, place, &[Span::styled(text.clone(), base.patch(*style))]);
             }
-            Line::Example(i, example) => {
+            Line::Example(i, example, share) => {
                 let is_selected = *i == shown.selected;
-                let spans = spans(example, group, (limit, is_selected), app.theme, place.width.into());
+                let width = place.width.into();
+                let spans = spans((example, *share), group, (limit, is_selected), app.theme, width);
                 put_line(buffer, place, &spans);
             }
         }
@@ -183,7 +180,7 @@ pub fn draw(shown: &Examples, app: &App, inside: Rect, buffer: &mut Buffer) {
 
 /// The value, the place, and the tokens, around the one that fires: as many as there is room for.
 fn spans<'a>(
-    example: &Example,
+    (example, share): (&Example, Option<f64>),
     group: &'a OfGroup,
     (limit, is_selected): (f32, bool),
     theme: Theme,
@@ -198,9 +195,13 @@ fn spans<'a>(
             pad(&format!(" {}:{}", example.document, example.position), 13),
             base.patch(theme.dim()),
         ),
+        Span::styled(
+            pad(&share.map_or_else(String::new, |share| format!("top {} %", num(100.0 * share))), 12),
+            base.patch(theme.dim()),
+        ),
     ];
-    let at = (example.position - example.first) as usize;
-    let mut room = width.saturating_sub(23);
+    let at = example.at();
+    let mut room = width.saturating_sub(35);
     let texts: Vec<_> = example.token_ids.iter().map(|id| group.text(*id)).collect();
     // The token itself, then its neighbours in turn.
     let (mut first, mut last) = (at, at);

@@ -145,11 +145,10 @@ impl Picker {
     pub fn units(group: &OfGroup) -> Self {
         let item = |(unit, of): (usize, &top::OfUnit)| {
             let example = of.best.first()?;
-            let at = (example.position - example.first) as usize;
+            let at = example.at();
             let text = |ids: &[u32]| ids.iter().map(|id| group.text(*id)).collect::<String>();
             let (before, rest) = example.token_ids.split_at(at);
-            let fires =
-                of.best.iter().map(|one| group.text(one.token_ids[(one.position - one.first) as usize]));
+            let fires = of.best.iter().map(|one| group.text(one.token_ids[one.at()]));
             let shown = format!("{}«{}»{}", text(before), text(&rest[..1]), text(&rest[1..]));
             Some(Item {
                 group: String::new(),

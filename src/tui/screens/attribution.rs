@@ -526,7 +526,7 @@ const WITH_EXAMPLES: u16 = 36;
 fn fires_on(app: &App, neuron: usize) -> Option<String> {
     let group = app.atlas.group(Site::MlpPost.at(app.selection.layer))?;
     let example = |one: &Example| {
-        let at = (one.position - one.first) as usize;
+        let at = one.at();
         let before = at.checked_sub(1).map_or("", |before| group.text(one.token_ids[before]));
         format!("{before}«{}»", group.text(one.token_ids[at]))
     };

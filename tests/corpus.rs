@@ -619,6 +619,35 @@ fn a_page_shows_a_unit_and_obeys_no_document() {
     });
 }
 
+#[test]
+fn a_corpus_without_documents_has_tables_and_no_numbers() {
+    let place = tempfile::tempdir().unwrap();
+    let at = place.path();
+    fs::write(at.join("docs.txt"), "\n \n").unwrap();
+    let text = said(at, &["corpus", "run", "docs.txt", "-o", "out", "--reduce", "top,stats,loss"]);
+    assert!(text.starts_with("0 documents, 0 tokens, in out"), "{text}");
+    let text = text + &said(at, &["corpus", "show", "neuron:0.1", "--atlas", "out"]);
+    assert!(!text.contains("NaN") && !text.contains("inf"), "{text}");
+    said(at, &["corpus", "show", "neuron:0.1", "--atlas", "out", "-o", "page.html"]);
+    assert!(!fs::read_to_string(at.join("page.html")).unwrap().contains("NaN"));
+}
+
+/// Raw tensors are written before they fill the memory.
+#[test]
+fn raw_tensors_are_in_files_of_a_bounded_size() {
+    let place = tempfile::tempdir().unwrap();
+    let at = place.path();
+    fs::write(at.join("docs.txt"), vec!["word"; 240].join(" ") + "\n\n").unwrap();
+    let documents = fs::read_to_string(at.join("docs.txt")).unwrap().repeat(60);
+    fs::write(at.join("docs.txt"), documents).unwrap();
+    said(at, &["corpus", "run", "docs.txt", "-o", "out", "--hooks", "post.*,pre.*", "--reduce", "raw"]);
+    let sizes: Vec<_> = fs::read_dir(at.join("out/raw"))
+        .unwrap()
+        .map(|file| file.unwrap().metadata().unwrap().len())
+        .collect();
+    assert!(sizes.len() > 1 && sizes.iter().all(|size| *size < 140 << 20), "{sizes:?}");
+}
+
 /// A limit on the size of files stands for a full disk.
 #[cfg(unix)]
 #[test]

@@ -32,7 +32,7 @@ pub fn page(atlas: &Atlas, unit: &OfUnit) -> String {
     let share = |from| unit.stats.as_ref().map(|stats| stats.share_from(from));
     let drawn = unit.examples.drawn.iter().map(|drawn| (&drawn.example, share(drawn.from())));
     list(&mut out, "octaves", "One of each octave below, drawn by chance", drawn, unit);
-    if let Some(stats) = &unit.stats {
+    if let Some(stats) = unit.stats.as_ref().filter(|stats| stats.count > 0) {
         statistics(&mut out, stats);
     }
     let _ = write!(

@@ -211,7 +211,7 @@ fn summary(plan: &Plan, manifest: &Manifest, is_new: bool) -> String {
         let n = count(faulty.count as usize, "document");
         text += &format!("{}: {n}: {}{more}\n", fault.said(), first.join(", "));
     }
-    if let Some(loss) = progress.loss {
+    if let Some(loss) = progress.loss.filter(|loss| loss.tokens > 0) {
         let per_byte = if loss.bytes > 0 {
             format!(", {} per byte", fixed(loss.bits_per_byte(), 4))
         } else {

@@ -181,7 +181,7 @@ fn text(atlas: &Atlas, unit: &OfUnit, depth: Depth) -> String {
         progress.tokens,
         plain(&atlas.manifest.settings.origin.model)
     );
-    if let Some(stats) = &unit.stats {
+    if let Some(stats) = unit.stats.as_ref().filter(|stats| stats.count > 0) {
         text += &format!(
             "mean {}  σ {}  min {}  max {}  above 0: {} %\n",
             num(stats.mean()),

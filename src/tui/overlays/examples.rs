@@ -76,7 +76,7 @@ enum Line<'a> {
 
 fn lines<'a>(shown: &Examples, group: &'a OfGroup, theme: Theme) -> Vec<Line<'a>> {
     let mut lines = Vec::new();
-    if let Some(stats) = group.stats.get(shown.unit) {
+    if let Some(stats) = group.stats.get(shown.unit).filter(|stats| stats.count > 0) {
         lines.push(Line::Text(
             format!(
                 "mean {}   σ {}   min {}   max {}   above 0: {} % of {}",

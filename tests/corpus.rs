@@ -615,7 +615,7 @@ fn a_page_shows_a_unit_and_obeys_no_document() {
             .unwrap();
     assert_eq!(page.matches("aria-pressed=\"true\"").count(), {
         let n = |name: &str| shown[name].as_array().unwrap().len();
-        n("examples") + n("octaves")
+        n("examples") + n("drawn")
     });
 }
 
@@ -669,4 +669,46 @@ fn a_full_disk_is_one_sentence_and_nothing_is_lost() {
     let whole = args.replace("-o out", "-o whole");
     said(at, &whole.split(' ').collect::<Vec<_>>());
     assert_eq!(tables(&at.join("out")), tables(&at.join("whole")));
+}
+
+/// If more are asked for than there are, all values above 0 are drawn; else some of them, the same in every run.
+#[test]
+fn drawn_examples_are_some_of_all_values_above_0() {
+    let place = tempfile::tempdir().unwrap();
+    let at = place.path();
+    let text = "The old man and the sea were not alone. It was the best of times, it was the worst of times.";
+    fs::write(at.join("docs.txt"), text).unwrap();
+    let model = std::sync::Arc::new(Model::demo());
+    let run = Run::all(&model, Input::text(text)).unwrap();
+    let post = run.cache.get("blocks.1.mlp.hook_post").unwrap().to_vec2::<f32>().unwrap();
+    let mut positive: Vec<_> = post.iter().map(|row| row[7]).zip(0u64..).filter(|(x, _)| *x > 0.0).collect();
+    positive.sort_by(|a, b| b.0.total_cmp(&a.0));
+    let drawn = |n: &str| -> Vec<(f32, u64, u64)> {
+        let args = ["corpus", "run", "docs.txt", "--hooks", "post.1", "--top-k", "1", "--drawn", n, "-o", n];
+        said(at, &args);
+        let shown: Value =
+            serde_json::from_str(&said(at, &["corpus", "show", "neuron:1.7", "--atlas", n, "--json"]))
+                .unwrap();
+        let of = |one: &Value| {
+            let value = one["value"].as_f64().unwrap() as f32;
+            (value, one["position"].as_u64().unwrap(), one["quarter"].as_u64().unwrap())
+        };
+        shown["drawn"].as_array().unwrap().iter().map(of).collect()
+    };
+    let all = drawn("1000");
+    assert_eq!(
+        all.iter().map(|(_, position, _)| *position).collect::<Vec<_>>(),
+        positive.iter().map(|(_, at)| *at).collect::<Vec<_>>()
+    );
+    for (i, ((value, _, quarter), (want, _))) in all.iter().zip(&positive).enumerate() {
+        assert!((value - want).abs() < 1e-5);
+        assert_eq!(*quarter as usize, 1 + i * 4 / all.len());
+    }
+    let some = drawn("4");
+    assert_eq!(some.iter().map(|(.., quarter)| *quarter).collect::<Vec<_>>(), [1, 2, 3, 4]);
+    assert!(all.len() > 4, "{all:?}");
+    for (value, at, _) in &some {
+        assert!(all.iter().any(|(x, of, _)| (value, at) == (x, of)), "{value} at {at}: {all:?}");
+    }
+    assert_eq!(drawn("0"), []);
 }

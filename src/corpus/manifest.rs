@@ -29,7 +29,7 @@ pub const FORMAT: u32 = 1;
 #[serde(rename_all = "lowercase")]
 #[cfg_attr(feature = "cli", derive(clap::ValueEnum))]
 pub enum Reduce {
-    /// The strongest examples of each unit, and some of each octave of activation
+    /// The strongest examples of each unit, and some drawn by chance
     Top,
     /// Count, mean, variance, extremes, share above 0 and histogram of each unit; scores of heads
     Stats,
@@ -56,8 +56,8 @@ pub struct Settings {
     pub top_k: usize,
     /// Tokens before and after each.
     pub around: usize,
-    /// Examples are drawn in each octave from 2 to this power.
-    pub octaves_from: i32,
+    /// Examples drawn of each unit.
+    pub drawn: usize,
     pub raw_dtype: RawDtype,
     pub inputs: Vec<Input>,
     pub per: Per,
@@ -260,7 +260,7 @@ impl Settings {
     }
 
     pub fn size(&self) -> Size {
-        Size { k: self.top_k, around: self.around, lowest: self.octaves_from }
+        Size { k: self.top_k, around: self.around, drawn: self.drawn }
     }
 
     pub fn has(&self, reduce: Reduce) -> bool {

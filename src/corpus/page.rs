@@ -9,7 +9,7 @@ use crate::export::figure::escaped;
 use crate::export::report;
 use crate::text::{count, fixed, num};
 
-/// The page of a unit. `top` is the share of positions in the octave of an example or above.
+/// The page of a unit.
 pub fn page(atlas: &Atlas, unit: &OfUnit) -> String {
     let (settings, progress) = (&atlas.manifest.settings, &atlas.manifest.progress);
     let inputs: Vec<_> = settings.inputs.iter().map(|input| input.name.as_str()).collect();
@@ -29,9 +29,8 @@ pub fn page(atlas: &Atlas, unit: &OfUnit) -> String {
     );
     let best = unit.examples.best.iter().map(|example| (example, None));
     list(&mut out, "strongest", "The strongest", best, unit);
-    let share = |from| unit.stats.as_ref().map(|stats| stats.share_from(from));
-    let drawn = unit.examples.drawn.iter().map(|drawn| (&drawn.example, share(drawn.from())));
-    list(&mut out, "octaves", "One of each octave below, drawn by chance", drawn, unit);
+    let drawn = unit.examples.drawn().map(|(quarter, example)| (example, Some(quarter)));
+    list(&mut out, "drawn", "Drawn by chance among all values above 0", drawn, unit);
     if let Some(stats) = unit.stats.as_ref().filter(|stats| stats.count > 0) {
         statistics(&mut out, stats);
     }
@@ -58,7 +57,7 @@ fn list<'a>(
     out: &mut String,
     id: &str,
     title: &str,
-    examples: impl Iterator<Item = (&'a Example, Option<f64>)>,
+    examples: impl Iterator<Item = (&'a Example, Option<usize>)>,
     unit: &OfUnit,
 ) {
     let limit = unit.examples.limit();
@@ -69,15 +68,15 @@ fn list<'a>(
     let _ = write!(
         out,
         "<h2 id=\"{id}\">{title}</h2>\n<div class=\"scroll\"><table>\n<tr><th class=\"r\">value</th>\
-         <th class=\"r\">top</th><th class=\"r\">document</th><th class=\"r\">position</th><th></th></tr>\n"
+         <th class=\"r\">quarter</th><th class=\"r\">document</th><th class=\"r\">position</th><th></th></tr>\n"
     );
-    for (example, share) in examples {
+    for (example, quarter) in examples {
         let _ = write!(
             out,
             "<tr><td class=\"r\">{}</td><td class=\"r\">{}</td><td class=\"r\">{}</td><td class=\"r\">{}</td>\
              <td class=\"tokens\">",
             num(example.value),
-            share.map_or_else(String::new, |share| format!("{} %", num(100.0 * share))),
+            quarter.map_or_else(String::new, |quarter| quarter.to_string()),
             example.document,
             example.position
         );

@@ -6,6 +6,7 @@ use std::io::{self, BufWriter, Write};
 use std::path::{Path, PathBuf};
 
 use candle_core::Tensor;
+use rayon::prelude::*;
 
 use super::loss::{self, Loss};
 use super::manifest::{self, Manifest, Reduce, Settings};
@@ -13,7 +14,7 @@ use super::piece::Piece;
 use super::raw::Raw;
 use super::stats::{self, Stats};
 use super::table::{self, Table};
-use super::top::{self, Top};
+use super::top::{self, STRIPE, Top};
 use super::units::Group;
 use crate::error::{Error, Result};
 use crate::hooks::{HookName, Site};
@@ -75,11 +76,23 @@ impl Reducers {
     pub fn see(&mut self, model: &Model, hook: HookName, x: &Tensor, piece: &Piece) -> Result<()> {
         if let Some(group) = self.groups.iter().find(|group| group.hook == hook) {
             group.with_values(x, |values| {
-                if let Some(top) = &mut self.top {
-                    top.see(hook, values, piece);
-                }
+                let windows = self.top.as_ref().map_or_else(Vec::new, |top| top.windows(piece));
+                let mut stats = self.stats.iter_mut().flat_map(|stats| stats.stripes(hook));
+                let mut top = self.top.iter_mut().flat_map(|top| top.stripes(hook));
+                let stripes: Vec<_> =
+                    (0..group.n.div_ceil(STRIPE)).map(|_| (stats.next(), top.next())).collect();
+                // One after the other while the values of a stripe are in a core's cache.
+                stripes.into_par_iter().for_each(|(stats, top)| {
+                    if let Some(mut stats) = stats {
+                        stats.see(values, piece);
+                    }
+                    if let Some(mut top) = top {
+                        top.see(values, &windows, piece);
+                    }
+                });
+                drop((stats, top));
                 if let Some(stats) = &mut self.stats {
-                    stats.see(hook, values, piece);
+                    stats.see_heads(hook, values, piece);
                 }
             })?;
         }

@@ -177,7 +177,7 @@ fn parts(folder: &Path) -> Vec<(usize, PathBuf)> {
 
 /// Whether a document belongs to the sample.
 fn is_drawn(document: u64, sample: Option<f64>) -> bool {
-    sample.is_none_or(|share| (top::draw(document, 0) as f64) < share * i64::MAX as f64)
+    sample.is_none_or(|share| (top::draw(document, 0) as f64) < share * u64::MAX as f64)
 }
 
 fn reading(model: &Model, settings: &Settings) -> Reading {

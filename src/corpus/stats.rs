@@ -7,6 +7,7 @@ use rayon::prelude::*;
 
 use super::piece::Piece;
 use super::table::{Column, Reader, Table};
+use super::top::STRIPE;
 use super::units::{Group, Measure, Values};
 use crate::analysis::heads;
 use crate::error::{Error, Result};
@@ -19,7 +20,6 @@ pub const HEADS: &str = "heads.parquet";
 /// Bins of the histogram: for each sign, two for each octave from 2^−8 to 2^8, and one between for what is smaller.
 pub const BINS: usize = 65;
 const HALF: usize = BINS / 2;
-const STRIPE: usize = 64;
 
 /// The statistics of one unit.
 #[derive(Debug, Clone, PartialEq)]
@@ -66,12 +66,6 @@ impl OfUnit {
         self.positive as f64 / self.count as f64
     }
 
-    /// The share of values from `x` on, which is an edge of a bin.
-    pub fn share_from(&self, x: f64) -> f64 {
-        let above: u64 = self.histogram[bin(x as f32)..].iter().sum();
-        above as f64 / self.count as f64
-    }
-
     fn merge(&mut self, other: &Self) {
         self.count += other.count;
         self.not_finite += other.not_finite;
@@ -84,16 +78,29 @@ impl OfUnit {
     }
 }
 
-/// The values of up to [`STRIPE`] units in a piece, taken in with the vector instructions of the machine.
-struct Stripe<'a> {
+/// Up to [`STRIPE`] units of a hook.
+pub struct Stripe<'a> {
     units: &'a mut [OfUnit],
     /// The number of the first.
+    first: usize,
+}
+
+impl Stripe<'_> {
+    /// Takes in a piece, with the vector instructions of the machine.
+    pub fn see(&mut self, values: &Values, piece: &Piece) {
+        Arch::new().dispatch(See { units: self.units, first: self.first, values, piece });
+    }
+}
+
+/// The values of a stripe in a piece.
+struct See<'a> {
+    units: &'a mut [OfUnit],
     first: usize,
     values: &'a Values<'a>,
     piece: &'a Piece,
 }
 
-impl WithSimd for Stripe<'_> {
+impl WithSimd for See<'_> {
     type Output = ();
 
     #[inline(always)]
@@ -191,12 +198,16 @@ impl Stats {
         Self { of: groups.iter().map(of).collect() }
     }
 
-    pub fn see(&mut self, hook: HookName, values: &Values, piece: &Piece) {
+    /// The units of a hook, [`STRIPE`] at a time.
+    pub fn stripes(&mut self, hook: HookName) -> impl Iterator<Item = Stripe<'_>> {
+        let of = self.of.iter_mut().find(|of| of.group.hook == hook);
+        let stripes = of.into_iter().flat_map(|of| of.units.chunks_mut(STRIPE));
+        stripes.enumerate().map(|(i, units)| Stripe { units, first: i * STRIPE })
+    }
+
+    /// The scores of the heads, if the hook has any.
+    pub fn see_heads(&mut self, hook: HookName, values: &Values, piece: &Piece) {
         let Some(of) = self.of.iter_mut().find(|of| of.group.hook == hook) else { return };
-        let arch = Arch::new();
-        of.units.par_chunks_mut(STRIPE).enumerate().for_each(|(stripe, units)| {
-            arch.dispatch(Stripe { units, first: stripe * STRIPE, values, piece });
-        });
         let copies = if of.heads.is_empty() { Vec::new() } else { heads::earlier_copies(&piece.tokens) };
         let n = piece.tokens.len();
         let pattern = |head| Matrix::new(values.pattern(head)?.to_vec(), n, n).ok();
@@ -374,7 +385,9 @@ mod tests {
             let x = Tensor::from_vec(values.clone(), (3, 70), &Device::Cpu).unwrap();
             let piece = Piece { document: 0, tokens: vec![1, 2, 3], first: 0, n_bos: 1, counted: 1..3 };
             let mut stats = Stats::new(&[group]);
-            group.with_values(&x, |values| stats.see(group.hook, values, &piece)).unwrap();
+            group.with_values(&x, |values| {
+                stats.stripes(group.hook).for_each(|mut stripe| stripe.see(values, &piece));
+            }).unwrap();
             for (i, unit) in stats.of[0].units.iter().enumerate() {
                 let all = [values[70 + i], values[140 + i]];
                 let finite: Vec<_> = all.into_iter().filter(|x| x.is_finite()).collect();

@@ -1,4 +1,4 @@
-//! The strongest examples of each unit, and examples of weaker activations.
+//! The strongest examples of each unit, and some that are drawn by chance.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -14,12 +14,8 @@ use crate::hooks::HookName;
 
 pub const FILE: &str = "top.parquet";
 
-/// Bands of activation, an octave each: from 2^−3 to 2^9.
-pub const BANDS: i32 = 12;
-pub const LOWEST: i32 = -3;
-
-/// The number of units that a thread takes at a time.
-const STRIPE: usize = 64;
+/// Into how many quantiles the drawn examples are divided.
+pub const QUARTERS: usize = 4;
 
 /// A place in the corpus where a unit has a value, with the tokens around it.
 #[derive(Debug, Clone, PartialEq)]
@@ -44,26 +40,15 @@ impl Example {
         (self.position - self.first) as usize
     }
 
+    /// The number that is drawn for its place.
+    fn number(&self) -> u64 {
+        draw(self.document, self.position)
+    }
+
     /// Whether it comes before another in the list of the strongest: the larger value, then the earlier place.
     fn is_before(&self, other: &Self) -> bool {
         let place = |one: &Self| (one.document, one.position);
         self.value > other.value || (self.value == other.value && place(self) < place(other))
-    }
-}
-
-/// An example of a band, chosen by chance: the one with the smallest number drawn for its place.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Drawn {
-    /// The activation is from 2^band to below twice that.
-    pub band: i32,
-    number: u64,
-    pub example: Example,
-}
-
-impl Drawn {
-    /// The lower end of its band.
-    pub fn from(&self) -> f64 {
-        f64::from(self.band).exp2()
     }
 }
 
@@ -72,14 +57,21 @@ impl Drawn {
 pub struct OfUnit {
     /// The strongest first.
     pub best: Vec<Example>,
-    /// From the highest band down.
-    pub drawn: Vec<Drawn>,
+    /// Those with the smallest numbers among all values above 0, so that each place has the same chance; the
+    /// largest value first.
+    drawn: Vec<Example>,
 }
 
 impl OfUnit {
+    /// Those that were drawn among all values above 0, the largest first, each with its quarter of them, from 1.
+    pub fn drawn(&self) -> impl Iterator<Item = (usize, &Example)> {
+        let n = self.drawn.len();
+        self.drawn.iter().enumerate().map(move |(i, example)| (1 + i * QUARTERS / n, example))
+    }
+
     /// The strongest, then those that were drawn.
     pub fn all(&self) -> impl Iterator<Item = &Example> {
-        self.best.iter().chain(self.drawn.iter().map(|drawn| &drawn.example))
+        self.best.iter().chain(self.drawn().map(|(_, example)| example))
     }
 
     /// The largest |value| at any token of the examples.
@@ -96,16 +88,25 @@ impl OfUnit {
         }
     }
 
-    fn draw(&mut self, drawn: Drawn) {
-        let at = self.drawn.partition_point(|one| one.band > drawn.band);
-        match self.drawn.get_mut(at) {
-            Some(one) if one.band == drawn.band => {
-                if drawn.number < one.number {
-                    *one = drawn;
-                }
-            }
-            _ => self.drawn.insert(at, drawn),
+    /// Keeps one more of those drawn, or, if there are `n`, the `n` with the smallest numbers.
+    fn draw(&mut self, example: Example, n: usize) {
+        let at = self.drawn.partition_point(|one| one.is_before(&example));
+        self.drawn.insert(at, example);
+        if self.drawn.len() > n {
+            let last = (0..self.drawn.len()).max_by_key(|i| self.drawn[*i].number());
+            last.map(|last| self.drawn.remove(last));
         }
+    }
+
+    /// What the value of a place must exceed to be among the best of `k`.
+    fn floor(&self, k: usize) -> f32 {
+        self.best.get(k - 1).map_or(f32::NEG_INFINITY, |last| last.value)
+    }
+
+    /// What the number of a place must be below to be among the `n` drawn.
+    fn ceiling(&self, n: usize) -> u64 {
+        let is_full = self.drawn.len() >= n;
+        if is_full { self.drawn.iter().map(Example::number).max().unwrap_or(0) } else { u64::MAX }
     }
 }
 
@@ -114,10 +115,10 @@ impl OfUnit {
 struct OfGroup {
     group: Group,
     units: Vec<OfUnit>,
-    /// What a value must exceed to be among the best of its unit.
+    /// [`OfUnit::floor`] of each.
     floors: Vec<f32>,
-    /// The number that was drawn in each band, (n, BANDS).
-    numbers: Vec<u64>,
+    /// [`OfUnit::ceiling`] of each.
+    ceilings: Vec<u64>,
 }
 
 /// How many examples of each unit, and how much around them.
@@ -127,8 +128,8 @@ pub struct Size {
     pub k: usize,
     /// Tokens before and after.
     pub around: usize,
-    /// The lowest octave in which examples are drawn.
-    pub lowest: i32,
+    /// Those drawn of each unit.
+    pub drawn: usize,
 }
 
 /// The strongest examples of each unit of some hooks.
@@ -144,53 +145,31 @@ impl Top {
             group: *group,
             units: vec![OfUnit::default(); group.n],
             floors: vec![f32::NEG_INFINITY; group.n],
-            numbers: vec![u64::MAX; group.n * BANDS as usize],
+            ceilings: vec![if size.drawn == 0 { 0 } else { u64::MAX }; group.n],
         };
         Self { size, of: groups.iter().map(of).collect() }
     }
 
-    pub fn see(&mut self, hook: HookName, values: &Values, piece: &Piece) {
-        let Size { k, around, lowest } = self.size;
-        let Some(of) = self.of.iter_mut().find(|of| of.group.hook == hook) else { return };
-        let windows: Vec<_> = piece.counted.clone().map(|row| Window::new(piece, row, around)).collect();
-        let stripes = of
-            .units
-            .par_chunks_mut(STRIPE)
-            .zip(of.floors.par_chunks_mut(STRIPE))
-            .zip(of.numbers.par_chunks_mut(STRIPE * BANDS as usize));
-        let lowest = lowest.max(LOWEST);
-        let least = if lowest < LOWEST + BANDS { f32::exp2(lowest as f32) } else { f32::INFINITY };
-        stripes.enumerate().for_each(|(stripe, ((units, floors), numbers))| {
-            let first = stripe * STRIPE;
-            for window in &windows {
-                let row = &values.row(window.row)[first..first + units.len()];
-                let example = |i: usize| window.example(row[i], first + i, values, piece);
-                // Without a branch for each, so that vectors are compared.
-                let over = row.iter().zip(&*floors).fold(0, |over, (x, floor)| over | u32::from(x > floor));
-                if over > 0 {
-                    for i in 0..row.len() {
-                        if row[i] > floors[i] {
-                            units[i].put(example(i), k);
-                            if let Some(last) = units[i].best.get(k - 1) {
-                                floors[i] = last.value;
-                            }
-                        }
-                    }
-                }
-                if window.is_candidate() {
-                    for i in 0..row.len() {
-                        if row[i] >= least {
-                            let band = band(row[i]);
-                            let number = &mut numbers[i * BANDS as usize + (band - LOWEST) as usize];
-                            if window.number < *number {
-                                *number = window.number;
-                                units[i].draw(Drawn { band, number: window.number, example: example(i) });
-                            }
-                        }
-                    }
-                }
-            }
-        });
+    /// The units of a hook, [`STRIPE`] at a time.
+    pub fn stripes(&mut self, hook: HookName) -> impl Iterator<Item = Stripe<'_>> {
+        let size = self.size;
+        let of = self.of.iter_mut().find(|of| of.group.hook == hook);
+        of.into_iter().flat_map(move |of| {
+            let rest = of.floors.chunks_mut(STRIPE).zip(of.ceilings.chunks_mut(STRIPE));
+            let stripes = of.units.chunks_mut(STRIPE).zip(rest).enumerate();
+            stripes.map(move |(i, (units, (floors, ceilings)))| Stripe {
+                size,
+                first: i * STRIPE,
+                units,
+                floors,
+                ceilings,
+            })
+        })
+    }
+
+    /// The tokens around each place of a piece that counts.
+    pub fn windows(&self, piece: &Piece) -> Vec<Window> {
+        piece.counted.clone().map(|row| Window::new(piece, row, self.size.around)).collect()
     }
 
     /// Adds the examples of other documents.
@@ -198,21 +177,17 @@ impl Top {
         for (of, other) in self.of.iter_mut().zip(other.of) {
             for (unit, other) in of.units.iter_mut().zip(other.units) {
                 other.best.into_iter().for_each(|example| unit.put(example, self.size.k));
-                other.drawn.into_iter().for_each(|drawn| unit.draw(drawn));
+                other.drawn.into_iter().for_each(|drawn| unit.draw(drawn, self.size.drawn));
             }
         }
         self.settle();
     }
 
-    /// What [`Self::see`] compares with, from the examples.
+    /// What new values are compared with, from the examples.
     fn settle(&mut self) {
         for of in &mut self.of {
-            for (i, unit) in of.units.iter().enumerate() {
-                of.floors[i] = unit.best.get(self.size.k - 1).map_or(f32::NEG_INFINITY, |last| last.value);
-                for drawn in &unit.drawn {
-                    of.numbers[i * BANDS as usize + (drawn.band - LOWEST) as usize] = drawn.number;
-                }
-            }
+            of.floors = of.units.iter().map(|unit| unit.floor(self.size.k)).collect();
+            of.ceilings = of.units.iter().map(|unit| unit.ceiling(self.size.drawn)).collect();
         }
     }
 
@@ -260,16 +235,15 @@ pub(super) fn units(
 ) -> Result<Vec<OfUnit>> {
     let mut units = vec![OfUnit::default(); group.n];
     let whole = |name| reader.all::<i32>(at, name);
-    let (index, band, position, first, key) =
-        (whole("index")?, whole("band")?, whole("position")?, whole("first")?, whole("key")?);
-    let (document, number) = (reader.all::<i64>(at, "document")?, reader.all::<i64>(at, "number")?);
+    let (index, rank, position, first, key) =
+        (whole("index")?, whole("rank")?, whole("position")?, whole("first")?, whole("key")?);
+    let document = reader.all::<i64>(at, "document")?;
     let value = reader.all::<f32>(at, "value")?;
     let (ids, tokens) =
         (reader.all_lists::<i32>(at, "token_ids")?, reader.all_lists::<String>(at, "tokens")?);
     let values = reader.all_lists::<f32>(at, "values")?;
     let n = value.len();
-    let lengths =
-        [index.len(), band.len(), position.len(), first.len(), key.len(), document.len(), number.len()];
+    let lengths = [index.len(), rank.len(), position.len(), first.len(), key.len(), document.len()];
     if lengths.iter().chain(&[ids.len(), tokens.len(), values.len()]).any(|length| *length != n) {
         return Err(reader.wrong("value", "has more or fewer rows than others"));
     }
@@ -295,31 +269,24 @@ pub(super) fn units(
         if example.position < example.first || example.at() >= n || example.values.len() != n {
             return Err(reader.wrong("position", "is of no token around it"));
         }
-        if band[i] == NO_BAND {
-            unit.best.push(example);
-        } else if (LOWEST..LOWEST + BANDS).contains(&band[i]) {
-            unit.drawn.push(Drawn { band: band[i], number: number[i] as u64, example });
+        if rank[i] == 0 {
+            unit.drawn.push(example);
         } else {
-            return Err(reader.wrong("band", "holds a band that there is not"));
+            unit.best.push(example);
         }
     }
     Ok(units)
 }
 
-/// In the column of bands, of the strongest examples.
-const NO_BAND: i32 = i32::MAX;
-
-/// Unit, rank, band, number.
-type Row<'a> = (usize, i32, i32, u64, &'a Example);
+/// Unit, rank, quarter.
+type Row<'a> = (usize, i32, i32, &'a Example);
 
 impl OfGroup {
     fn table(&self, text: &(dyn Fn(u32) -> String + Sync)) -> Table {
         let all = || {
             self.units.iter().enumerate().flat_map(|(unit, of)| {
-                let best = of.best.iter().zip(1..).map(|(example, rank)| (rank, NO_BAND, 0, example));
-                let drawn = of.drawn.iter().map(|one| (0, one.band, one.number, &one.example));
-                best.chain(drawn)
-                    .map(move |(rank, band, number, example)| (unit, rank, band, number, example))
+                let best = of.best.iter().zip(1..).map(move |(example, rank)| (unit, rank, 0, example));
+                best.chain(of.drawn().map(move |(quarter, example)| (unit, 0, quarter as i32, example)))
             })
         };
         let ints = |of: fn(Row) -> i32| Column::I32(all().map(of).collect());
@@ -332,8 +299,7 @@ impl OfGroup {
             ("layer", Column::I32(all().map(|_| layer).collect())),
             ("index", ints(|(unit, ..)| unit as i32)),
             ("rank", ints(|(_, rank, ..)| rank)),
-            ("band", ints(|(_, _, band, ..)| band)),
-            ("number", Column::I64(all().map(|(.., number, _)| number as i64).collect())),
+            ("quarter", ints(|(_, _, quarter, ..)| quarter)),
             ("value", Column::F32(all().map(|(.., example)| example.value).collect())),
             ("document", Column::I64(all().map(|(.., example)| example.document as i64).collect())),
             ("position", ints(|(.., example)| example.position as i32)),
@@ -351,8 +317,50 @@ impl OfGroup {
     }
 }
 
+/// The number of units that a thread takes at a time.
+pub const STRIPE: usize = 64;
+
+/// Up to [`STRIPE`] units of a hook.
+pub struct Stripe<'a> {
+    size: Size,
+    /// The number of the first.
+    first: usize,
+    units: &'a mut [OfUnit],
+    floors: &'a mut [f32],
+    ceilings: &'a mut [u64],
+}
+
+impl Stripe<'_> {
+    pub fn see(&mut self, values: &Values, windows: &[Window], piece: &Piece) {
+        let Self { size, first, units, floors, ceilings } = self;
+        for window in windows {
+            let row = &values.row(window.row)[*first..*first + units.len()];
+            let example = |i: usize| window.example(row[i], *first + i, values, piece);
+            // Without a branch for each, so that vectors are compared.
+            let over = row.iter().zip(&**floors).fold(0, |over, (x, floor)| over | u32::from(x > floor));
+            if over > 0 {
+                for i in 0..row.len() {
+                    if row[i] > floors[i] {
+                        units[i].put(example(i), size.k);
+                        floors[i] = units[i].floor(size.k);
+                    }
+                }
+            }
+            let below = ceilings.iter().fold(0, |below, ceiling| below | u32::from(window.number < *ceiling));
+            if below > 0 {
+                for i in 0..row.len() {
+                    if window.number < ceilings[i] && row[i] > 0.0 {
+                        units[i].draw(example(i), size.drawn);
+                        ceilings[i] = units[i].ceiling(size.drawn);
+                    }
+                }
+            }
+        }
+    }
+}
+
 /// The tokens around a row of a piece.
-struct Window {
+pub struct Window {
     row: usize,
     rows: std::ops::Range<usize>,
     first: u32,
@@ -363,12 +371,6 @@ struct Window {
 }
 
 impl Window {
-    /// Whether its place may be drawn: one of a few, so that the others cost nothing.
-    fn is_candidate(&self) -> bool {
-        const ONE_OF: u64 = 8;
-        self.number < (1 << 63) / ONE_OF
-    }
-
     fn new(piece: &Piece, row: usize, around: usize) -> Self {
         let rows = row.saturating_sub(around).max(piece.n_bos)..(row + around + 1).min(piece.tokens.len());
         Self {
@@ -394,12 +396,6 @@ impl Window {
     }
 }
 
-/// The band of a value that is in one or above all.
-fn band(x: f32) -> i32 {
-    let exponent = (x.to_bits() >> 23 & 0xff) as i32 - 127;
-    exponent.clamp(LOWEST, LOWEST + BANDS - 1)
-}
-
 /// A number for a place in the corpus: splitmix64.
 pub fn draw(document: u64, position: u32) -> u64 {
     let mix = |x: u64| {
@@ -407,8 +403,7 @@ pub fn draw(document: u64, position: u32) -> u64 {
         let x = (x ^ (x >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
         x ^ (x >> 31)
     };
-    // Positive as a signed number, as which it is stored.
-    mix(mix(document.wrapping_add(0x9e37_79b9_7f4a_7c15)).wrapping_add(u64::from(position))) >> 1
+    mix(mix(document.wrapping_add(0x9e37_79b9_7f4a_7c15)).wrapping_add(u64::from(position)))
 }
 
 #[cfg(test)]
@@ -439,13 +434,12 @@ mod tests {
 
     /// The examples of some documents.
     fn of(documents: &[(u64, f32)]) -> Top {
-        let mut top = Top::new(&[group()], Size { k: 3, around: 1, lowest: LOWEST });
+        let mut top = Top::new(&[group()], Size { k: 3, around: 1, drawn: 4 });
         for &(document, value) in documents {
             let unit = &mut top.of[0].units[(document % 2) as usize];
             unit.put(example(document, value), 3);
-            if value >= f32::exp2(LOWEST as f32) {
-                let number = draw(document, 0);
-                unit.draw(Drawn { band: band(value), number, example: example(document, value) });
+            if value > 0.0 {
+                unit.draw(example(document, value), 4);
             }
         }
         top.settle();
@@ -468,6 +462,7 @@ mod tests {
             (1..shards).for_each(|by| merged.merge(shard((first + by) % shards)));
             prop_assert_eq!(&merged.of[0].units, &whole.of[0].units);
             prop_assert_eq!(&merged.of[0].floors, &whole.of[0].floors);
+            prop_assert_eq!(&merged.of[0].ceilings, &whole.of[0].ceilings);
         }
     }
 }

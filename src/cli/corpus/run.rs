@@ -12,7 +12,6 @@ use crate::cli::what_if::WhatIfArgs;
 use crate::corpus::documents::Per;
 use crate::corpus::manifest::{Input, Manifest, Origin, Reduce, Settings};
 use crate::corpus::raw::RawDtype;
-use crate::corpus::top::{BANDS, LOWEST};
 use crate::corpus::{Plan, Report, Shard, run as corpus};
 use crate::error::{Error, Result};
 use crate::hooks::HookFilter;
@@ -50,10 +49,9 @@ pub struct Args {
     /// Tokens to keep before and after each example
     #[arg(long, value_name = "N", default_value_t = 10, value_parser = clap::value_parser!(u16).range(0..=1000))]
     around: u16,
-    /// Also keep an example of each octave of activation, from 2 to this power on: -1 is from 0.5; 9 for none
-    #[arg(long, value_name = "POWER", default_value_t = LOWEST, allow_hyphen_values = true,
-        value_parser = clap::value_parser!(i32).range(i64::from(LOWEST)..=i64::from(LOWEST + BANDS)))]
-    octaves_from: i32,
+    /// Also keep examples of each unit drawn by chance among its values above 0, shown in quarters
+    #[arg(long, value_name = "N", default_value_t = 12, value_parser = clap::value_parser!(u16).range(0..=1000))]
+    drawn: u16,
     /// Number format of --reduce raw
     #[arg(long, value_name = "DTYPE", value_enum, default_value_t = RawDtype::F32)]
     raw_dtype: RawDtype,
@@ -144,7 +142,7 @@ pub fn run(args: Args) -> Result<()> {
         reduce,
         top_k: args.top_k.into(),
         around: args.around.into(),
-        octaves_from: args.octaves_from,
+        drawn: args.drawn.into(),
         raw_dtype: args.raw_dtype,
         inputs: args.inputs.iter().map(|path| Input::new(path)).collect(),
         per: args.per,

@@ -27,7 +27,7 @@ Examples:
   actscope corpus show resid_post.2/17 --atlas atlas
 
 A head's number is its largest weight on a token other than the first; the colours are then its weights. Below the
-strongest examples is one of each octave of activation, drawn by chance.")]
+strongest examples are some drawn by chance among all values above 0, in quarters from the largest to the smallest.")]
 pub struct Args {
     /// neuron:LAYER.INDEX, head:LAYER.INDEX, result:LAYER.INDEX, or a hook and an index, such as resid_post.2/17
     #[arg(value_name = "UNIT")]
@@ -38,7 +38,7 @@ pub struct Args {
     /// Write a page for a browser
     #[arg(short, long, value_name = "FILE.html", conflicts_with = "json")]
     output: Option<PathBuf>,
-    /// Write {unit, examples: [{value, document, position, first, token_ids, tokens, values}], octaves, stats},
+    /// Write {unit, examples: [{value, document, position, first, token_ids, tokens, values}], drawn, stats},
     /// the largest first
     #[arg(long)]
     json: bool,
@@ -51,17 +51,15 @@ pub struct Args {
 struct Answer<'a> {
     unit: &'a str,
     examples: Vec<Row<'a>>,
-    /// One of each octave of activation, drawn by chance.
-    octaves: Vec<Octave<'a>>,
+    /// Some of all values above 0, drawn by chance.
+    drawn: Vec<Drawn<'a>>,
     stats: Option<StatsRow>,
 }
 
 #[derive(Serialize)]
-struct Octave<'a> {
-    /// The lower end of the octave.
-    from: f64,
-    /// The share of positions at or above it.
-    share: Option<f64>,
+struct Drawn<'a> {
+    /// Of the values that were drawn, from 1.
+    quarter: usize,
     #[serde(flatten)]
     row: Row<'a>,
 }
@@ -156,15 +154,10 @@ pub fn run(args: &Args) -> Result<()> {
         return print_object(&Answer {
             unit: &unit.name,
             examples: unit.examples.best.iter().map(|example| Row::new(example, &unit)).collect(),
-            octaves: unit
+            drawn: unit
                 .examples
-                .drawn
-                .iter()
-                .map(|drawn| Octave {
-                    from: drawn.from(),
-                    share: unit.stats.as_ref().map(|stats| stats.share_from(drawn.from())),
-                    row: Row::new(&drawn.example, &unit),
-                })
+                .drawn()
+                .map(|(quarter, example)| Drawn { quarter, row: Row::new(example, &unit) })
                 .collect(),
             stats: unit.stats.as_ref().map(StatsRow::new),
         });
@@ -193,10 +186,10 @@ fn text(atlas: &Atlas, unit: &OfUnit, depth: Depth) -> String {
     }
     let limit = unit.examples.limit();
     let map = Palette::default().map(Quantity::Signed, false);
-    let mut line = |example: &Example, share: Option<f64>| {
+    let mut line = |example: &Example, quarter: Option<usize>| {
         let place = format!("{}:{}", example.document, example.position);
-        let share = share.map_or_else(String::new, |share| format!("top {} %", num(100.0 * share)));
-        text += &format!("{:>8}  {} {} ", num(example.value), pad(&place, 12), pad(&share, 12));
+        let quarter = quarter.map_or_else(String::new, |quarter| format!("quarter {quarter}"));
+        text += &format!("{:>8}  {} {} ", num(example.value), pad(&place, 12), pad(&quarter, 9));
         let mut pen = Pen::new(&mut text, depth);
         for (i, (token, value)) in tokens(example, unit).iter().zip(&example.values).enumerate() {
             let paper =
@@ -209,8 +202,6 @@ fn text(atlas: &Atlas, unit: &OfUnit, depth: Depth) -> String {
         text.push('\n');
     };
     unit.examples.best.iter().for_each(|example| line(example, None));
-    for drawn in &unit.examples.drawn {
-        line(&drawn.example, unit.stats.as_ref().map(|stats| stats.share_from(drawn.from())));
-    }
+    unit.examples.drawn().for_each(|(quarter, example)| line(example, Some(quarter)));
     text
 }

@@ -12,7 +12,7 @@ use unicode_width::UnicodeWidthStr;
 use super::{Panel, centred};
 use crate::corpus::atlas::OfGroup;
 use crate::corpus::stats;
-use crate::corpus::top::{Drawn, Example};
+use crate::corpus::top::Example;
 use crate::corpus::units::Measure;
 use crate::hooks::{HookName, Quantity};
 use crate::text::{count, fixed, num, pad};
@@ -70,8 +70,8 @@ impl Examples {
 /// A line of the panel.
 enum Line<'a> {
     Text(String, Style),
-    /// An example, with its number, and the share of positions in its octave or above.
-    Example(usize, &'a Example, Option<f64>),
+    /// An example, with its number, and its quarter of those that were drawn.
+    Example(usize, &'a Example, Option<usize>),
 }
 
 fn lines<'a>(shown: &Examples, group: &'a OfGroup, theme: Theme) -> Vec<Line<'a>> {
@@ -100,12 +100,10 @@ fn lines<'a>(shown: &Examples, group: &'a OfGroup, theme: Theme) -> Vec<Line<'a>
     }
     lines.push(Line::Text("strongest".into(), theme.strong()));
     lines.extend(of.best.iter().enumerate().map(|(i, example)| Line::Example(i, example, None)));
-    if !of.drawn.is_empty() {
-        lines.push(Line::Text("one of each octave below, drawn by chance".into(), theme.strong()));
-        let stats = group.stats.get(shown.unit);
-        let share = |drawn: &Drawn| stats.map(|stats| stats.share_from(drawn.from()));
-        let drawn = of.drawn.iter().zip(of.best.len()..);
-        lines.extend(drawn.map(|(drawn, i)| Line::Example(i, &drawn.example, share(drawn))));
+    if of.drawn().next().is_some() {
+        lines.push(Line::Text("drawn by chance among all values above 0".into(), theme.strong()));
+        let drawn = of.drawn().zip(of.best.len()..);
+        lines.extend(drawn.map(|((quarter, example), i)| Line::Example(i, example, Some(quarter))));
     }
     lines
 }
@@ -168,10 +166,10 @@ pub fn draw(shown: &Examples, app: &App, inside: Rect, buffer: &mut Buffer) {
             Line::Text(text, style) => {
                 put_line(buffer, place, &[Span::styled(text.clone(), base.patch(*style))]);
             }
-            Line::Example(i, example, share) => {
+            Line::Example(i, example, quarter) => {
                 let is_selected = *i == shown.selected;
                 let width = place.width.into();
-                let spans = spans((example, *share), group, (limit, is_selected), app.theme, width);
+                let spans = spans((example, *quarter), group, (limit, is_selected), app.theme, width);
                 put_line(buffer, place, &spans);
             }
         }
@@ -180,7 +178,7 @@ pub fn draw(shown: &Examples, app: &App, inside: Rect, buffer: &mut Buffer) {
 
 /// The value, the place, and the tokens, around the one that fires: as many as there is room for.
 fn spans<'a>(
-    (example, share): (&Example, Option<f64>),
+    (example, quarter): (&Example, Option<usize>),
     group: &'a OfGroup,
     (limit, is_selected): (f32, bool),
     theme: Theme,
@@ -196,12 +194,12 @@ fn spans<'a>(
             base.patch(theme.dim()),
         ),
         Span::styled(
-            pad(&share.map_or_else(String::new, |share| format!("top {} %", num(100.0 * share))), 12),
+            pad(&quarter.map_or_else(String::new, |quarter| format!("quarter {quarter}")), 10),
             base.patch(theme.dim()),
         ),
     ];
     let at = example.at();
-    let mut room = width.saturating_sub(35);
+    let mut room = width.saturating_sub(33);
     let texts: Vec<_> = example.token_ids.iter().map(|id| group.text(*id)).collect();
     // The token itself, then its neighbours in turn.
     let (mut first, mut last) = (at, at);

@@ -52,6 +52,7 @@
 //! | [`analysis`] | pure functions from runs to small results |
 //! | [`picture`] | from values to cells that can be drawn: matrix, grid, range, statistics, chart, colour maps |
 //! | [`run`] | a run: tokens, tensors, provenance |
+//! | [`fitted`] | what others fitted to a model: sparse dictionaries, lenses |
 //! | [`interventions`] | changes to a forward pass as plain data |
 //! | [`model`] | sources, weights, tokenizer, the forward pass, the cache of a run |
 //! | [`hooks`] | the table of hook points, the `Hooks` trait, filters; knows no model |
@@ -73,6 +74,7 @@ pub mod engine;
 pub mod error;
 pub mod export;
 mod files;
+pub mod fitted;
 mod guard;
 pub mod hooks;
 pub mod interventions;

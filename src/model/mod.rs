@@ -26,8 +26,8 @@ pub(crate) use ops::causal_mask;
 pub use ops::{Conv1D, LayerNorm, Ops, Table};
 pub use source::{LoadOptions, Progress, Source};
 pub use tokenizer::{Beside, Tokenizer, visible};
-pub(crate) use weights::adapter_base;
 pub use weights::{Adapter, Weights};
+pub(crate) use weights::{TensorFile, adapter_base};
 
 pub use crate::config::{Activation, Config};
 

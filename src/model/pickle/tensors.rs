@@ -12,8 +12,8 @@ use crate::model::format::Format;
 pub const LONGEST_NAME: usize = 512;
 const MOST_DIMENSIONS: usize = 8;
 
-/// The keys under which training programs put the model, the likeliest first.
-const NESTS: [&str; 4] = ["model", "state_dict", "model_state_dict", "module"];
+/// The keys under which training programs put the model, the likeliest first, and a Jacobian lens its matrices.
+const NESTS: [&str; 5] = ["model", "state_dict", "model_state_dict", "module", "J"];
 const DEEPEST_NEST: usize = 3;
 
 const UNKNOWN: Format = Format::Other("of an unknown kind", 1);

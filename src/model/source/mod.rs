@@ -102,6 +102,21 @@ pub enum Progress {
 /// Receives the progress of loading, from any thread; must not block.
 pub type OnProgress = Arc<dyn Fn(Progress) + Send + Sync>;
 
+/// Downloads some files of a repository of the hub, unless they are in its cache; `None` for each that it does not
+/// have.
+///
+/// # Errors
+/// [`Error::Hub`] if the hub or its cache fails.
+#[cfg(feature = "hub")]
+pub(crate) fn fetch(id: &str, names: &[String], on_progress: &OnProgress) -> Result<Vec<Option<PathBuf>>> {
+    hub::files(id, names, on_progress)
+}
+
+#[cfg(not(feature = "hub"))]
+pub(crate) fn fetch(id: &str, _: &[String], _: &OnProgress) -> Result<Vec<Option<PathBuf>>> {
+    Err(Error::Hub(format!("`{id}` does not exist, and this program was built without the feature `hub`")))
+}
+
 impl Model {
     /// The built-in model.
     ///

@@ -27,6 +27,59 @@ use crate::error::{Error, Result};
 use crate::guard::guard;
 use crate::text::brief;
 
+/// The tensors of a file that is no checkpoint of a GPT-2, by their own names.
+pub(crate) struct TensorFile(WeightFile);
+
+impl TensorFile {
+    /// # Errors
+    /// [`Error::File`] for a file that is missing, truncated, or holds no tensors that can be read.
+    pub fn open(path: &Path) -> Result<Self> {
+        WeightFile::open(path).map(Self)
+    }
+
+    pub fn names(&self) -> Vec<String> {
+        self.0.names()
+    }
+
+    pub fn shape(&self, name: &str) -> Option<Vec<usize>> {
+        self.0.info(name).map(|(_, shape)| shape)
+    }
+
+    /// A tensor of this shape as float32, on the CPU.
+    ///
+    /// # Errors
+    /// [`Error::File`] if it is missing, of another shape, or cannot be read.
+    pub fn get(&self, name: &str, shape: &[usize]) -> Result<Tensor> {
+        let path = self.0.path();
+        // Before anything is read: a file may claim to be huge.
+        match self.shape(name) {
+            None => return Err(Error::file(path, format!("has no tensor `{name}`"))),
+            Some(found) if found != shape => {
+                let name = brief(name, 80);
+                let problem = format!("tensor `{name}` has shape {found:?}, but should have {shape:?}");
+                return Err(Error::file(path, problem));
+            }
+            Some(_) => {}
+        }
+        let tensor = self.0.get(name)?.to_dtype(DType::F32)?.contiguous()?;
+        self.0.check_unchanged()?;
+        Ok(tensor)
+    }
+
+    /// The plain data beside the tensors, under a key of the whole file.
+    pub fn value(&self, key: &str) -> Option<serde_json::Value> {
+        match &self.0 {
+            WeightFile::Pickle(file, _) => file.value(key),
+            _ => None,
+        }
+    }
+
+    /// An error about the file.
+    pub fn refuse(&self, problem: impl Into<String>) -> Error {
+        Error::file(self.0.path(), problem)
+    }
+}
+
 /// Where the tensors of a checkpoint come from, and their target device and format.
 pub struct Weights {
     files: Vec<WeightFile>,

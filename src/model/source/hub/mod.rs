@@ -57,8 +57,20 @@ pub(super) struct Wanted<'a> {
 /// [`Error::Hub`] if the hub or its cache fails, [`Error::File`] for files that are not
 /// a model's.
 pub(super) fn fetch(wanted: Wanted, on_progress: &OnProgress) -> Result<(ModelFiles, Option<String>)> {
-    // In a separate thread: the caller may be inside a runtime, which must not be blocked.
-    let fetch = || Hub::open(wanted, on_progress)?.fetch();
+    apart(|| Hub::open(wanted, on_progress)?.fetch())
+}
+
+/// Downloads some files of a repository into the hub's cache; `None` for each that it does not have.
+///
+/// # Errors
+/// [`Error::Hub`] if the hub or its cache fails.
+pub(super) fn files(id: &str, names: &[String], on_progress: &OnProgress) -> Result<Vec<Option<PathBuf>>> {
+    let wanted = Wanted { id, revision: None, offline: false, check: false };
+    apart(|| Hub::open(wanted, on_progress)?.files(names))
+}
+
+/// In a separate thread: the caller may be inside a runtime, which must not be blocked.
+fn apart<T: Send>(fetch: impl FnOnce() -> Result<T> + Send) -> Result<T> {
     thread::scope(|scope| {
         let started = thread::Builder::new().name("actscope-hub".into()).spawn_scoped(scope, fetch);
         let started =
@@ -157,6 +169,18 @@ impl<'a> Hub<'a> {
                 Err(reason)
             }
             (files, _) => Ok((files?, self.commit.map(|commit| commit.to_string()))),
+        }
+    }
+
+    fn files(mut self, names: &[String]) -> Result<Vec<Option<PathBuf>>> {
+        let files: Result<Vec<_>> = names.iter().map(|name| self.find(name)).collect();
+        self.runtime.shutdown_background();
+        let files = files?;
+        match self.unreachable.take() {
+            reason if self.missed && files.iter().all(Option::is_none) => {
+                Err(reason.unwrap_or_else(|| not_cached(&place(self.id, self.revision), &self.cache_dir)))
+            }
+            _ => Ok(files),
         }
     }
 

@@ -1,0 +1,9 @@
+//! What others fitted to a model: sparse dictionaries of its activations, lenses on its layers.
+
+pub mod dictionary;
+pub mod lens;
+mod place;
+
+pub use dictionary::Dictionary;
+pub use lens::FittedLens;
+pub use place::Named;

@@ -1,0 +1,336 @@
+//! Dictionaries and lenses against the packages that made them (see `fixtures/README.md`).
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use actscope::fitted::dictionary::Features;
+use actscope::fitted::{Dictionary, FittedLens};
+use actscope::hooks::{Edit, HookFilter, Site};
+use actscope::model::{LoadOptions, Source};
+use actscope::{Error, Input, Model, Run};
+use candle_core::{Device, Tensor};
+use proptest::prelude::*;
+
+const IDS: [u32; 9] = [5, 17, 96, 0, 42, 17, 5, 88, 23];
+
+/// Each fixture, and the hook that its files do not say.
+const ALL: [(&str, &str); 20] = [
+    ("standard", ""),
+    ("standard_no_b_dec", ""),
+    ("standard_layer_norm", ""),
+    ("standard_constant_norm", ""),
+    ("standard_z", ""),
+    ("topk", ""),
+    ("topk_rescaled", ""),
+    ("jumprelu", ""),
+    ("gated", ""),
+    ("batchtopk", ""),
+    ("transcoder", ""),
+    ("transcoder_skip", ""),
+    ("transcoder_jumprelu", ""),
+    ("old", ""),
+    ("old_topk", ""),
+    ("half", ""),
+    ("openai", "resid_post.1="),
+    ("openai_topk", "resid_post.1="),
+    ("dunefsky", "ln2_normalized.1="),
+    ("sparsify/h.1", ""),
+];
+
+fn fixtures() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures")
+}
+
+fn plain() -> Arc<Model> {
+    let source = Source::Path(fixtures().join("tiny/plain"));
+    Arc::new(Model::load(&source, &LoadOptions::default(), &(Arc::new(|_| {}) as _)).unwrap())
+}
+
+fn expected() -> std::collections::HashMap<String, Tensor> {
+    candle_core::safetensors::load(fixtures().join("dictionaries.safetensors"), &Device::Cpu).unwrap()
+}
+
+/// A fixture as `--dictionary` names it.
+fn named(name: &str, hook: &str) -> String {
+    let path = fixtures().join("dictionaries").join(name);
+    let path = if path.is_dir() { path } else { path.with_extension("pt") };
+    format!("{hook}{}", path.display())
+}
+
+fn values(x: &Tensor) -> Vec<f32> {
+    x.flatten_all().unwrap().to_vec1().unwrap()
+}
+
+/// Within 2e-5 of the largest value, or of 1.
+fn assert_close(what: &str, got: &Tensor, want: &Tensor) {
+    assert_eq!(got.dims(), want.dims(), "{what}");
+    let want = values(want);
+    let most = want.iter().fold(1f32, |most, x| most.max(x.abs()));
+    for (i, (got, want)) in values(got).iter().zip(&want).enumerate() {
+        assert!((got - want).abs() <= 2e-5 * most, "{what}: {got} instead of {want} at {i}");
+    }
+}
+
+#[test]
+fn every_dictionary_gives_what_its_package_gives() {
+    let (model, expected) = (plain(), expected());
+    let run = Run::all(&model, Input::ids(IDS.to_vec())).unwrap();
+    let all = ALL.into_iter().chain([("sparsify/h.1.mlp", "")]);
+    let mut n = 0;
+    for (name, hook) in all {
+        let dictionary = Dictionary::open(&named(name, hook), model.config()).unwrap();
+        let x = run.tensor(dictionary.reads).unwrap();
+        let features = dictionary.encode(&x).unwrap();
+        let decoded = dictionary.decode(&features).unwrap();
+        let want = |what: &str| &expected[&format!("{name}.{what}")];
+        assert_close(&format!("{name}.features"), &features.to_dense().unwrap(), want("features"));
+        assert_close(&format!("{name}.reconstruction"), &decoded, want("reconstruction"));
+        // In place of the activation.
+        let splice = Edit(dictionary.writes, |x: &Tensor| Ok(decoded.reshape(x.dims())?));
+        let keep = HookFilter::new(&["logits"], model.config()).unwrap();
+        let spliced = Run::new(&model, Input::ids(IDS.to_vec()), keep, splice).unwrap();
+        assert_close(
+            &format!("{name}.logits"),
+            &spliced.tensor(Site::Logits.once()).unwrap(),
+            want("logits"),
+        );
+        n += 3;
+    }
+    // And nothing is left out.
+    assert_eq!(n, expected.keys().filter(|name| !name.contains("_lens")).count());
+}
+
+#[test]
+fn fitted_lenses_give_what_their_packages_give() {
+    let (model, expected) = (plain(), expected());
+    let run = Run::all(&model, Input::ids(IDS.to_vec())).unwrap();
+    for (name, site, path) in [
+        ("tuned_lens", Site::ResidPre, "tuned_lens"),
+        ("tuned_lens", Site::ResidPre, "tuned_lens/params.pt"),
+        ("jacobian_lens", Site::ResidPost, "jacobian_lens.pt"),
+    ] {
+        let path = fixtures().join("dictionaries").join(path);
+        let lens = FittedLens::open(path.to_str().unwrap(), model.config()).unwrap();
+        let want = &expected[&format!("{name}.logits")];
+        for layer in 0..model.config().n_layer {
+            let hook = site.at(layer);
+            let moved = lens.translate(hook, &run.tensor(hook).unwrap()).unwrap();
+            let logits = model.net.unembed(&moved).unwrap();
+            assert_close(&format!("{name}, layer {layer}"), &logits, &want.get(layer).unwrap());
+        }
+        let last = Site::ResidPost.at(2);
+        assert_eq!(*lens.hooks(model.config()).last().unwrap(), last);
+        let x = run.tensor(last).unwrap();
+        assert_eq!(values(&lens.translate(last, &x).unwrap()), values(&x));
+    }
+}
+
+/// One position after the other, several at once, and as part of a longer prompt.
+#[test]
+fn a_position_is_encoded_by_itself() {
+    let model = plain();
+    let run = Run::all(&model, Input::ids(IDS.to_vec())).unwrap();
+    for (name, hook) in ALL {
+        let dictionary = Dictionary::open(&named(name, hook), model.config()).unwrap();
+        let x = run.tensor(dictionary.reads).unwrap();
+        let all = dictionary.encode(&x).unwrap();
+        let close = |a: &[(u32, f32)], b: &[(u32, f32)]| {
+            a.len() == b.len() && a.iter().zip(b).all(|(a, b)| a.0 == b.0 && (a.1 - b.1).abs() < 1e-5 * b.1.max(1.0))
+        };
+        for at in 0..IDS.len() {
+            let one = dictionary.encode(&x.narrow(0, at, 1).unwrap()).unwrap();
+            assert!(close(&one.rows[0], &all.rows[at]), "{name} at {at}");
+        }
+        let shorter = Run::all(&model, Input::ids(IDS[..5].to_vec())).unwrap();
+        let shorter = dictionary.encode(&shorter.tensor(dictionary.reads).unwrap()).unwrap();
+        assert!(shorter.rows.iter().zip(&all.rows).all(|(a, b)| close(a, b)), "{name}");
+    }
+}
+
+/// What is set on features is what is decoded, and a change that changes nothing is none.
+#[test]
+fn features_can_be_set() {
+    let model = plain();
+    let run = Run::all(&model, Input::ids(IDS.to_vec())).unwrap();
+    let dictionary = Dictionary::open(&named("standard", ""), model.config()).unwrap();
+    let features = dictionary.encode(&run.tensor(dictionary.reads).unwrap()).unwrap();
+    let (feature, was) = features.strongest(3)[0];
+    let decoded = |features: &Features| dictionary.decode(features).unwrap().to_vec2::<f32>().unwrap();
+    let before = decoded(&features);
+    let mut set = features.clone();
+    set.set(feature, Some(3), |_| was + 2.0);
+    let after = decoded(&set);
+    for (c, direction) in dictionary.direction(feature).unwrap().into_iter().enumerate() {
+        assert!((after[3][c] - before[3][c] - 2.0 * direction).abs() < 1e-5);
+        assert_eq!(after[4][c], before[4][c]);
+    }
+    let mut off = features.clone();
+    off.set(feature, None, |_| 0.0);
+    assert!(off.of(feature).iter().all(|x| *x == 0.0));
+    off.set(feature, None, |x| x);
+    assert!(off.rows.iter().flatten().all(|(i, _)| *i != feature));
+    let mut same = features.clone();
+    same.set(feature, None, |x| x);
+    assert_eq!(same, features);
+}
+
+#[test]
+fn the_fit_is_that_of_the_reconstruction() {
+    let model = plain();
+    let run = Run::all(&model, Input::ids(IDS.to_vec())).unwrap();
+    let dictionary = Dictionary::open(&named("standard", ""), model.config()).unwrap();
+    let x = run.tensor(dictionary.reads).unwrap();
+    let features = dictionary.encode(&x).unwrap();
+    let fit = dictionary.fit(&features, &x).unwrap();
+    let (x, y) = (x.narrow(0, 1, 8).unwrap(), dictionary.decode(&features).unwrap().narrow(0, 1, 8).unwrap());
+    let sum = |x: Tensor| x.sqr().unwrap().sum_all().unwrap().to_scalar::<f32>().unwrap();
+    let explained =
+        1.0 - sum((&x - &y).unwrap()) / sum(x.broadcast_sub(&x.mean_keepdim(0).unwrap()).unwrap());
+    assert!((fit.explained - f64::from(explained)).abs() < 1e-3 * fit.explained.abs().max(1.0));
+    let dense = features.to_dense().unwrap().to_vec2::<f32>().unwrap();
+    let n_active = dense[1..].iter().flatten().filter(|x| **x > 0.0).count();
+    assert!((fit.l0 - n_active as f64 / 8.0).abs() < 1e-9);
+    let silent = (0..dictionary.n).filter(|i| dense.iter().all(|row| row[*i] == 0.0)).count();
+    assert_eq!(fit.n_silent, silent);
+}
+
+/// A fixture with another `cfg.json`.
+fn with_cfg(name: &str, change: impl Fn(&mut serde_json::Value)) -> (tempfile::TempDir, String) {
+    let place = tempfile::tempdir().unwrap();
+    let from = fixtures().join("dictionaries").join(name);
+    for file in fs::read_dir(&from).unwrap() {
+        let file = file.unwrap();
+        fs::copy(file.path(), place.path().join(file.file_name())).unwrap();
+    }
+    let path = place.path().join("cfg.json");
+    let mut cfg = serde_json::from_slice(&fs::read(&path).unwrap()).unwrap();
+    change(&mut cfg);
+    fs::write(&path, cfg.to_string()).unwrap();
+    let name = place.path().to_str().unwrap().to_owned();
+    (place, name)
+}
+
+#[test]
+fn dictionaries_that_do_not_fit_are_refused_with_the_reason() {
+    let model = plain();
+    let refused = |name: &str, config: &actscope::model::Config| match Dictionary::open(name, config) {
+        Err(error) => {
+            assert!(matches!(error, Error::File { .. }), "{error:?}");
+            error.to_string()
+        }
+        Ok(_) => panic!("{name} is opened"),
+    };
+    let config = model.config();
+    let demo = Model::demo();
+    let said = refused(&named("standard", ""), demo.config());
+    assert!(said.contains("is for 48 channels, but blocks.1.hook_resid_pre of this model has 192"), "{said}");
+    for (key, value, reason) in [
+        ("architecture", "temporal".into(), "the architecture `temporal`"),
+        ("normalize_activations", "expected_average_only_in".into(), "a number that is not in the file"),
+        (
+            "normalize_activations",
+            "covariance_whitening".into(),
+            "\"covariance_whitening\", which is not known",
+        ),
+        ("activation_fn", "tanh-relu".into(), "the activation `tanh-relu`"),
+        ("hook_head_index", 3.into(), "for one head alone"),
+        ("hook_name", serde_json::Value::Null, "names no hook"),
+        ("hook_name", "blocks.9.hook_resid_pre".into(), "blocks.9.hook_resid_pre"),
+        ("hook_name", "blocks.1.attn.hook_pattern".into(), "no row for each position"),
+    ] {
+        let change = |cfg: &mut serde_json::Value| {
+            cfg["metadata"][key] = value.clone();
+            cfg[key] = value.clone();
+        };
+        let (_place, name) = with_cfg("standard", change);
+        let said = refused(&name, config);
+        assert!(said.contains(reason), "{said}");
+    }
+    let said = refused(&named("openai", ""), config);
+    assert!(said.contains("put the hook before it"), "{said}");
+    let said = refused("/nowhere/at/all", config);
+    assert!(said.contains("does not exist"), "{said}");
+    let place = tempfile::tempdir().unwrap();
+    assert!(refused(place.path().to_str().unwrap(), config).contains("holds no dictionary"));
+    let lens = fixtures().join("dictionaries/tuned_lens");
+    let said = FittedLens::open(lens.to_str().unwrap(), demo.config()).unwrap_err().to_string();
+    assert!(said.contains("is a tuned lens of 3 blocks"), "{said}");
+}
+
+/// The activations of sets that are known to be of centred weights are centred, and it is said.
+#[test]
+fn what_a_known_set_expects_is_done() {
+    let model = plain();
+    let run = Run::all(&model, Input::ids(IDS.to_vec())).unwrap();
+    let (_place, name) = with_cfg("standard", |cfg| {
+        cfg["metadata"]["model_from_pretrained_kwargs"] = serde_json::json!({"center_writing_weights": true});
+    });
+    let dictionary = Dictionary::open(&name, model.config()).unwrap();
+    assert!(dictionary.notes.iter().any(|note| note.contains("centred weights")), "{:?}", dictionary.notes);
+    let x = run.tensor(dictionary.reads).unwrap();
+    let mean = x.mean_keepdim(1).unwrap();
+    let centred = x.broadcast_sub(&mean).unwrap();
+    let as_it_is = Dictionary::open(&named("standard", ""), model.config()).unwrap();
+    let (of, want) = (dictionary.encode(&x).unwrap(), as_it_is.encode(&centred).unwrap());
+    assert_close("features", &of.to_dense().unwrap(), &want.to_dense().unwrap());
+    let want = as_it_is.decode(&want).unwrap().broadcast_add(&mean).unwrap();
+    assert_close("reconstruction", &dictionary.decode(&of).unwrap(), &want);
+}
+
+fn config_of(map: &BTreeMap<String, serde_json::Value>) -> String {
+    serde_json::to_string(map).unwrap()
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 60, ..ProptestConfig::default() })]
+
+    /// Whatever the files say, they are opened or refused in a sentence.
+    #[test]
+    fn files_that_lie_are_refused(
+        keys in proptest::collection::btree_map(
+            prop_oneof![
+                Just("architecture".to_owned()), Just("hook_name".to_owned()), Just("k".to_owned()),
+                Just("metadata".to_owned()), Just("normalize_activations".to_owned()), "[a-z_]{1,12}",
+            ],
+            prop_oneof![
+                Just(serde_json::Value::Null), any::<i64>().prop_map(Into::into), any::<bool>().prop_map(Into::into),
+                "[a-z._0-9]{0,12}".prop_map(Into::into), Just(serde_json::json!({"hook_name": "blocks.1.hook_resid_pre"})),
+                Just("topk".into()), Just("blocks.0.hook_mlp_out".into()),
+            ],
+            0..6,
+        ),
+        cut in 0usize..20_000,
+        flips in proptest::collection::vec((0usize..20_000, any::<u8>()), 0..4),
+        which in 0usize..3,
+    ) {
+        let place = tempfile::tempdir().unwrap();
+        let source = fixtures().join("dictionaries/gated/sae_weights.safetensors");
+        let mut bytes = fs::read(if which == 2 { fixtures().join("dictionaries/openai_topk.pt") } else { source }).unwrap();
+        for (at, byte) in flips {
+            let n = bytes.len();
+            bytes[at % n] = byte;
+        }
+        if cut < bytes.len() / 2 {
+            bytes.truncate(cut);
+        }
+        let config = Model::demo().config().clone();
+        let path = if which == 2 {
+            let file = place.path().join("a.pt");
+            fs::write(&file, &bytes).unwrap();
+            format!("resid_pre.1={}", file.display())
+        } else {
+            fs::write(place.path().join("cfg.json"), config_of(&keys)).unwrap();
+            let name = if which == 0 { "sae_weights.safetensors" } else { "sae.safetensors" };
+            fs::write(place.path().join(name), &bytes).unwrap();
+            place.path().to_str().unwrap().to_owned()
+        };
+        let said = match Dictionary::open(&path, &config) {
+            Ok(_) => panic!("it has another width"),
+            Err(error) => error.to_string(),
+        };
+        prop_assert!(!said.contains('\n') && said.len() < 1000, "{said}");
+        let _ = FittedLens::open(&path, &config);
+    }
+}

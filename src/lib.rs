@@ -52,9 +52,8 @@
 //! | [`analysis`] | pure functions from runs to small results |
 //! | [`picture`] | from values to cells that can be drawn: matrix, grid, range, statistics, chart, colour maps |
 //! | [`run`] | a run: tokens, tensors, provenance |
-//! | [`fitted`] | what others fitted to a model: sparse dictionaries, lenses |
 //! | [`interventions`] | changes to a forward pass as plain data |
-//! | [`model`] | sources, weights, tokenizer, the forward pass, the cache of a run |
+//! | [`model`] | sources, weights, tokenizer, the forward pass, the cache of a run, what others fitted to it |
 //! | [`hooks`] | the table of hook points, the `Hooks` trait, filters; knows no model |
 //! | [`config`] | the sizes and switches of a GPT-2 |
 //! | `text` | text for display: escaped names, rounded numbers |
@@ -74,7 +73,6 @@ pub mod engine;
 pub mod error;
 pub mod export;
 mod files;
-pub mod fitted;
 mod guard;
 pub mod hooks;
 pub mod interventions;

@@ -5,10 +5,11 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use actscope::fitted::dictionary::Features;
-use actscope::fitted::{Dictionary, FittedLens};
 use actscope::hooks::{Edit, HookFilter, Site};
-use actscope::model::{LoadOptions, Source};
+use actscope::model::fitted::dictionary::Features;
+use actscope::model::fitted::{Dictionary, FittedLens};
+use actscope::model::source::OnProgress;
+use actscope::model::{Config, LoadOptions, Source};
 use actscope::{Error, Input, Model, Run};
 use candle_core::{Device, Tensor};
 use proptest::prelude::*;
@@ -39,13 +40,25 @@ const ALL: [(&str, &str); 20] = [
     ("sparsify/h.1", ""),
 ];
 
+fn quiet() -> OnProgress {
+    Arc::new(|_| {})
+}
+
+fn open(name: &str, config: &Config) -> Result<Dictionary, Error> {
+    Dictionary::open(name, config, true, &quiet())
+}
+
+fn open_lens(name: &str, config: &Config) -> Result<FittedLens, Error> {
+    FittedLens::open(name, config, true, &quiet())
+}
+
 fn fixtures() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures")
 }
 
 fn plain() -> Arc<Model> {
     let source = Source::Path(fixtures().join("tiny/plain"));
-    Arc::new(Model::load(&source, &LoadOptions::default(), &(Arc::new(|_| {}) as _)).unwrap())
+    Arc::new(Model::load(&source, &LoadOptions::default(), &quiet()).unwrap())
 }
 
 fn expected() -> std::collections::HashMap<String, Tensor> {
@@ -80,7 +93,7 @@ fn every_dictionary_gives_what_its_package_gives() {
     let all = ALL.into_iter().chain([("sparsify/h.1.mlp", "")]);
     let mut n = 0;
     for (name, hook) in all {
-        let dictionary = Dictionary::open(&named(name, hook), model.config()).unwrap();
+        let dictionary = open(&named(name, hook), model.config()).unwrap();
         let x = run.tensor(dictionary.reads).unwrap();
         let features = dictionary.encode(&x).unwrap();
         let decoded = dictionary.decode(&features).unwrap();
@@ -112,7 +125,7 @@ fn fitted_lenses_give_what_their_packages_give() {
         ("jacobian_lens", Site::ResidPost, "jacobian_lens.pt"),
     ] {
         let path = fixtures().join("dictionaries").join(path);
-        let lens = FittedLens::open(path.to_str().unwrap(), model.config()).unwrap();
+        let lens = open_lens(path.to_str().unwrap(), model.config()).unwrap();
         let want = &expected[&format!("{name}.logits")];
         for layer in 0..model.config().n_layer {
             let hook = site.at(layer);
@@ -133,11 +146,12 @@ fn a_position_is_encoded_by_itself() {
     let model = plain();
     let run = Run::all(&model, Input::ids(IDS.to_vec())).unwrap();
     for (name, hook) in ALL {
-        let dictionary = Dictionary::open(&named(name, hook), model.config()).unwrap();
+        let dictionary = open(&named(name, hook), model.config()).unwrap();
         let x = run.tensor(dictionary.reads).unwrap();
         let all = dictionary.encode(&x).unwrap();
         let close = |a: &[(u32, f32)], b: &[(u32, f32)]| {
-            a.len() == b.len() && a.iter().zip(b).all(|(a, b)| a.0 == b.0 && (a.1 - b.1).abs() < 1e-5 * b.1.max(1.0))
+            a.len() == b.len()
+                && a.iter().zip(b).all(|(a, b)| a.0 == b.0 && (a.1 - b.1).abs() < 1e-5 * b.1.max(1.0))
         };
         for at in 0..IDS.len() {
             let one = dictionary.encode(&x.narrow(0, at, 1).unwrap()).unwrap();
@@ -154,7 +168,7 @@ fn a_position_is_encoded_by_itself() {
 fn features_can_be_set() {
     let model = plain();
     let run = Run::all(&model, Input::ids(IDS.to_vec())).unwrap();
-    let dictionary = Dictionary::open(&named("standard", ""), model.config()).unwrap();
+    let dictionary = open(&named("standard", ""), model.config()).unwrap();
     let features = dictionary.encode(&run.tensor(dictionary.reads).unwrap()).unwrap();
     let (feature, was) = features.strongest(3)[0];
     let decoded = |features: &Features| dictionary.decode(features).unwrap().to_vec2::<f32>().unwrap();
@@ -180,7 +194,7 @@ fn features_can_be_set() {
 fn the_fit_is_that_of_the_reconstruction() {
     let model = plain();
     let run = Run::all(&model, Input::ids(IDS.to_vec())).unwrap();
-    let dictionary = Dictionary::open(&named("standard", ""), model.config()).unwrap();
+    let dictionary = open(&named("standard", ""), model.config()).unwrap();
     let x = run.tensor(dictionary.reads).unwrap();
     let features = dictionary.encode(&x).unwrap();
     let fit = dictionary.fit(&features, &x).unwrap();
@@ -215,7 +229,7 @@ fn with_cfg(name: &str, change: impl Fn(&mut serde_json::Value)) -> (tempfile::T
 #[test]
 fn dictionaries_that_do_not_fit_are_refused_with_the_reason() {
     let model = plain();
-    let refused = |name: &str, config: &actscope::model::Config| match Dictionary::open(name, config) {
+    let refused = |name: &str, config: &Config| match open(name, config) {
         Err(error) => {
             assert!(matches!(error, Error::File { .. }), "{error:?}");
             error.to_string()
@@ -255,7 +269,7 @@ fn dictionaries_that_do_not_fit_are_refused_with_the_reason() {
     let place = tempfile::tempdir().unwrap();
     assert!(refused(place.path().to_str().unwrap(), config).contains("holds no dictionary"));
     let lens = fixtures().join("dictionaries/tuned_lens");
-    let said = FittedLens::open(lens.to_str().unwrap(), demo.config()).unwrap_err().to_string();
+    let said = open_lens(lens.to_str().unwrap(), demo.config()).unwrap_err().to_string();
     assert!(said.contains("is a tuned lens of 3 blocks"), "{said}");
 }
 
@@ -267,12 +281,12 @@ fn what_a_known_set_expects_is_done() {
     let (_place, name) = with_cfg("standard", |cfg| {
         cfg["metadata"]["model_from_pretrained_kwargs"] = serde_json::json!({"center_writing_weights": true});
     });
-    let dictionary = Dictionary::open(&name, model.config()).unwrap();
+    let dictionary = open(&name, model.config()).unwrap();
     assert!(dictionary.notes.iter().any(|note| note.contains("centred weights")), "{:?}", dictionary.notes);
     let x = run.tensor(dictionary.reads).unwrap();
     let mean = x.mean_keepdim(1).unwrap();
     let centred = x.broadcast_sub(&mean).unwrap();
-    let as_it_is = Dictionary::open(&named("standard", ""), model.config()).unwrap();
+    let as_it_is = open(&named("standard", ""), model.config()).unwrap();
     let (of, want) = (dictionary.encode(&x).unwrap(), as_it_is.encode(&centred).unwrap());
     assert_close("features", &of.to_dense().unwrap(), &want.to_dense().unwrap());
     let want = as_it_is.decode(&want).unwrap().broadcast_add(&mean).unwrap();
@@ -326,11 +340,11 @@ proptest! {
             fs::write(place.path().join(name), &bytes).unwrap();
             place.path().to_str().unwrap().to_owned()
         };
-        let said = match Dictionary::open(&path, &config) {
+        let said = match open(&path, &config) {
             Ok(_) => panic!("it has another width"),
             Err(error) => error.to_string(),
         };
         prop_assert!(!said.contains('\n') && said.len() < 1000, "{said}");
-        let _ = FittedLens::open(&path, &config);
+        let _ = open_lens(&path, &config);
     }
 }

@@ -16,6 +16,7 @@ use super::softmax::{Softmax, mean_difference};
 use crate::config::Config;
 use crate::error::{Error, Result};
 use crate::hooks::{HookName, Part, Quantity, Site};
+use crate::model::FittedLens;
 use crate::picture::Matrix;
 use crate::picture::chart::{Chart, Labels};
 use crate::run::Run;
@@ -30,7 +31,7 @@ pub fn hooks(config: &Config) -> Vec<HookName> {
     std::iter::once(Site::ResidPre.at(0)).chain(blocks).collect()
 }
 
-/// `embed`, `resid_mid` or `resid_post`, and the block; `embed` is `resid_pre` of block 0.
+/// The short name of a residual stream, and its block; `embed` is `resid_pre` of block 0.
 pub fn site(hook: HookName) -> (&'static str, Option<usize>) {
     match hook.site {
         Site::ResidPre if hook.layer == Some(0) => ("embed", None),
@@ -153,6 +154,22 @@ impl Lens {
         Ok(Self::with_base(run, None, hooks, positions, token, k)?.of)
     }
 
+    /// The same through a lens that was fitted to the model, whose hooks are read.
+    ///
+    /// # Errors
+    /// As [`Self::new`].
+    pub fn through(
+        run: &Run,
+        lens: &FittedLens,
+        positions: Range<usize>,
+        token: Option<u32>,
+        k: usize,
+    ) -> Result<Self> {
+        let mut reader = Reader::with_base(run, None, positions.clone(), token, k)?;
+        reader.of.through = Some(lens);
+        Ok(Self::read(reader, &lens.hooks(run.config()), positions, token)?.of)
+    }
+
     /// The same of this run and of its base, if there is one: where no token is chosen, both follow
     /// what is likeliest there in the end.
     pub fn with_base(
@@ -163,9 +180,19 @@ impl Lens {
         token: Option<u32>,
         k: usize,
     ) -> Result<WithBase<Self>> {
+        let reader = Reader::with_base(run, base, positions.clone(), token, k)?;
+        Self::read(reader, hooks, positions, token)
+    }
+
+    fn read(
+        mut reader: WithBase<Reader>,
+        hooks: &[HookName],
+        positions: Range<usize>,
+        token: Option<u32>,
+    ) -> Result<WithBase<Self>> {
+        let has_base = reader.base.is_some();
         let mut by_hook = vec![Vec::with_capacity(positions.len()); hooks.len()];
-        let mut reader = Reader::with_base(run, base, positions.clone(), token, k)?;
-        let at_once = (AT_ONCE / run.config().vocab_size).max(1);
+        let at_once = (AT_ONCE / reader.of.run.config().vocab_size).max(1);
         let mut start = positions.start;
         while start < positions.end {
             let chunk = start..(start + at_once).min(positions.end);
@@ -179,7 +206,8 @@ impl Lens {
         let readings = by_hook.concat();
         let lens = |readings| Self { hooks: hooks.to_vec(), positions: positions.clone(), token, readings };
         Ok(WithBase {
-            base: base.map(|_| lens(readings.iter().filter_map(|reading| reading.base.clone()).collect())),
+            base: has_base
+                .then(|| lens(readings.iter().filter_map(|reading| reading.base.clone()).collect())),
             of: lens(readings.into_iter().map(|reading| reading.of).collect()),
         })
     }
@@ -259,6 +287,8 @@ pub struct Reader<'a> {
     k: usize,
     /// The final predictions, by position.
     finals: HashMap<usize, Final>,
+    /// What residual streams go through first.
+    through: Option<&'a FittedLens>,
 }
 
 impl<'a> Reader<'a> {
@@ -269,7 +299,7 @@ impl<'a> Reader<'a> {
     pub fn new(run: &'a Run, positions: Range<usize>, token: Option<u32>, k: usize) -> Result<Self> {
         Error::check_all("position", &positions, run.n_tokens())?;
         token.map_or(Ok(()), |token| run.model.net.check_ids(&[token]))?;
-        Ok(Self { run, token, k, finals: HashMap::new() })
+        Ok(Self { run, token, k, finals: HashMap::new(), through: None })
     }
 
     /// For this run and for its base, if there is one.
@@ -294,7 +324,7 @@ impl<'a> Reader<'a> {
         // The run itself has unembedded the output of the last block.
         let last = Site::ResidPost.at(self.run.config().n_layer - 1);
         let others: Vec<_> = cells.iter().copied().filter(|cell| cell.0 != last).collect();
-        let logits = if others.is_empty() { None } else { Some(unembed(self.run, &others)?) };
+        let logits = if others.is_empty() { None } else { Some(unembed(self.run, self.through, &others)?) };
         let mut rows = 0..;
         let places: Vec<_> =
             cells.iter().map(|&cell| (cell, if cell.0 == last { None } else { rows.next() })).collect();
@@ -356,14 +386,15 @@ impl WithBase<Reader<'_>> {
 }
 
 /// The logits of some rows of residual streams, computed like those of the network itself.
-fn unembed(run: &Run, cells: &[Cell]) -> Result<Matrix> {
+fn unembed(run: &Run, through: Option<&FittedLens>, cells: &[Cell]) -> Result<Matrix> {
     let net = &run.model.net;
     let rows = |group: &[Cell]| {
         let positions = || group.iter().map(|cell| cell.1);
         let (first, end) = (positions().min().unwrap_or(0), positions().max().unwrap_or(0) + 1);
         let part = run.part(group[0].0, &Part::rows(first..end))?;
         let index: Vec<_> = positions().map(|at| (at - first) as u32).collect();
-        Ok(part.index_select(&Tensor::new(index, &Device::Cpu)?, 0)?)
+        let rows = part.index_select(&Tensor::new(index, &Device::Cpu)?, 0)?;
+        through.map_or(Ok(rows.clone()), |lens| lens.translate(group[0].0, &rows))
     };
     let resid = cells.chunk_by(|a, b| a.0 == b.0).map(rows).collect::<Result<Vec<_>>>()?;
     let resid = Tensor::cat(&resid, 0)?.to_device(net.device())?.to_dtype(net.dtype())?;
@@ -443,7 +474,7 @@ mod tests {
         let run = run();
         let last = *hooks(run.config()).last().unwrap();
         let cells: Vec<_> = (0..run.n_tokens()).map(|position| (last, position)).collect();
-        let seen = unembed(&run, &cells).unwrap();
+        let seen = unembed(&run, None, &cells).unwrap();
         let logits = View::hook(Site::Logits.once(), 0).matrix(&run).unwrap();
         for position in 0..run.n_tokens() {
             assert_eq!(seen.row(position), logits.row(position));

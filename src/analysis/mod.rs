@@ -5,6 +5,7 @@ pub mod base;
 pub mod compare;
 pub mod continuations;
 pub mod effects;
+pub mod features;
 pub mod find;
 pub mod heads;
 pub mod lens;

@@ -11,7 +11,7 @@ use crate::analysis::base::WithBase;
 use crate::error::{Error, Result};
 use crate::files;
 use crate::interventions::Interventions;
-use crate::model::{DeviceSpec, DtypeSpec, LoadOptions, Model, Source};
+use crate::model::{DeviceSpec, DtypeSpec, FittedLens, LoadOptions, Model, Source};
 use crate::picture::colormap::Depth;
 use crate::run::{Input, Prompt, Run};
 use crate::text;
@@ -31,6 +31,11 @@ pub struct ModelArgs {
     /// Directory of a LoRA adapter (PEFT) to merge into the model
     #[arg(long, value_name = "DIR")]
     adapter: Option<PathBuf>,
+
+    /// Sparse dictionary of an activation: a folder or file, or ID:FOLDER on the hub; HOOK=… says which
+    /// activation, where the files do not
+    #[arg(long = "dictionary", value_name = "PATH|ID")]
+    dictionaries: Vec<String>,
 
     /// Use only files that have already been downloaded
     #[arg(long)]
@@ -59,6 +64,7 @@ impl ModelArgs {
         LoadOptions {
             revision: self.revision.clone(),
             adapter: self.adapter.clone(),
+            dictionaries: self.dictionaries.clone(),
             offline: self.offline,
             device: self.device,
             dtype: self.dtype,
@@ -71,7 +77,20 @@ impl ModelArgs {
         for note in &model.provenance.notes {
             say(&format!("note: {note}"));
         }
+        for dictionary in &model.named_dictionaries {
+            for note in &dictionary.notes {
+                say(&format!("note: {}: {note}", text::plain(&dictionary.name)));
+            }
+        }
         Ok(model)
+    }
+
+    /// Opens a lens that was fitted to the model; shows downloads on standard error.
+    pub fn lens(&self, name: &str, model: &Model) -> Result<FittedLens> {
+        let bars = Arc::new(Bars::default());
+        let lens = FittedLens::open(name, model.config(), self.offline, &bars.on_progress());
+        bars.clear();
+        lens
     }
 
     /// Loads the model; shows downloads on standard error.

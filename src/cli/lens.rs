@@ -9,12 +9,12 @@ use super::output::{self, Column, Table, print_json};
 use crate::analysis::lens::{Lens, Reading, hooks, label, site};
 use crate::analysis::logits::Candidate;
 use crate::error::{Error, Result};
-use crate::hooks::HookFilter;
-use crate::model::Model;
+use crate::hooks::{HookFilter, Site};
+use crate::model::{FittedLens, Model};
 use crate::run::{Input, Run};
 use crate::text::num;
 
-/// Show what each layer would predict: the logit lens
+/// Show what each layer would predict: the logit lens, a tuned or a Jacobian lens
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
 Examples:
@@ -22,15 +22,22 @@ Examples:
   actscope lens \"The old man and the\" --token \" sea\" --position 4
   actscope lens --json -k 3 --prompt-file poem.txt
   actscope lens \"Once upon a\" --token 640 --model openai-community/gpt2
+  actscope lens \"Once upon a\" --model gpt2 --with lens/gpt2
 
 Each residual stream goes through ln_f and the unembedding as if it were the final one: embed
 (wte + wpe), then resid_mid and resid_post of every block. kl is D(final ‖ lens), in nats. The
-weights are used as they are: nothing is folded.")]
+weights are used as they are: nothing is folded.
+
+A tuned lens (--with) reads resid_pre of every block, h + h · Wᵀ + b, a Jacobian lens resid_post, h · Jᵀ; then
+follow ln_f and the unembedding. What leaves the last block is read as it is.")]
 pub struct Args {
     #[command(flatten)]
     input: InputArgs,
     #[command(flatten)]
     how: LensArgs,
+    /// A tuned or Jacobian lens: its folder or file, or ID:FOLDER on the hub
+    #[arg(long, value_name = "PATH|ID")]
+    with: Option<String>,
     /// Number of likeliest tokens to list
     #[arg(short, value_name = "N", default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..))]
     k: u32,
@@ -61,10 +68,9 @@ impl LensArgs {
 }
 
 /// A run that keeps what the lens reads.
-pub fn run_for_lens(model: &Arc<Model>, input: Input) -> Result<Run> {
-    let mut keep: Vec<_> = hooks(model.config()).iter().map(ToString::to_string).collect();
-    keep.push("logits".into());
-    Run::new(model, input, HookFilter::new(&keep, model.config())?, ())
+pub fn run_for_lens(model: &Arc<Model>, input: Input, through: Option<&FittedLens>) -> Result<Run> {
+    let keep = through.map_or_else(|| hooks(model.config()), |lens| lens.hooks(model.config()));
+    Run::new(model, input, HookFilter::of(keep.into_iter().chain([Site::Logits.once()])), ())
 }
 
 #[derive(Serialize)]
@@ -95,7 +101,8 @@ pub fn run(args: Args) -> Result<()> {
     let input = args.input.required()?;
     let model = args.model.load()?;
     let token = args.how.token(&model)?;
-    let run = run_for_lens(&model, input)?;
+    let through = args.with.as_deref().map(|name| args.model.lens(name, &model)).transpose()?;
+    let run = run_for_lens(&model, input, through.as_ref())?;
     let n = run.n_tokens();
     let positions = match args.position {
         Some(position) => {
@@ -105,7 +112,11 @@ pub fn run(args: Args) -> Result<()> {
         None if args.json => 0..n,
         None => n - 1..n,
     };
-    let lens = Lens::new(&run, &hooks(run.config()), positions, token, args.k as usize)?;
+    let k = args.k as usize;
+    let lens = match &through {
+        Some(through) => Lens::through(&run, through, positions, token, k)?,
+        None => Lens::new(&run, &hooks(run.config()), positions, token, k)?,
+    };
 
     if args.json {
         let rows: Vec<_> = lens.readings.iter().map(|reading| row(&model, reading)).collect();

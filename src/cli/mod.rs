@@ -10,6 +10,7 @@ mod corpus;
 mod effects;
 mod explore;
 mod export;
+mod features;
 mod find;
 mod heads;
 mod hooks;
@@ -100,6 +101,7 @@ enum Command {
     Top(top::Args),
     Heads(heads::Args),
     Lens(lens::Args),
+    Features(features::Args),
     Effects(effects::Args),
     Patch(patch::Args),
     Attribute(attribute::Args),
@@ -149,6 +151,7 @@ pub fn run(args: impl IntoIterator<Item = OsString>) -> Result<()> {
         Some(Command::Top(args)) => top::run(args),
         Some(Command::Heads(args)) => heads::run(args),
         Some(Command::Lens(args)) => lens::run(args),
+        Some(Command::Features(args)) => features::run(args),
         Some(Command::Effects(args)) => effects::run(args),
         Some(Command::Patch(args)) => patch::run(args),
         Some(Command::Attribute(args)) => attribute::run(args),

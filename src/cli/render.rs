@@ -128,7 +128,7 @@ fn heads(args: &Args, model: &Arc<Model>, inputs: WithBase<Input>) -> Result<(Ru
 fn lens(args: &Args, model: &Arc<Model>, inputs: WithBase<Input>) -> Result<(Run, Chart)> {
     let show = args.number(&Show::ALL, Show::name)?.unwrap_or_default();
     let token = args.lens.token(model)?;
-    let WithBase { of: run, base } = inputs.runs(|input| run_for_lens(model, input))?;
+    let WithBase { of: run, base } = inputs.runs(|input| run_for_lens(model, input, None))?;
     let (hooks, positions) = (hooks(run.config()), 0..run.n_tokens());
     let lens = Lens::with_base(&run, base.as_ref(), &hooks, positions, token, 1)?;
     let chart = lens.shown(|lens| lens.chart(&run, show));

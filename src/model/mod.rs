@@ -1,11 +1,12 @@
-//! A GPT-2: its source, weights and tokenizer, the forward pass, and the tensors
-//! of a run.
+//! A GPT-2: its source, weights and tokenizer, the forward pass, the tensors of a run, and what others
+//! fitted to it.
 
 mod about;
 mod batch;
 mod cache;
 mod derive;
 mod device;
+pub mod fitted;
 mod format;
 mod gpt2;
 mod kernels;
@@ -20,6 +21,7 @@ pub use about::{About, SpecialToken};
 pub use batch::{Kept, Sequence};
 pub use cache::ActivationCache;
 pub use device::{DeviceSpec, DtypeSpec};
+pub use fitted::{Dictionary, FittedLens};
 pub use format::Format;
 pub use gpt2::{Block, Gpt2};
 pub(crate) use ops::causal_mask;
@@ -44,9 +46,16 @@ pub struct Model {
     pub net: Gpt2,
     pub tokenizer: Tokenizer,
     pub provenance: Provenance,
+    /// Sparse dictionaries of its activations that were named.
+    pub named_dictionaries: Vec<Dictionary>,
 }
 
 impl Model {
+    /// The sparse dictionaries of its activations: those that were named, or the demo model's own.
+    pub fn dictionaries(&self) -> &[Dictionary] {
+        &self.named_dictionaries
+    }
+
     pub fn config(&self) -> &Config {
         &self.net.config
     }

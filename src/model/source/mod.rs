@@ -15,8 +15,8 @@ use std::sync::{Arc, OnceLock};
 use candle_core::{DType, Device};
 
 use self::files::ModelFiles;
-use super::{Adapter, DeviceSpec, DtypeSpec, Gpt2, Model, Provenance, WeightBytes};
-use crate::config::ReadConfig;
+use super::{Adapter, DeviceSpec, Dictionary, DtypeSpec, Gpt2, Model, Provenance, WeightBytes};
+use crate::config::{Config, ReadConfig};
 use crate::error::{Error, Result};
 
 /// A model named by `--model`.
@@ -80,6 +80,8 @@ pub struct LoadOptions {
     pub dtype: DtypeSpec,
     /// The directory of a LoRA adapter that is merged into the model.
     pub adapter: Option<PathBuf>,
+    /// Sparse dictionaries of its activations: see [`Dictionary::open`].
+    pub dictionaries: Vec<String>,
 }
 
 /// Progress of loading.
@@ -108,12 +110,17 @@ pub type OnProgress = Arc<dyn Fn(Progress) + Send + Sync>;
 /// # Errors
 /// [`Error::Hub`] if the hub or its cache fails.
 #[cfg(feature = "hub")]
-pub(crate) fn fetch(id: &str, names: &[String], on_progress: &OnProgress) -> Result<Vec<Option<PathBuf>>> {
-    hub::files(id, names, on_progress)
+pub(crate) fn fetch(
+    id: &str,
+    names: &[String],
+    offline: bool,
+    on_progress: &OnProgress,
+) -> Result<Vec<Option<PathBuf>>> {
+    hub::files(id, names, offline, on_progress)
 }
 
 #[cfg(not(feature = "hub"))]
-pub(crate) fn fetch(id: &str, _: &[String], _: &OnProgress) -> Result<Vec<Option<PathBuf>>> {
+pub(crate) fn fetch(id: &str, _: &[String], _: bool, _: &OnProgress) -> Result<Vec<Option<PathBuf>>> {
     Err(Error::Hub(format!("`{id}` does not exist, and this program was built without the feature `hub`")))
 }
 
@@ -252,8 +259,23 @@ impl Model {
             weights,
             sha256: OnceLock::new(),
         };
-        Ok(Self { net, tokenizer, provenance })
+        let named_dictionaries = dictionaries(options, &net.config, on_progress)?;
+        Ok(Self { net, tokenizer, provenance, named_dictionaries })
     }
+}
+
+/// The dictionaries that `options` name, at most one for each activation.
+fn dictionaries(options: &LoadOptions, config: &Config, on_progress: &OnProgress) -> Result<Vec<Dictionary>> {
+    let open = |name: &String| Dictionary::open(name, config, options.offline, on_progress);
+    let all: Vec<_> = options.dictionaries.iter().map(open).collect::<Result<_>>()?;
+    for (i, one) in all.iter().enumerate() {
+        let is_same = |other: &&Dictionary| other.reads == one.reads || other.writes == one.writes;
+        if let Some(other) = all[..i].iter().find(is_same) {
+            let (a, b) = (&other.name, &one.name);
+            return Err(Error::usage(format!("`{a}` and `{b}` are both of {}: give one", one.writes)));
+        }
+    }
+    Ok(all)
 }
 
 #[cfg(test)]

@@ -64,8 +64,13 @@ pub(super) fn fetch(wanted: Wanted, on_progress: &OnProgress) -> Result<(ModelFi
 ///
 /// # Errors
 /// [`Error::Hub`] if the hub or its cache fails.
-pub(super) fn files(id: &str, names: &[String], on_progress: &OnProgress) -> Result<Vec<Option<PathBuf>>> {
-    let wanted = Wanted { id, revision: None, offline: false, check: false };
+pub(super) fn files(
+    id: &str,
+    names: &[String],
+    offline: bool,
+    on_progress: &OnProgress,
+) -> Result<Vec<Option<PathBuf>>> {
+    let wanted = Wanted { id, revision: None, offline, check: false };
     apart(|| Hub::open(wanted, on_progress)?.files(names))
 }
 

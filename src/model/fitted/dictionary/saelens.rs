@@ -7,8 +7,8 @@ use serde_json::Value;
 
 use super::{Activation, Norm, Parts, Read, Sizes, conv, matrix, rows, vector};
 use crate::error::{Error, Result};
-use crate::fitted::{Named, place};
 use crate::model::TensorFile;
+use crate::model::fitted::{Named, place};
 
 /// Repositories whose dictionaries were fitted to weights that were centred first, which their files do not say.
 const CENTRED: [&str; 3] =
@@ -52,17 +52,16 @@ pub fn read(path: &Path, file: &TensorFile, named: &Named) -> Result<Read> {
     }
 
     let mut notes = Vec::new();
-    let norm = match cfg.norm()? {
-        Some(norm) => norm,
-        None => {
-            let scale = cfg.scale(named, &reads)?;
-            notes.push(format!("activations are multiplied by {scale:.4}, which is in SAELens's registry"));
-            (w_enc, w_dec) = ((w_enc * scale)?, (w_dec / scale)?);
-            for b in &mut b_dec {
-                *b = (f64::from(*b) / scale) as f32;
-            }
-            Norm::None
+    let norm = if let Some(norm) = cfg.norm()? {
+        norm
+    } else {
+        let scale = cfg.scale(named, &reads)?;
+        notes.push(format!("activations are multiplied by {scale:.4}, which is in SAELens's registry"));
+        (w_enc, w_dec) = ((w_enc * scale)?, (w_dec / scale)?);
+        for b in &mut b_dec {
+            *b = (f64::from(*b) / scale) as f32;
         }
+        Norm::None
     };
     match norm {
         Norm::None => {}

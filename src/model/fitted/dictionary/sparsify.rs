@@ -4,9 +4,9 @@ use std::path::Path;
 
 use super::{Activation, Norm, Parts, Read, Sizes, conv, matrix, rows, vector};
 use crate::error::Result;
-use crate::fitted::{Named, place};
 use crate::hooks::Site;
 use crate::model::TensorFile;
+use crate::model::fitted::{Named, place};
 
 pub fn read(cfg: &Path, file: &TensorFile, folder: &Path, named: &Named) -> Result<Read> {
     let config = place::json(cfg)?;

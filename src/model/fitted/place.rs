@@ -1,14 +1,13 @@
 //! Where fitted things are: a file or folder, or a folder of a repository of the hub.
 
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 
 use serde_json::Value;
 
 use crate::error::{Error, Result};
 use crate::files::{CONFIGURATION, read};
 use crate::model::Source;
-use crate::model::source::fetch;
+use crate::model::source::{OnProgress, fetch};
 
 /// What `--dictionary` and `--lens` name: `[HOOK=]PATH` or `[HOOK=]HUB_ID[:SUBFOLDER]`.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -36,7 +35,7 @@ impl Named {
     ///
     /// # Errors
     /// [`Error::File`] or [`Error::Hub`] if it holds none of them.
-    pub(super) fn folder(&self, names: &[&str]) -> Result<PathBuf> {
+    pub(super) fn folder(&self, names: &[&str], offline: bool, on_progress: &OnProgress) -> Result<PathBuf> {
         let path = Path::new(&self.of);
         if path.exists() {
             return Ok(path.into());
@@ -52,7 +51,7 @@ impl Named {
             (false, "") => names.iter().map(|name| (*name).into()).collect(),
             (false, folder) => names.iter().map(|name| format!("{folder}/{name}")).collect(),
         };
-        let found = fetch(&id, &wanted, &(Arc::new(|_| {}) as _))?;
+        let found = fetch(&id, &wanted, offline, on_progress)?;
         let first = found.into_iter().flatten().next();
         let first = first.ok_or_else(|| {
             Error::Hub(format!(

@@ -21,6 +21,7 @@ use super::place::Named;
 use crate::config::Config;
 use crate::error::{Error, Result};
 use crate::hooks::{Axis, HookName};
+use crate::model::source::OnProgress;
 use crate::model::{Conv1D, Ops, TensorFile};
 use crate::text;
 
@@ -119,9 +120,13 @@ impl Dictionary {
     /// # Errors
     /// [`Error::File`] for files that are missing or malformed, or of another width or hook than the
     /// model's.
-    pub fn open(name: &str, config: &Config) -> Result<Self> {
+    pub fn open(name: &str, config: &Config, offline: bool, on_progress: &OnProgress) -> Result<Self> {
         let named = Named::parse(name);
-        let folder = named.folder(&["cfg.json", "sae_weights.safetensors", "sae.safetensors"])?;
+        let folder = named.folder(
+            &["cfg.json", "sae_weights.safetensors", "sae.safetensors"],
+            offline,
+            on_progress,
+        )?;
         let read = read(&folder, &named)?;
         let refuse = |problem: String| Error::file(&folder, problem);
         let find = |hook: &str| {

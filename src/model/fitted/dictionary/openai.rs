@@ -4,8 +4,8 @@ use serde_json::Value;
 
 use super::{Activation, Norm, Parts, Read, Sizes, conv, matrix, rows, vector};
 use crate::error::Result;
-use crate::fitted::Named;
 use crate::model::TensorFile;
+use crate::model::fitted::Named;
 
 pub fn read(file: &TensorFile, named: &Named) -> Result<Read> {
     let (n, c) = matrix(file, "encoder.weight")?;

@@ -9,6 +9,7 @@ use super::place::Named;
 use crate::config::Config;
 use crate::error::{Error, Result};
 use crate::hooks::{HookName, Site};
+use crate::model::source::OnProgress;
 use crate::model::{Conv1D, Ops, TensorFile};
 
 /// A tuned lens (Belrose et al., 2023), or a Jacobian lens.
@@ -54,8 +55,8 @@ impl FittedLens {
     /// # Errors
     /// [`Error::File`] for files that are missing or malformed, or of another width or number of blocks than the
     /// model's.
-    pub fn open(name: &str, config: &Config) -> Result<Self> {
-        let path = Named::parse(name).folder(&["params.pt", "config.json"])?;
+    pub fn open(name: &str, config: &Config, offline: bool, on_progress: &OnProgress) -> Result<Self> {
+        let path = Named::parse(name).folder(&["params.pt", "config.json"], offline, on_progress)?;
         let path = if path.is_dir() { path.join("params.pt") } else { path };
         Self::read(&TensorFile::open(&path)?, &path, name, config)
     }

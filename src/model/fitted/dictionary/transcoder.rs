@@ -4,9 +4,9 @@ use std::path::Path;
 
 use super::{Activation, Norm, Parts, Read, Sizes, conv, matrix, rows, vector};
 use crate::error::Result;
-use crate::fitted::Named;
 use crate::hooks::{HookName, Site};
 use crate::model::TensorFile;
+use crate::model::fitted::Named;
 
 pub fn read(file: &TensorFile, path: &Path, named: &Named) -> Result<Read> {
     let (c, n) = matrix(file, "W_enc")?;

@@ -341,7 +341,7 @@ impl<H: Hooks> Begun<H> {
         input.interventions.check(model.config(), tokens.len())?;
         let changed = hooks.first_change();
         let mut donors = before.map(|run| run.donors.clone()).unwrap_or_default();
-        let changes = input.interventions.hooks(&model.net, &mut donors)?;
+        let changes = input.interventions.hooks(model, &mut donors)?;
         let chain = ((changes, hooks), cache.for_tokens(tokens.len()));
         Ok(Self { input, tokens, chain, changed, donors })
     }

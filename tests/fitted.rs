@@ -5,9 +5,13 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use actscope::analysis::features;
+use actscope::analysis::lens::Lens;
 use actscope::hooks::{Edit, HookFilter, Site};
+use actscope::interventions::Change;
 use actscope::model::fitted::dictionary::Features;
-use actscope::model::fitted::{Dictionary, FittedLens};
+use actscope::model::fitted::lens::Kind;
+use actscope::model::fitted::{Dictionary, FittedLens, Labels};
 use actscope::model::source::OnProgress;
 use actscope::model::{Config, LoadOptions, Source};
 use actscope::{Error, Input, Model, Run};
@@ -112,7 +116,7 @@ fn every_dictionary_gives_what_its_package_gives() {
         n += 3;
     }
     // And nothing is left out.
-    assert_eq!(n, expected.keys().filter(|name| !name.contains("_lens")).count());
+    assert_eq!(n, expected.keys().filter(|name| !name.contains("_lens") && !name.contains('|')).count());
 }
 
 #[test]
@@ -346,5 +350,162 @@ proptest! {
         };
         prop_assert!(!said.contains('\n') && said.len() < 1000, "{said}");
         let _ = open_lens(&path, &config);
+    }
+}
+
+/// Changes of features against the same in torch: the rest of the activation stays, or is spliced out.
+#[test]
+fn changes_of_features_do_what_they_say() {
+    let expected = expected();
+    let mut n = 0;
+    for (name, want) in expected.iter().filter(|(name, _)| name.contains('|')) {
+        let (dictionary, changes) = name.trim_end_matches(".logits").split_once('|').unwrap();
+        let source = Source::Path(fixtures().join("tiny/plain"));
+        let options = LoadOptions { dictionaries: vec![named(dictionary, "")], ..LoadOptions::default() };
+        let model = Arc::new(Model::load(&source, &options, &quiet()).unwrap());
+        let changes: Vec<Change> = changes.split("; ").map(|text| text.parse().unwrap()).collect();
+        for (change, text) in changes.iter().zip(name.split_once('|').unwrap().1.split("; ")) {
+            assert_eq!(change.to_string(), text.trim_end_matches(".logits"));
+        }
+        let input = Input::ids(IDS.to_vec());
+        let run =
+            Run::all(&model, input.clone().with_interventions(changes.iter().cloned().collect())).unwrap();
+        assert_close(name, &run.tensor(Site::Logits.once()).unwrap(), want);
+        // The same from a run without changes, and from one with them.
+        let keep = HookFilter::all(model.config());
+        let again =
+            Run::all(&model, input.clone()).unwrap().then(run.input.clone(), keep.clone(), ()).unwrap();
+        assert_close(name, &again.tensor(Site::Logits.once()).unwrap(), want);
+        let shorter = Input::ids(IDS[..6].to_vec()).with_interventions(run.input.interventions.clone());
+        if run.input.interventions.is_causal() {
+            let longer = Run::all(&model, shorter).unwrap().then(run.input.clone(), keep, ()).unwrap();
+            assert_close(name, &longer.tensor(Site::Logits.once()).unwrap(), want);
+        }
+        n += 1;
+    }
+    assert_eq!(n, 16);
+}
+
+#[test]
+fn features_that_there_are_not_cannot_be_changed() {
+    let source = Source::Path(fixtures().join("tiny/plain"));
+    let options = LoadOptions { dictionaries: vec![named("standard", "")], ..LoadOptions::default() };
+    let model = Arc::new(Model::load(&source, &options, &quiet()).unwrap());
+    for (change, reason) in [
+        ("zero feature:1.resid_pre/40", "feature 40 is out of range"),
+        ("zero feature:2.resid_pre/4", "no dictionary of blocks.2.hook_resid_pre was given"),
+        ("splice mlp:1", "no dictionary of blocks.1.hook_mlp_out was given"),
+        ("splice head:1.2", "a whole tensor is spliced"),
+        ("add feature:1.resid_pre/4:1-2", "can be set, scaled, ablated, or added to"),
+        ("patch feature:1.resid_pre/4 from 1,2,3", "can be set, scaled, ablated, or added to"),
+        ("zero feature:9.resid_pre/4", "layer 9"),
+        ("zero feature:1.pattern/4", "edge by edge"),
+    ] {
+        let change: Change = change.parse().unwrap();
+        let input = Input::ids(IDS.to_vec()).with_interventions([change].into_iter().collect());
+        let said = Run::all(&model, input).unwrap_err().to_string();
+        assert!(said.contains(reason), "{said}");
+    }
+    for text in
+        ["zero feature:1.resid_pre", "zero feature:1/2", "set head:1.2", "add feature:1.resid_pre/4=x"]
+    {
+        assert!(text.parse::<Change>().is_err(), "{text}");
+    }
+}
+
+/// Ten features of the demo model that a person has named are active where their names say, and far less elsewhere.
+#[test]
+fn the_features_of_the_demo_model_do_what_their_labels_say() {
+    let model = Arc::new(Model::demo());
+    let dictionary = &model.dictionaries()[0];
+    assert_eq!(dictionary.reads, Site::ResidPre.at(2));
+    let labels = Labels::built_in(dictionary);
+    let features = |text: &str| {
+        let input = Input::text(text).with_bos(true);
+        let run = Run::new(&model, input, HookFilter::of([dictionary.reads]), ()).unwrap();
+        dictionary.encode(&run.tensor(dictionary.reads).unwrap()).unwrap()
+    };
+    let most = |features: &Features, feature| {
+        let all = features.of(feature);
+        let at = (1..all.len()).max_by(|a, b| all[*a].total_cmp(&all[*b])).unwrap();
+        (at, all[at])
+    };
+    let neutral =
+        features("The boat lay on the beach, and the wind was cold. A dog barked far off in the woods.");
+    // Its largest value is at this position (BOS is 0).
+    for (feature, word, text, position) in [
+        (616, "year", "In the year 1848", 7),
+        (858, "date", "In the year 1848", 5),
+        (257, "capital", "VERY GOOD", 2),
+        (210, "closing quotation", "\"I will go,\" she said", 5),
+        (683, "closing single", "'I will go,' she said", 5),
+        (89, "they", "It was dark. They were late.", 5),
+        (882, "make", "He made a chair", 2),
+        (655, "general", "I saw a general and his men", 4),
+        (252, "Jane", "My dear Jane came", 4),
+        (60, "inf", "I think the infinite sea", 4),
+        (545, "surface", "It was on the surface of it", 5),
+    ] {
+        let label = labels.get(feature).unwrap();
+        assert!(label.contains(word), "{label}");
+        let (at, value) = most(&features(text), feature);
+        assert!(at.abs_diff(position) <= 1, "{label}: largest at {at}");
+        let (_, elsewhere) = most(&neutral, feature);
+        assert!(value > 2.0 * elsewhere && value > 15.0, "{label}: {value}, elsewhere {elsewhere}");
+    }
+}
+
+/// What the model card says of the built-in dictionaries and lenses, on a text that none was fitted to.
+#[test]
+fn the_demo_models_own_dictionaries_and_lenses_fit_it() {
+    let model = Arc::new(Model::demo());
+    assert_eq!(model.dictionaries().len(), 2);
+    let text = "The old man went down to the harbour, where the boats lay. He had not slept, and his hands were cold; but \
+                when he saw the water he thought of nothing else. \"Shall we go?\" said the boy. \"Not yet,\" said he.";
+    let input = Input::text(text).with_bos(true);
+    let run = Run::all(&model, input).unwrap();
+    for dictionary in model.dictionaries() {
+        assert_eq!((dictionary.n, dictionary.expects_bos), (896, Some(true)));
+        let (features, fit) = features::read(&run, dictionary).unwrap();
+        assert!((10.0..25.0).contains(&fit.l0) && fit.explained > 0.75, "{fit:?}");
+        let cost = features::splice(&run, dictionary, &features).unwrap();
+        assert!(cost.bits_spliced - cost.bits < 1.0, "{cost:?}");
+    }
+    let n = run.n_tokens();
+    let mean_kl =
+        |lens: &Lens, hook| (1..n).map(|at| lens.get(hook, at).unwrap().kl).sum::<f32>() / (n - 1) as f32;
+    let hooks: Vec<_> = (0..4).map(|layer| Site::ResidPre.at(layer)).collect();
+    let logit = Lens::new(&run, &hooks, 0..n, None, 1).unwrap();
+    let tuned = FittedLens::demo(Kind::Tuned, model.config()).unwrap();
+    let tuned = Lens::through(&run, &tuned, 0..n, None, 1).unwrap();
+    for hook in hooks {
+        assert!(mean_kl(&tuned, hook) < 0.6 * mean_kl(&logit, hook), "{hook}");
+    }
+    let jacobian = FittedLens::demo(Kind::Jacobian, model.config()).unwrap();
+    let jacobian = Lens::through(&run, &jacobian, 0..n, None, 1).unwrap();
+    assert!(mean_kl(&jacobian, Site::ResidPost.at(2)) < 2.0);
+}
+
+#[test]
+fn labels_are_read_in_both_forms() {
+    let model = plain();
+    let dictionary = open(&named("standard", ""), model.config()).unwrap();
+    let lines = "{\"modelId\":\"gpt2-small\",\"layer\":\"1-res-jb\",\"index\":\"7\",\"description\":\"seven\"}\n\n\
+                 {\"layer\":\"2-res-jb\",\"index\":\"7\",\"description\":\"of another block\"}\n\
+                 {\"layer\":\"1-res-jb\",\"index\":8,\"description\":\"eight\"}\n";
+    let labels = Labels::parse(lines, &dictionary).unwrap();
+    assert_eq!((labels.get(7), labels.get(8), labels.get(9)), (Some("seven"), Some("eight"), None));
+    let labels = Labels::parse("feature,label\n3,\"three, or so\"\n4\tfour\n", &dictionary).unwrap();
+    assert_eq!((labels.get(3), labels.get(4)), (Some("three, or so"), Some("four")));
+    for (text, reason) in [
+        ("{", "line 1: not JSON"),
+        ("1,a\nb,c", "line 2: the first column is no feature"),
+        ("1,a\n\nnothing", "line 3: neither JSON"),
+        ("40,a", "line 1: the dictionary has 40 features"),
+        ("{\"index\":1}", "line 1: no description"),
+        ("{\"layer\":\"2-x\",\"index\":1,\"description\":\"a\"}", "has no label for blocks.1.hook_resid_pre"),
+    ] {
+        let said = Labels::parse(text, &dictionary).unwrap_err();
+        assert!(said.contains(reason), "{said}");
     }
 }

@@ -117,13 +117,14 @@ fn without_colors(text: &str) -> String {
 }
 
 /// What each subcommand needs to get to its work; options are tied to their values.
-const CALLS: [(&str, &[&str]); 25] = [
+const CALLS: [(&str, &[&str]); 26] = [
     ("tokens", &[PROMPT]),
     ("info", &[]),
     ("hooks", &[]),
     ("top", &[PROMPT]),
     ("heads", &[PROMPT]),
     ("lens", &[PROMPT]),
+    ("features", &[PROMPT]),
     ("effects", &[PROMPT]),
     ("patch", &["--clean=A cat", "--corrupt=A dog", "--sweep=heads"]),
     ("attribute", &[PROMPT]),
@@ -186,7 +187,8 @@ fn no_subcommand_passes_on_what_the_name_of_its_model_holds() {
         let call = [&[name], args, &[&model]].concat();
         let done = harmless(actscope(place.path(), &call));
         let models =
-            !["config", "completions", "man", "corpus merge", "corpus status", "corpus show"].contains(&name);
+            !["features", "config", "completions", "man", "corpus merge", "corpus status", "corpus show"]
+                .contains(&name);
         assert_eq!(done.status.success(), models, "{name}: {}", String::from_utf8_lossy(&done.stderr));
         if json {
             let call = if models { call } else { [&[name], args].concat() };

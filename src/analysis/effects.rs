@@ -121,7 +121,7 @@ impl Effects {
         let variation = |&(layer, head): &(usize, Option<usize>)| {
             let place = component(layer, head);
             let change = if question.mean { Change::Mean(place) } else { Change::Zero(place) };
-            let hooks = Interventions::from_iter([change]).hooks(&run.model.net, &mut Donors::default())?;
+            let hooks = Interventions::from_iter([change]).hooks(&run.model, &mut Donors::default())?;
             Ok(Variation { hooks, first: 0, looks_ahead: question.mean })
         };
         let variations = components.iter().map(variation).collect::<Result<Vec<_>>>()?;

@@ -407,7 +407,9 @@ impl Transplant<'_> {
     fn changes(&self, to: &Run) -> bool {
         let (position, head) = match (self.place.position, self.place.target) {
             (Some(position), Target::Head(_, head)) => (position, Some(head)),
-            (Some(position), Target::Tensor(_) | Target::Layer(_)) => (position, None),
+            (Some(position), Target::Tensor(_) | Target::Layer(_) | Target::Feature { .. }) => {
+                (position, None)
+            }
             _ => return true,
         };
         let bits = |run: &Run, hook: HookName, at: usize| -> Option<Vec<u32>> {

@@ -79,7 +79,7 @@ pub fn vary<H: Hooks>(
             let end = one.end(run, position);
             let kept = one.kept(run, end);
             members.push((
-                ((run.input.interventions.hooks(net, &mut donors)?, one.hooks), Pulse(None)),
+                ((run.input.interventions.hooks(&run.model, &mut donors)?, one.hooks), Pulse(None)),
                 kept,
                 end,
             ));

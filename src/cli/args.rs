@@ -11,6 +11,7 @@ use crate::analysis::base::WithBase;
 use crate::error::{Error, Result};
 use crate::files;
 use crate::interventions::Interventions;
+use crate::model::fitted::lens::Kind;
 use crate::model::{DeviceSpec, DtypeSpec, FittedLens, LoadOptions, Model, Source};
 use crate::picture::colormap::Depth;
 use crate::run::{Input, Prompt, Run};
@@ -87,6 +88,14 @@ impl ModelArgs {
 
     /// Opens a lens that was fitted to the model; shows downloads on standard error.
     pub fn lens(&self, name: &str, model: &Model) -> Result<FittedLens> {
+        let of_demo = match name {
+            "tuned" => Some(Kind::Tuned),
+            "jacobian" => Some(Kind::Jacobian),
+            _ => None,
+        };
+        if let (Some(kind), Source::Demo) = (of_demo, self.source()) {
+            return FittedLens::demo(kind, model.config());
+        }
         let bars = Arc::new(Bars::default());
         let lens = FittedLens::open(name, model.config(), self.offline, &bars.on_progress());
         bars.clear();

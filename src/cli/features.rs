@@ -42,7 +42,8 @@ pub struct Args {
     /// What features are about: Neuronpedia's JSON lines, or lines of a feature and its label
     #[arg(long, value_name = "FILE")]
     labels: Option<PathBuf>,
-    /// Write a JSON array of {hook, position, feature, value, share, label}, by position, the strongest first
+    /// Write a JSON array of {hook, position, feature, value, share, label}, by position, the strongest first; hook is
+    /// what the dictionary writes
     #[arg(long)]
     json: bool,
     #[command(flatten)]
@@ -79,7 +80,7 @@ pub fn run(args: Args) -> Result<()> {
             "no dictionary given: pass --dictionary with a folder, a file, or ID:FOLDER on the hub",
         ));
     }
-    let hooks = dictionaries.iter().flat_map(features::hooks).chain([Site::Logits.once()]);
+    let hooks = dictionaries.iter().flat_map(|one| features::hooks(one)).chain([Site::Logits.once()]);
     let run = Run::new(&model, input, HookFilter::of(hooks), ())?;
     let all = dictionaries.iter().map(|dictionary| {
         let (features, fit) = features::read(&run, dictionary)?;
@@ -126,7 +127,7 @@ pub fn run(args: Args) -> Result<()> {
 }
 
 fn labels(path: Option<&Path>, dictionary: &Dictionary) -> Result<Labels> {
-    let Some(path) = path else { return Ok(Labels::default()) };
+    let Some(path) = path else { return Ok(Labels::built_in(dictionary)) };
     let text = files::read_text(path, files::LABELS)?;
     Labels::parse(&text, dictionary).map_err(|problem| Error::file(path, problem))
 }
@@ -142,7 +143,7 @@ impl Of<'_> {
     fn rows(&self, position: usize, top: usize) -> impl Iterator<Item = Row<'_>> {
         let sum: f32 = self.features.rows[position].iter().map(|(_, value)| value).sum();
         self.features.strongest(position).into_iter().take(top).map(move |(feature, value)| Row {
-            hook: self.dictionary.reads.to_string(),
+            hook: self.dictionary.writes.to_string(),
             position,
             feature,
             value,

@@ -22,6 +22,7 @@ Examples:
   actscope lens \"The old man and the\" --token \" sea\" --position 4
   actscope lens --json -k 3 --prompt-file poem.txt
   actscope lens \"Once upon a\" --token 640 --model openai-community/gpt2
+  actscope lens \"The cat sat on the\" --with tuned
   actscope lens \"Once upon a\" --model gpt2 --with lens/gpt2
 
 Each residual stream goes through ln_f and the unembedding as if it were the final one: embed
@@ -35,7 +36,8 @@ pub struct Args {
     input: InputArgs,
     #[command(flatten)]
     how: LensArgs,
-    /// A tuned or Jacobian lens: its folder or file, or ID:FOLDER on the hub
+    /// A tuned or Jacobian lens: its folder or file, or ID:FOLDER on the hub; tuned and jacobian are those of the demo
+    /// model
     #[arg(long, value_name = "PATH|ID")]
     with: Option<String>,
     /// Number of likeliest tokens to list

@@ -12,13 +12,13 @@ use crate::interventions::{Change, Intervention, Interventions};
 type Parse = fn(&str) -> Result<Change>;
 
 /// Flags whose values are changes; clap's derive would lose the order across flags.
-const FLAGS: [(&str, &str, Parse, &str); 5] = [
+const FLAGS: [(&str, &str, Parse, &str); 7] = [
     (
         "ablate",
         "TARGET",
         Change::zero,
         "Set head:L.H, neuron:L.N, attn:L, mlp:L, layer:L, position:T or a tensor \
-      (resid_pre.3) to 0; TARGET@T for one position only",
+      (resid_pre.3) or a feature (feature:2.resid_pre/731) to 0; TARGET@T for one position only",
     ),
     (
         "knockout",
@@ -28,11 +28,19 @@ const FLAGS: [(&str, &str, Parse, &str); 5] = [
       the other keys share its attention",
     ),
     ("scale", "TARGET=X", Change::scale, "Multiply a target by X"),
+    ("set", "TARGET=X", Change::set, "Set a target to X: clamp a feature, say"),
     (
         "add",
         "TARGET:A-B=X",
         Change::add,
-        "Add X times the difference of two rows of the same tensor, A minus B",
+        "Add X times the difference of two rows of the same tensor, A minus B; or X to a feature \
+      (feature:2.resid_pre/731=X): X times its direction",
+    ),
+    (
+        "splice",
+        "TENSOR",
+        Change::splice,
+        "Replace a tensor by what its sparse dictionary makes of it: without the rest, that it misses",
     ),
     (
         "patch",

@@ -341,7 +341,7 @@ impl<'a> State<'a> {
             interventions
                 .check(model.config(), piece.tokens.len())
                 .map_err(|error| Error::usage(format!("document {}: {error}", piece.document)))?;
-            interventions.hooks(&model.net, donors)
+            interventions.hooks(model, donors)
         };
         let changes = pieces.iter().map(watch).collect::<Result<Vec<_>>>()?;
         let watch = |piece| Watch { model, wanted: &wanted, reducers: &reducers, piece };

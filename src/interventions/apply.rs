@@ -5,14 +5,18 @@ use std::ops::Range;
 
 use candle_core::{DType, Tensor};
 
+use super::features::OnFeatures;
 use super::{Change, Direction, Edge, Interventions, Place, Target};
 use crate::error::{Error, Result};
 use crate::hooks::{Axis, HookFilter, HookName, Hooks};
-use crate::model::{ActivationCache, Gpt2, Sequence};
+use crate::model::{ActivationCache, Model, Sequence};
 
 /// Applies the active changes of a list.
 #[derive(Debug)]
-pub struct Changes(Vec<(Change, Option<ActivationCache>)>);
+pub struct Changes {
+    all: Vec<(Change, Option<ActivationCache>)>,
+    features: OnFeatures,
+}
 
 /// The tensors of other prompts that are patched in, by the changes up to then.
 #[derive(Debug, Clone, Default)]
@@ -23,8 +27,9 @@ impl Interventions {
     /// those already `known`; afterwards all are.
     ///
     /// # Errors
-    /// See [`Gpt2::run`] and [`Self::check`], for those prompts.
-    pub fn hooks(&self, net: &Gpt2, known: &mut Donors) -> Result<Changes> {
+    /// See [`crate::model::Gpt2::run`] and [`Self::check`], for those prompts.
+    pub fn hooks(&self, model: &Model, known: &mut Donors) -> Result<Changes> {
+        let net = &model.net;
         let all: Self = self.active().map(|intervention| intervention.change.clone()).collect();
         let with_donor = |(i, one): (usize, &super::Intervention)| {
             let Change::Patch(place, donor) = &one.change else { return Ok((one.change.clone(), None)) };
@@ -36,31 +41,43 @@ impl Interventions {
             before.check(&net.config, donor.tokens.len())?;
             let names: Vec<_> = place.target.hooks().map(|hook| hook.to_string()).collect();
             let cache = ActivationCache::with_filter(HookFilter::new(&names, &net.config)?, net);
-            let mut chain = (before.hooks(net, known)?, cache);
+            let mut chain = (before.hooks(model, known)?, cache);
             net.watch([Sequence::new(&donor.tokens, &mut chain, None)])?;
             known.0.insert(key, chain.1.clone());
             Ok((one.change.clone(), Some(chain.1)))
         };
-        Ok(Changes(all.0.iter().enumerate().map(with_donor).collect::<Result<_>>()?))
+        let features = OnFeatures::new(all.active().map(|one| &one.change), model)?;
+        Ok(Changes { all: all.0.iter().enumerate().map(with_donor).collect::<Result<_>>()?, features })
     }
 }
 
 impl Hooks for Changes {
     fn wants(&self, name: HookName) -> bool {
-        self.0.iter().any(|(change, _)| change.hooks().any(|hook| hook == name))
+        self.features.reads(name)
+            || self.all.iter().any(|(change, _)| change.hooks().any(|hook| hook == name))
     }
 
     fn hook(&mut self, name: HookName, x: &Tensor) -> Result<Option<Tensor>> {
         let mut changed = None;
-        for (change, donor) in self.0.iter().filter(|(change, _)| change.hooks().any(|hook| hook == name)) {
-            let from = donor.as_ref().and_then(|cache| cache.tensor(name));
-            changed = Some(change.apply(name, changed.as_ref().unwrap_or(x), from.as_ref())?);
+        let of_this = self.all.iter().filter(|(change, _)| change.hooks().any(|hook| hook == name));
+        // Those of features that follow each other act on the same features.
+        let mut groups = of_this.collect::<Vec<_>>();
+        for group in groups.chunk_by_mut(|a, b| a.0.is_of_features() && b.0.is_of_features()) {
+            let now = changed.as_ref().unwrap_or(x);
+            let (first, donor) = group[0];
+            changed = Some(if first.is_of_features() {
+                self.features.apply(name, now, group.iter().map(|(change, _)| change))?
+            } else {
+                let from = donor.as_ref().and_then(|cache| cache.tensor(name));
+                first.apply(name, now, from.as_ref())?
+            });
         }
+        self.features.see(name, changed.as_ref().unwrap_or(x))?;
         Ok(changed)
     }
 
     fn first_change(&self) -> Option<HookName> {
-        self.0.iter().flat_map(|(change, _)| change.hooks()).min()
+        self.all.iter().flat_map(|(change, _)| change.hooks()).min()
     }
 }
 
@@ -86,9 +103,12 @@ impl Change {
             Ok(rows)
         };
         let new = match *self {
-            Self::Patch(..) => return Err(Error::usage(format!("{hook} was not computed for `{self}`"))),
+            Self::Steer(..) | Self::Splice(_) | Self::Patch(..) => {
+                return Err(Error::usage(format!("{hook} was not computed for `{self}`")));
+            }
             Self::Zero(_) => part.zeros_like()?,
             Self::Scale(_, factor) => (part * f64::from(factor))?,
+            Self::Set(_, value) => Tensor::full(value, part.shape(), x.device())?.to_dtype(x.dtype())?,
             Self::Mean(_) => {
                 // Half precision would round or overflow in between.
                 let wide = if x.dtype() == DType::F64 { DType::F64 } else { DType::F32 };

@@ -9,11 +9,16 @@
 //! | `mean TARGET` | its mean over the positions of the prompt |
 //! | `scale TARGET=X` | itself times X |
 //! | `add TARGET:A-B=X` | itself plus X · (row A − row B) of the same tensor; `=X` may be left out for 1 |
+//! | `set TARGET=X` | X |
 //! | `patch TARGET from IDS` | its value in another prompt with these token ids, under the changes before this one: at every position that both have, or at the position of the target; `from T of IDS` takes position T there |
 //! | `knockout L.H:Q->K` | query Q of head L.H no longer reads key K: its score is −inf, so softmax gives K's share to the other keys. If no key is left, the row is NaN |
 //!
+//! | `add FEATURE=X` | itself plus X times the direction of the feature |
+//! | `splice TENSOR` | what a sparse dictionary makes of it |
+//!
 //! | target | tensor |
 //! |---|---|
+//! | `feature:L.NAME/N` | the activation of feature N of the dictionary that writes NAME in block L, as in `feature:2.resid_pre/731`. Its tensor becomes itself plus the change of its direction, so that what the dictionary misses stays; under `splice`, what is decoded |
 //! | `head:L.H` | `attn.hook_z` of head H in block L: what the head gathered |
 //! | `neuron:L.N` | `mlp.hook_post` of neuron N in block L |
 //! | `attn:L`, `mlp:L` | `hook_attn_out`, `hook_mlp_out` of block L, biases included |
@@ -34,6 +39,7 @@
 //! ```
 
 mod apply;
+mod features;
 mod words;
 
 pub use apply::{Changes, Donors};
@@ -55,6 +61,11 @@ pub enum Target {
     Neuron {
         layer: usize,
         neuron: usize,
+    },
+    /// A feature of the dictionary that writes this tensor.
+    Feature {
+        hook: HookName,
+        feature: u32,
     },
     /// The outputs of attention and MLP of a block.
     Layer(usize),
@@ -102,7 +113,12 @@ pub enum Change {
     Zero(Place),
     Mean(Place),
     Scale(Place, f32),
+    Set(Place, f32),
     Add(Place, Direction),
+    /// So many times the direction of a feature.
+    Steer(Place, f32),
+    /// What a dictionary makes of a tensor.
+    Splice(Place),
     Patch(Place, Donor),
     Knockout(Edge),
 }
@@ -203,7 +219,7 @@ impl Target {
         let (first, second) = match self {
             Self::Layer(l) => (Site::AttnOut.at(l), Some(Site::MlpOut.at(l))),
             Self::Neuron { layer, .. } => (Site::MlpPost.at(layer), None),
-            Self::Head(hook, _) | Self::Tensor(hook) => (hook, None),
+            Self::Head(hook, _) | Self::Tensor(hook) | Self::Feature { hook, .. } => (hook, None),
         };
         std::iter::once(first).chain(second)
     }
@@ -235,6 +251,9 @@ impl Change {
             Self::Zero(place)
             | Self::Mean(place)
             | Self::Scale(place, _)
+            | Self::Set(place, _)
+            | Self::Steer(place, _)
+            | Self::Splice(place)
             | Self::Add(place, _)
             | Self::Patch(place, _) => Some(place),
             Self::Knockout(_) => None,
@@ -243,7 +262,13 @@ impl Change {
 
     fn is_causal(&self) -> bool {
         match *self {
-            Self::Zero(_) | Self::Scale(..) | Self::Patch(..) | Self::Knockout(_) => true,
+            Self::Zero(_)
+            | Self::Scale(..)
+            | Self::Set(..)
+            | Self::Steer(..)
+            | Self::Splice(_)
+            | Self::Patch(..)
+            | Self::Knockout(_) => true,
             Self::Mean(_) => false,
             Self::Add(place, Direction { plus, minus, .. }) => {
                 place.position.is_some_and(|position| plus.max(minus) <= position)
@@ -258,7 +283,19 @@ impl Change {
     pub fn check(&self, config: &Config, n_tokens: usize) -> Result<()> {
         let found = self.place().map_or(Ok(()), |place| place.find(config, n_tokens, true));
         let rest = || match self {
-            Self::Zero(_) | Self::Mean(_) | Self::Scale(..) => Ok(()),
+            Self::Add(Place { target: Target::Feature { .. }, .. }, _)
+            | Self::Patch(Place { target: Target::Feature { .. }, .. }, _) => Err(Error::usage(
+                "a feature can be set, scaled, ablated, or added to: add feature:L.NAME/N=X",
+            )),
+            Self::Splice(Place { target, .. }) if !matches!(target, Target::Tensor(_)) => {
+                Err(Error::usage("a whole tensor is spliced, such as resid_pre.2"))
+            }
+            Self::Zero(_)
+            | Self::Mean(_)
+            | Self::Scale(..)
+            | Self::Set(..)
+            | Self::Steer(..)
+            | Self::Splice(_) => Ok(()),
             Self::Add(_, Direction { plus, minus, .. }) => position(*plus.max(minus), n_tokens),
             Self::Patch(place, donor) => donor.find(*place),
             Self::Knockout(edge) => edge.find(config, n_tokens),
@@ -295,7 +332,8 @@ impl Place {
             }
             Target::Head(_, head) => Error::check("head", head, 0..config.n_head)?,
             Target::Neuron { neuron, .. } => Error::check("neuron", neuron, 0..config.d_mlp())?,
-            Target::Layer(_) | Target::Tensor(_) => {}
+            // Which features there are, the dictionary knows.
+            Target::Feature { .. } | Target::Layer(_) | Target::Tensor(_) => {}
         }
         self.position.map_or(Ok(()), |at| position(at, n_tokens))
     }

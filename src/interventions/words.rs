@@ -16,6 +16,10 @@ impl fmt::Display for Target {
             }
             Self::Head(hook, head) => write!(f, "{}.{head}", hook.short()),
             Self::Neuron { layer, neuron } => write!(f, "neuron:{layer}.{neuron}"),
+            Self::Feature { hook, feature } => match hook.layer {
+                Some(layer) => write!(f, "feature:{layer}.{}/{feature}", hook.point().short),
+                None => write!(f, "feature:{}/{feature}", hook.point().short),
+            },
             Self::Layer(layer) => write!(f, "layer:{layer}"),
             Self::Tensor(HookName { site: Site::AttnOut, layer: Some(layer) }) => write!(f, "attn:{layer}"),
             Self::Tensor(HookName { site: Site::MlpOut, layer: Some(layer) }) => write!(f, "mlp:{layer}"),
@@ -31,7 +35,7 @@ impl FromStr for Target {
         let wrong = || {
             Error::usage(format!(
                 "`{text}` is not a target: use head:L.H, neuron:L.N, attn:L, mlp:L, layer:L, \
-                 position:T or a tensor such as resid_pre.3, with @T at its end for one position"
+                 position:T, feature:L.NAME/N or a tensor such as resid_pre.3, with @T at its end for one position"
             ))
         };
         if let Some((kind, place)) = text.split_once(':') {
@@ -40,6 +44,14 @@ impl FromStr for Target {
                     "attn" => Self::Tensor(Site::AttnOut.at(place.parse().ok()?)),
                     "mlp" => Self::Tensor(Site::MlpOut.at(place.parse().ok()?)),
                     "layer" => Self::Layer(place.parse().ok()?),
+                    "feature" => {
+                        let (hook, feature) = place.rsplit_once('/')?;
+                        // The layer first, or a name as everywhere.
+                        let layer_first = hook.split_once('.').map(|(layer, name)| format!("{name}.{layer}"));
+                        let hook =
+                            layer_first.and_then(|name| name.parse().ok()).or_else(|| hook.parse().ok());
+                        Self::Feature { hook: hook?, feature: feature.parse().ok()? }
+                    }
                     "head" | "neuron" => {
                         let (layer, index) = place.split_once('.')?;
                         let (layer, index) = (layer.parse().ok()?, index.parse().ok()?);
@@ -140,6 +152,9 @@ impl fmt::Display for Change {
                 write!(f, "add {place}:{plus}-{minus}")?;
                 if *factor == 1.0 { Ok(()) } else { write!(f, "={}", exact(*factor)) }
             }
+            Self::Set(place, value) => write!(f, "set {place}={}", exact(*value)),
+            Self::Steer(place, factor) => write!(f, "add {place}={}", exact(*factor)),
+            Self::Splice(place) => write!(f, "splice {place}"),
             Self::Patch(place, donor) => write!(f, "patch {place} from {donor}"),
             Self::Knockout(edge) => write!(f, "knockout {edge}"),
         }
@@ -166,12 +181,14 @@ impl FromStr for Change {
             "zero" => Self::zero(rest),
             "mean" => Ok(Self::Mean(rest.parse()?)),
             "scale" => Self::scale(rest),
+            "set" => Self::set(rest),
             "add" => Self::add(rest),
+            "splice" => Self::splice(rest),
             "patch" => Self::patch(rest),
             "knockout" => Ok(Self::Knockout(rest.parse()?)),
             _ => Err(Error::usage(format!(
-                "`{text}` is not an intervention: use zero TARGET, mean TARGET, scale TARGET=X, add TARGET:A-B=X, \
-                 patch TARGET from IDS or knockout L.H:Q->K"
+                "`{text}` is not an intervention: use zero TARGET, mean TARGET, scale TARGET=X, set TARGET=X, \
+                 add TARGET:A-B=X, patch TARGET from IDS, splice TENSOR or knockout L.H:Q->K"
             ))),
         }
     }
@@ -197,12 +214,36 @@ impl Change {
         Ok(Self::Scale(place.parse()?, number(factor)?))
     }
 
-    /// Parses `TARGET:A-B` or `TARGET:A-B=X`.
+    /// Parses `TARGET=X`.
+    ///
+    /// # Errors
+    /// [`Error::Usage`] with the expected syntax.
+    pub fn set(text: &str) -> Result<Self> {
+        let (place, value) = text.split_once('=').ok_or_else(|| {
+            Error::usage(format!("`{text}` has no value: use TARGET=X, such as feature:2.resid_pre/731=4"))
+        })?;
+        Ok(Self::Set(place.parse()?, number(value)?))
+    }
+
+    /// Parses `TENSOR`.
+    ///
+    /// # Errors
+    /// [`Error::Usage`] with the expected syntax.
+    pub fn splice(text: &str) -> Result<Self> {
+        Ok(Self::Splice(text.parse()?))
+    }
+
+    /// Parses `TARGET:A-B`, `TARGET:A-B=X`, or `FEATURE=X`.
     ///
     /// # Errors
     /// [`Error::Usage`] with the expected syntax.
     pub fn add(text: &str) -> Result<Self> {
         let (rest, factor) = text.split_once('=').map_or((text, None), |(rest, x)| (rest, Some(x)));
+        if let (Ok(place @ Place { target: Target::Feature { .. }, .. }), Some(factor)) =
+            (rest.parse(), factor)
+        {
+            return Ok(Self::Steer(place, number(factor)?));
+        }
         let read = || {
             let (place, rows) = rest.rsplit_once(':')?;
             let (plus, minus) = rows.split_once('-')?;
@@ -211,7 +252,7 @@ impl Change {
         let (place, plus, minus) = read().ok_or_else(|| {
             Error::usage(format!(
                 "`{text}` does not name two rows: use TARGET:A-B, such as resid_pre.3@7:5-2, and =X for X times their \
-                 difference"
+                 difference, or feature:L.NAME/N=X"
             ))
         })?;
         let factor = factor.map_or(Ok(1.0), number)?;

@@ -412,7 +412,7 @@ mod tests {
             let net = &MODEL.net;
             let tokens: Vec<_> = all.iter().map(One::tokens).collect();
             let mut hooks: Vec<_> = all.iter().map(|one| {
-                let changes = one.interventions().0.hooks(net, &mut Donors::default()).unwrap();
+                let changes = one.interventions().0.hooks(&MODEL, &mut Donors::default()).unwrap();
                 let of_last = ["ln2_out.3", "pattern.3", "ln_final_out"];
                 let keep = if !one.watched {
                     HookFilter::of([])

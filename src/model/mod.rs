@@ -34,7 +34,7 @@ pub(crate) use weights::{TensorFile, adapter_base};
 pub use crate::config::{Activation, Config};
 
 use std::path::PathBuf;
-use std::sync::OnceLock;
+use std::sync::{Arc, OnceLock};
 
 use candle_core::DType;
 
@@ -47,13 +47,19 @@ pub struct Model {
     pub tokenizer: Tokenizer,
     pub provenance: Provenance,
     /// Sparse dictionaries of its activations that were named.
-    pub named_dictionaries: Vec<Dictionary>,
+    pub named_dictionaries: Vec<Arc<Dictionary>>,
+    /// Its own, once they are asked for.
+    pub own_dictionaries: OnceLock<Vec<Arc<Dictionary>>>,
 }
 
 impl Model {
     /// The sparse dictionaries of its activations: those that were named, or the demo model's own.
-    pub fn dictionaries(&self) -> &[Dictionary] {
-        &self.named_dictionaries
+    pub fn dictionaries(&self) -> &[Arc<Dictionary>] {
+        if !self.named_dictionaries.is_empty() || !self.provenance.is_built_in() {
+            return &self.named_dictionaries;
+        }
+        let own = || Dictionary::demo(self.config()).into_iter().map(Arc::new).collect();
+        self.own_dictionaries.get_or_init(own)
     }
 
     pub fn config(&self) -> &Config {
@@ -118,6 +124,11 @@ pub(crate) enum WeightBytes {
 }
 
 impl Provenance {
+    /// Whether it is the demo model, as it is.
+    fn is_built_in(&self) -> bool {
+        matches!(self.weights, WeightBytes::Embedded(_)) && self.adapter.is_none()
+    }
+
     /// The model, and the adapter merged into it.
     pub fn name(&self) -> String {
         match &self.adapter {

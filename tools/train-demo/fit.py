@@ -1,6 +1,6 @@
-"""Fits the dictionaries and lenses of the demo model, on a CPU, in about half an hour.
+"""Fits the dictionaries and lenses of the demo model, on a CPU, in a quarter of an hour.
 
-    python fit.py --text corpus.txt --heldout heldout.txt --out ../../assets/fitted
+    python fit.py --text corpus.txt --heldout heldout.txt --out ../../assets/fitted --tokens 1500000
 
 - Two sparse autoencoders (batch top-k, Bussmann et al. 2024), of the residual stream that enters blocks 2 and 3,
   written in SAELens's layout as jumprelu, in float16.

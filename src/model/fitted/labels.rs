@@ -10,7 +10,16 @@ use super::Dictionary;
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Labels(BTreeMap<u32, String>);
 
+/// Of the demo model's own dictionaries, by hand, from what they are active on in the held-out books.
+const DEMO: &str = include_str!("../../../assets/fitted/labels.jsonl");
+
 impl Labels {
+    /// Those of a dictionary that is part of the program; none, of any other.
+    pub fn built_in(dictionary: &Dictionary) -> Self {
+        let of_demo = dictionary.is_built_in().then(|| Self::parse(DEMO, dictionary).ok()).flatten();
+        of_demo.unwrap_or_default()
+    }
+
     /// Reads Neuronpedia's JSON lines, `{modelId, layer, index, description}`, or lines of a feature and its label
     /// with a tab or comma between; those of other blocks are left out.
     ///

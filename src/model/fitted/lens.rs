@@ -12,6 +12,12 @@ use crate::hooks::{HookName, Site};
 use crate::model::source::OnProgress;
 use crate::model::{Conv1D, Ops, TensorFile};
 
+/// Those of the demo model.
+const TUNED: (&str, &[u8]) =
+    ("demo/tuned_lens", include_bytes!("../../../assets/fitted/tuned_lens/params.safetensors"));
+const JACOBIAN: (&str, &[u8]) =
+    ("demo/jacobian_lens", include_bytes!("../../../assets/fitted/jacobian_lens/jacobians.safetensors"));
+
 /// A tuned lens (Belrose et al., 2023), or a Jacobian lens.
 ///
 /// The tuned lens reads `resid_pre` of each block, h + h · Wᵀ + b; the Jacobian lens `resid_post`, h · Jᵀ. What
@@ -59,6 +65,18 @@ impl FittedLens {
         let path = Named::parse(name).folder(&["params.pt", "config.json"], offline, on_progress)?;
         let path = if path.is_dir() { path.join("params.pt") } else { path };
         Self::read(&TensorFile::open(&path)?, &path, name, config)
+    }
+
+    /// One of the demo model: how it is made is in `tools/train-demo/README.md`.
+    ///
+    /// # Errors
+    /// [`Error::File`] for a model of another shape.
+    pub fn demo(kind: Kind, config: &Config) -> Result<Self> {
+        let (name, bytes) = match kind {
+            Kind::Tuned => TUNED,
+            Kind::Jacobian => JACOBIAN,
+        };
+        Self::read(&TensorFile::embedded(bytes, name)?, Path::new(name), name, config)
     }
 
     fn read(file: &TensorFile, path: &Path, name: &str, config: &Config) -> Result<Self> {

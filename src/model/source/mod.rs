@@ -260,16 +260,20 @@ impl Model {
             sha256: OnceLock::new(),
         };
         let named_dictionaries = dictionaries(options, &net.config, on_progress)?;
-        Ok(Self { net, tokenizer, provenance, named_dictionaries })
+        Ok(Self { net, tokenizer, provenance, named_dictionaries, own_dictionaries: OnceLock::new() })
     }
 }
 
 /// The dictionaries that `options` name, at most one for each activation.
-fn dictionaries(options: &LoadOptions, config: &Config, on_progress: &OnProgress) -> Result<Vec<Dictionary>> {
-    let open = |name: &String| Dictionary::open(name, config, options.offline, on_progress);
+fn dictionaries(
+    options: &LoadOptions,
+    config: &Config,
+    on_progress: &OnProgress,
+) -> Result<Vec<Arc<Dictionary>>> {
+    let open = |name: &String| Dictionary::open(name, config, options.offline, on_progress).map(Arc::new);
     let all: Vec<_> = options.dictionaries.iter().map(open).collect::<Result<_>>()?;
     for (i, one) in all.iter().enumerate() {
-        let is_same = |other: &&Dictionary| other.reads == one.reads || other.writes == one.writes;
+        let is_same = |other: &&Arc<Dictionary>| other.reads == one.reads || other.writes == one.writes;
         if let Some(other) = all[..i].iter().find(is_same) {
             let (a, b) = (&other.name, &one.name);
             return Err(Error::usage(format!("`{a}` and `{b}` are both of {}: give one", one.writes)));

@@ -37,6 +37,11 @@ impl TensorFile {
         WeightFile::open(path).map(Self)
     }
 
+    /// Built-in safetensors; `name` is for errors.
+    pub fn embedded(bytes: &'static [u8], name: &str) -> Result<Self> {
+        Ok(Self(WeightFile::Safetensors(Safetensors::embedded(bytes, name)?)))
+    }
+
     pub fn names(&self) -> Vec<String> {
         self.0.names()
     }

@@ -17,7 +17,7 @@ use rayon::prelude::*;
 
 pub use self::features::Features;
 pub use self::fit::Fit;
-use super::place::Named;
+use super::place::{self, Named};
 use crate::config::Config;
 use crate::error::{Error, Result};
 use crate::hooks::{Axis, HookName};
@@ -27,6 +27,20 @@ use crate::text;
 
 /// Activations before the activation function that are held at a time.
 const AT_ONCE: usize = 1 << 23;
+
+/// Those of the demo model: name, settings, weights.
+const DEMO: [(&str, &str, &[u8]); 2] = [
+    (
+        "demo/resid_pre.2",
+        include_str!("../../../../assets/fitted/resid_pre.2/cfg.json"),
+        include_bytes!("../../../../assets/fitted/resid_pre.2/sae_weights.safetensors"),
+    ),
+    (
+        "demo/resid_pre.3",
+        include_str!("../../../../assets/fitted/resid_pre.3/cfg.json"),
+        include_bytes!("../../../../assets/fitted/resid_pre.3/sae_weights.safetensors"),
+    ),
+];
 
 /// A sparse dictionary.
 #[derive(Debug, Clone)]
@@ -127,8 +141,27 @@ impl Dictionary {
             offline,
             on_progress,
         )?;
-        let read = read(&folder, &named)?;
-        let refuse = |problem: String| Error::file(&folder, problem);
+        Self::new(name, read(&folder, &named)?, &named, &folder, config)
+    }
+
+    /// Those of the demo model: how they are made is in `tools/train-demo/README.md`.
+    ///
+    /// # Panics
+    /// Never: a test reads them.
+    pub fn demo(config: &Config) -> Vec<Self> {
+        let open = |(name, cfg, weights): (&str, &str, &'static [u8])| {
+            let named = Named::parse(name);
+            let file = TensorFile::embedded(weights, name)?;
+            let settings = serde_json::from_str(cfg).unwrap_or_default();
+            let read = saelens::read(Path::new(name), settings, &file, &named)?;
+            Self::new(name, read, &named, Path::new(name), config)
+        };
+        DEMO.into_iter().map(|one| open(one).expect("the built-in dictionaries are valid")).collect()
+    }
+
+    /// Checks it against a model; `path` is for errors.
+    fn new(name: &str, read: Read, named: &Named, path: &Path, config: &Config) -> Result<Self> {
+        let refuse = |problem: String| Error::file(path, problem);
         let find = |hook: &str| {
             HookName::find(hook, config)
                 .map_err(|why| refuse(format!("is for `{}`, and the model has {why}", text::plain(hook))))
@@ -148,6 +181,11 @@ impl Dictionary {
         }
         let Read { format, expects_bos, notes, parts, sizes, .. } = read;
         Ok(Self { name: name.into(), format, reads, writes, n: sizes.n, expects_bos, notes, parts })
+    }
+
+    /// Whether it is part of the program.
+    pub fn is_built_in(&self) -> bool {
+        DEMO.iter().any(|(name, ..)| *name == self.name)
     }
 
     /// Whether it writes another activation than it reads.
@@ -255,7 +293,9 @@ fn read(path: &Path, named: &Named) -> Result<Read> {
     }
     let file = |name: &str| -> Option<PathBuf> { Some(path.join(name)).filter(|path| path.is_file()) };
     match (file("cfg.json"), file("sae_weights.safetensors"), file("sae.safetensors")) {
-        (Some(cfg), Some(weights), _) => saelens::read(&cfg, &TensorFile::open(&weights)?, named),
+        (Some(cfg), Some(weights), _) => {
+            saelens::read(&cfg, place::json(&cfg)?, &TensorFile::open(&weights)?, named)
+        }
         (Some(cfg), _, Some(weights)) => sparsify::read(&cfg, &TensorFile::open(&weights)?, path, named),
         _ => Err(Error::file(
             path,

@@ -8,7 +8,7 @@ use serde_json::Value;
 use super::{Activation, Norm, Parts, Read, Sizes, conv, matrix, rows, vector};
 use crate::error::{Error, Result};
 use crate::model::TensorFile;
-use crate::model::fitted::{Named, place};
+use crate::model::fitted::Named;
 
 /// Repositories whose dictionaries were fitted to weights that were centred first, which their files do not say.
 const CENTRED: [&str; 3] =
@@ -37,8 +37,9 @@ struct Cfg<'a> {
     config: Value,
 }
 
-pub fn read(path: &Path, file: &TensorFile, named: &Named) -> Result<Read> {
-    let cfg = Cfg { path, config: place::json(path)? };
+/// `path` is that of `config`, for errors.
+pub fn read(path: &Path, config: Value, file: &TensorFile, named: &Named) -> Result<Read> {
+    let cfg = Cfg { path, config };
     let (architecture, is_transcoder) = cfg.architecture()?;
     let (reads, writes) = cfg.hooks(named, is_transcoder)?;
     let (c, n) = matrix(file, "W_enc")?;

@@ -178,6 +178,6 @@ pub(super) fn go_to(app: &mut App, place: Place) {
             app.open_in_stages(Site::MlpPost.at(layer));
             app.selection.column = neuron;
         }
-        Target::Layer(_) => {}
+        Target::Layer(_) | Target::Feature { .. } => {}
     }
 }

@@ -1,13 +1,13 @@
 //! What a sparse dictionary makes of a run.
 
-use candle_core::{DType, Device, Tensor};
+use candle_core::{Device, Tensor};
 
-use super::logits::surprises;
-use super::weights::{Ends, unembedding};
+use super::logits::{surprises, top};
 use crate::error::{Error, Result};
 use crate::hooks::{Edit, HookFilter, HookName, Site};
 use crate::model::fitted::dictionary::{Features, Fit};
 use crate::model::{Dictionary, Gpt2};
+use crate::picture::Matrix;
 use crate::run::Run;
 
 /// The hooks that a run must keep for [`read`].
@@ -57,19 +57,21 @@ pub fn splice(run: &Run, dictionary: &Dictionary, features: &Features) -> Result
     Ok(Splice { bits: mean(run), bits_spliced: mean(&spliced) })
 }
 
-/// The tokens that a feature's direction promotes, its row of W_dec · W_U (of heads, through W_O), without ln_f;
-/// `None` if it is not written to the residual stream.
+/// The tokens that each feature's direction promotes most, its row of W_dec · W_U (of heads, through W_O), without
+/// ln_f; none if it is not written to the residual stream.
 ///
 /// # Errors
 /// [`Error::Usage`] for a feature that there is not.
-pub fn promotes(net: &Gpt2, dictionary: &Dictionary, feature: u32, k: usize) -> Result<Option<Ends>> {
-    let direction = dictionary.direction(feature)?;
-    let direction: Vec<f64> = match (dictionary.writes.site, dictionary.writes.layer) {
-        (Site::Z, Some(layer)) => {
-            let row = Tensor::from_vec(direction, (1, ()), &Device::Cpu)?.to_dtype(DType::F64)?;
-            let w_o = net.blocks[layer].attn_proj.weight()?.to_device(&Device::Cpu)?.to_dtype(DType::F64)?;
-            row.matmul(&w_o)?.flatten_all()?.to_vec1()?
-        }
+pub fn promotes(net: &Gpt2, dictionary: &Dictionary, features: &[u32], k: usize) -> Result<Vec<Vec<u32>>> {
+    let none = vec![Vec::new(); features.len()];
+    if features.is_empty() {
+        return Ok(none);
+    }
+    let rows = features.iter().map(|feature| dictionary.direction(*feature)).collect::<Result<Vec<_>>>()?;
+    let rows = Tensor::from_vec(rows.concat(), (features.len(), ()), &Device::Cpu)?;
+    let rows = rows.to_device(net.device())?.to_dtype(net.dtype())?; // (n, C)
+    let rows = match (dictionary.writes.site, dictionary.writes.layer) {
+        (Site::Z, Some(layer)) => rows.matmul(&net.blocks[layer].attn_proj.weight()?)?,
         (
             Site::Embed
             | Site::PosEmbed
@@ -79,8 +81,57 @@ pub fn promotes(net: &Gpt2, dictionary: &Dictionary, feature: u32, k: usize) -> 
             | Site::AttnOut
             | Site::MlpOut,
             _,
-        ) => direction.into_iter().map(f64::from).collect(),
-        _ => return Ok(None),
+        ) => rows,
+        _ => return Ok(none),
     };
-    Ok(Some(Ends::new(&unembedding(net)?.times(&direction), k)))
+    let logits = Matrix::of(&net.ops.logits(&rows, &net.unembed)?)?; // (n, V)
+    let most = |row: Vec<f32>| top(&row, k).into_iter().map(|id| id as u32).collect();
+    Ok((0..features.len()).map(|i| most(logits.row(i))).collect())
 }
+
+/// The strongest features at a position.
+#[derive(Debug, Clone, PartialEq)]
+pub struct At {
+    pub position: usize,
+    /// How many are active there.
+    pub n_active: usize,
+    /// The strongest first.
+    pub list: Vec<Active>,
+}
+
+/// A feature that is active.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Active {
+    pub feature: u32,
+    pub value: f32,
+    /// Of the sum of all at this position.
+    pub share: f32,
+    /// Its activation at each position.
+    pub along: Vec<f32>,
+    /// The tokens that it promotes most.
+    pub promotes: Vec<u32>,
+}
+
+/// The `k` strongest features at a position.
+///
+/// # Errors
+/// [`Error::Usage`] for a position out of range.
+pub fn at(run: &Run, dictionary: &Dictionary, features: &Features, position: usize, k: usize) -> Result<At> {
+    Error::check("position", position, 0..features.rows.len())?;
+    let mut all = features.strongest(position);
+    let (n_active, sum) = (all.len(), all.iter().map(|(_, value)| value).sum::<f32>());
+    all.truncate(k);
+    let ids: Vec<_> = all.iter().map(|(feature, _)| *feature).collect();
+    let promoted = promotes(&run.model.net, dictionary, &ids, PROMOTED)?;
+    let list = all.into_iter().zip(promoted).map(|((feature, value), promotes)| Active {
+        feature,
+        value,
+        share: value / sum,
+        along: features.of(feature),
+        promotes,
+    });
+    Ok(At { position, n_active, list: list.collect() })
+}
+
+/// The tokens listed of each feature.
+const PROMOTED: usize = 5;

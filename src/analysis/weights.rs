@@ -66,7 +66,7 @@ pub struct Ends {
 }
 
 impl Ends {
-    pub(super) fn new(scores: &[f64], k: usize) -> Self {
+    fn new(scores: &[f64], k: usize) -> Self {
         let scored = |(id, score): (usize, &f64)| Scored { id: id as u32, score: *score };
         let all: Vec<_> = scores.iter().enumerate().map(scored).collect();
         let (mut top, mut bottom) = (all.clone(), all);
@@ -85,7 +85,7 @@ pub fn embedding(net: &Gpt2) -> Result<Matrix> {
 }
 
 /// The unembedding's columns as rows: W_Uᵀ, (V, C).
-pub(super) fn unembedding(net: &Gpt2) -> Result<Matrix> {
+fn unembedding(net: &Gpt2) -> Result<Matrix> {
     matrix_of(&net.unembed)
 }
 

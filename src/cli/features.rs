@@ -177,17 +177,17 @@ impl Of<'_> {
             Column::Left("label"),
             Column::Left("promotes"),
         ]);
-        for row in self.rows(position, top) {
-            let ends = promotes(&model.net, self.dictionary, row.feature, 4)?;
-            let tokens = ends.map_or_else(String::new, |ends| {
-                ends.top.iter().map(|scored| model.tokenizer.show(scored.id)).collect::<Vec<_>>().join(" ")
-            });
+        let rows: Vec<_> = self.rows(position, top).collect();
+        let ids: Vec<_> = rows.iter().map(|row| row.feature).collect();
+        let promoted = promotes(&model.net, self.dictionary, &ids, 5)?;
+        for (row, tokens) in rows.into_iter().zip(promoted) {
+            let tokens: Vec<_> = tokens.into_iter().map(|id| model.tokenizer.show(id)).collect();
             table.row([
                 row.feature.to_string(),
                 num(row.value),
                 format!("{} %", fixed(100.0 * row.share, 1)),
                 row.label.map_or_else(String::new, |label| plain(label).into_owned()),
-                tokens,
+                tokens.join(" "),
             ]);
         }
         Ok(table)

@@ -11,6 +11,7 @@ use super::pixels::{Canvas, Pixels};
 use crate::analysis::attribution::{Attribution, Neuron};
 use crate::analysis::base::WithBase;
 use crate::analysis::compare::{Alignment, difference};
+use crate::analysis::features;
 use crate::analysis::find::Found;
 use crate::analysis::heads::{Atlas, Exclude};
 use crate::analysis::lens::{self, Lens, Reader, Reading};
@@ -20,6 +21,7 @@ use crate::analysis::weights::{Circuit, Ends, Neighbour, NeuronTokens, Spectrum,
 use crate::analysis::{View, ViewSource};
 use crate::error::{Error, Result};
 use crate::hooks::{Quantity, Site};
+use crate::model::fitted::dictionary::{Features, Fit};
 use crate::picture::Matrix;
 use crate::picture::Picture;
 use crate::picture::grid::{Pooling, Window};
@@ -64,6 +66,8 @@ pub enum Slot {
     Attribution,
     /// The neurons of an MLP with the largest contributions.
     Neurons,
+    /// The active features of a dictionary.
+    Features,
     /// The nearest neighbours of a row.
     Neighbours,
     /// A circuit, or a neuron.
@@ -127,6 +131,12 @@ pub enum Look {
         layer: usize,
         k: usize,
     },
+    /// The strongest features of a dictionary of the model, by its index, at a position.
+    Features {
+        dictionary: usize,
+        position: usize,
+        k: usize,
+    },
     /// The rows of wte nearest to a row; for a row of wpe, those of wpe.
     Neighbours {
         view: View,
@@ -179,6 +189,7 @@ pub enum Seen {
     Walk(Look, Box<Page>),
     Attribution(Look, WithBase<Attribution>),
     Neurons(Look, Vec<WithBase<Neuron>>),
+    Features(Look, Fit, features::At),
     Neighbours(Look, Vec<Neighbour>),
     Circuit(Look, Spectrum, [Ends; 2]),
     Neuron(Look, NeuronTokens, Vec<f32>),
@@ -204,6 +215,7 @@ impl Seen {
             | Self::Neurons(look, _)
             | Self::Neighbours(look, _)
             | Self::Circuit(look, ..)
+            | Self::Features(look, ..)
             | Self::Neuron(look, ..)
             | Self::Found(look, _)
             | Self::Nothing(look, _) => look,
@@ -298,6 +310,8 @@ pub struct Looker {
     of: (u64, Option<Arc<Run>>, Option<Arc<Run>>),
     known: HashMap<(View, RangeMode, Option<Cells>), (Range, Stats)>,
     readings: Readings,
+    /// The features of each dictionary.
+    features: HashMap<usize, (Features, Fit)>,
 }
 
 impl Looker {
@@ -313,6 +327,7 @@ impl Looker {
         }
         if !runs {
             self.readings.clear();
+            self.features.clear();
         }
         let Wanted { run, base, shown_id, id, looks } = wanted;
         let mut seen = Vec::with_capacity(looks.len());
@@ -406,6 +421,16 @@ impl Looker {
             Look::Neurons { position, token, versus, layer, k } => {
                 let of = Attribution::with_base(run, base, *position, *token, *versus)?;
                 Seen::Neurons(look.clone(), of.neurons((run, base), *layer, *k)?)
+            }
+            Look::Features { dictionary, position, k } => {
+                let of = run.model.dictionaries().get(*dictionary);
+                let of =
+                    of.ok_or_else(|| Error::usage("this model has no sparse dictionary: see --dictionary"))?;
+                let (features, fit) = match self.features.entry(*dictionary) {
+                    Entry::Occupied(known) => known.into_mut(),
+                    Entry::Vacant(unknown) => unknown.insert(features::read(run, of)?),
+                };
+                Seen::Features(look.clone(), *fit, features::at(run, of, features, *position, *k)?)
             }
             Look::Neighbours { view, row, k } => {
                 let matrix = match base.filter(|_| !view.source.is_same()) {

@@ -153,31 +153,40 @@ struct Tab {
     name: &'static str,
 }
 
-/// The tabs, with names as long as all of them fit; if not even the short ones do, only those nearest to the
-/// current screen have one.
+/// The tabs, with names as long as all of them fit, if need be closer together; if not even the short ones do, only
+/// those nearest to the current screen have one.
 fn tabs(area: Rect, current: Screen) -> Vec<Tab> {
     const KEY: u16 = 3;
     let all = Screen::ALL;
-    let width = |name: &str| KEY + if name.is_empty() { 0 } else { name.width() as u16 + 1 };
+    // What marks the current one needs a column of its own.
+    let width = |name: &str, screen: Screen, gap: u16| {
+        let gap = if screen == current { 1 } else { gap };
+        KEY + if name.is_empty() { 0 } else { name.width() as u16 + gap }
+    };
     let short_but_one = |screen: Screen| if screen == current { screen.name() } else { screen.short() };
-    let choices: [&dyn Fn(Screen) -> &'static str; 3] = [&Screen::name, &short_but_one, &Screen::short];
-    let fits = |names: &[&str]| names.iter().map(|name| width(name)).sum::<u16>() <= area.width;
-    let fitting = choices.iter().map(|name| all.map(name)).find(|names| fits(names));
-    let names = fitting.unwrap_or_else(|| {
-        let mut names = [""; Screen::ALL.len()];
-        let mut left = area.width.saturating_sub(KEY * all.len() as u16);
-        let mut nearest: Vec<_> = (0..all.len()).collect();
-        nearest.sort_by_key(|&i| i.abs_diff(current as usize));
-        for i in nearest {
-            let name = all[i].short();
-            let Some(rest) = left.checked_sub(name.width() as u16 + 1) else { break };
-            (names[i], left) = (name, rest);
-        }
-        names
-    });
+    let choices: [(&dyn Fn(Screen) -> &'static str, u16); 4] =
+        [(&Screen::name, 1), (&short_but_one, 1), (&Screen::short, 1), (&Screen::short, 0)];
+    let fits = |(name, gap): &(&dyn Fn(Screen) -> &'static str, u16)| {
+        all.map(|screen| width(name(screen), screen, *gap)).iter().sum::<u16>() <= area.width
+    };
+    let (names, gap) = choices.into_iter().find(fits).map_or_else(
+        || {
+            let mut names = [""; Screen::ALL.len()];
+            let mut left = area.width.saturating_sub(KEY * all.len() as u16);
+            let mut nearest: Vec<_> = (0..all.len()).collect();
+            nearest.sort_by_key(|&i| i.abs_diff(current as usize));
+            for i in nearest {
+                let name = all[i].short();
+                let Some(rest) = left.checked_sub(name.width() as u16 + 1) else { break };
+                (names[i], left) = (name, rest);
+            }
+            (names, 1)
+        },
+        |(name, gap)| (all.map(name), gap),
+    );
     let mut x = area.x;
     let place = |(screen, name): (Screen, &'static str)| {
-        let width = width(name);
+        let width = width(name, screen, gap);
         x += width;
         Tab { screen, x: x - width, width, name }
     };
@@ -200,7 +209,7 @@ fn draw_tabs(app: &App, area: Rect, buffer: &mut Buffer) {
         let (text, style) = if tab.screen == app.screen {
             (format!("▸{name}◂"), theme.accent())
         } else {
-            (format!(" {name} "), theme.dim())
+            (format!(" {name}"), theme.dim())
         };
         put(buffer, tab.x, area.y, tab.width, &text, style);
     }

@@ -3,6 +3,7 @@
 mod atlas;
 mod broken;
 mod difference;
+mod features;
 mod harness;
 mod heads;
 mod lab;

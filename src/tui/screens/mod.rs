@@ -4,6 +4,7 @@ pub mod attention;
 pub mod attribution;
 pub mod compare;
 mod embedding;
+mod features;
 pub mod heads;
 pub mod lens;
 mod logits;
@@ -92,6 +93,7 @@ screens! {
     Attribution   attribution  "Atr"  "9"  "how much each component contributes to a logit";
     Compare       compare      "Cmp"  "0"  "two prompts, their difference, and patching";
     Weights       weights      "Wts"  "w"  "the weights by themselves, without a prompt";
+    Features      features     "Fea"  "o"  "the active features of a sparse dictionary";
 }
 
 impl Screen {

@@ -1,0 +1,341 @@
+//! The active features of a sparse dictionary at each position.
+
+use ratatui::buffer::Buffer;
+use ratatui::layout::Rect;
+use ratatui::style::Color;
+use ratatui::text::Span;
+
+use super::Scene;
+use crate::analysis::features::{Active, At};
+use crate::engine::{Look, Request, Seen, Slot};
+use crate::hooks::{HookName, Quantity, Site};
+use crate::interventions::{Place, Target};
+use crate::model::Dictionary;
+use crate::model::fitted::Labels;
+use crate::model::fitted::dictionary::Fit;
+use crate::picture::range::{Range, RangeMode};
+use crate::run::Run;
+use crate::text::plain;
+use crate::tui::actions::moved;
+use crate::tui::app::{App, Selection};
+use crate::tui::command::{CHANGES, Command};
+use crate::tui::text::{count, fit, fixed, num, pad, put, put_line};
+use crate::tui::what_if::Side;
+use crate::tui::widgets::bar::bar;
+use crate::tui::widgets::row_strip;
+
+/// The most features of a position that are listed.
+const LISTED: usize = 96;
+/// Columns: the feature, its activation and share; the bar; the words at least; the space between.
+const NUMBERS: usize = 27;
+const BAR: usize = 12;
+const WORDS: usize = 24;
+/// The width from which the activations along the prompt are beside the list.
+const WIDE: u16 = 96;
+/// Lines above the list.
+const ABOVE: u16 = 3;
+
+/// The state of this screen.
+#[derive(Debug, Clone, Default)]
+pub struct State {
+    /// Which dictionary of the model.
+    dictionary: usize,
+    /// The selected line of the list.
+    line: usize,
+}
+
+/// The dictionary that is shown.
+fn dictionary<'a>(app: &App, run: &'a Run) -> Option<&'a Dictionary> {
+    let all = run.model.dictionaries();
+    all.get(app.screens.features.dictionary.min(all.len().checked_sub(1)?)).map(|one| &**one)
+}
+
+fn index(app: &App, run: &Run) -> usize {
+    app.screens.features.dictionary.min(run.model.dictionaries().len().saturating_sub(1))
+}
+
+fn seen<'a>(app: &'a App, run: &Run) -> Option<(&'a Fit, &'a At)> {
+    match &**app.seen.get(&Slot::Features)? {
+        Seen::Features(Look::Features { dictionary, .. }, fit, at) if *dictionary == index(app, run) => {
+            Some((fit, at))
+        }
+        _ => None,
+    }
+}
+
+/// The selected feature.
+fn selected<'a>(app: &'a App, run: &Run) -> Option<&'a Active> {
+    let (_, at) = seen(app, run)?;
+    at.list.get(app.screens.features.line.min(at.list.len().checked_sub(1)?))
+}
+
+/// The widths of the words and of the strips.
+fn columns(area: Rect, n_tokens: usize) -> (usize, u16) {
+    let rest = usize::from(area.width).saturating_sub(NUMBERS + BAR);
+    if area.width < WIDE {
+        return (rest, 0);
+    }
+    let strip = (2 * n_tokens).min(rest.saturating_sub(WORDS + 2)).min(rest * 2 / 3);
+    (rest - strip - 2, strip as u16)
+}
+
+/// The first line of the list that is on screen, and how many are.
+fn window(app: &App, at: &At, area: Rect) -> (usize, usize) {
+    let room = usize::from(area.height.saturating_sub(ABOVE));
+    let line = app.screens.features.line.min(at.list.len().saturating_sub(1));
+    let shown = room.min(at.list.len());
+    (line.saturating_sub(shown / 2).min(at.list.len() - shown), shown)
+}
+
+/// The screen.
+pub struct Body;
+
+impl Scene for Body {
+    fn commands(&self) -> &'static [&'static [Command]] {
+        &[&[Command::PreviousLayer, Command::NextLayer], CHANGES]
+    }
+
+    fn arrows(&self, _app: &App) -> &'static [(&'static str, &'static str)] {
+        &[("←→", "position"), ("↑↓", "feature"), ("Enter", "its tensor")]
+    }
+
+    fn wanted(&self, app: &App, run: &Run, _area: Rect) -> Vec<(Slot, Look)> {
+        if dictionary(app, run).is_none() {
+            return Vec::new();
+        }
+        let position = app.selection.position;
+        vec![(Slot::Features, Look::Features { dictionary: index(app, run), position, k: LISTED })]
+    }
+
+    fn draw(&self, app: &App, run: &Run, area: Rect, buffer: &mut Buffer) {
+        let theme = app.theme;
+        let Some(dictionary) = dictionary(app, run) else {
+            for (text, y) in WITHOUT.iter().zip(area.y..area.bottom()) {
+                put(buffer, area.x, y, area.width, text, theme.dim());
+            }
+            return;
+        };
+        let Some((about, at)) = seen(app, run) else {
+            match app.seen.get(&Slot::Features).map(|seen| &**seen) {
+                Some(Seen::Nothing(_, why)) => {
+                    put(buffer, area.x, area.y, area.width, why, theme.bad());
+                }
+                _ => super::draw_computing(buffer, area, theme),
+            }
+            return;
+        };
+        let to =
+            if dictionary.is_transcoder() { format!(" → {}", dictionary.writes) } else { String::new() };
+        let title = [
+            Span::styled(format!("{}{to}", dictionary.reads), theme.accent()),
+            Span::styled(
+                format!(
+                    "   {} of {} active at {}",
+                    at.n_active,
+                    count(dictionary.n, "feature"),
+                    run.token_text(at.position)
+                ),
+                theme.text(),
+            ),
+        ];
+        put_line(buffer, Rect { height: 1, ..area }, &title);
+        let fits = format!(
+            "L0 {} · variance explained {} % · {} silent here · position 0 left out",
+            fixed(about.l0, 1),
+            fixed(100.0 * about.explained, 1),
+            about.n_silent
+        );
+        let style = if about.explained < 0.0 { theme.bad() } else { theme.dim() };
+        put(buffer, area.x, area.y + 1, area.width, &fits, style);
+        let (words, strip) = columns(area, run.n_tokens());
+        let (per_cell, _) = row_strip::fit(run.n_tokens(), strip);
+        let along = match (strip, per_cell) {
+            (0, _) => String::new(),
+            (_, 1) => "along the prompt".into(),
+            (_, n) => format!("along the prompt, {n} tokens a cell"),
+        };
+        let heads = format!(
+            " {:>7} {:>8} {:>7}  {}{}  {along}",
+            "feature",
+            "value",
+            "share",
+            " ".repeat(BAR),
+            pad("label, and what it promotes", words)
+        );
+        put(buffer, area.x, area.y + 2, area.width, heads.trim_end(), theme.dim());
+        if strip > 0 {
+            // Above the selected position.
+            let (per_cell, wide) = row_strip::fit(run.n_tokens(), strip);
+            let x = area.right().saturating_sub(strip) + (at.position / per_cell * wide) as u16;
+            put(buffer, x, area.y + 2, 1, "▾", theme.accent());
+        }
+        draw_list(app, run, area, buffer);
+    }
+
+    fn inspect<'a>(&self, app: &'a App, run: &'a Run) -> Vec<Vec<Span<'a>>> {
+        let theme = app.theme;
+        let (Some(dictionary), Some(one)) = (dictionary(app, run), selected(app, run)) else {
+            return vec![vec![Span::styled("no feature", theme.dim())]];
+        };
+        let target = Target::Feature { hook: dictionary.writes, feature: one.feature };
+        let n = one.along.iter().filter(|x| **x > 0.0).count();
+        let most = (0..one.along.len()).max_by(|a, b| one.along[*a].total_cmp(&one.along[*b])).unwrap_or(0);
+        let first = vec![
+            Span::styled(target.to_string(), theme.accent()),
+            Span::styled(
+                format!(
+                    "  {} here, active at {} of {}, largest {} at {} {}",
+                    num(one.value),
+                    n,
+                    count(one.along.len(), "position"),
+                    num(one.along[most]),
+                    most,
+                    run.token_text(most)
+                ),
+                theme.text(),
+            ),
+        ];
+        let tokens: Vec<_> = one.promotes.iter().map(|id| run.model.tokenizer.show(*id)).collect();
+        let mut second = Vec::new();
+        if let Some(label) = Labels::built_in(dictionary).get(one.feature) {
+            second.push(Span::styled(format!("{}   ", plain(label)), theme.good()));
+        }
+        if !tokens.is_empty() {
+            second.push(Span::styled(format!("promotes {}", tokens.join(" ")), theme.text()));
+        }
+        let bos = match dictionary.expects_bos {
+            Some(true) if !run.input.bos => " · it was fitted to prompts that begin with BOS",
+            _ => "",
+        };
+        let third = vec![Span::styled(
+            format!(
+                "{} · {} · dictionary {} of {}{bos}",
+                plain(&dictionary.name),
+                dictionary.format,
+                index(app, run) + 1,
+                run.model.dictionaries().len()
+            ),
+            theme.dim(),
+        )];
+        vec![first, second, third]
+    }
+
+    fn hit(&self, _: &App, _: &Run, _: Rect, _: u16, _: u16) -> Option<Selection> {
+        None
+    }
+
+    fn click(&self, app: &mut App, run: &Run, area: Rect, x: u16, y: u16) {
+        let Some((_, at)) = seen(app, run) else { return };
+        let (first, shown) = window(app, at, area);
+        let line = y.checked_sub(area.y + ABOVE).map(usize::from).filter(|line| *line < shown);
+        if let Some(line) = line.filter(|_| area.contains((x, y).into())) {
+            app.screens.features.line = first + line;
+        }
+    }
+
+    fn go(&self, app: &mut App, run: &Run, right: isize, down: isize) {
+        app.selection.position = moved(app.selection.position, right, run.n_tokens());
+        let n = seen(app, run).map_or(0, |(_, at)| at.list.len());
+        let line = app.screens.features.line.min(n.saturating_sub(1));
+        app.screens.features.line = moved(line, down, n.max(1));
+    }
+
+    fn go_layer(&self, app: &mut App, run: &Run, by: isize) {
+        let n = run.model.dictionaries().len().max(1);
+        app.screens.features.dictionary = moved(index(app, run), by, n);
+        app.screens.features.line = 0;
+    }
+
+    fn open(&self, app: &mut App) -> Vec<Request> {
+        if let Some(run) = app.run.clone()
+            && let Some(dictionary) = dictionary(app, &run)
+        {
+            app.open_in_stages(dictionary.writes);
+        }
+        Vec::new()
+    }
+
+    fn without_difference(&self, _app: &App) -> Option<&'static str> {
+        Some(Side::Changed.name())
+    }
+
+    fn subject(&self, app: &App) -> (HookName, Option<usize>) {
+        let of = |run: &std::sync::Arc<Run>| dictionary(app, run).map(|one| one.writes);
+        (app.run.as_ref().and_then(of).unwrap_or(Site::ResidPre.at(0)), None)
+    }
+
+    fn place(&self, app: &App) -> Result<Place, &'static str> {
+        let none = "no feature is under the cursor";
+        let run = app.run.as_ref().ok_or(none)?;
+        let dictionary = dictionary(app, run).ok_or(none)?;
+        let feature = selected(app, run).ok_or(none)?.feature;
+        Ok(Place { target: Target::Feature { hook: dictionary.writes, feature }, position: None })
+    }
+
+    fn unit(&self, _: &App, _: &Run) -> Result<(HookName, usize), &'static str> {
+        Err("an atlas has neurons, heads and channels, and no features yet")
+    }
+
+    fn place_in_flow(&self, app: &App) -> HookName {
+        self.subject(app).0
+    }
+
+    fn token_shade(&self, app: &App, position: usize) -> Option<Color> {
+        let one = selected(app, app.run.as_ref()?)?;
+        let most = one.along.iter().copied().fold(f32::MIN_POSITIVE, f32::max);
+        Some(app.theme.shade(Quantity::Probability, one.along.get(position)? / most))
+    }
+}
+
+/// What is shown of a model without dictionaries.
+const WITHOUT: [&str; 4] = [
+    "This model has no sparse dictionary.",
+    "",
+    "Start with --dictionary PATH, or ID:FOLDER on the hub: a sparse autoencoder or transcoder in the layout of",
+    "SAELens, sparsify, OpenAI or Dunefsky; several for several activations. The demo model has two of its own.",
+];
+
+/// The features, the strongest first, each with its activations along the prompt.
+fn draw_list(app: &App, run: &Run, area: Rect, buffer: &mut Buffer) {
+    let theme = app.theme;
+    let (Some(dictionary), Some((_, at))) = (dictionary(app, run), seen(app, run)) else { return };
+    let labels = Labels::built_in(dictionary);
+    let (first, shown) = window(app, at, area);
+    let (words, strip) = columns(area, run.n_tokens());
+    let limit = at.list.iter().flat_map(|one| &one.along).copied().fold(f32::MIN_POSITIVE, f32::max);
+    let range = Range { mode: RangeMode::Full, quantity: Quantity::Positive, limit, beyond: 0 };
+    let most = at.list.first().map_or(1.0, |one| one.value);
+    let line = app.screens.features.line.min(at.list.len().saturating_sub(1));
+    let lines = at.list.iter().enumerate().skip(first).take(shown);
+    for ((i, one), y) in lines.zip(area.y + ABOVE..area.bottom()) {
+        let is_selected = i == line;
+        let style = if is_selected { theme.selected() } else { theme.text() };
+        let tokens: Vec<_> = one.promotes.iter().map(|id| run.model.tokenizer.show(*id)).collect();
+        let label = labels.get(one.feature).map_or_else(String::new, |label| format!("{}  ", plain(label)));
+        let label = fit(&label, words);
+        let rest = words.saturating_sub(unicode_width::UnicodeWidthStr::width(&*label));
+        // Below and above what fits.
+        let cut = match () {
+            () if i == first && first > 0 => "▴",
+            () if i + 1 == first + shown && i + 1 < at.n_active => "▾",
+            () => " ",
+        };
+        let spans = [
+            Span::styled(if is_selected { "▸" } else { cut }, theme.accent()),
+            Span::styled(
+                format!("{:>7} {:>8} {:>5} %", one.feature, num(one.value), fixed(100.0 * one.share, 1)),
+                style,
+            ),
+            Span::raw("  "),
+            Span::styled(pad(&bar(one.value / most, BAR - 1), BAR), theme.amount()),
+            Span::styled(label, theme.good()),
+            Span::styled(pad(&fit(&tokens.join(" "), rest), rest), theme.dim()),
+        ];
+        put_line(buffer, Rect { y, height: 1, ..area }, &spans);
+        if strip > 0 {
+            let x = area.right().saturating_sub(strip);
+            let place = Rect { x, y, width: strip, height: 1 };
+            row_strip::draw(buffer, place, &one.along, &range, app.pooling, theme);
+        }
+    }
+}

@@ -1,0 +1,108 @@
+//! The screen Features.
+
+use std::sync::Arc;
+
+use actscope::engine::{Seen, Slot};
+use actscope::hooks::Site;
+use actscope::interventions::Target;
+use actscope::tui::app::Screen;
+use actscope::tui::theme::Theme;
+use actscope::{Input, Model};
+
+use super::harness::{Explorer, assert_snapshot};
+use super::{LARGE, SMALL};
+
+const YEAR: &str =
+    "It was in the year 1848 that they made the general, Jane said, a box with a smooth surface.";
+
+fn explorer(size: (u16, u16)) -> Explorer {
+    let mut e = Explorer::new(YEAR, size, Theme::default());
+    e.keys("o");
+    e
+}
+
+#[test]
+fn the_features_of_a_token_are_listed_the_strongest_first() {
+    let mut e = explorer(LARGE);
+    e.keys("home right right right right right right");
+    assert_eq!(e.app.screen, Screen::Features);
+    assert!(e.shows("digits of a year") && e.shows("blocks.2.hook_resid_pre"), "{}", e.lines().join("\n"));
+    assert_snapshot("features_160x48", &e);
+    let Seen::Features(_, fit, at) = &*e.app.seen[&Slot::Features] else { panic!("no features") };
+    assert!(at.list.is_sorted_by(|a, b| a.value >= b.value) && at.n_active == at.list.len());
+    assert!(fit.explained > 0.7);
+    for one in &at.list {
+        assert_eq!(one.along[at.position], one.value);
+    }
+    // The numbers are those of the command line.
+    let dictionary = &e.run().model.dictionaries()[0];
+    let features = dictionary.encode(&e.run().tensor(Site::ResidPre.at(2)).unwrap()).unwrap();
+    let strongest: Vec<_> = at.list.iter().map(|one| (one.feature, one.value)).collect();
+    assert_eq!(features.strongest(at.position), strongest);
+}
+
+#[test]
+fn it_fits_other_sizes() {
+    let mut small = explorer(SMALL);
+    small.keys("home right right right right right right down");
+    assert_snapshot("features_80x24", &small);
+    let mut wide = explorer((300, 90));
+    wide.keys("home right right right right right right down");
+    assert_snapshot("features_300x90", &wide);
+}
+
+#[test]
+fn a_feature_is_ablated_where_the_cursor_is() {
+    let mut e = explorer(LARGE);
+    e.keys("home right right right right right right down");
+    let Seen::Features(_, _, at) = &*e.app.seen[&Slot::Features] else { panic!("no features") };
+    let feature = at.list[1].feature;
+    let before = e.run().tensor(Site::Logits.once()).unwrap().to_vec2::<f32>().unwrap();
+    e.keys("a");
+    let changes = &e.run().input.interventions;
+    let target = Target::Feature { hook: Site::ResidPre.at(2), feature };
+    assert_eq!(changes.to_string(), format!("zero {target}"));
+    let after = e.run().tensor(Site::Logits.once()).unwrap().to_vec2::<f32>().unwrap();
+    assert_ne!(before, after);
+    assert!(e.shows(&format!("zero feature:2.resid_pre/{feature}")));
+}
+
+#[test]
+fn another_dictionary_and_its_tensor_are_a_key_away() {
+    let mut e = explorer(LARGE);
+    e.keys("}");
+    assert!(e.shows("blocks.3.hook_resid_pre") && e.shows("dictionary 2 of 2"), "{}", e.lines().join("\n"));
+    e.keys("}");
+    assert!(e.shows("dictionary 2 of 2"));
+    e.keys("{ enter");
+    assert_eq!((e.app.screen, e.app.selection.hook), (Screen::Stages, Site::ResidPre.at(2)));
+}
+
+#[test]
+fn a_click_selects_a_feature_and_the_list_scrolls_to_the_cursor() {
+    let mut e = explorer(SMALL);
+    e.keys("home right right");
+    let Seen::Features(_, _, at) = &*e.app.seen[&Slot::Features] else { panic!("no features") };
+    let third = at.list[2].feature;
+    let y = e.lines().iter().position(|line| line.contains(&format!("{third:>7} "))).unwrap();
+    e.click(10, y as u16);
+    assert!(e.shows(&format!("feature:2.resid_pre/{third} ")), "{}", e.lines().join("\n"));
+    for _ in 0..40 {
+        e.keys("down");
+    }
+    let Seen::Features(_, _, at) = &*e.app.seen[&Slot::Features] else { panic!("no features") };
+    let last = at.list.last().unwrap().feature;
+    assert!(e.shows(&format!("feature:2.resid_pre/{last}")), "{}", e.lines().join("\n"));
+    assert!(at.list.len() < 14 || e.shows("▴"));
+}
+
+#[test]
+fn a_model_without_dictionaries_says_how_to_get_one() {
+    let place = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/tiny/plain");
+    let model = Arc::new(Model::open(place.to_str().unwrap()).unwrap());
+    let mut e = Explorer::with_model(model, Input::ids(vec![5, 6, 7]), LARGE, Theme::default());
+    e.keys("o");
+    assert!(e.shows("This model has no sparse dictionary"), "{}", e.lines().join("\n"));
+    e.keys("down right a enter esc");
+    e.draw();
+}

@@ -476,13 +476,14 @@ fn the_demo_models_own_dictionaries_and_lenses_fit_it() {
         |lens: &Lens, hook| (1..n).map(|at| lens.get(hook, at).unwrap().kl).sum::<f32>() / (n - 1) as f32;
     let hooks: Vec<_> = (0..4).map(|layer| Site::ResidPre.at(layer)).collect();
     let logit = Lens::new(&run, &hooks, 0..n, None, 1).unwrap();
-    let tuned = FittedLens::demo(Kind::Tuned, model.config()).unwrap();
-    let tuned = Lens::through(&run, &tuned, 0..n, None, 1).unwrap();
+    let [tuned, jacobian] = model.lenses() else { panic!("two lenses") };
+    assert_eq!([tuned.kind, jacobian.kind], [Kind::Tuned, Kind::Jacobian]);
+    let through = |lens| Lens::through(&run, None, Some(lens), 0..n, None, 1).unwrap().of;
+    let tuned = through(tuned);
     for hook in hooks {
         assert!(mean_kl(&tuned, hook) < 0.6 * mean_kl(&logit, hook), "{hook}");
     }
-    let jacobian = FittedLens::demo(Kind::Jacobian, model.config()).unwrap();
-    let jacobian = Lens::through(&run, &jacobian, 0..n, None, 1).unwrap();
+    let jacobian = through(jacobian);
     assert!(mean_kl(&jacobian, Site::ResidPost.at(2)) < 2.0);
 }
 

@@ -17,6 +17,7 @@ use crate::config::Config;
 use crate::error::{Error, Result};
 use crate::hooks::{HookName, Part, Quantity, Site};
 use crate::model::FittedLens;
+use crate::model::fitted::lens::Kind;
 use crate::picture::Matrix;
 use crate::picture::chart::{Chart, Labels};
 use crate::run::Run;
@@ -29,6 +30,16 @@ const AT_ONCE: usize = 1 << 22;
 pub fn hooks(config: &Config) -> Vec<HookName> {
     let blocks = (0..config.n_layer).flat_map(|l| [Site::ResidMid.at(l), Site::ResidPost.at(l)]);
     std::iter::once(Site::ResidPre.at(0)).chain(blocks).collect()
+}
+
+/// The residual streams that a lens reads: the logit lens, or one that was fitted.
+pub fn hooks_of(config: &Config, through: Option<&FittedLens>) -> Vec<HookName> {
+    through.map_or_else(|| hooks(config), |lens| lens.hooks(config))
+}
+
+/// The name of a lens.
+pub fn name_of(through: Option<&FittedLens>) -> &'static str {
+    through.map_or("logit lens", |lens| lens.kind.name())
 }
 
 /// The short name of a residual stream, and its block; `embed` is `resid_pre` of block 0.
@@ -134,6 +145,8 @@ pub struct Lens {
     pub token: Option<u32>,
     /// Hook by hook, in data-flow order; while incomplete, those that are ready.
     pub readings: Vec<Reading>,
+    /// What the streams go through before ln_f; `None` for the logit lens.
+    pub through: Option<Kind>,
 }
 
 impl Lens {
@@ -154,20 +167,21 @@ impl Lens {
         Ok(Self::with_base(run, None, hooks, positions, token, k)?.of)
     }
 
-    /// The same through a lens that was fitted to the model, whose hooks are read.
+    /// The same through a lens that was fitted to the model, if one is given, and of a base: all that it reads.
     ///
     /// # Errors
     /// As [`Self::new`].
     pub fn through(
         run: &Run,
-        lens: &FittedLens,
+        base: Option<&Run>,
+        lens: Option<&FittedLens>,
         positions: Range<usize>,
         token: Option<u32>,
         k: usize,
-    ) -> Result<Self> {
-        let mut reader = Reader::with_base(run, None, positions.clone(), token, k)?;
-        reader.of.through = Some(lens);
-        Ok(Self::read(reader, &lens.hooks(run.config()), positions, token)?.of)
+    ) -> Result<WithBase<Self>> {
+        let WithBase { of, base } = Reader::with_base(run, base, positions.clone(), token, k)?;
+        let reader = WithBase { of: of.through(lens), base: base.map(|base| base.through(lens)) };
+        Self::read(reader, &hooks_of(run.config(), lens), positions, token)
     }
 
     /// The same of this run and of its base, if there is one: where no token is chosen, both follow
@@ -191,6 +205,7 @@ impl Lens {
         token: Option<u32>,
     ) -> Result<WithBase<Self>> {
         let has_base = reader.base.is_some();
+        let through = reader.of.through.map(|lens| lens.kind);
         let mut by_hook = vec![Vec::with_capacity(positions.len()); hooks.len()];
         let at_once = (AT_ONCE / reader.of.run.config().vocab_size).max(1);
         let mut start = positions.start;
@@ -204,7 +219,8 @@ impl Lens {
             start = chunk.end;
         }
         let readings = by_hook.concat();
-        let lens = |readings| Self { hooks: hooks.to_vec(), positions: positions.clone(), token, readings };
+        let lens =
+            |readings| Self { hooks: hooks.to_vec(), positions: positions.clone(), token, readings, through };
         Ok(WithBase {
             base: has_base
                 .then(|| lens(readings.iter().filter_map(|reading| reading.base.clone()).collect())),
@@ -219,7 +235,7 @@ impl Lens {
         token: Option<u32>,
         reading: impl Fn(Cell) -> Option<&'a Reading>,
     ) -> Self {
-        let mut lens = Self { hooks: hooks.to_vec(), positions, token, readings: Vec::new() };
+        let mut lens = Self { hooks: hooks.to_vec(), positions, token, readings: Vec::new(), through: None };
         lens.readings = lens.cells().filter_map(reading).cloned().collect();
         lens
     }
@@ -266,7 +282,11 @@ impl Lens {
             Show::Kl => (Quantity::Positive, None),
         };
         Chart {
-            title: format!("logit lens: {}", show.name().replace('_', " ")),
+            title: format!(
+                "{}: {}",
+                self.through.map_or("logit lens", Kind::name),
+                show.name().replace('_', " ")
+            ),
             doc: format!("{}, at each layer (raw weights)", show.doc(chosen.as_deref())),
             formula: show.formula().into(),
             rows: Labels::named("after", self.hooks.iter().map(|&hook| label(hook)).collect()),
@@ -312,6 +332,12 @@ impl<'a> Reader<'a> {
     ) -> Result<WithBase<Self>> {
         let of = |run| Self::new(run, positions.clone(), token, k);
         Ok(WithBase { of: of(run)?, base: base.map(of).transpose()? })
+    }
+
+    /// The same through a lens that was fitted to the model.
+    #[must_use]
+    pub fn through(self, lens: Option<&'a FittedLens>) -> Self {
+        Self { through: lens, ..self }
     }
 
     /// The readings of some cells, in order; each follows its own token, if given,

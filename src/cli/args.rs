@@ -66,6 +66,7 @@ impl ModelArgs {
             revision: self.revision.clone(),
             adapter: self.adapter.clone(),
             dictionaries: self.dictionaries.clone(),
+            lenses: Vec::new(),
             offline: self.offline,
             device: self.device,
             dtype: self.dtype,
@@ -89,12 +90,12 @@ impl ModelArgs {
     /// Opens a lens that was fitted to the model; shows downloads on standard error.
     pub fn lens(&self, name: &str, model: &Model) -> Result<FittedLens> {
         let of_demo = match name {
-            "tuned" => Some(Kind::Tuned),
-            "jacobian" => Some(Kind::Jacobian),
+            "tuned" => model.lenses().iter().find(|lens| lens.kind == Kind::Tuned),
+            "jacobian" => model.lenses().iter().find(|lens| lens.kind == Kind::Jacobian),
             _ => None,
         };
-        if let (Some(kind), Source::Demo) = (of_demo, self.source()) {
-            return FittedLens::demo(kind, model.config());
+        if let Some(lens) = of_demo {
+            return Ok(lens.clone());
         }
         let bars = Arc::new(Bars::default());
         let lens = FittedLens::open(name, model.config(), self.offline, &bars.on_progress());

@@ -9,6 +9,7 @@ use super::args::{Color, InputArgs, ModelArgs};
 use super::config;
 use crate::corpus::Atlas;
 use crate::error::{Error, Result};
+use crate::model::LoadOptions;
 use crate::model::Source;
 use crate::tui;
 use crate::tui::clipboard::Clipboard;
@@ -26,6 +27,9 @@ const SAMPLE: &str =
 pub struct Args {
     #[command(flatten)]
     input: InputArgs,
+    /// Tuned or Jacobian lens for the screen Lens: its folder or file, or ID:FOLDER on the hub
+    #[arg(long = "lens", value_name = "PATH|ID", help_heading = "Model")]
+    lenses: Vec<String>,
     #[command(flatten)]
     model: ModelArgs,
     #[command(flatten)]
@@ -126,7 +130,7 @@ pub fn run(args: Args, given: Given) -> Result<()> {
     let clipboard = screen.clipboard.as_deref().and_then(Clipboard::named);
     tui::run(tui::Options {
         source,
-        load: args.model.options(),
+        load: LoadOptions { lenses: args.lenses, ..args.model.options() },
         input,
         light: themes.map(|(_, light)| light).or((screen.light || screen.dark).then_some(screen.light)),
         depth: screen.color.depth().or(settings.color),

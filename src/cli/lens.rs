@@ -6,7 +6,7 @@ use serde::Serialize;
 
 use super::args::{InputArgs, ModelArgs};
 use super::output::{self, Column, Table, print_json};
-use crate::analysis::lens::{Lens, Reading, hooks, label, site};
+use crate::analysis::lens::{Lens, Reading, hooks_of, label, site};
 use crate::analysis::logits::Candidate;
 use crate::error::{Error, Result};
 use crate::hooks::{HookFilter, Site};
@@ -36,10 +36,6 @@ pub struct Args {
     input: InputArgs,
     #[command(flatten)]
     how: LensArgs,
-    /// A tuned or Jacobian lens: its folder or file, or ID:FOLDER on the hub; tuned and jacobian are those of the demo
-    /// model
-    #[arg(long, value_name = "PATH|ID")]
-    with: Option<String>,
     /// Number of likeliest tokens to list
     #[arg(short, value_name = "N", default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..))]
     k: u32,
@@ -60,9 +56,18 @@ pub struct LensArgs {
     /// answer
     #[arg(long, value_name = "TEXT|ID", allow_hyphen_values = true)]
     token: Option<String>,
+    /// A tuned or Jacobian lens: its folder or file, or ID:FOLDER on the hub; tuned and jacobian are those of the demo
+    /// model
+    #[arg(long, value_name = "PATH|ID")]
+    with: Option<String>,
 }
 
 impl LensArgs {
+    /// The lens that `--with` names.
+    pub fn through(&self, args: &ModelArgs, model: &Model) -> Result<Option<FittedLens>> {
+        self.with.as_deref().map(|name| args.lens(name, model)).transpose()
+    }
+
     /// The chosen token.
     pub fn token(&self, model: &Model) -> Result<Option<u32>> {
         self.token.as_deref().map(|named| model.token(named)).transpose()
@@ -71,7 +76,7 @@ impl LensArgs {
 
 /// A run that keeps what the lens reads.
 pub fn run_for_lens(model: &Arc<Model>, input: Input, through: Option<&FittedLens>) -> Result<Run> {
-    let keep = through.map_or_else(|| hooks(model.config()), |lens| lens.hooks(model.config()));
+    let keep = hooks_of(model.config(), through);
     Run::new(model, input, HookFilter::of(keep.into_iter().chain([Site::Logits.once()])), ())
 }
 
@@ -103,7 +108,7 @@ pub fn run(args: Args) -> Result<()> {
     let input = args.input.required()?;
     let model = args.model.load()?;
     let token = args.how.token(&model)?;
-    let through = args.with.as_deref().map(|name| args.model.lens(name, &model)).transpose()?;
+    let through = args.how.through(&args.model, &model)?;
     let run = run_for_lens(&model, input, through.as_ref())?;
     let n = run.n_tokens();
     let positions = match args.position {
@@ -114,11 +119,7 @@ pub fn run(args: Args) -> Result<()> {
         None if args.json => 0..n,
         None => n - 1..n,
     };
-    let k = args.k as usize;
-    let lens = match &through {
-        Some(through) => Lens::through(&run, through, positions, token, k)?,
-        None => Lens::new(&run, &hooks(run.config()), positions, token, k)?,
-    };
+    let lens = Lens::through(&run, None, through.as_ref(), positions, token, args.k as usize)?.of;
 
     if args.json {
         let rows: Vec<_> = lens.readings.iter().map(|reading| row(&model, reading)).collect();

@@ -15,7 +15,7 @@ use crate::analysis::attribution::Attribution;
 use crate::analysis::base::WithBase;
 use crate::analysis::effects::Measure;
 use crate::analysis::heads::Metric;
-use crate::analysis::lens::{Lens, Show, hooks};
+use crate::analysis::lens::{Lens, Show};
 use crate::analysis::patch::Sweep;
 use crate::analysis::weights::{self, Circuit, NeuronTokens, neighbours_chart};
 use crate::error::{Error, Result};
@@ -128,9 +128,9 @@ fn heads(args: &Args, model: &Arc<Model>, inputs: WithBase<Input>) -> Result<(Ru
 fn lens(args: &Args, model: &Arc<Model>, inputs: WithBase<Input>) -> Result<(Run, Chart)> {
     let show = args.number(&Show::ALL, Show::name)?.unwrap_or_default();
     let token = args.lens.token(model)?;
-    let WithBase { of: run, base } = inputs.runs(|input| run_for_lens(model, input, None))?;
-    let (hooks, positions) = (hooks(run.config()), 0..run.n_tokens());
-    let lens = Lens::with_base(&run, base.as_ref(), &hooks, positions, token, 1)?;
+    let through = args.lens.through(&args.model, model)?;
+    let WithBase { of: run, base } = inputs.runs(|input| run_for_lens(model, input, through.as_ref()))?;
+    let lens = Lens::through(&run, base.as_ref(), through.as_ref(), 0..run.n_tokens(), token, 1)?;
     let chart = lens.shown(|lens| lens.chart(&run, show));
     Ok((run, chart))
 }

@@ -21,6 +21,7 @@ use crate::analysis::weights::{Circuit, Ends, Neighbour, NeuronTokens, Spectrum,
 use crate::analysis::{View, ViewSource};
 use crate::error::{Error, Result};
 use crate::hooks::{Quantity, Site};
+use crate::model::FittedLens;
 use crate::model::fitted::dictionary::{Features, Fit};
 use crate::picture::Matrix;
 use crate::picture::Picture;
@@ -109,8 +110,9 @@ pub enum Look {
         position: usize,
     },
     Heads,
-    /// Residual streams by their index in [`lens::hooks`].
+    /// Residual streams by their index in [`lens::hooks_of`], through the logit lens or one of the model's.
     Lens {
+        lens: Option<usize>,
         rows: ops::Range<usize>,
         positions: ops::Range<usize>,
         token: Option<u32>,
@@ -165,8 +167,9 @@ impl Look {
     pub fn steps(&self, run: &Run) -> Option<Steps> {
         let (what, of) = match self {
             Self::Found => ("searching", run.cache.names().len()),
-            Self::Lens { rows, positions, .. } => {
-                let rows = rows.end.min(lens::hooks(run.config()).len()).saturating_sub(rows.start);
+            Self::Lens { lens, rows, positions, .. } => {
+                let n = lens::hooks_of(run.config(), lens_of(run, *lens)).len();
+                let rows = rows.end.min(n).saturating_sub(rows.start);
                 ("reading", rows * positions.len())
             }
             _ => return None,
@@ -310,6 +313,8 @@ pub struct Looker {
     of: (u64, Option<Arc<Run>>, Option<Arc<Run>>),
     known: HashMap<(View, RangeMode, Option<Cells>), (Range, Stats)>,
     readings: Readings,
+    /// What lens they are of.
+    lens: Option<usize>,
     /// The features of each dictionary.
     features: HashMap<usize, (Features, Fit)>,
 }
@@ -461,14 +466,23 @@ impl Looker {
                 Seen::Neuron(look.clone(), tokens, posts)
             }
             Look::Found => Seen::Found(look.clone(), Found::new(run, |done, _| step(None, done))?),
-            Look::Lens { rows, positions, token, k } => {
-                let hooks = lens::hooks(run.config());
+            Look::Lens { lens, rows, positions, token, k } => {
+                if self.lens != *lens {
+                    self.readings.clear();
+                    self.lens = *lens;
+                }
+                let through = lens_of(run, *lens);
+                let hooks = lens::hooks_of(run.config(), through);
                 let hooks = &hooks[rows.start.min(hooks.len())..rows.end.min(hooks.len())];
                 let mut reader = Reader::with_base(run, base, positions.clone(), *token, *k)?;
+                reader.of = reader.of.through(through);
+                reader.base = reader.base.map(|base| base.through(through));
                 loop {
                     let reading = |cell| self.readings.get(&(cell, *token));
                     let known = |side: fn(&WithBase<Reading>) -> Option<&Reading>| {
-                        Lens::known(hooks, positions.clone(), *token, |cell| side(reading(cell)?))
+                        let known = |cell| side(reading(cell)?);
+                        let lens = Lens::known(hooks, positions.clone(), *token, known);
+                        Lens { through: through.map(|lens| lens.kind), ..lens }
                     };
                     let lens = WithBase {
                         of: known(|answer| Some(&answer.of)),
@@ -515,6 +529,11 @@ impl Looker {
             Look::Walk(at) => Seen::Walk(look.clone(), Box::new(Page::with_base(run, base, *at)?)),
         })
     }
+}
+
+/// A lens of the model by its index; `None` for the logit lens.
+fn lens_of(run: &Run, lens: Option<usize>) -> Option<&FittedLens> {
+    run.model.lenses().get(lens?)
 }
 
 /// A view of a run less that of its base, token by token.

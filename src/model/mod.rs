@@ -50,6 +50,10 @@ pub struct Model {
     pub named_dictionaries: Vec<Arc<Dictionary>>,
     /// Its own, once they are asked for.
     pub own_dictionaries: OnceLock<Vec<Arc<Dictionary>>>,
+    /// Lenses on its layers that were named.
+    pub named_lenses: Vec<FittedLens>,
+    /// Its own, once they are asked for.
+    pub own_lenses: OnceLock<Vec<FittedLens>>,
 }
 
 impl Model {
@@ -60,6 +64,14 @@ impl Model {
         }
         let own = || Dictionary::demo(self.config()).into_iter().map(Arc::new).collect();
         self.own_dictionaries.get_or_init(own)
+    }
+
+    /// The lenses that were fitted to it: those that were named, or the demo model's own.
+    pub fn lenses(&self) -> &[FittedLens] {
+        if !self.named_lenses.is_empty() || !self.provenance.is_built_in() {
+            return &self.named_lenses;
+        }
+        self.own_lenses.get_or_init(|| FittedLens::demo(self.config()))
     }
 
     pub fn config(&self) -> &Config {

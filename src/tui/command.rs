@@ -241,6 +241,8 @@ commands! { |app|
                     => heads::ablate(app);
     ChooseToken     "choose-token"     ["t"]                     OWN   "token"    "choose a token: to follow through the layers, for its logit, or for its row"
                     => act::ask_token(app, Asked::Token);
+    NextLens        "next-lens"        ["L"]                     OWN   "lens"     "another lens: the logit lens, a tuned or a Jacobian lens"
+                    => lens::next_lens(app);
     FinalAnswer     "final-answer"     ["T"]                     OWN   ""         "go back to the final answer instead of a chosen token"
                     => app.screen.scene().take_token(app, Asked::Token, None);
     }

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use actscope::analysis::lens::Lens;
 use actscope::engine::{Seen, Slot};
 use actscope::hooks::Site;
 use actscope::interventions::Target;
@@ -105,4 +106,31 @@ fn a_model_without_dictionaries_says_how_to_get_one() {
     assert!(e.shows("This model has no sparse dictionary"), "{}", e.lines().join("\n"));
     e.keys("down right a enter esc");
     e.draw();
+}
+
+/// The same screen through the tuned and the Jacobian lens, with the numbers of the library.
+#[test]
+fn another_lens_is_a_key_away() {
+    let mut e = Explorer::new(YEAR, LARGE, Theme::default());
+    e.keys("8 end");
+    assert!(e.shows("logit lens") && e.shows("0 mid"));
+    e.keys("L");
+    assert!(e.shows("tuned lens") && e.shows("2 pre") && !e.shows("0 mid"), "{}", e.lines().join("\n"));
+    assert_snapshot("tuned_lens_160x48", &e);
+    let run = e.run();
+    let tuned = &run.model.lenses()[0];
+    let last = run.n_tokens() - 1;
+    let want = Lens::through(run, None, Some(tuned), last..last + 1, None, 1).unwrap().of;
+    let Seen::Lens(_, seen) = &*e.app.seen[&Slot::Lens] else { panic!("no lens") };
+    for layer in 0..4 {
+        let hook = Site::ResidPre.at(layer);
+        let (got, want) = (seen.of.get(hook, last).unwrap(), want.get(hook, last).unwrap());
+        assert!((got.kl - want.kl).abs() < 1e-4 && got.top[0].id == want.top[0].id, "{hook}");
+    }
+    e.keys("up up enter");
+    assert_eq!(e.app.selection.hook, Site::ResidPre.at(2));
+    e.keys("8 L");
+    assert!(e.shows("Jacobian lens") && e.shows("2 post"));
+    e.keys("L");
+    assert!(e.shows("logit lens") && e.shows("0 mid"));
 }

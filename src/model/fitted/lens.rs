@@ -45,6 +45,14 @@ impl Kind {
         }
     }
 
+    /// What it makes of a residual stream h, before ln_f.
+    pub fn formula(self) -> &'static str {
+        match self {
+            Self::Tuned => "h + h · Wᵀ + b",
+            Self::Jacobian => "h · Jᵀ",
+        }
+    }
+
     /// The residual stream of a block that it reads.
     fn site(self) -> Site {
         match self {
@@ -67,16 +75,15 @@ impl FittedLens {
         Self::read(&TensorFile::open(&path)?, &path, name, config)
     }
 
-    /// One of the demo model: how it is made is in `tools/train-demo/README.md`.
+    /// Those of the demo model, the tuned lens first: how they are made is in `tools/train-demo/README.md`.
     ///
-    /// # Errors
-    /// [`Error::File`] for a model of another shape.
-    pub fn demo(kind: Kind, config: &Config) -> Result<Self> {
-        let (name, bytes) = match kind {
-            Kind::Tuned => TUNED,
-            Kind::Jacobian => JACOBIAN,
+    /// # Panics
+    /// Never: a test reads them.
+    pub fn demo(config: &Config) -> Vec<Self> {
+        let open = |(name, bytes): (&str, &'static [u8])| {
+            Self::read(&TensorFile::embedded(bytes, name)?, Path::new(name), name, config)
         };
-        Self::read(&TensorFile::embedded(bytes, name)?, Path::new(name), name, config)
+        [TUNED, JACOBIAN].into_iter().map(|one| open(one).expect("the built-in lenses are valid")).collect()
     }
 
     fn read(file: &TensorFile, path: &Path, name: &str, config: &Config) -> Result<Self> {

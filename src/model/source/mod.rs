@@ -15,7 +15,7 @@ use std::sync::{Arc, OnceLock};
 use candle_core::{DType, Device};
 
 use self::files::ModelFiles;
-use super::{Adapter, DeviceSpec, Dictionary, DtypeSpec, Gpt2, Model, Provenance, WeightBytes};
+use super::{Adapter, DeviceSpec, Dictionary, DtypeSpec, FittedLens, Gpt2, Model, Provenance, WeightBytes};
 use crate::config::{Config, ReadConfig};
 use crate::error::{Error, Result};
 
@@ -82,6 +82,8 @@ pub struct LoadOptions {
     pub adapter: Option<PathBuf>,
     /// Sparse dictionaries of its activations: see [`Dictionary::open`].
     pub dictionaries: Vec<String>,
+    /// Lenses on its layers: see [`FittedLens::open`].
+    pub lenses: Vec<String>,
 }
 
 /// Progress of loading.
@@ -260,7 +262,17 @@ impl Model {
             sha256: OnceLock::new(),
         };
         let named_dictionaries = dictionaries(options, &net.config, on_progress)?;
-        Ok(Self { net, tokenizer, provenance, named_dictionaries, own_dictionaries: OnceLock::new() })
+        let lens = |name: &String| FittedLens::open(name, &net.config, options.offline, on_progress);
+        let named_lenses = options.lenses.iter().map(lens).collect::<Result<_>>()?;
+        Ok(Self {
+            net,
+            tokenizer,
+            provenance,
+            named_dictionaries,
+            own_dictionaries: OnceLock::new(),
+            named_lenses,
+            own_lenses: OnceLock::new(),
+        })
     }
 }
 

@@ -11,8 +11,10 @@ use crate::analysis::base::WithBase;
 use crate::analysis::lens::{self, Lens, Reading, Show};
 use crate::engine::{Look, Request, Seen, Slot};
 use crate::hooks::{HookName, Site};
+use crate::model::FittedLens;
 use crate::picture::chart::Chart;
 use crate::run::Run;
+use crate::text::plain;
 use crate::tui::actions::{moved, turned};
 use crate::tui::app::{App, Screen, Selection};
 use crate::tui::command::Command;
@@ -36,26 +38,38 @@ pub struct State {
     pub show: Show,
     /// The token to follow; `None` for the final answer.
     pub token: Option<u32>,
+    /// Which lens of the model; `None` for the logit lens.
+    lens: Option<usize>,
     /// A row was chosen here.
     chosen: bool,
 }
 
-fn n_rows(run: &Run) -> usize {
-    2 * run.config().n_layer + 1
+/// The lens that is shown, if it is not the logit lens.
+fn through<'a>(app: &App, run: &'a Run) -> Option<&'a FittedLens> {
+    run.model.lenses().get(app.screens.lens.lens?)
+}
+
+/// The residual streams that it reads.
+fn hooks(app: &App, run: &Run) -> Vec<HookName> {
+    lens::hooks_of(run.config(), through(app, run))
+}
+
+fn n_rows(app: &App, run: &Run) -> usize {
+    hooks(app, run).len()
 }
 
 /// The selected residual stream, counted from `embed`: the first that is not before the selected
 /// tensor; the answer, before anything was selected.
 fn row(app: &App, run: &Run) -> usize {
-    let hooks = lens::hooks(run.config());
+    let hooks = hooks(app, run);
     if app.selection.hook == hooks[0] && !app.screens.lens.chosen {
         return hooks.len() - 1;
     }
     hooks.iter().position(|&hook| hook >= app.selection.hook).unwrap_or(hooks.len() - 1)
 }
 
-fn select(selection: Selection, run: &Run, row: usize, position: usize) -> Selection {
-    let hook = lens::hooks(run.config())[row];
+fn select(app: &App, run: &Run, row: usize, position: usize) -> Selection {
+    let (selection, hook) = (app.selection, hooks(app, run)[row]);
     Selection { hook, layer: hook.layer.unwrap_or(selection.layer), position, ..selection }
 }
 
@@ -73,7 +87,7 @@ fn layout(app: &App, run: &Run, area: Rect) -> Layout {
     let wide = if app.screens.lens.show == Show::Top { (7, 24) } else { (6, 14) };
     let label = format!("{} post", run.config().n_layer - 1).len().max("embed".len()) + 2;
     let selected = (row(app, run), app.selection.position);
-    let chart = grid::Layout::new(left, (n_rows(run), run.n_tokens()), label, wide, selected);
+    let chart = grid::Layout::new(left, (n_rows(app, run), run.n_tokens()), label, wide, selected);
     let x = chart.plot.covered().right().max(left.x + left.width.min(60)) + 3;
     Layout {
         title: Rect { height: 1, ..area },
@@ -92,17 +106,28 @@ pub struct Body;
 
 impl Scene for Body {
     fn commands(&self) -> &'static [&'static [Command]] {
-        &[&[Command::NextNumber, Command::PreviousNumber, Command::ChooseToken, Command::FinalAnswer]]
+        &[&[
+            Command::NextNumber,
+            Command::PreviousNumber,
+            Command::NextLens,
+            Command::ChooseToken,
+            Command::FinalAnswer,
+        ]]
     }
 
     fn rendered(&self, app: &App, _run: &Run) -> Vec<String> {
         let State { show, token, .. } = app.screens.lens;
         let token = token.map(|token| format!("--token={token}"));
-        ["lens".to_owned(), format!("--show={}", show.name())].into_iter().chain(token).collect()
+        let through = app.run.as_ref().and_then(|run| Some(format!("--with={}", through(app, run)?.name)));
+        ["lens".to_owned(), format!("--show={}", show.name())]
+            .into_iter()
+            .chain(token)
+            .chain(through)
+            .collect()
     }
 
     fn place_in_flow(&self, app: &App) -> HookName {
-        app.run.as_ref().map_or(Site::ResidPre.at(0), |run| lens::hooks(run.config())[row(app, run)])
+        app.run.as_ref().map_or(Site::ResidPre.at(0), |run| hooks(app, run)[row(app, run)])
     }
 
     fn arrows(&self, _app: &App) -> &'static [(&'static str, &'static str)] {
@@ -123,7 +148,16 @@ impl Scene for Body {
             return Vec::new();
         }
         let token = app.screens.lens.token;
-        vec![(Slot::Lens, Look::Lens { rows: window.rows, positions: window.columns, token, k: LISTED })]
+        vec![(
+            Slot::Lens,
+            Look::Lens {
+                lens: app.screens.lens.lens,
+                rows: window.rows,
+                positions: window.columns,
+                token,
+                k: LISTED,
+            },
+        )]
     }
 
     fn draw(&self, app: &App, run: &Run, area: Rect, buffer: &mut Buffer) {
@@ -135,13 +169,13 @@ impl Scene for Body {
             show => show.doc(token.as_deref()),
         };
         let title = [
-            Span::styled(format!("{}logit lens   ", app.delta()), theme.strong()),
+            Span::styled(format!("{}{}   ", app.delta(), lens::name_of(through(app, run))), theme.strong()),
             Span::styled(doc, theme.text()),
         ];
         put_line(buffer, layout.title, &title);
         draw_following(app, run, &layout, buffer);
         let Some(lens) = seen(app, run) else { return };
-        let hooks = lens::hooks(run.config());
+        let hooks = hooks(app, run);
         let Some(first) = lens.of.hooks.first().and_then(|first| hooks.iter().position(|hook| hook == first))
         else {
             return;
@@ -250,22 +284,22 @@ impl Scene for Body {
 
     fn hit(&self, app: &App, run: &Run, area: Rect, x: u16, y: u16) -> Option<Selection> {
         let (row, position) = layout(app, run, area).chart.hit(x, y)?;
-        Some(select(app.selection, run, row, position))
+        Some(select(app, run, row, position))
     }
 
     fn go(&self, app: &mut App, run: &Run, right: isize, down: isize) {
         let position = moved(app.selection.position, right, run.n_tokens());
-        let row = if down == 0 { None } else { Some(moved(row(app, run), down, n_rows(run))) };
+        let row = if down == 0 { None } else { Some(moved(row(app, run), down, n_rows(app, run))) };
         app.screens.lens.chosen |= down != 0;
         app.selection = match row {
-            Some(row) => select(app.selection, run, row, position),
+            Some(row) => select(app, run, row, position),
             None => Selection { position, ..app.selection },
         };
     }
 
     fn open(&self, app: &mut App) -> Vec<Request> {
         if let Some(run) = app.run.clone() {
-            let hook = lens::hooks(run.config())[row(app, &run)];
+            let hook = hooks(app, &run)[row(app, &run)];
             app.open_in_stages(hook);
         }
         Vec::new()
@@ -282,14 +316,18 @@ impl Scene for Body {
 
 fn seen<'a>(app: &'a App, run: &Run) -> Option<&'a WithBase<Lens>> {
     match &**app.seen.get(&Slot::Lens)? {
-        Seen::Lens(_, lens) if lens.of.positions.end <= run.n_tokens() => Some(lens),
+        Seen::Lens(Look::Lens { lens: of, .. }, lens)
+            if lens.of.positions.end <= run.n_tokens() && *of == app.screens.lens.lens =>
+        {
+            Some(lens)
+        }
         _ => None,
     }
 }
 
 /// The reading under the cursor.
 fn reading<'a>(app: &'a App, run: &Run) -> Option<WithBase<&'a Reading>> {
-    let (lens, hook) = (seen(app, run)?, lens::hooks(run.config())[row(app, run)]);
+    let (lens, hook) = (seen(app, run)?, hooks(app, run)[row(app, run)]);
     let of = |lens: &'a Lens| lens.get(hook, app.selection.position);
     Some(WithBase { of: of(&lens.of)?, base: lens.base.as_ref().and_then(of) })
 }
@@ -334,9 +372,13 @@ fn draw_following(app: &App, run: &Run, layout: &Layout, buffer: &mut Buffer) {
         }
     };
     let scrolled =
-        [part(&window.columns, run.n_tokens(), "positions"), part(&window.rows, n_rows(run), "rows")];
+        [part(&window.columns, run.n_tokens(), "positions"), part(&window.rows, n_rows(app, run), "rows")];
     spans.push(Span::styled(scrolled.concat(), theme.text()));
-    spans.push(Span::styled("   p = softmax(ln_f(resid) · W_U), raw weights", theme.focus()));
+    let said = match through(app, run) {
+        Some(lens) => format!("   p = softmax(ln_f({}) · W_U), {}", lens.kind.formula(), plain(&lens.name)),
+        None => "   p = softmax(ln_f(resid) · W_U), raw weights".into(),
+    };
+    spans.push(Span::styled(said, theme.focus()));
     put_line(buffer, layout.following, &spans);
 }
 
@@ -391,7 +433,7 @@ fn draw_curve(app: &App, run: &Run, lens: &WithBase<Lens>, area: Rect, buffer: &
     let label = readings.iter().map(|(hook, _)| lens::label(*hook).len()).max().unwrap_or(0);
     let bar_width = usize::from(area.width).saturating_sub(label + digits + 12);
     for ((hook, reading), y) in readings.iter().zip(area.y + 1..area.bottom()) {
-        let selected = lens::hooks(run.config())[row(app, run)] == *hook;
+        let selected = hooks(app, run)[row(app, run)] == *hook;
         let ink = if selected { theme.accent() } else { theme.dim() };
         let mut spans = vec![
             Span::styled(if selected { "▸" } else { " " }, theme.accent()),
@@ -424,6 +466,17 @@ fn draw_both(run: &Run, (now, base): (&Reading, &Reading), area: Rect, theme: Th
         }
         put_line(buffer, line(y), &spans);
     }
+}
+
+/// The logit lens, then each that was fitted to the model, in turn.
+pub fn next_lens(app: &mut App) {
+    let Some(run) = app.run.clone() else { return };
+    let n = run.model.lenses().len();
+    if n == 0 {
+        app.note("no other lens was given: start with --lens PATH");
+    }
+    let next = app.screens.lens.lens.map_or(0, |lens| lens + 1);
+    app.screens.lens.lens = Some(next).filter(|next| *next < n);
 }
 
 /// Opens this screen with a token to follow; shows its rank unless another number for it is shown.

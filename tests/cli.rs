@@ -144,6 +144,8 @@ fn info() {
     assert_eq!(sizes, [4, 6, 192, 2048]);
     assert_eq!(about["weights_sha256"].as_str().unwrap().len(), 64);
     assert_eq!(about["notes"], serde_json::json!([]));
+    let own = &about["dictionaries"][0];
+    assert_eq!([&own["reads"], &own["n_features"]], [&Value::from("blocks.2.hook_resid_pre"), &896.into()]);
 
     let odd = fixtures().join("wild/models/head_score").display().to_string();
     let about: Value = serde_json::from_str(&stdout(&["info", "--json", "--model", &odd])).unwrap();

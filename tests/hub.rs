@@ -39,6 +39,8 @@ struct Loaded {
     /// The bits of the logits of [`logits`].
     logits: Vec<u32>,
     has_tokenizer: bool,
+    /// The name of each dictionary, and the number of its features.
+    dictionaries: Vec<(String, usize)>,
     /// File, bytes so far, bytes in all.
     progress: Vec<(String, u64, Option<u64>)>,
 }
@@ -62,11 +64,13 @@ fn child() {
             seen.lock().unwrap().push((file, done, total));
         }
     });
-    let options = LoadOptions { revision, offline, ..LoadOptions::default() };
+    let dictionaries = env::var("ACTSCOPE_TEST_DICTIONARY").into_iter().collect();
+    let options = LoadOptions { revision, offline, dictionaries, ..LoadOptions::default() };
     let outcome = Model::load(&Source::parse(&model), &options, &on_progress);
     let outcome = outcome.map_err(|e| e.to_string()).map(|model| Loaded {
         revision: model.provenance.revision.clone(),
         has_tokenizer: model.tokenizer.is_some(),
+        dictionaries: model.dictionaries().iter().map(|one| (one.reads.to_string(), one.n)).collect(),
         logits: logits(model),
         progress: progress.lock().unwrap().clone(),
     });
@@ -387,6 +391,28 @@ fn downloads_with_progress_then_loads_from_the_cache() {
     let offline = load.offline(true).ok(&hub.url);
     assert_eq!((offline.logits, offline.revision), (loaded.logits, loaded.revision));
     assert_eq!(hub.paths().len(), before + 1, "--offline asked the hub");
+}
+
+/// A folder of a repository, downloaded once; the model is a directory.
+#[test]
+fn a_dictionary_comes_from_a_folder_of_the_hub() {
+    let hub = Hub::of("tests/fixtures/dictionaries");
+    let dictionary = |name: &str| Load::new().env("ACTSCOPE_TEST_DICTIONARY", name);
+    let model = path(PLAIN).display().to_string();
+    let load = dictionary(&format!("{ID}:topk"));
+    let loaded = load.load(&hub.url, &model).unwrap();
+    assert_eq!(loaded.dictionaries, [("blocks.1.hook_resid_pre".to_owned(), 40)]);
+    let announced = |name: &str| loaded.progress.iter().any(|(file, ..)| file == name);
+    assert!(announced("topk/cfg.json") && announced("topk/sae_weights.safetensors"), "{:?}", loaded.progress);
+    // From the cache alone, and not at all.
+    assert_eq!(load.offline(true).load(NOBODY, &model).unwrap().dictionaries, loaded.dictionaries);
+    let said = dictionary(&format!("{ID}:topk")).offline(true).load(&hub.url, &model).unwrap_err();
+    assert!(said.contains("not in the cache"), "{said}");
+    // A file by itself, and what is not there.
+    let file = dictionary(&format!("resid_post.1={ID}:openai.pt"));
+    assert_eq!(file.load(&hub.url, &model).unwrap().dictionaries[0].0, "blocks.1.hook_resid_post");
+    let said = dictionary(&format!("{ID}:nothing")).load(&hub.url, &model).unwrap_err();
+    assert!(said.contains("has none of nothing/cfg.json"), "{said}");
 }
 
 #[test]

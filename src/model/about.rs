@@ -2,7 +2,7 @@
 
 use serde::Serialize;
 
-use super::Model;
+use super::{Dictionary, Model};
 use crate::config::{Activation, Config};
 use crate::text::count;
 
@@ -46,6 +46,44 @@ pub struct About {
     pub special_tokens: Vec<SpecialToken>,
     /// What was unusual and how it was read, a sentence each.
     pub notes: Vec<String>,
+    /// The sparse dictionaries of its activations.
+    pub dictionaries: Vec<AboutDictionary>,
+}
+
+/// A description of a sparse dictionary.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct AboutDictionary {
+    pub name: String,
+    /// The layout of its files, and its architecture.
+    pub format: String,
+    pub reads: String,
+    pub writes: String,
+    pub n_features: usize,
+    /// Whether it was fitted to prompts that begin with BOS, if that is known.
+    pub expects_bos: Option<bool>,
+    pub notes: Vec<String>,
+}
+
+impl AboutDictionary {
+    fn new(of: &Dictionary) -> Self {
+        Self {
+            name: of.name.clone(),
+            format: of.format.clone(),
+            reads: of.reads.to_string(),
+            writes: of.writes.to_string(),
+            n_features: of.n,
+            expects_bos: of.expects_bos,
+            notes: of.notes.clone(),
+        }
+    }
+
+    fn line(&self) -> String {
+        let bos = if self.expects_bos == Some(true) { " · expects BOS" } else { "" };
+        let to = if self.reads == self.writes { String::new() } else { format!(" → {}", self.writes) };
+        let notes = self.notes.iter().fold(String::new(), |notes, note| notes + " · " + note);
+        let features = count(self.n_features, "feature");
+        format!("{} · {}{to} · {features} · {}{bos}{notes}", self.name, self.reads, self.format)
+    }
 }
 
 /// A token that no text stands for.
@@ -87,6 +125,7 @@ impl About {
                 .map(|(id, text)| SpecialToken { id, text })
                 .collect(),
             notes: from.notes.clone(),
+            dictionaries: model.dictionaries().iter().map(|of| AboutDictionary::new(of)).collect(),
         }
     }
 
@@ -147,6 +186,7 @@ impl About {
             ("special tokens", if special.is_empty() { "none".into() } else { special.join(", ") }),
             ("BOS", bos),
         ]);
+        lines.extend(self.dictionaries.iter().map(|of| ("dictionary", of.line())));
         lines.extend(self.notes.iter().map(|note| ("note", note.clone())));
         lines
     }

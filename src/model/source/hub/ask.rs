@@ -48,7 +48,9 @@ impl Asker {
     /// the hub or the network.
     pub async fn ask(&self, revision: &str, name: &str) -> Result<Announced> {
         let mut url = self.files.clone();
-        let path = url.path_segments_mut().map(|mut path| _ = path.extend([revision, name]));
+        let path = url
+            .path_segments_mut()
+            .map(|mut path| _ = path.extend(std::iter::once(revision).chain(name.split('/'))));
         path.map_err(|()| Trouble::Other("HF_ENDPOINT is not the address of a server".into()))?;
         for _ in 0..REDIRECTS {
             let response = self.head(&url).await?;

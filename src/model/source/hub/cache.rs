@@ -112,8 +112,9 @@ impl Cache {
     /// # Errors
     /// The system's errors.
     pub fn set_absent(&self, commit: &Commit, name: &str) -> io::Result<()> {
-        let directory = self.directory(&self.path(".no_exist").join(&commit.0))?;
-        match File::create_new(directory.join(name)) {
+        let path = self.path(".no_exist").join(&commit.0).join(name);
+        self.directory(path.parent().unwrap_or(&path))?;
+        match File::create_new(path) {
             Err(e) if e.kind() != ErrorKind::AlreadyExists => Err(e),
             _ => Ok(()),
         }
@@ -158,13 +159,16 @@ impl Cache {
     /// # Errors
     /// The system's errors.
     pub fn link(&self, commit: &Commit, name: &str, etag: &Etag) -> io::Result<PathBuf> {
-        let path = self.directory(&self.path("snapshots").join(&commit.0))?.join(name);
+        let path = self.path("snapshots").join(&commit.0).join(name);
+        self.directory(path.parent().unwrap_or(&path))?;
         match fs::remove_file(&path) {
             Err(e) if e.kind() != ErrorKind::NotFound => return Err(e),
             _ => {}
         }
         #[cfg(unix)]
-        std::os::unix::fs::symlink(Path::new("../../blobs").join(&etag.0), &path)?;
+        let up = "../".repeat(2 + name.matches('/').count());
+        #[cfg(unix)]
+        std::os::unix::fs::symlink(Path::new(&up).join("blobs").join(&etag.0), &path)?;
         #[cfg(not(unix))] // where links need a privilege
         fs::copy(self.path("blobs").join(&etag.0), &path)?;
         self.inside(&path).map(|_| path)

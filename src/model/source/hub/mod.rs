@@ -178,6 +178,13 @@ impl<'a> Hub<'a> {
     }
 
     fn files(mut self, names: &[String]) -> Result<Vec<Option<PathBuf>>> {
+        // They become paths in the cache.
+        let is_plain = |c: char| c.is_ascii_alphanumeric() || "._-+:".contains(c);
+        let is_word = |word: &str| !word.is_empty() && !word.starts_with('.') && word.chars().all(is_plain);
+        let is_plain = |name: &String| name.split('/').all(is_word);
+        if let Some(name) = names.iter().find(|name| !is_plain(name)) {
+            return Err(Error::usage(format!("`{name}` is no name of a file on the hub")));
+        }
         let files: Result<Vec<_>> = names.iter().map(|name| self.find(name)).collect();
         self.runtime.shutdown_background();
         let files = files?;

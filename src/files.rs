@@ -24,7 +24,6 @@ pub const STATE: Kind = Kind { noun: "state of the explorer", at_most: 1 << 24 }
 pub const REPORT: Kind = Kind { noun: "report of bench", at_most: 1 << 24 };
 #[cfg(feature = "cli")]
 pub const SETTINGS: Kind = Kind { noun: "file of settings", at_most: 1 << 20 };
-#[cfg(feature = "cli")]
 pub const LABELS: Kind = Kind { noun: "list of labels", at_most: 1 << 28 };
 pub const CONFIGURATION: Kind = Kind { noun: "configuration", at_most: 1 << 24 };
 pub const INDEX: Kind = Kind { noun: "index of weight files", at_most: 1 << 25 };

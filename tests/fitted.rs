@@ -8,7 +8,7 @@ use std::sync::Arc;
 use actscope::analysis::features;
 use actscope::analysis::lens::Lens;
 use actscope::hooks::{Edit, HookFilter, Site};
-use actscope::interventions::Change;
+use actscope::interventions::{Change, Target};
 use actscope::model::fitted::dictionary::Features;
 use actscope::model::fitted::lens::Kind;
 use actscope::model::fitted::{Dictionary, FittedLens, Labels};
@@ -406,6 +406,9 @@ fn features_that_there_are_not_cannot_be_changed() {
         let said = Run::all(&model, input).unwrap_err().to_string();
         assert!(said.contains(reason), "{said}");
     }
+    let steer = Change::Steer(Target::Tensor(Site::ResidPre.at(1)).everywhere(), 1.0);
+    let said = steer.check(model.config(), IDS.len()).unwrap_err().to_string();
+    assert!(said.contains("only a feature has a direction"), "{said}");
     for text in
         ["zero feature:1.resid_pre", "zero feature:1/2", "set head:1.2", "add feature:1.resid_pre/4=x"]
     {
@@ -419,7 +422,7 @@ fn the_features_of_the_demo_model_do_what_their_labels_say() {
     let model = Arc::new(Model::demo());
     let dictionary = &model.dictionaries()[0];
     assert_eq!(dictionary.reads, Site::ResidPre.at(2));
-    let labels = Labels::built_in(dictionary);
+    let labels = &dictionary.labels;
     let features = |text: &str| {
         let input = Input::text(text).with_bos(true);
         let run = Run::new(&model, input, HookFilter::of([dictionary.reads]), ()).unwrap();
@@ -504,9 +507,28 @@ fn labels_are_read_in_both_forms() {
         ("1,a\n\nnothing", "line 3: neither JSON"),
         ("40,a", "line 1: the dictionary has 40 features"),
         ("{\"index\":1}", "line 1: no description"),
-        ("{\"layer\":\"2-x\",\"index\":1,\"description\":\"a\"}", "has no label for blocks.1.hook_resid_pre"),
     ] {
         let said = Labels::parse(text, &dictionary).unwrap_err();
         assert!(said.contains(reason), "{said}");
     }
+}
+
+/// A list of labels belongs to the dictionaries that are given with it.
+#[test]
+fn labels_come_with_their_dictionaries() {
+    let place = tempfile::tempdir().unwrap();
+    let path = place.path().join("labels.jsonl");
+    let load = |text: &str| {
+        fs::write(&path, text).unwrap();
+        let dictionaries = vec![named("standard", ""), named("topk_rescaled", "")];
+        let options = LoadOptions { dictionaries, labels: Some(path.clone()), ..LoadOptions::default() };
+        Model::load(&Source::Path(fixtures().join("tiny/plain")), &options, &quiet())
+            .map_err(|e| e.to_string())
+    };
+    let model = load("{\"layer\":\"1-res\",\"index\":7,\"description\":\"seven\"}").unwrap();
+    let labels: Vec<_> = model.dictionaries().iter().map(|one| one.labels.get(7)).collect();
+    assert_eq!(labels, [Some("seven"), None]);
+    let said = load("{\"layer\":\"0-res\",\"index\":7,\"description\":\"seven\"}").unwrap_err();
+    assert!(said.contains("no label for any dictionary"), "{said}");
+    assert!(load("7").unwrap_err().contains("labels.jsonl: line 1: neither JSON"));
 }

@@ -5,6 +5,7 @@ use candle_core::{Device, Tensor};
 use super::logits::{surprises, top};
 use crate::error::{Error, Result};
 use crate::hooks::{Edit, HookFilter, HookName, Site};
+use crate::interventions::{Intervention, Target};
 use crate::model::fitted::dictionary::{Features, Fit};
 use crate::model::{Dictionary, Gpt2};
 use crate::picture::Matrix;
@@ -95,7 +96,7 @@ pub struct At {
     pub position: usize,
     /// How many are active there.
     pub n_active: usize,
-    /// The strongest first.
+    /// The strongest first; those that are changed and not among them come last.
     pub list: Vec<Active>,
 }
 
@@ -112,7 +113,7 @@ pub struct Active {
     pub promotes: Vec<u32>,
 }
 
-/// The `k` strongest features at a position.
+/// The `k` strongest features at a position, and those that the run changes, active or not.
 ///
 /// # Errors
 /// [`Error::Usage`] for a position out of range.
@@ -121,16 +122,33 @@ pub fn at(run: &Run, dictionary: &Dictionary, features: &Features, position: usi
     let mut all = features.strongest(position);
     let (n_active, sum) = (all.len(), all.iter().map(|(_, value)| value).sum::<f32>());
     all.truncate(k);
+    for feature in changed(run, dictionary) {
+        if !all.iter().any(|(listed, _)| *listed == feature) {
+            all.push((feature, features.of(feature)[position]));
+        }
+    }
     let ids: Vec<_> = all.iter().map(|(feature, _)| *feature).collect();
     let promoted = promotes(&run.model.net, dictionary, &ids, PROMOTED)?;
     let list = all.into_iter().zip(promoted).map(|((feature, value), promotes)| Active {
         feature,
         value,
-        share: value / sum,
+        share: if sum > 0.0 { value / sum } else { 0.0 },
         along: features.of(feature),
         promotes,
     });
     Ok(At { position, n_active, list: list.collect() })
+}
+
+/// The features of a dictionary that a run changes.
+fn changed(run: &Run, dictionary: &Dictionary) -> Vec<u32> {
+    let of_this = |one: &Intervention| match one.change.place()?.target {
+        Target::Feature { hook, feature } if hook == dictionary.writes => Some(feature),
+        _ => None,
+    };
+    let mut all: Vec<_> = run.input.interventions.active().filter_map(of_this).collect();
+    all.sort_unstable();
+    all.dedup();
+    all
 }
 
 /// The tokens listed of each feature.

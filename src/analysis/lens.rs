@@ -37,9 +37,9 @@ pub fn hooks_of(config: &Config, through: Option<&FittedLens>) -> Vec<HookName> 
     through.map_or_else(|| hooks(config), |lens| lens.hooks(config))
 }
 
-/// The name of a lens.
-pub fn name_of(through: Option<&FittedLens>) -> &'static str {
-    through.map_or("logit lens", |lens| lens.kind.name())
+/// The name of a lens; `None` is the logit lens.
+pub fn name_of(through: Option<Kind>) -> &'static str {
+    through.map_or("logit lens", Kind::name)
 }
 
 /// The short name of a residual stream, and its block; `embed` is `resid_pre` of block 0.
@@ -282,11 +282,7 @@ impl Lens {
             Show::Kl => (Quantity::Positive, None),
         };
         Chart {
-            title: format!(
-                "{}: {}",
-                self.through.map_or("logit lens", Kind::name),
-                show.name().replace('_', " ")
-            ),
+            title: format!("{}: {}", name_of(self.through), show.name().replace('_', " ")),
             doc: format!("{}, at each layer (raw weights)", show.doc(chosen.as_deref())),
             formula: show.formula().into(),
             rows: Labels::named("after", self.hooks.iter().map(|&hook| label(hook)).collect()),

@@ -66,20 +66,25 @@ impl ModelArgs {
             revision: self.revision.clone(),
             adapter: self.adapter.clone(),
             dictionaries: self.dictionaries.clone(),
-            lenses: Vec::new(),
             offline: self.offline,
             device: self.device,
             dtype: self.dtype,
+            ..LoadOptions::default()
         }
     }
 
     /// Loads the model; shows downloads, and what was unusual, on standard error.
     pub fn load(&self) -> Result<Arc<Model>> {
-        let model = self.load_quietly()?;
+        self.load_with(|options| options)
+    }
+
+    /// The same with more options.
+    pub fn load_with(&self, more: impl FnOnce(LoadOptions) -> LoadOptions) -> Result<Arc<Model>> {
+        let model = self.open(&more(self.options()))?;
         for note in &model.provenance.notes {
             say(&format!("note: {note}"));
         }
-        for dictionary in &model.named_dictionaries {
+        for dictionary in model.dictionaries().iter().filter(|_| !self.dictionaries.is_empty()) {
             for note in &dictionary.notes {
                 say(&format!("note: {}: {note}", text::plain(&dictionary.name)));
             }
@@ -105,10 +110,14 @@ impl ModelArgs {
 
     /// Loads the model; shows downloads on standard error.
     pub fn load_quietly(&self) -> Result<Arc<Model>> {
+        self.open(&self.options())
+    }
+
+    fn open(&self, options: &LoadOptions) -> Result<Arc<Model>> {
         let source = self.source();
         tracing::info!(source = %text::plain(&source.to_string()), "loading");
         let bars = Arc::new(Bars::default());
-        let model = Model::load(&source, &self.options(), &bars.on_progress());
+        let model = Model::load(&source, options, &bars.on_progress());
         bars.clear();
         model.map(Arc::new)
     }

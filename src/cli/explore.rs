@@ -9,8 +9,7 @@ use super::args::{Color, InputArgs, ModelArgs};
 use super::config;
 use crate::corpus::Atlas;
 use crate::error::{Error, Result};
-use crate::model::LoadOptions;
-use crate::model::Source;
+use crate::model::{LoadOptions, Source};
 use crate::tui;
 use crate::tui::clipboard::Clipboard;
 use crate::tui::graphics;
@@ -30,6 +29,9 @@ pub struct Args {
     /// Tuned or Jacobian lens for the screen Lens: its folder or file, or ID:FOLDER on the hub
     #[arg(long = "lens", value_name = "PATH|ID", help_heading = "Model")]
     lenses: Vec<String>,
+    /// What the features of --dictionary are about: Neuronpedia's JSON lines, or lines of a feature and its label
+    #[arg(long, value_name = "FILE", help_heading = "Model", requires = "dictionaries")]
+    labels: Option<PathBuf>,
     #[command(flatten)]
     model: ModelArgs,
     #[command(flatten)]
@@ -130,7 +132,7 @@ pub fn run(args: Args, given: Given) -> Result<()> {
     let clipboard = screen.clipboard.as_deref().and_then(Clipboard::named);
     tui::run(tui::Options {
         source,
-        load: LoadOptions { lenses: args.lenses, ..args.model.options() },
+        load: LoadOptions { lenses: args.lenses, labels: args.labels, ..args.model.options() },
         input,
         light: themes.map(|(_, light)| light).or((screen.light || screen.dark).then_some(screen.light)),
         depth: screen.color.depth().or(settings.color),

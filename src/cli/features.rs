@@ -1,6 +1,6 @@
 //! `actscope features`: the active features of a sparse dictionary.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use serde::Serialize;
@@ -9,11 +9,9 @@ use super::args::{InputArgs, ModelArgs};
 use super::output::{self, Column, Table, print, print_json, say};
 use crate::analysis::features::{self, Splice, promotes};
 use crate::error::{Error, Result};
-use crate::files;
 use crate::hooks::{HookFilter, Site};
-use crate::model::fitted::Labels;
 use crate::model::fitted::dictionary::{Features, Fit};
-use crate::model::{Dictionary, Model};
+use crate::model::{Dictionary, LoadOptions, Model};
 use crate::run::Run;
 use crate::text::{fixed, num, plain};
 
@@ -40,7 +38,7 @@ pub struct Args {
     #[arg(long, value_name = "T")]
     position: Option<usize>,
     /// What features are about: Neuronpedia's JSON lines, or lines of a feature and its label
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, value_name = "FILE", requires = "dictionaries")]
     labels: Option<PathBuf>,
     /// Write a JSON array of {hook, position, feature, value, share, label}, by position, the strongest first; hook is
     /// what the dictionary writes
@@ -68,12 +66,11 @@ struct Of<'a> {
     dictionary: &'a Dictionary,
     features: Features,
     fit: Fit,
-    labels: Labels,
 }
 
 pub fn run(args: Args) -> Result<()> {
     let input = args.input.required()?;
-    let model = args.model.load()?;
+    let model = args.model.load_with(|options| LoadOptions { labels: args.labels, ..options })?;
     let dictionaries = model.dictionaries();
     if dictionaries.is_empty() {
         return Err(Error::usage(
@@ -84,7 +81,7 @@ pub fn run(args: Args) -> Result<()> {
     let run = Run::new(&model, input, HookFilter::of(hooks), ())?;
     let all = dictionaries.iter().map(|dictionary| {
         let (features, fit) = features::read(&run, dictionary)?;
-        Ok(Of { dictionary, features, fit, labels: labels(args.labels.as_deref(), dictionary)? })
+        Ok(Of { dictionary, features, fit })
     });
     let all: Vec<_> = all.collect::<Result<_>>()?;
     for of in &all {
@@ -126,12 +123,6 @@ pub fn run(args: Args) -> Result<()> {
     Ok(())
 }
 
-fn labels(path: Option<&Path>, dictionary: &Dictionary) -> Result<Labels> {
-    let Some(path) = path else { return Ok(Labels::built_in(dictionary)) };
-    let text = files::read_text(path, files::LABELS)?;
-    Labels::parse(&text, dictionary).map_err(|problem| Error::file(path, problem))
-}
-
 /// What the reconstruction costs.
 fn cost(Splice { bits, bits_spliced }: Splice) -> String {
     let [bits, spliced] = [bits, bits_spliced].map(|bits| fixed(bits, 3));
@@ -148,7 +139,7 @@ impl Of<'_> {
             feature,
             value,
             share: value / sum,
-            label: self.labels.get(feature),
+            label: self.dictionary.labels.get(feature),
         })
     }
 
@@ -157,15 +148,11 @@ impl Of<'_> {
         let to =
             if dictionary.is_transcoder() { format!(" → {}", dictionary.writes) } else { String::new() };
         format!(
-            "{}{to}: {} features, {} ({})\nL0 {}, variance explained {} %, {} of {} features active on this prompt\n",
+            "{}{to}: {} features, {} ({})\n{fit}\n",
             dictionary.reads,
             dictionary.n,
             plain(&dictionary.name),
             dictionary.format,
-            fixed(fit.l0, 1),
-            fixed(100.0 * fit.explained, 1),
-            dictionary.n - fit.n_silent,
-            dictionary.n,
         )
     }
 

@@ -287,6 +287,9 @@ impl Change {
             | Self::Patch(Place { target: Target::Feature { .. }, .. }, _) => Err(Error::usage(
                 "a feature can be set, scaled, ablated, or added to: add feature:L.NAME/N=X",
             )),
+            Self::Steer(Place { target, .. }, _) if !matches!(target, Target::Feature { .. }) => {
+                Err(Error::usage("only a feature has a direction to add"))
+            }
             Self::Splice(Place { target, .. }) if !matches!(target, Target::Tensor(_)) => {
                 Err(Error::usage("a whole tensor is spliced, such as resid_pre.2"))
             }

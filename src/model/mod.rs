@@ -21,6 +21,7 @@ pub use about::{About, SpecialToken};
 pub use batch::{Kept, Sequence};
 pub use cache::ActivationCache;
 pub use device::{DeviceSpec, DtypeSpec};
+use fitted::Fitted;
 pub use fitted::{Dictionary, FittedLens};
 pub use format::Format;
 pub use gpt2::{Block, Gpt2};
@@ -46,32 +47,23 @@ pub struct Model {
     pub net: Gpt2,
     pub tokenizer: Tokenizer,
     pub provenance: Provenance,
-    /// Sparse dictionaries of its activations that were named.
-    pub named_dictionaries: Vec<Arc<Dictionary>>,
-    /// Its own, once they are asked for.
-    pub own_dictionaries: OnceLock<Vec<Arc<Dictionary>>>,
-    /// Lenses on its layers that were named.
-    pub named_lenses: Vec<FittedLens>,
-    /// Its own, once they are asked for.
-    pub own_lenses: OnceLock<Vec<FittedLens>>,
+    pub fitted: Fitted,
 }
 
 impl Model {
     /// The sparse dictionaries of its activations: those that were named, or the demo model's own.
     pub fn dictionaries(&self) -> &[Arc<Dictionary>] {
-        if !self.named_dictionaries.is_empty() || !self.provenance.is_built_in() {
-            return &self.named_dictionaries;
-        }
-        let own = || Dictionary::demo(self.config()).into_iter().map(Arc::new).collect();
-        self.own_dictionaries.get_or_init(own)
+        self.fitted.dictionaries(self.as_demo())
     }
 
     /// The lenses that were fitted to it: those that were named, or the demo model's own.
     pub fn lenses(&self) -> &[FittedLens] {
-        if !self.named_lenses.is_empty() || !self.provenance.is_built_in() {
-            return &self.named_lenses;
-        }
-        self.own_lenses.get_or_init(|| FittedLens::demo(self.config()))
+        self.fitted.lenses(self.as_demo())
+    }
+
+    /// The configuration of the demo model, if this is it.
+    fn as_demo(&self) -> Option<&Config> {
+        self.provenance.is_built_in().then_some(self.config())
     }
 
     pub fn config(&self) -> &Config {

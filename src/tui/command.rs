@@ -171,9 +171,9 @@ commands! { |app|
                     => act::go_token(app, -1);
     NextToken       "next-token"       ["."]                     ALL   ""         "select the next token, on any screen"
                     => act::go_token(app, 1);
-    PreviousLayer   "previous-layer"   ["{"]                     OWN   "layer"    "the same tensor or step, one block earlier"
+    PreviousLayer   "previous-layer"   ["{"]                     OWN   "layer"    "the same tensor or step, one block earlier; on Features, the dictionary before"
                     => act::go_layer(app, -1);
-    NextLayer       "next-layer"       ["}"]                     OWN   "layer"    "the same tensor or step, one block later"
+    NextLayer       "next-layer"       ["}"]                     OWN   "layer"    "the same tensor or step, one block later; on Features, the next dictionary"
                     => act::go_layer(app, 1);
     PreviousHead    "previous-head"    ["["]                     OWN   "head"     "the previous head"
                     => app.go_head(-1);
@@ -248,7 +248,7 @@ commands! { |app|
     }
 
     "What if" {
-    Zero            "zero"             ["a"]                     OWN   "zero"     "what if: ablate the head, neuron, tensor, block or position under the cursor: set it to 0"
+    Zero            "zero"             ["a"]                     OWN   "zero"     "what if: ablate the head, neuron, feature, tensor, block or position under the cursor: set it to 0"
                     => what_if::change_place(app, Change::Zero);
     Mean            "mean"             ["A"]                     OWN   ""         "what if: mean-ablate it: set it to its mean over the prompt"
                     => what_if::change_place(app, Change::Mean);

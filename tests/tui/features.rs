@@ -66,6 +66,13 @@ fn a_feature_is_ablated_where_the_cursor_is() {
     let after = e.run().tensor(Site::Logits.once()).unwrap().to_vec2::<f32>().unwrap();
     assert_ne!(before, after);
     assert!(e.shows(&format!("zero feature:2.resid_pre/{feature}")));
+    // The cursor stays on it, though it is not active any more: the same key undoes.
+    assert!(e.shows(&format!("feature:2.resid_pre/{feature}  ")), "{}", e.lines().join("\n"));
+    e.keys("a");
+    assert!(e.run().input.interventions.is_idle());
+    // Also where no feature was chosen.
+    e.keys("esc { home right right a a");
+    assert!(e.run().input.interventions.is_idle(), "{}", e.run().input.interventions);
 }
 
 #[test]

@@ -1,10 +1,13 @@
 //! What features were found to be about, in words.
 
 use std::collections::BTreeMap;
+use std::path::Path;
 
 use serde_json::Value;
 
 use super::Dictionary;
+use crate::error::Error;
+use crate::files::{self, LABELS};
 
 /// The labels of a dictionary's features, by feature.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -14,10 +17,26 @@ pub struct Labels(BTreeMap<u32, String>);
 const DEMO: &str = include_str!("../../../assets/fitted/labels.jsonl");
 
 impl Labels {
-    /// Those of a dictionary that is part of the program; none, of any other.
-    pub fn built_in(dictionary: &Dictionary) -> Self {
-        let of_demo = dictionary.is_built_in().then(|| Self::parse(DEMO, dictionary).ok()).flatten();
-        of_demo.unwrap_or_default()
+    /// Those of the demo model's own dictionaries.
+    pub(super) fn of_demo(dictionary: &Dictionary) -> Self {
+        Self::parse(DEMO, dictionary).unwrap_or_default()
+    }
+
+    /// Gives each dictionary what a file has of it.
+    ///
+    /// # Errors
+    /// [`Error::File`] for what is no list of labels, or one of none of them.
+    pub(super) fn read(path: &Path, dictionaries: &mut [Dictionary]) -> Result<(), Error> {
+        let refuse = |problem| Error::file(path, problem);
+        let text = files::read(path, LABELS)?;
+        let text = String::from_utf8(text).map_err(|_| refuse("is not UTF-8 text".to_owned()))?;
+        for one in &mut *dictionaries {
+            one.labels = Self::parse(&text, one).map_err(refuse)?;
+        }
+        if dictionaries.iter().all(|one| one.labels == Self::default()) {
+            return Err(refuse("has no label for any dictionary that was given".into()));
+        }
+        Ok(())
     }
 
     /// Reads Neuronpedia's JSON lines, `{modelId, layer, index, description}`, or lines of a feature and its label
@@ -27,9 +46,7 @@ impl Labels {
     /// What is wrong, and on which line.
     pub fn parse(text: &str, dictionary: &Dictionary) -> Result<Self, String> {
         let mut labels = BTreeMap::new();
-        let mut n_lines = 0;
         for (i, line) in text.lines().enumerate().filter(|(_, line)| !line.trim().is_empty()) {
-            n_lines += 1;
             let wrong = |what: &str| format!("line {}: {what}", i + 1);
             let (feature, label) = if line.trim_start().starts_with('{') {
                 let value: Value =
@@ -58,9 +75,6 @@ impl Labels {
             let feature = feature
                 .ok_or_else(|| wrong(&format!("the dictionary has {} features, from 0", dictionary.n)))?;
             labels.entry(feature).or_insert(label);
-        }
-        if labels.is_empty() && n_lines > 0 {
-            return Err(format!("has no label for {}", dictionary.reads));
         }
         Ok(Self(labels))
     }

@@ -15,8 +15,9 @@ use std::sync::{Arc, OnceLock};
 use candle_core::{DType, Device};
 
 use self::files::ModelFiles;
-use super::{Adapter, DeviceSpec, Dictionary, DtypeSpec, FittedLens, Gpt2, Model, Provenance, WeightBytes};
-use crate::config::{Config, ReadConfig};
+use super::fitted::Fitted;
+use super::{Adapter, DeviceSpec, DtypeSpec, Gpt2, Model, Provenance, WeightBytes};
+use crate::config::ReadConfig;
 use crate::error::{Error, Result};
 
 /// A model named by `--model`.
@@ -80,9 +81,11 @@ pub struct LoadOptions {
     pub dtype: DtypeSpec,
     /// The directory of a LoRA adapter that is merged into the model.
     pub adapter: Option<PathBuf>,
-    /// Sparse dictionaries of its activations: see [`Dictionary::open`].
+    /// Sparse dictionaries of its activations: see [`Dictionary::open`](crate::model::Dictionary::open).
     pub dictionaries: Vec<String>,
-    /// Lenses on its layers: see [`FittedLens::open`].
+    /// What their features are about: see [`Labels::parse`](crate::model::fitted::Labels::parse).
+    pub labels: Option<PathBuf>,
+    /// Lenses on its layers: see [`FittedLens::open`](crate::model::FittedLens::open).
     pub lenses: Vec<String>,
 }
 
@@ -261,37 +264,9 @@ impl Model {
             weights,
             sha256: OnceLock::new(),
         };
-        let named_dictionaries = dictionaries(options, &net.config, on_progress)?;
-        let lens = |name: &String| FittedLens::open(name, &net.config, options.offline, on_progress);
-        let named_lenses = options.lenses.iter().map(lens).collect::<Result<_>>()?;
-        Ok(Self {
-            net,
-            tokenizer,
-            provenance,
-            named_dictionaries,
-            own_dictionaries: OnceLock::new(),
-            named_lenses,
-            own_lenses: OnceLock::new(),
-        })
+        let fitted = Fitted::open(options, &net.config, on_progress)?;
+        Ok(Self { net, tokenizer, provenance, fitted })
     }
-}
-
-/// The dictionaries that `options` name, at most one for each activation.
-fn dictionaries(
-    options: &LoadOptions,
-    config: &Config,
-    on_progress: &OnProgress,
-) -> Result<Vec<Arc<Dictionary>>> {
-    let open = |name: &String| Dictionary::open(name, config, options.offline, on_progress).map(Arc::new);
-    let all: Vec<_> = options.dictionaries.iter().map(open).collect::<Result<_>>()?;
-    for (i, one) in all.iter().enumerate() {
-        let is_same = |other: &&Arc<Dictionary>| other.reads == one.reads || other.writes == one.writes;
-        if let Some(other) = all[..i].iter().find(is_same) {
-            let (a, b) = (&other.name, &one.name);
-            return Err(Error::usage(format!("`{a}` and `{b}` are both of {}: give one", one.writes)));
-        }
-    }
-    Ok(all)
 }
 
 #[cfg(test)]

@@ -11,7 +11,6 @@ use crate::engine::{Look, Request, Seen, Slot};
 use crate::hooks::{HookName, Quantity, Site};
 use crate::interventions::{Place, Target};
 use crate::model::Dictionary;
-use crate::model::fitted::Labels;
 use crate::model::fitted::dictionary::Fit;
 use crate::picture::range::{Range, RangeMode};
 use crate::run::Run;
@@ -40,8 +39,8 @@ const ABOVE: u16 = 3;
 pub struct State {
     /// Which dictionary of the model.
     dictionary: usize,
-    /// The selected line of the list.
-    line: usize,
+    /// The selected feature; where it is not listed, the strongest.
+    feature: Option<u32>,
 }
 
 /// The dictionary that is shown.
@@ -66,7 +65,13 @@ fn seen<'a>(app: &'a App, run: &Run) -> Option<(&'a Fit, &'a At)> {
 /// The selected feature.
 fn selected<'a>(app: &'a App, run: &Run) -> Option<&'a Active> {
     let (_, at) = seen(app, run)?;
-    at.list.get(app.screens.features.line.min(at.list.len().checked_sub(1)?))
+    at.list.get(line(app, at))
+}
+
+/// Its line in the list.
+fn line(app: &App, at: &At) -> usize {
+    let chosen = app.screens.features.feature;
+    at.list.iter().position(|one| Some(one.feature) == chosen).unwrap_or(0)
 }
 
 /// The widths of the words and of the strips.
@@ -82,9 +87,8 @@ fn columns(area: Rect, n_tokens: usize) -> (usize, u16) {
 /// The first line of the list that is on screen, and how many are.
 fn window(app: &App, at: &At, area: Rect) -> (usize, usize) {
     let room = usize::from(area.height.saturating_sub(ABOVE));
-    let line = app.screens.features.line.min(at.list.len().saturating_sub(1));
     let shown = room.min(at.list.len());
-    (line.saturating_sub(shown / 2).min(at.list.len() - shown), shown)
+    (line(app, at).saturating_sub(shown / 2).min(at.list.len() - shown), shown)
 }
 
 /// The screen.
@@ -139,14 +143,8 @@ impl Scene for Body {
             ),
         ];
         put_line(buffer, Rect { height: 1, ..area }, &title);
-        let fits = format!(
-            "L0 {} · variance explained {} % · {} silent here · position 0 left out",
-            fixed(about.l0, 1),
-            fixed(100.0 * about.explained, 1),
-            about.n_silent
-        );
         let style = if about.explained < 0.0 { theme.bad() } else { theme.dim() };
-        put(buffer, area.x, area.y + 1, area.width, &fits, style);
+        put(buffer, area.x, area.y + 1, area.width, &about.to_string(), style);
         let (words, strip) = columns(area, run.n_tokens());
         let (per_cell, _) = row_strip::fit(run.n_tokens(), strip);
         let along = match (strip, per_cell) {
@@ -197,7 +195,7 @@ impl Scene for Body {
         ];
         let tokens: Vec<_> = one.promotes.iter().map(|id| run.model.tokenizer.show(*id)).collect();
         let mut second = Vec::new();
-        if let Some(label) = Labels::built_in(dictionary).get(one.feature) {
+        if let Some(label) = dictionary.labels.get(one.feature) {
             second.push(Span::styled(format!("{}   ", plain(label)), theme.good()));
         }
         if !tokens.is_empty() {
@@ -227,23 +225,23 @@ impl Scene for Body {
     fn click(&self, app: &mut App, run: &Run, area: Rect, x: u16, y: u16) {
         let Some((_, at)) = seen(app, run) else { return };
         let (first, shown) = window(app, at, area);
-        let line = y.checked_sub(area.y + ABOVE).map(usize::from).filter(|line| *line < shown);
-        if let Some(line) = line.filter(|_| area.contains((x, y).into())) {
-            app.screens.features.line = first + line;
+        let clicked = y.checked_sub(area.y + ABOVE).map(usize::from).filter(|line| *line < shown);
+        if let Some(line) = clicked.filter(|_| area.contains((x, y).into())) {
+            app.screens.features.feature = Some(at.list[first + line].feature);
         }
     }
 
     fn go(&self, app: &mut App, run: &Run, right: isize, down: isize) {
         app.selection.position = moved(app.selection.position, right, run.n_tokens());
-        let n = seen(app, run).map_or(0, |(_, at)| at.list.len());
-        let line = app.screens.features.line.min(n.saturating_sub(1));
-        app.screens.features.line = moved(line, down, n.max(1));
+        let Some((_, at)) = seen(app, run).filter(|_| down != 0) else { return };
+        let to = moved(line(app, at), down, at.list.len().max(1));
+        app.screens.features.feature = at.list.get(to).map(|one| one.feature);
     }
 
     fn go_layer(&self, app: &mut App, run: &Run, by: isize) {
         let n = run.model.dictionaries().len().max(1);
         app.screens.features.dictionary = moved(index(app, run), by, n);
-        app.screens.features.line = 0;
+        app.screens.features.feature = None;
     }
 
     fn open(&self, app: &mut App) -> Vec<Request> {
@@ -253,6 +251,12 @@ impl Scene for Body {
             app.open_in_stages(dictionary.writes);
         }
         Vec::new()
+    }
+
+    /// So that the cursor stays on a feature that is switched off.
+    fn settle(&self, app: &mut App) {
+        let Some(run) = app.run.clone().filter(|_| app.screens.features.feature.is_none()) else { return };
+        app.screens.features.feature = selected(app, &run).map(|one| one.feature);
     }
 
     fn without_difference(&self, _app: &App) -> Option<&'static str> {
@@ -299,25 +303,27 @@ const WITHOUT: [&str; 4] = [
 fn draw_list(app: &App, run: &Run, area: Rect, buffer: &mut Buffer) {
     let theme = app.theme;
     let (Some(dictionary), Some((_, at))) = (dictionary(app, run), seen(app, run)) else { return };
-    let labels = Labels::built_in(dictionary);
     let (first, shown) = window(app, at, area);
     let (words, strip) = columns(area, run.n_tokens());
     let limit = at.list.iter().flat_map(|one| &one.along).copied().fold(f32::MIN_POSITIVE, f32::max);
     let range = Range { mode: RangeMode::Full, quantity: Quantity::Positive, limit, beyond: 0 };
     let most = at.list.first().map_or(1.0, |one| one.value);
-    let line = app.screens.features.line.min(at.list.len().saturating_sub(1));
+    let line = line(app, at);
     let lines = at.list.iter().enumerate().skip(first).take(shown);
     for ((i, one), y) in lines.zip(area.y + ABOVE..area.bottom()) {
         let is_selected = i == line;
         let style = if is_selected { theme.selected() } else { theme.text() };
         let tokens: Vec<_> = one.promotes.iter().map(|id| run.model.tokenizer.show(*id)).collect();
-        let label = labels.get(one.feature).map_or_else(String::new, |label| format!("{}  ", plain(label)));
+        let label = dictionary
+            .labels
+            .get(one.feature)
+            .map_or_else(String::new, |label| format!("{}  ", plain(label)));
         let label = fit(&label, words);
         let rest = words.saturating_sub(unicode_width::UnicodeWidthStr::width(&*label));
         // Below and above what fits.
         let cut = match () {
             () if i == first && first > 0 => "▴",
-            () if i + 1 == first + shown && i + 1 < at.n_active => "▾",
+            () if i + 1 == first + shown && i + 1 < at.n_active.max(at.list.len()) => "▾",
             () => " ",
         };
         let spans = [

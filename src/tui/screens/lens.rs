@@ -169,7 +169,10 @@ impl Scene for Body {
             show => show.doc(token.as_deref()),
         };
         let title = [
-            Span::styled(format!("{}{}   ", app.delta(), lens::name_of(through(app, run))), theme.strong()),
+            Span::styled(
+                format!("{}{}   ", app.delta(), lens::name_of(through(app, run).map(|lens| lens.kind))),
+                theme.strong(),
+            ),
             Span::styled(doc, theme.text()),
         ];
         put_line(buffer, layout.title, &title);

@@ -1,9 +1,12 @@
 //! How well a dictionary fits the activations of a prompt.
 
+use std::fmt;
+
 use candle_core::Tensor;
 
 use super::{Dictionary, Features};
 use crate::error::Result;
+use crate::text::fixed;
 
 /// How well a dictionary fits a prompt, without its first position, whose activations are far larger than the
 /// others' in GPT-2 and would stand for all.
@@ -15,6 +18,21 @@ pub struct Fit {
     pub explained: f64,
     /// Features that are active nowhere on the prompt.
     pub n_silent: usize,
+}
+
+/// `L0 18.8 · variance explained 84.8 % · 512 features silent here · position 0 left out`
+impl fmt::Display for Fit {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { l0, explained, n_silent } = self;
+        if explained.is_nan() {
+            return write!(f, "{n_silent} features silent here · too few tokens to say how well it fits");
+        }
+        let (l0, explained) = (fixed(*l0, 1), fixed(100.0 * explained, 1));
+        write!(
+            f,
+            "L0 {l0} · variance explained {explained} % · {n_silent} features silent here · position 0 left out"
+        )
+    }
 }
 
 impl Dictionary {

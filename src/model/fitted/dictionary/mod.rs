@@ -17,6 +17,7 @@ use rayon::prelude::*;
 
 pub use self::features::Features;
 pub use self::fit::Fit;
+use super::Labels;
 use super::place::{self, Named};
 use crate::config::Config;
 use crate::error::{Error, Result};
@@ -59,6 +60,8 @@ pub struct Dictionary {
     pub expects_bos: Option<bool>,
     /// What is unusual about it, and what is done for it, a sentence each.
     pub notes: Vec<String>,
+    /// What its features are about.
+    pub labels: Labels,
     parts: Parts,
 }
 
@@ -154,7 +157,8 @@ impl Dictionary {
             let file = TensorFile::embedded(weights, name)?;
             let settings = serde_json::from_str(cfg).unwrap_or_default();
             let read = saelens::read(Path::new(name), settings, &file, &named)?;
-            Self::new(name, read, &named, Path::new(name), config)
+            let one = Self::new(name, read, &named, Path::new(name), config)?;
+            Ok::<_, Error>(Self { labels: Labels::of_demo(&one), ..one })
         };
         DEMO.into_iter().map(|one| open(one).expect("the built-in dictionaries are valid")).collect()
     }
@@ -180,12 +184,8 @@ impl Dictionary {
             }
         }
         let Read { format, expects_bos, notes, parts, sizes, .. } = read;
-        Ok(Self { name: name.into(), format, reads, writes, n: sizes.n, expects_bos, notes, parts })
-    }
-
-    /// Whether it is part of the program.
-    pub fn is_built_in(&self) -> bool {
-        DEMO.iter().any(|(name, ..)| *name == self.name)
+        let (name, labels) = (name.into(), Labels::default());
+        Ok(Self { name, format, reads, writes, n: sizes.n, expects_bos, notes, labels, parts })
     }
 
     /// Whether it writes another activation than it reads.
@@ -342,7 +342,8 @@ impl Activation {
         match self {
             Self::Relu => all().filter(|(_, x)| is_above(*x, 0.0)).collect(),
             Self::Jump(thresholds) => {
-                let is_active = |(i, x): &(u32, f32)| is_above(*x, thresholds[*i as usize].max(0.0));
+                let is_active =
+                    |(i, x): &(u32, f32)| is_above(*x, 0.0) && (x.is_nan() || *x > thresholds[*i as usize]);
                 all().filter(is_active).collect()
             }
             Self::Gated { gate, scale, magnitude } => {

@@ -254,6 +254,8 @@ fn dictionaries_that_do_not_fit_are_refused_with_the_reason() {
         ),
         ("activation_fn", "tanh-relu".into(), "the activation `tanh-relu`"),
         ("hook_head_index", 3.into(), "for one head alone"),
+        ("d_sae", 4_000_000_000_u64.into(), "has 40 where its cfg.json says d_sae is 4000000000"),
+        ("d_in", 3.into(), "has 48 where its cfg.json says d_in is 3"),
         ("hook_name", serde_json::Value::Null, "names no hook"),
         ("hook_name", "blocks.9.hook_resid_pre".into(), "blocks.9.hook_resid_pre"),
         ("hook_name", "blocks.1.attn.hook_pattern".into(), "no row for each position"),
@@ -265,6 +267,11 @@ fn dictionaries_that_do_not_fit_are_refused_with_the_reason() {
         let (_place, name) = with_cfg("standard", change);
         let said = refused(&name, config);
         assert!(said.contains(reason), "{said}");
+    }
+    for k in [0, 41, u64::MAX] {
+        let (_place, name) = with_cfg("topk", |cfg| cfg["k"] = k.into());
+        let said = refused(&name, config);
+        assert!(said.contains(&format!("keeps the {k} largest of 40 features")), "{said}");
     }
     let said = refused(&named("openai", ""), config);
     assert!(said.contains("put the hook before it"), "{said}");

@@ -14,6 +14,7 @@ use std::path::{Path, PathBuf};
 
 use candle_core::{DType, Device, Tensor};
 use rayon::prelude::*;
+use serde_json::Value;
 
 pub use self::features::Features;
 pub use self::fit::Fit;
@@ -388,6 +389,25 @@ fn conv(weight: &Tensor, bias: Option<Vec<f32>>) -> Result<Conv1D> {
 /// The rows of a matrix.
 fn rows(x: &Tensor) -> Result<Vec<f32>> {
     Ok(x.flatten_all()?.to_vec1()?)
+}
+
+/// Refuses settings that say other sizes than the weights have, which are of something else then.
+fn check_sizes(file: &TensorFile, config: &Value, said: &[(&str, usize)]) -> Result<()> {
+    for (name, has) in said {
+        if let Some(says) = config[name].as_u64().filter(|says| *says != *has as u64) {
+            return Err(file.refuse(format!("has {has} where its cfg.json says {name} is {says}")));
+        }
+    }
+    Ok(())
+}
+
+/// The k of a top-k dictionary of `n` features.
+fn top_k(file: &TensorFile, k: Option<u64>, n: usize) -> Result<usize> {
+    match k {
+        Some(k) if (1..=n as u64).contains(&k) => Ok(k as usize),
+        Some(k) => Err(file.refuse(format!("keeps the {k} largest of {n} features, which cannot be"))),
+        None => Err(file.refuse("is top-k, but has no k")),
+    }
 }
 
 /// The sizes that a matrix (rows, columns) of a file claims.

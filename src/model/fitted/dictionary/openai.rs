@@ -2,7 +2,7 @@
 
 use serde_json::Value;
 
-use super::{Activation, Norm, Parts, Read, Sizes, conv, matrix, rows, vector};
+use super::{Activation, Norm, Parts, Read, Sizes, conv, matrix, rows, top_k, vector};
 use crate::error::Result;
 use crate::model::TensorFile;
 use crate::model::fitted::Named;
@@ -19,12 +19,11 @@ pub fn read(file: &TensorFile, named: &Named) -> Result<Read> {
         "ReLU" => (Activation::Relu, Norm::None, "standard"),
         "TopK" => {
             let state = file.value("activation_state_dict").unwrap_or_default();
-            let k = state["k"].as_u64().filter(|k| *k > 0);
-            let k = k.ok_or_else(|| file.refuse("is top-k, but its activation_state_dict has no k"))?;
+            let k = top_k(file, state["k"].as_u64(), n)?;
             if state["postact_fn"].as_str().is_some_and(|name| name != "ReLU") {
                 return Err(file.refuse("applies another function than ReLU after top-k, which is not known"));
             }
-            (Activation::TopK(k as usize, None), Norm::Standard, "top-k, layer_norm")
+            (Activation::TopK(k, None), Norm::Standard, "top-k, layer_norm")
         }
         other => return Err(file.refuse(format!("has the activation `{other}`; ReLU and TopK are known"))),
     };

@@ -5,7 +5,7 @@ use std::path::Path;
 use candle_core::Tensor;
 use serde_json::Value;
 
-use super::{Activation, Norm, Parts, Read, Sizes, conv, matrix, rows, vector};
+use super::{Activation, Norm, Parts, Read, Sizes, check_sizes, conv, matrix, rows, top_k, vector};
 use crate::error::{Error, Result};
 use crate::model::TensorFile;
 use crate::model::fitted::Named;
@@ -44,6 +44,7 @@ pub fn read(path: &Path, config: Value, file: &TensorFile, named: &Named) -> Res
     let (reads, writes) = cfg.hooks(named, is_transcoder)?;
     let (c, n) = matrix(file, "W_enc")?;
     let d_out = matrix(file, "W_dec")?.1;
+    check_sizes(file, &cfg.config, &[("d_in", c), ("d_sae", n), ("d_out", d_out)])?;
     let mut w_enc = file.get("W_enc", &[c, n])?;
     let mut w_dec = file.get("W_dec", &[n, d_out])?;
     let mut b_dec = vector(file, "b_dec", d_out)?;
@@ -212,10 +213,10 @@ impl Cfg<'_> {
             "jumprelu" => Activation::Jump(vector("threshold")?),
             "topk" => {
                 let k = self.config["k"].as_u64().or_else(|| self.get("activation_fn_kwargs")["k"].as_u64());
-                let k = k.filter(|k| *k > 0).ok_or_else(|| self.refuse("is top-k, but has no k"))?;
+                let k = top_k(file, k, n)?;
                 let norms = || -> Result<Vec<f32>> { Ok(w_dec.sqr()?.sum(1)?.sqrt()?.to_vec1()?) };
                 let rescales = self.is("rescale_acts_by_decoder_norm", false);
-                Activation::TopK(k as usize, if rescales { Some(norms()?) } else { None })
+                Activation::TopK(k, if rescales { Some(norms()?) } else { None })
             }
             _ => Activation::Relu,
         };

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use super::{Activation, Norm, Parts, Read, Sizes, conv, matrix, rows, vector};
+use super::{Activation, Norm, Parts, Read, Sizes, check_sizes, conv, matrix, rows, top_k, vector};
 use crate::error::Result;
 use crate::hooks::Site;
 use crate::model::TensorFile;
@@ -16,7 +16,8 @@ pub fn read(cfg: &Path, file: &TensorFile, folder: &Path, named: &Named) -> Resu
     if config["activation"].as_str().is_some_and(|name| name != "topk") {
         return Err(file.refuse("has another activation than topk, which is not known"));
     }
-    let k = config["k"].as_u64().filter(|k| *k > 0).ok_or_else(|| file.refuse("has no k in its cfg.json"))?;
+    check_sizes(file, &config, &[("d_in", c)])?;
+    let k = top_k(file, config["k"].as_u64(), n)?;
     let transcode = is("transcode");
     let name = folder.file_name().unwrap_or_default().to_string_lossy().into_owned();
     let (reads, writes) = match (&named.hook, hooks(&name, transcode)) {
@@ -50,7 +51,7 @@ pub fn read(cfg: &Path, file: &TensorFile, folder: &Path, named: &Named) -> Resu
                 &file.get("encoder.weight", &[n, c])?.t()?,
                 Some(vector(file, "encoder.bias", n)?),
             )?,
-            activation: Activation::TopK(k as usize, None),
+            activation: Activation::TopK(k, None),
             decoder: rows(&file.get("W_dec", &[n, d_out])?)?,
             b_dec,
             skip,

@@ -212,7 +212,7 @@ pub fn draw(changes: &Changes, app: &App, inside: Rect, buffer: &mut Buffer) {
     let line = |y: u16| Rect { y: inside.y + y, height: 1.min(inside.height.saturating_sub(y)), ..inside };
     let lines = changes.lines(list.len(), inside);
     if list.is_empty() {
-        let said = "no changes; + adds one, as do the keys a A K * d on a head, token or tensor";
+        let said = "no changes; + adds one, as do a A K * d on a head, token, feature or tensor";
         put_line(buffer, line(0), &[Span::styled(said, base.patch(theme.dim()))]);
     }
     for (y, i) in lines.clone().enumerate() {
@@ -239,7 +239,8 @@ pub fn draw(changes: &Changes, app: &App, inside: Rect, buffer: &mut Buffer) {
         let [before, caret, after] = entry.typed.spans(str::to_owned, theme);
         put_line(buffer, line(y), &[label, before, caret, after]);
         let hint = "zero, mean head:L.H neuron:L.N mlp:L attn:L layer:L position:T resid_mid.L, each @T · scale …=X · \
-                    add …:A-B=X · patch … from IDS · knockout L.H:Q->K";
+                    set …=X · add …:A-B=X · patch … from IDS · feature:L.NAME/N · splice TENSOR · \
+                    knockout L.H:Q->K";
         let (said, ink) = match (&entry.wrong, entry.purpose) {
             (Some(wrong), _) => (wrong.as_str(), theme.bad()),
             (None, Purpose::Add | Purpose::Edit) => (hint, theme.dim()),

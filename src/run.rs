@@ -8,7 +8,7 @@ use candle_core::Tensor;
 
 use crate::config::Config;
 use crate::error::{Error, Result};
-use crate::hooks::{HookFilter, HookName, Hooks, Part, Site};
+use crate::hooks::{HookFilter, HookName, Hooks, Part, Site, TensorName};
 use crate::interventions::{Changes, Donors, Interventions};
 use crate::model::{ActivationCache, Kept, Model, Sequence, Tokenizer, visible};
 
@@ -270,8 +270,10 @@ impl Run {
     ///
     /// # Errors
     /// See there.
-    pub fn part(&self, hook: HookName, part: &Part) -> Result<Tensor> {
-        self.cache.part(hook, part)
+    pub fn part(&self, name: impl Into<TensorName>, part: &Part) -> Result<Tensor> {
+        let TensorName { hook, made } = name.into();
+        let get = |hook: HookName, part: &Part| self.cache.part(hook, part);
+        made.map_or_else(|| get(hook, part), |made| self.model.make((hook, made), part, &get))
     }
 
     /// The same run with only one tensor.

@@ -171,25 +171,25 @@ fn adapters_and_paths_that_cannot_be() {
 
 #[test]
 fn hooks() {
-    let config = Model::demo().config().clone();
+    let model = Model::demo();
+    let (config, all) = (model.config(), model.tensors());
     let keys = ["name", "short", "shape", "bytes", "formula", "doc", "on_request"];
     let rows = rows(&stdout(&["hooks", "--tokens", "12", "--json"]), &keys);
-    let all = HookName::all(&config);
-    assert_eq!(rows.len(), all.len());
-    for (row, hook) in rows.iter().zip(&all) {
-        assert_eq!(row["name"], hook.to_string());
-        assert_eq!(row["short"], hook.short());
-        assert_eq!(row["shape"], serde_json::json!(hook.shape(&config, 12)));
-        assert_eq!(row["bytes"], hook.bytes(&config, 12));
-        assert_eq!(row["formula"], hook.point().formula);
-        assert_eq!(row["doc"], hook.point().doc);
-        assert_eq!(row["on_request"], hook.point().on_request);
+    assert_eq!(rows.len(), HookName::all(config).len() + 6); // what its two dictionaries make
+    for (row, name) in rows.iter().zip(all) {
+        assert_eq!(row["name"], name.to_string());
+        assert_eq!(row["short"], name.short());
+        assert_eq!(row["shape"], serde_json::json!(name.shape(config, 12)));
+        assert_eq!(row["bytes"], 4 * name.shape(config, 12).iter().product::<usize>());
+        assert_eq!(row["formula"], name.formula());
+        assert_eq!(row["doc"], name.doc());
+        assert_eq!(row["on_request"], name.on_request());
     }
     let table = stdout(&["hooks"]);
     assert!(table.contains(" kB ") && !table.contains("iB "), "one unit for bytes: {table}");
-    assert_eq!(table.lines().count(), 1 + all.len());
+    assert_eq!(table.lines().count(), 1 + rows.len());
     assert!(table.contains(&format!("({}, {})", config.n_positions, config.n_embd)));
-    assert_eq!(table.lines().filter(|line| line.ends_with("(only on request)")).count(), config.n_layer);
+    assert_eq!(table.lines().filter(|line| line.ends_with("(only on request)")).count(), config.n_layer + 6);
 }
 
 #[test]

@@ -8,7 +8,7 @@ use std::path::Path;
 use std::sync::{Arc, OnceLock};
 
 use actscope::export::{self, Destination, Export, Format, Manifest, Written};
-use actscope::hooks::{Axis, Edit, HookFilter, HookName, Site};
+use actscope::hooks::{Axis, Edit, HookFilter, HookName, Part, Site, TensorName};
 use actscope::model::{LoadOptions, Source};
 use actscope::{Input, Model, Run};
 use candle_core::Tensor;
@@ -449,4 +449,67 @@ proptest! {
         assert_round_trips(&run, &positions);
         assert_single_round_trips(&run, &positions);
     }
+}
+
+/// As `torch.sparse_coo_tensor` and numpy read them.
+#[test]
+fn features_are_written_as_what_is_not_0_in_them() {
+    let model = demo();
+    let names = model.choose(&["resid_pre.2.features", "resid_pre.2.error"]).unwrap();
+    let run = Run::new(model, Input::text(PROMPT), model.needed_for(&names), ()).unwrap();
+    let dense = run.part(names[0], &Part::rows(1..4)).unwrap().to_vec2::<f32>().unwrap();
+    let write = |run: &Run, names: Vec<TensorName>, format| {
+        let mut bytes = Vec::new();
+        let export = Export::of(run, names, Some(1..4), format).unwrap();
+        export.write_to(&mut bytes).unwrap();
+        (bytes, export.manifest)
+    };
+    let assert_is = |indices: &[i64], values: &[f32]| {
+        let mut read = vec![vec![0f32; dense[0].len()]; 3];
+        let (rows, columns) = indices.split_at(values.len());
+        for ((&r, &c), &value) in rows.iter().zip(columns).zip(values) {
+            read[usize::try_from(r).unwrap()][usize::try_from(c).unwrap()] = value;
+        }
+        assert_eq!(read, dense);
+    };
+    let i64s = |bytes: &[u8]| bytes.as_chunks().0.iter().map(|&b| i64::from_le_bytes(b)).collect::<Vec<_>>();
+    let parts = ["indices", "values"].map(|part| format!("{}.{part}", names[0]));
+
+    let (file, manifest) = write(&run, names.clone(), Format::Safetensors);
+    let tensors = SafeTensors::deserialize(&file).unwrap();
+    assert_eq!(manifest.hooks.iter().map(|one| one.sparse).collect::<Vec<_>>(), [true, false]);
+    assert_eq!(manifest.hooks[0].shape, [3, dense[0].len()]);
+    assert_eq!(manifest.hooks[0].axes, ["position", "feature"]);
+    let [indices, values] = parts.clone().map(|part| tensors.tensor(&part).unwrap());
+    assert_eq!(indices.dtype(), safetensors::Dtype::I64);
+    assert_is(&i64s(indices.data()), &f32s(values.data()));
+    assert_eq!(f32s(tensors.tensor(&names[1].to_string()).unwrap().data()).len(), 3 * model.config().n_embd);
+
+    let (file, _) = write(&run, names.clone(), Format::Npz);
+    let mut zip = zip::ZipArchive::new(Cursor::new(&file)).unwrap();
+    let mut member = |name: &str| {
+        let mut bytes = Vec::new();
+        zip.by_name(&format!("{name}.npy")).unwrap().read_to_end(&mut bytes).unwrap();
+        bytes
+    };
+    let bytes = member(&parts[0]);
+    let indices = npyz::NpyFile::new(&bytes[..]).unwrap();
+    assert_eq!(indices.shape()[0], 2);
+    assert_is(&indices.into_vec::<i64>().unwrap(), &read_npy(&member(&parts[1])).1);
+
+    let (file, _) = write(&run, names.clone(), Format::Json);
+    let (_, read) = read_json(&file);
+    let indices: Vec<_> = read[&parts[0]].1.iter().map(|&index| index as i64).collect();
+    assert_is(&indices, &read[&parts[1]].1);
+
+    let (file, _) = write(&run, vec![names[0]], Format::Csv);
+    let (columns, indices, values) = read_csv(&file);
+    assert_eq!(columns, ["position", "feature", "value"]);
+    let along = |axis: usize, first: usize| indices.iter().map(move |index| (index[axis] - first) as i64);
+    assert_is(&along(0, 1).chain(along(1, 0)).collect::<Vec<_>>(), &values);
+
+    // One array is whole.
+    let (file, manifest) = write(&run, vec![names[0]], Format::Npy);
+    assert!(!manifest.hooks[0].sparse);
+    assert_eq!(read_npy(&file), (vec![3, dense[0].len()], dense.concat()));
 }

@@ -32,7 +32,7 @@ fn run_of(n: usize, hooks: &[&str]) -> Run {
 
 fn figure(run: &Run, hook: &str, head: Option<usize>) -> Figure {
     let hook = HookName::find(hook, run.config()).unwrap();
-    Figure::new(run, ViewSource::Hook(hook), head, Options::default()).unwrap()
+    Figure::new(run, ViewSource::Tensor(hook.into()), head, Options::default()).unwrap()
 }
 
 /// An SVG, its words set in the font that PNGs have.
@@ -211,7 +211,7 @@ fn each_cell_has_the_color_of_its_value() {
     ] {
         let hook = HookName::find(hook, run.config()).unwrap();
         let options = Options { palette, dark, ..Options::default() };
-        let figure = Figure::new(&run, ViewSource::Hook(hook), head, options).unwrap();
+        let figure = Figure::new(&run, ViewSource::Tensor(hook.into()), head, options).unwrap();
         let (width, height, pixels) = pixels(&figure.to_png().unwrap());
         let svg = figure.to_svg();
         let [x, y, w, h] = images(&svg)[0];
@@ -259,7 +259,7 @@ fn values_that_should_not_be_are_marked() {
 fn every_mode_draws() {
     let run = run_of(6, &["resid_mid.1", "probs"]);
     for hook in ["resid_mid.1", "probs"] {
-        let source = ViewSource::Hook(HookName::find(hook, run.config()).unwrap());
+        let source = ViewSource::Tensor(HookName::find(hook, run.config()).unwrap().into());
         for mode in RangeMode::ALL {
             let options = Options { range: Some(mode), ..Options::default() };
             let figure = Figure::new(&run, source, None, options).unwrap();
@@ -316,7 +316,7 @@ fn half_blocks_hold_two_rows() {
 fn heads_that_are_not_there_are_refused() {
     let run = run_of(3, &["resid_mid.1", "pattern.1"]);
     for (site, head) in [(Site::ResidMid, 0), (Site::Pattern, 6), (Site::Pattern, usize::MAX), (Site::Q, 0)] {
-        let source = ViewSource::Hook(site.at(1));
+        let source = ViewSource::Tensor(site.at(1).into());
         let error = Figure::new(&run, source, Some(head), Options::default()).unwrap_err();
         assert_eq!(error.exit_code(), 2, "{error}");
     }

@@ -6,8 +6,9 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use actscope::analysis::features;
+use actscope::analysis::find::Found;
 use actscope::analysis::lens::Lens;
-use actscope::hooks::{Edit, HookFilter, Site};
+use actscope::hooks::{Edit, HookFilter, Part, Site};
 use actscope::interventions::{Change, Target};
 use actscope::model::fitted::dictionary::Features;
 use actscope::model::fitted::lens::Kind;
@@ -117,6 +118,56 @@ fn every_dictionary_gives_what_its_package_gives() {
     }
     // And nothing is left out.
     assert_eq!(n, expected.keys().filter(|name| !name.contains("_lens") && !name.contains('|')).count());
+}
+
+/// By name, from a run, whole and in parts.
+#[test]
+fn what_dictionaries_make_are_tensors_with_names() {
+    let source = Source::Path(fixtures().join("tiny/plain"));
+    let expected = expected();
+    for (name, hook, full) in [
+        ("standard", "", "blocks.1.hook_resid_pre"),
+        ("standard_z", "", "blocks.1.attn.hook_z"),
+        ("transcoder_skip", "", "blocks.1.hook_mlp_out"),
+        ("openai", "resid_post.1=", "blocks.1.hook_resid_post"),
+    ] {
+        let options = LoadOptions { dictionaries: vec![named(name, hook)], ..LoadOptions::default() };
+        let model = Arc::new(Model::load(&source, &options, &quiet()).unwrap());
+        let names = model.choose(&["*.features", "*.reconstruction", "*.error"]).unwrap();
+        let said: Vec<_> = names.iter().map(ToString::to_string).collect();
+        assert_eq!(said, ["features", "reconstruction", "error"].map(|made| format!("{full}.{made}")));
+        let run = Run::new(&model, Input::ids(IDS.to_vec()), model.needed_for(&names), ()).unwrap();
+        let whole: Vec<_> = names.iter().map(|name| run.part(*name, &Part::default()).unwrap()).collect();
+        assert_close(name, &whole[0], &expected[&format!("{name}.features")]);
+        assert_eq!(whole[0].dims(), names[0].shape(model.config(), 9));
+        let x = run.tensor(names[0].hook).unwrap();
+        for one in &whole[1..] {
+            assert_eq!(one.dims(), x.dims());
+        }
+        assert_close(name, &whole[1].flatten_from(1).unwrap(), &expected[&format!("{name}.reconstruction")]);
+        assert_close(name, &(&whole[1] + &whole[2]).unwrap(), &x);
+        for (one, whole) in names.iter().zip(&whole) {
+            let rows = run.part(*one, &Part::rows(2..5)).unwrap();
+            assert_eq!(values(&rows), values(&whole.narrow(0, 2, 3).unwrap()));
+            if one.has_heads() {
+                let head = run.part(*one, &Part::head(1)).unwrap();
+                assert_eq!(values(&head), values(&whole.narrow(1, 1, 1).unwrap()));
+            }
+            assert_eq!(model.find(&one.short()).unwrap(), *one);
+        }
+        // They need a pattern of their own, and a dictionary.
+        assert!(model.choose(&["*"]).unwrap().iter().all(|name| name.made.is_none()));
+        let other = plain().choose(&[said[0].as_str()]).unwrap_err();
+        assert_eq!(other.exit_code(), 2, "{other}");
+        // What is largest in them is found.
+        let all = Run::all(&model, Input::ids(IDS.to_vec())).unwrap();
+        let found = Found::new(&all, |_, _| Ok(())).unwrap();
+        for (one, whole) in names.iter().zip(&whole) {
+            let most = values(whole).into_iter().fold(0f32, |most, x| most.max(x.abs()));
+            let extreme = found.values.iter().find(|x| x.name == *one).unwrap();
+            assert_eq!(extreme.value.abs(), most, "{one}");
+        }
+    }
 }
 
 #[test]

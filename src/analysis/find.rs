@@ -4,7 +4,7 @@ use rayon::prelude::*;
 
 use super::View;
 use crate::error::Result;
-use crate::hooks::{Axis, HookName, Site};
+use crate::hooks::{Axis, Site, TensorName};
 use crate::run::Run;
 
 /// The multiple of the median channel's root mean square from which a channel is an outlier.
@@ -26,7 +26,7 @@ pub struct Found {
 /// A cell, or a row, of a tensor.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Extreme {
-    pub hook: HookName,
+    pub name: TensorName,
     /// 0 if the tensor has no head axis.
     pub head: usize,
     pub row: usize,
@@ -39,7 +39,7 @@ pub struct Extreme {
 impl Extreme {
     /// The index of the row in the captured tensor.
     pub fn place(&self) -> Vec<usize> {
-        match self.hook.point().axes {
+        match *self.name.axes() {
             [Axis::Head, ..] => vec![self.head, self.row],
             [_, Axis::Head, _] => vec![self.row, self.head],
             _ => vec![self.row],
@@ -78,11 +78,13 @@ impl Found {
     /// # Errors
     /// The error of `progress`.
     pub fn new(run: &Run, mut progress: impl FnMut(usize, usize) -> Result<()>) -> Result<Self> {
-        let hooks = run.cache.names();
-        let mut scans: Vec<Scan> = Vec::with_capacity(hooks.len());
-        for few in hooks.chunks(rayon::current_num_threads().min(8)) {
-            progress(scans.len(), hooks.len())?;
-            let scanned: Result<Vec<_>> = few.par_iter().map(|&hook| Scan::new(run, hook)).collect();
+        let kept = run.cache.names();
+        let mut names = run.model.tensors();
+        names.retain(|name| run.model.sources(*name).iter().all(|hook| kept.contains(hook)));
+        let mut scans: Vec<Scan> = Vec::with_capacity(names.len());
+        for few in names.chunks(rayon::current_num_threads().min(8)) {
+            progress(scans.len(), names.len())?;
+            let scanned: Result<Vec<_>> = few.par_iter().map(|&name| Scan::new(run, name)).collect();
             scans.extend(scanned?);
         }
         let mut found = Self { n_values: scans.iter().map(|scan| scan.n_values).sum(), ..Self::default() };
@@ -91,7 +93,7 @@ impl Found {
             found.rows.extend(scan.row);
         }
         for list in [&mut found.values, &mut found.rows] {
-            list.sort_by(|a, b| b.order().total_cmp(&a.order()).then(a.hook.cmp(&b.hook)));
+            list.sort_by(|a, b| b.order().total_cmp(&a.order()).then(a.name.cmp(&b.name)));
         }
         found.channels = channels(&scans, run.config().n_embd);
         Ok(found)
@@ -100,7 +102,7 @@ impl Found {
 
 /// The extremes of one tensor.
 struct Scan {
-    hook: HookName,
+    name: TensorName,
     value: Option<Extreme>,
     row: Option<Extreme>,
     /// Root mean square of each channel over positions, for resid_post only.
@@ -109,13 +111,13 @@ struct Scan {
 }
 
 impl Scan {
-    fn new(run: &Run, hook: HookName) -> Result<Self> {
-        let n_heads = if View::hook(hook, 0).has_heads() { run.config().n_head } else { 1 };
-        let mut scan = Self { hook, value: None, row: None, rms: Vec::new(), n_values: 0 };
+    fn new(run: &Run, name: TensorName) -> Result<Self> {
+        let n_heads = if name.has_heads() { run.config().n_head } else { 1 };
+        let mut scan = Self { name, value: None, row: None, rms: Vec::new(), n_values: 0 };
         for head in 0..n_heads {
-            let matrix = View::hook(hook, head).matrix(run)?;
+            let matrix = View::hook(name, head).matrix(run)?;
             scan.n_values += (matrix.n_rows * matrix.n_columns) as u64;
-            if hook.site == Site::ResidPost {
+            if name.made.is_none() && name.hook.site == Site::ResidPost {
                 scan.rms = vec![0.0; matrix.n_columns];
             }
             matrix.read(|rows| (0..matrix.n_rows).for_each(|row| scan.see(head, row, &rows.get(row))));
@@ -139,7 +141,7 @@ impl Scan {
         if largest == f32::NEG_INFINITY {
             return;
         }
-        let extreme = |value| Extreme { hook: self.hook, head, row, column, value };
+        let extreme = |value| Extreme { name: self.name, head, row, column, value };
         let (value, norm) = (extreme(values[column]), extreme(squares.sqrt() as f32));
         for (best, new) in [(&mut self.value, value), (&mut self.row, norm)] {
             if best.is_none_or(|best| new.order() > best.order()) {
@@ -163,7 +165,7 @@ fn channels(scans: &[Scan], n: usize) -> Vec<Channel> {
         for (channel, rms) in channels.iter_mut().zip(&scan.rms) {
             let ratio = rms / median;
             if ratio >= OUTLIER {
-                channel.layers.extend(scan.hook.layer);
+                channel.layers.extend(scan.name.hook.layer);
                 channel.ratio = channel.ratio.max(ratio);
             }
         }

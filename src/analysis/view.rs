@@ -3,7 +3,7 @@
 use candle_core::{DType, Device, Tensor};
 
 use crate::error::{Error, Result};
-use crate::hooks::{Axis, HookName, Part, Quantity, Site};
+use crate::hooks::{Axis, HookName, Part, Quantity, Site, TensorName};
 use crate::model::{Table, causal_mask};
 use crate::picture::Matrix;
 use crate::picture::grid::{Grid, Pooling, Window};
@@ -62,7 +62,8 @@ impl Weight {
 /// The source of a matrix.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum ViewSource {
-    Hook(HookName),
+    /// Of a hook, or what a dictionary makes of it.
+    Tensor(TensorName),
     /// The token embedding, (V, C).
     Wte,
     /// The positional embedding, (maxT, C).
@@ -84,7 +85,7 @@ impl ViewSource {
     /// Whether the part right of the diagonal is the future, which attention cannot read.
     pub fn is_causal(self) -> bool {
         match self {
-            Self::Hook(hook) => matches!(hook.site, Site::AttnScores | Site::Pattern),
+            Self::Tensor(name) => matches!(name.hook.site, Site::AttnScores | Site::Pattern),
             Self::Stage(_, stage) => matches!(stage, AttnStage::Masked | AttnStage::Pattern),
             Self::Mask => true,
             _ => false,
@@ -111,18 +112,18 @@ pub struct View {
 }
 
 impl View {
-    pub fn hook(hook: HookName, head: usize) -> Self {
-        Self { source: ViewSource::Hook(hook), head }
+    pub fn hook(name: impl Into<TensorName>, head: usize) -> Self {
+        Self { source: ViewSource::Tensor(name.into()), head }
     }
 
     /// What the rows and the columns count.
     pub fn axes(&self) -> (Axis, Axis) {
         match self.source {
-            ViewSource::Hook(hook) => match hook.point().axes {
+            ViewSource::Tensor(name) => match *name.axes() {
                 [Axis::Head, rows, columns] | [rows, Axis::Head, columns] | [rows, columns] => {
-                    (*rows, *columns)
+                    (rows, columns)
                 }
-                other => unreachable!("{hook} has axes {other:?}"),
+                ref other => unreachable!("{name} has axes {other:?}"),
             },
             ViewSource::Wte => (Axis::Vocab, Axis::Model),
             ViewSource::Wpe => (Axis::Pos, Axis::Model),
@@ -150,7 +151,7 @@ impl View {
     /// Whether the tensor has a head axis.
     pub fn has_heads(&self) -> bool {
         match self.source {
-            ViewSource::Hook(hook) => hook.point().axes.contains(&Axis::Head),
+            ViewSource::Tensor(name) => name.has_heads(),
             ViewSource::Stage(..) | ViewSource::KeysT(_) => true,
             _ => false,
         }
@@ -158,7 +159,7 @@ impl View {
 
     pub fn quantity(&self) -> Quantity {
         match self.source {
-            ViewSource::Hook(hook) => hook.point().quantity,
+            ViewSource::Tensor(name) => name.quantity(),
             ViewSource::Stage(_, AttnStage::Pattern) => Quantity::Probability,
             _ => Quantity::Signed,
         }
@@ -216,7 +217,8 @@ impl View {
         let part = Part { rows: (n_rows < all).then(|| rows.clone()), head };
         let of = |whole: &Tensor| whole.narrow(0, rows.start, n_rows);
         let tensor = match self.source {
-            ViewSource::Hook(hook) | ViewSource::Merged(hook) => run.part(hook, &part)?,
+            ViewSource::Tensor(name) => run.part(name, &part)?,
+            ViewSource::Merged(hook) => run.part(hook, &part)?,
             ViewSource::Wte if n_rows == all => return matrix_of(&run.model.net.wte),
             ViewSource::Wte => run.model.net.wte.rows(&rows.map(|row| row as u32).collect::<Vec<_>>())?,
             ViewSource::Wpe => of(&run.model.net.wpe)?,

@@ -9,7 +9,6 @@ use super::args::{DifferenceArgs, InputArgs, ModelArgs};
 use super::output::say;
 use crate::error::{Error, Result};
 use crate::export::{Destination, Export, Format};
-use crate::hooks::HookFilter;
 use crate::run::Run;
 use crate::text;
 
@@ -24,7 +23,11 @@ Examples:
   actscope export \"The cat sat\" -o cat.safetensors
   actscope export \"The cat sat\" -o cat.npz --hooks 'pattern.*' --hooks logits
   actscope export \"The cat sat\" -o changed.npz --ablate head:1.5 --difference
-  actscope export \"The cat sat\" -o - --hooks resid_post.3 --positions 1.. | jq .manifest")]
+  actscope export \"The cat sat\" -o - --hooks resid_post.3 --positions 1.. | jq .manifest
+  actscope export \"The cat sat\" -o features.npz --hooks resid_pre.2.features --hooks '*.error'
+
+A dictionary makes NAME.features, NAME.reconstruction and NAME.error; features are written as what is not 0 in them, \
+NAME.indices and NAME.values, where that is smaller.")]
 pub struct Args {
     #[command(flatten)]
     input: InputArgs,
@@ -68,10 +71,11 @@ pub fn run(args: Args) -> Result<()> {
     }
     let to = to.prepare()?;
     let model = args.model.load()?;
-    let keep = match args.hooks.as_slice() {
-        [] => HookFilter::all(model.config()),
-        globs => HookFilter::new(globs, model.config())?,
+    let names = match args.hooks.as_slice() {
+        [] => model.choose(&["*"])?,
+        globs => model.choose(globs)?,
     };
+    let keep = model.needed_for(&names);
     let runs = inputs.runs(|input| {
         let bytes = keep.bytes(model.config(), input.tokens(&model)?.len());
         if bytes <= room() {
@@ -81,7 +85,7 @@ pub fn run(args: Args) -> Result<()> {
         }
     })?;
     let positions = args.positions.map(|positions| positions.of(runs.of.n_tokens()));
-    let written = Export::new(&runs.of, positions, format)?.with_base(runs.named_base()).write(to)?;
+    let written = Export::of(&runs.of, names, positions, format)?.with_base(runs.named_base())?.write(to)?;
     if args.output.as_os_str() != "-" {
         let (tensors, bytes) = (text::count(written.tensors, "tensor"), text::bytes(written.bytes));
         say(&format!("{tensors}, {bytes}, in {}", text::path(&args.output)));

@@ -76,8 +76,8 @@ pub fn run(args: Args) -> Result<()> {
     found.rows.truncate(k);
     found.channels.truncate(k);
     if args.json {
-        let cell = |x: &Extreme| Cell { hook: x.hook.to_string(), index: x.cell(), value: x.value };
-        let row = |x: &Extreme| Row { hook: x.hook.to_string(), index: x.place(), norm: x.value };
+        let cell = |x: &Extreme| Cell { hook: x.name.to_string(), index: x.cell(), value: x.value };
+        let row = |x: &Extreme| Row { hook: x.name.to_string(), index: x.place(), norm: x.value };
         let channel =
             |c: &Channel| Outlier { channel: c.channel, layers: c.layers.clone(), ratio: c.ratio as f32 };
         return print_object(&Answer {
@@ -96,14 +96,14 @@ pub fn run(args: Args) -> Result<()> {
         [Column::Right("value"), Column::Left("hook"), Column::Left("index"), Column::Left("token")];
     let mut table = Table::new(columns);
     for x in &found.values {
-        table.row([num(x.value), x.hook.to_string(), index(&x.cell()), run.token_text(x.row)]);
+        table.row([num(x.value), x.name.to_string(), index(&x.cell()), run.token_text(x.row)]);
     }
     table.print()?;
     print("\nthe row of each tensor with the largest norm\n")?;
     let columns = [Column::Right("norm"), Column::Left("hook"), Column::Left("index"), Column::Left("token")];
     let mut table = Table::new(columns);
     for x in &found.rows {
-        table.row([num(x.value), x.hook.to_string(), index(&x.place()), run.token_text(x.row)]);
+        table.row([num(x.value), x.name.to_string(), index(&x.place()), run.token_text(x.row)]);
     }
     table.print()?;
     print(&format!("\nchannels at least {OUTLIER} times as large as the median one, in most layers\n"))?;

@@ -5,7 +5,7 @@ use serde::Serialize;
 use super::args::ModelArgs;
 use super::output::{Column, Table, print_json};
 use crate::error::{Error, Result};
-use crate::hooks::HookName;
+use crate::hooks::TensorName;
 use crate::text;
 
 /// List every tensor that can be captured, with its shape
@@ -44,16 +44,19 @@ pub fn run(args: &Args) -> Result<()> {
     let longest = config.n_positions;
     let n_tokens = args.tokens.unwrap_or(longest);
     Error::check("--tokens", n_tokens, 1..longest + 1)?;
-    let row = |hook: HookName| Row {
-        name: hook.to_string(),
-        short: hook.short(),
-        shape: hook.shape(config, n_tokens),
-        bytes: hook.bytes(config, n_tokens),
-        formula: hook.point().formula,
-        doc: hook.point().doc,
-        on_request: hook.point().on_request,
+    let row = |name: TensorName| {
+        let shape = name.shape(config, n_tokens);
+        Row {
+            name: name.to_string(),
+            short: name.short(),
+            bytes: shape.iter().product::<usize>() as u64 * 4,
+            shape,
+            formula: name.formula(),
+            doc: name.doc(),
+            on_request: name.on_request(),
+        }
     };
-    let rows: Vec<_> = HookName::all(config).into_iter().map(row).collect();
+    let rows: Vec<_> = model.tensors().into_iter().map(row).collect();
 
     if args.json {
         return print_json(&rows);

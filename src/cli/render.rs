@@ -21,7 +21,7 @@ use crate::analysis::weights::{self, Circuit, NeuronTokens, neighbours_chart};
 use crate::error::{Error, Result};
 use crate::export::Destination;
 use crate::export::figure::{Figure, Options};
-use crate::hooks::{HookFilter, HookName, Quantity};
+use crate::hooks::Quantity;
 use crate::model::Model;
 use crate::picture::chart::Chart;
 use crate::picture::range::RangeMode;
@@ -291,10 +291,10 @@ fn plan(args: &Args) -> Result<Draw<'_>> {
             let (run, chart) = make(args, model, inputs)?;
             return Figure::of_chart(&run, &chart, options);
         }
-        let hook = HookName::find(&args.what, model.config())?;
-        let keep = HookFilter::new(&[hook.to_string()], model.config())?;
+        let name = model.find(&args.what)?;
+        let keep = model.needed_for(&[name]);
         let runs = inputs.runs(|input| Run::new(model, input, keep.clone(), ()))?;
-        Figure::with_base(&runs.of, runs.named_base(), ViewSource::Hook(hook), args.head, options)
+        Figure::with_base(&runs.of, runs.named_base(), ViewSource::Tensor(name), args.head, options)
     }))
 }
 

@@ -10,7 +10,7 @@ use crate::corpus::Atlas;
 use crate::error::{Error, Result};
 use crate::export::{self, Destination, Format, figure};
 use crate::files;
-use crate::hooks::HookName;
+use crate::hooks::{HookName, TensorName};
 use crate::interventions::Interventions;
 use crate::picture::chart::Chart;
 use crate::run::Run;
@@ -25,7 +25,7 @@ pub struct Writing {
     /// The name of that difference.
     pub difference: &'static str,
     /// The tensor to write; `None` for all captured ones.
-    pub hook: Option<HookName>,
+    pub name: Option<TensorName>,
     /// The head to draw, for figures of tensors with heads.
     pub head: Option<usize>,
     /// The chart to draw instead.
@@ -69,17 +69,17 @@ impl Writing {
     }
 
     fn write_figure(&self, png: bool) -> Result<String> {
-        let (what, drawn) = match (&self.chart, self.hook) {
+        let (what, drawn) = match (&self.chart, self.name) {
             (Some(chart), _) => {
                 let options = figure::Options { range: None, ..self.figure };
                 (chart.title.clone(), figure::Figure::of_chart(&self.run, chart, options)?)
             }
-            (None, Some(hook)) => {
-                let source = View::hook(hook, 0).source;
+            (None, Some(name)) => {
+                let source = View::hook(name, 0).source;
                 let drawn =
                     figure::Figure::with_base(&self.run, self.base(), source, self.head, self.figure)?;
                 let head = self.head.map_or_else(String::new, |head| format!(", head {head}"));
-                (format!("{hook}{head}"), drawn)
+                (format!("{name}{head}"), drawn)
             }
             (None, None) => {
                 return Err(Error::usage(
@@ -100,7 +100,7 @@ impl Writing {
     }
 
     fn write_report(&self) -> Result<String> {
-        if self.hook.is_some() || self.base.is_some() {
+        if self.name.is_some() || self.base.is_some() {
             return Err(Error::usage(
                 "a page shows the whole run: choose every tensor with Tab, without a difference",
             ));
@@ -117,8 +117,12 @@ impl Writing {
             return Err(Error::usage("a chart is a picture: use a name that ends in .png or .svg"));
         }
         let to = Destination::new(&self.path).prepare()?;
-        let run = self.hook.map_or_else(|| (*self.run).clone(), |hook| self.run.only(hook));
-        let written = export::Export::new(&run, None, format)?.with_base(self.base()).write(to)?;
+        let names = match self.name {
+            Some(name) => vec![name],
+            None => self.run.cache.names().into_iter().map(TensorName::from).collect(),
+        };
+        let written =
+            export::Export::of(&self.run, names, None, format)?.with_base(self.base())?.write(to)?;
         let (path, bytes) = (text::path(&self.path), text::bytes(written.bytes));
         let tensors = text::count(written.tensors, "tensor");
         let their = if written.tensors == 1 { "its" } else { "their" };

@@ -3,27 +3,40 @@
 use std::io::{self, Write};
 
 use super::manifest::column;
-use super::{Export, Shortest, values};
+use super::sparse::Sparse;
+use super::{Export, Shortest, Stored, values};
 use crate::hooks::Axis;
 
 // Numbers and plain words need no quotes, so lines are written as they are.
 pub(super) fn write(export: &Export, out: &mut dyn Write) -> io::Result<()> {
-    let (hook, x) = export.tensor()?;
-    let axes = hook.point().axes;
+    let (name, tensor) = export.tensor()?;
+    let axes = name.axes();
     let kept: Vec<usize> = (0..axes.len()).filter(|&i| axes[i] != Axis::One).collect();
     for &axis in &kept {
         write!(out, "{},", column(axes[axis]))?;
     }
     out.write_all(b"value\n")?;
 
-    let mut index = vec![0; axes.len()];
-    for value in values(&x)? {
+    let mut row = |index: &[usize], value: f32| {
         for &axis in &kept {
             let first = if axes[axis] == Axis::Pos { export.positions.start } else { 0 };
             write!(out, "{},", first + index[axis])?;
         }
-        writeln!(out, "{}", Shortest(value))?;
-        advance(&mut index, x.dims());
+        writeln!(out, "{}", Shortest(value))
+    };
+    match tensor {
+        Stored::Dense(x) => {
+            let mut index = vec![0; axes.len()];
+            for value in values(&x)? {
+                row(&index, value)?;
+                advance(&mut index, x.dims());
+            }
+        }
+        Stored::Sparse(Sparse { indices: [rows, columns], values }) => {
+            for ((&r, &c), &value) in rows.iter().zip(columns).zip(values) {
+                row(&[r as usize, c as usize], value)?;
+            }
+        }
     }
     Ok(())
 }

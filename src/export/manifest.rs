@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 use crate::error::Result;
-use crate::hooks::{Axis, HookName};
+use crate::hooks::{Axis, TensorName};
 use crate::interventions::Interventions;
 use crate::run::Run;
 use crate::text::json;
@@ -56,6 +56,9 @@ pub struct TensorInfo {
     pub shape: Vec<usize>,
     /// The names of the axes, as in the columns of a `.csv`.
     pub axes: Vec<String>,
+    /// Whether the file has `NAME.indices` (2, k) and `NAME.values` (k) instead, of what is not 0 in it.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub sparse: bool,
 }
 
 impl Manifest {
@@ -63,12 +66,13 @@ impl Manifest {
     ///
     /// # Errors
     /// [`crate::Error::File`] if the weights cannot be read again to be hashed.
-    pub fn new(run: &Run, positions: &Range<usize>, hooks: &[HookName]) -> Result<Self> {
+    pub fn new(run: &Run, positions: &Range<usize>, tensors: &[TensorName]) -> Result<Self> {
         let made_by = &run.model.provenance;
-        let info = |hook: &HookName| TensorInfo {
-            name: hook.to_string(),
-            shape: shape(*hook, run, positions),
-            axes: hook.point().axes.iter().map(|&axis| column(axis).to_owned()).collect(),
+        let info = |name: &TensorName| TensorInfo {
+            name: name.to_string(),
+            shape: shape(*name, run, positions),
+            axes: name.axes().into_iter().map(|axis| column(axis).to_owned()).collect(),
+            sparse: false,
         };
         Ok(Self {
             actscope_version: env!("CARGO_PKG_VERSION").to_owned(),
@@ -87,7 +91,7 @@ impl Manifest {
             token_ids: run.tokens.clone(),
             tokens: (0..run.n_tokens()).map(|position| run.token_text(position)).collect(),
             positions: [positions.start, positions.end],
-            hooks: hooks.iter().map(info).collect(),
+            hooks: tensors.iter().map(info).collect(),
         })
     }
 
@@ -108,9 +112,9 @@ impl Manifest {
 }
 
 /// Shape of a tensor at some positions: rows of every tensor, queries of an attention map.
-fn shape(hook: HookName, run: &Run, positions: &Range<usize>) -> Vec<usize> {
-    let axes = hook.point().axes.iter().zip(hook.shape(run.config(), run.n_tokens()));
-    axes.map(|(axis, n)| if *axis == Axis::Pos { positions.len() } else { n }).collect()
+fn shape(name: TensorName, run: &Run, positions: &Range<usize>) -> Vec<usize> {
+    let axes = name.axes().into_iter().zip(name.shape(run.config(), run.n_tokens()));
+    axes.map(|(axis, n)| if axis == Axis::Pos { positions.len() } else { n }).collect()
 }
 
 /// The name of an axis without spaces.

@@ -8,6 +8,9 @@
 //! | `.csv` | one tensor, one value per row after its indices | `-inf`, `inf`, `nan` |
 //! | `.npy` | one tensor | as they are |
 //!
+//! The features of a sparse dictionary are written as what is not 0 in them, where that is smaller: `NAME.indices`,
+//! (2, k) int64, and `NAME.values`, (k), as `torch.sparse_coo_tensor` takes them; `.csv` then has no rows of 0.
+//!
 //! All hold float32 exactly: a number written as text is the shortest that parses back to the same
 //! bits. Every format can be written to standard output, since none needs to seek.
 //!
@@ -37,12 +40,15 @@ mod npz;
 #[cfg(feature = "figures")]
 pub mod report;
 mod safetensors;
+mod sparse;
 #[cfg(feature = "figures")]
 pub mod walk;
 
 pub use destination::{Destination, Prepared, write_directory};
 pub use manifest::{Manifest, TensorInfo};
+use sparse::Sparse;
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::io::{self, Write};
 use std::ops::Range;
@@ -53,7 +59,7 @@ use candle_core::Tensor;
 
 use crate::analysis::base::Minus as _;
 use crate::error::{Error, Result};
-use crate::hooks::{HookName, Part};
+use crate::hooks::{Axis, Part, TensorName};
 use crate::picture::Matrix;
 use crate::run::Run;
 use crate::text;
@@ -145,7 +151,9 @@ pub struct Export {
     pub manifest: Manifest,
     format: Format,
     positions: Range<usize>,
-    hooks: Vec<HookName>,
+    names: Vec<TensorName>,
+    /// Those of them that are written as what is not 0 in them.
+    sparse: BTreeMap<TensorName, Sparse>,
     run: Run,
     /// The run whose tensors are subtracted.
     base: Option<Run>,
@@ -159,11 +167,23 @@ impl Export {
     /// [`Error::Usage`] for positions outside the prompt, or more than one tensor for a format that
     /// holds one; [`Error::File`] if the weights cannot be read again to be hashed.
     pub fn new(run: &Run, positions: Option<Range<usize>>, format: Format) -> Result<Self> {
+        Self::of(run, run.cache.names().into_iter().map(TensorName::from).collect(), positions, format)
+    }
+
+    /// The same of some tensors, which `run` kept or which dictionaries make of what it kept.
+    ///
+    /// # Errors
+    /// See [`Self::new`].
+    pub fn of(
+        run: &Run,
+        names: Vec<TensorName>,
+        positions: Option<Range<usize>>,
+        format: Format,
+    ) -> Result<Self> {
         let n_tokens = run.n_tokens();
         let range = positions.unwrap_or(0..n_tokens);
         Error::check_all("position", &range, n_tokens)?;
-        let hooks = run.cache.names();
-        match hooks.len() {
+        match names.len() {
             0 => return Err(Error::usage("nothing to write: no tensor was kept")),
             n if n > 1 && format.holds_one() => {
                 return Err(Error::usage(format!(
@@ -173,16 +193,34 @@ impl Export {
             }
             _ => {}
         }
-        let manifest = Manifest::new(run, &range, &hooks)?;
-        Ok(Self { manifest, format, positions: range, hooks, run: run.clone(), base: None })
+        let manifest = Manifest::new(run, &range, &names)?;
+        let (run, sparse) = (run.clone(), BTreeMap::new());
+        Self { manifest, format, positions: range, names, sparse, run, base: None }.with_sparse()
+    }
+
+    /// Finds what is smaller if only what is not 0 is written.
+    fn with_sparse(mut self) -> Result<Self> {
+        self.sparse.clear();
+        let part = Part::rows(self.positions.clone());
+        let is_wide = |name: TensorName| matches!(name.axes()[..], [_, Axis::Feature(_)]);
+        for (i, name) in self.names.iter().enumerate().filter(|(_, name)| is_wide(**name)) {
+            // A .npy file is one array.
+            let found =
+                if self.format == Format::Npy { None } else { Sparse::of(&self.part(*name, &part)?)? };
+            self.manifest.hooks[i].sparse = found.is_some();
+            self.sparse.extend(found.map(|sparse| (*name, sparse)));
+        }
+        Ok(self)
     }
 
     /// The same minus the tensors of another run of equal length, which kept the same tensors; the manifest
     /// names the difference.
-    #[must_use]
-    pub fn with_base(mut self, base: Option<(&Run, &str)>) -> Self {
+    ///
+    /// # Errors
+    /// [`Error::Tensor`]
+    pub fn with_base(mut self, base: Option<(&Run, &str)>) -> Result<Self> {
         self.manifest.difference = base.map(|(_, name)| name.to_owned());
-        Self { base: base.map(|(base, _)| base.clone()), ..self }
+        Self { base: base.map(|(base, _)| base.clone()), ..self }.with_sparse()
     }
 
     /// Writes it to `to`.
@@ -191,24 +229,30 @@ impl Export {
     /// [`Error::File`] if writing fails: then the old file, if any, is unchanged.
     pub fn write(&self, to: Prepared) -> Result<Written> {
         let bytes = to.write(|out| self.write_to(out))?;
-        Ok(Written { tensors: self.hooks.len(), bytes })
+        Ok(Written { tensors: self.names.len(), bytes })
     }
 
     /// The tensors, each computed when reached.
-    fn tensors(&self) -> impl Iterator<Item = io::Result<(HookName, Tensor)>> {
+    fn tensors(&self) -> impl Iterator<Item = io::Result<(TensorName, Stored<'_>)>> {
         let part = Part::rows(self.positions.clone());
-        self.hooks.iter().map(move |&hook| Ok((hook, self.part(hook, &part).map_err(io::Error::other)?)))
+        self.names.iter().map(move |&name| {
+            let stored = match self.sparse.get(&name) {
+                Some(sparse) => Stored::Sparse(sparse),
+                None => Stored::Dense(self.part(name, &part).map_err(io::Error::other)?),
+            };
+            Ok((name, stored))
+        })
     }
 
-    fn part(&self, hook: HookName, part: &Part) -> Result<Tensor> {
-        let of = self.run.part(hook, part)?;
+    fn part(&self, name: TensorName, part: &Part) -> Result<Tensor> {
+        let of = self.run.part(name, part)?;
         let Some(base) = &self.base else { return Ok(of) };
-        let [a, b] = [of.flatten_all()?, base.part(hook, part)?.flatten_all()?];
+        let [a, b] = [of.flatten_all()?, base.part(name, part)?.flatten_all()?];
         Ok(Tensor::from_vec(a.to_vec1::<f32>()?.minus(&b.to_vec1()?), of.shape(), of.device())?)
     }
 
     /// The tensor, for a format that holds one.
-    fn tensor(&self) -> io::Result<(HookName, Tensor)> {
+    fn tensor(&self) -> io::Result<(TensorName, Stored<'_>)> {
         self.tensors().next().expect("there is at least one")
     }
 
@@ -222,9 +266,15 @@ impl Export {
             Format::Npz => npz::write(self, out),
             Format::Json => json::write(self, out),
             Format::Csv => csv::write(self, out),
-            Format::Npy => npy::write(&self.tensor()?.1, out),
+            Format::Npy => npy::write_one(&self.tensor()?.1, out),
         }
     }
+}
+
+/// A tensor as a file has it.
+enum Stored<'a> {
+    Dense(Tensor),
+    Sparse(&'a Sparse),
 }
 
 /// The values of a tensor, last axis fastest.
@@ -235,15 +285,14 @@ fn values(x: &Tensor) -> io::Result<Vec<f32>> {
 /// Writes the values of a tensor as little-endian float32.
 fn write_f32s(x: &Tensor, out: &mut dyn Write) -> io::Result<()> {
     let matrix = Matrix::of(x).map_err(io::Error::other)?;
-    matrix.read(|rows| {
-        (0..matrix.n_rows).try_for_each(|row| {
-            let row = rows.get(row);
-            if cfg!(target_endian = "little") {
-                return out.write_all(bytemuck::cast_slice(&row));
-            }
-            out.write_all(&row.iter().flat_map(|value| value.to_le_bytes()).collect::<Vec<_>>())
-        })
-    })
+    matrix.read(|rows| (0..matrix.n_rows).try_for_each(|row| write_floats(&rows.get(row), out)))
+}
+
+fn write_floats(values: &[f32], out: &mut dyn Write) -> io::Result<()> {
+    if cfg!(target_endian = "little") {
+        return out.write_all(bytemuck::cast_slice(values));
+    }
+    out.write_all(&values.iter().flat_map(|value| value.to_le_bytes()).collect::<Vec<_>>())
 }
 
 /// A float32 as the shortest text that parses back to the same bits.

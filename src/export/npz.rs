@@ -5,7 +5,8 @@ use std::io::{self, Write};
 use zip::write::SimpleFileOptions;
 use zip::{CompressionMethod, ZipWriter};
 
-use super::{Export, npy};
+use super::sparse::Sparse;
+use super::{Export, Stored, npy};
 
 pub(super) fn write(export: &Export, out: &mut dyn Write) -> io::Result<()> {
     // The largest size that zip writes with 32 bits, with ample room for the header of an `.npy`.
@@ -16,10 +17,23 @@ pub(super) fn write(export: &Export, out: &mut dyn Write) -> io::Result<()> {
     zip.start_file("manifest.json", stored)?;
     zip.write_all(export.manifest.to_json().as_bytes())?;
     for tensor in export.tensors() {
-        let (hook, x) = tensor?;
-        let large = x.elem_count() * 4 > LARGE;
-        zip.start_file(format!("{hook}.npy"), stored.large_file(large))?;
-        npy::write(&x, &mut zip)?;
+        let (name, tensor) = tensor?;
+        let start = |zip: &mut ZipWriter<_>, name: String, bytes: usize| {
+            zip.start_file(format!("{name}.npy"), stored.large_file(bytes > LARGE))
+        };
+        match tensor {
+            Stored::Dense(x) => {
+                start(&mut zip, name.to_string(), x.elem_count() * 4)?;
+                npy::write(&x, &mut zip)?;
+            }
+            Stored::Sparse(sparse) => {
+                let [indices, values] = Sparse::PARTS;
+                start(&mut zip, format!("{name}.{indices}"), sparse.values.len() * 16)?;
+                npy::write_indices(&sparse.indices, &mut zip)?;
+                start(&mut zip, format!("{name}.{values}"), sparse.values.len() * 4)?;
+                npy::write_values(&sparse.values, &mut zip)?;
+            }
+        }
     }
     zip.finish()?;
     out.failed.map_or(Ok(()), Err)

@@ -4,7 +4,8 @@ use std::io::{self, Write};
 
 use serde_json::{Map, Value, json};
 
-use super::{Export, TensorInfo, write_f32s};
+use super::sparse::{Sparse, write_i64s};
+use super::{Export, Stored, TensorInfo, write_f32s, write_floats};
 use crate::text;
 
 // Not written by the crate, which would hold the whole file in memory, and whose hash maps would
@@ -17,15 +18,32 @@ pub(super) fn write(export: &Export, out: &mut dyn Write) -> io::Result<()> {
     }
     let mut header = Map::from_iter([("__metadata__".to_owned(), Value::Object(metadata))]);
     let mut end = 0;
-    for TensorInfo { name, shape, .. } in &export.manifest.hooks {
+    let mut entry = |name: &str, (dtype, size): (&str, usize), shape: &[usize]| {
         let begin = end;
-        end += shape.iter().product::<usize>() * 4;
-        header.insert(name.clone(), json!({"dtype": "F32", "shape": shape, "data_offsets": [begin, end]}));
+        end += shape.iter().product::<usize>() * size;
+        header.insert(name.to_owned(), json!({"dtype": dtype, "shape": shape, "data_offsets": [begin, end]}));
+    };
+    // The widest numbers come first, so that all lie at multiples of their size.
+    let [indices, values] = Sparse::PARTS;
+    for (name, sparse) in &export.sparse {
+        entry(&format!("{name}.{indices}"), ("I64", 8), &[2, sparse.values.len()]);
+    }
+    for (name, TensorInfo { shape, .. }) in export.names.iter().zip(&export.manifest.hooks) {
+        match export.sparse.get(name) {
+            Some(sparse) => entry(&format!("{name}.{values}"), ("F32", 4), &[sparse.values.len()]),
+            None => entry(&name.to_string(), ("F32", 4), shape),
+        }
     }
     let mut header = text::json(&header).into_bytes();
     // The values start at a multiple of eight.
     header.resize(header.len().next_multiple_of(8), b' ');
     out.write_all(&(header.len() as u64).to_le_bytes())?;
     out.write_all(&header)?;
-    export.tensors().try_for_each(|tensor| write_f32s(&tensor?.1, out))
+    for sparse in export.sparse.values() {
+        write_i64s(&sparse.indices, out)?;
+    }
+    export.tensors().try_for_each(|tensor| match tensor?.1 {
+        Stored::Dense(x) => write_f32s(&x, out),
+        Stored::Sparse(sparse) => write_floats(&sparse.values, out),
+    })
 }

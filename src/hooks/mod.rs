@@ -8,11 +8,13 @@ mod name;
 mod part;
 mod select;
 mod table;
+mod tensor;
 
 pub use name::HookName;
 pub use part::Part;
 pub use select::HookFilter;
 pub use table::{Axis, HOOKS, HookPoint, Quantity, Site};
+pub use tensor::{Made, TensorName};
 
 use candle_core::Tensor;
 

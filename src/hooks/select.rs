@@ -4,7 +4,7 @@ use std::collections::HashSet;
 
 use globset::GlobBuilder;
 
-use super::HookName;
+use super::{HookName, TensorName};
 use crate::config::Config;
 use crate::error::{Error, Result};
 
@@ -27,12 +27,7 @@ impl HookFilter {
     /// # Errors
     /// [`Error::UnknownHook`] for a pattern that matches nothing in this model, with the nearest names.
     pub fn new<S: AsRef<str>>(patterns: &[S], config: &Config) -> Result<Self> {
-        let all = HookName::all(config);
-        let mut chosen = HashSet::new();
-        for pattern in patterns {
-            chosen.extend(matching(pattern.as_ref(), &all)?);
-        }
-        Ok(Self { chosen })
+        Ok(Self::of(TensorName::choose(patterns, config, &[])?.into_iter().map(|name| name.hook)))
     }
 
     /// These hooks and no others.
@@ -57,6 +52,33 @@ impl HookFilter {
     }
 }
 
+impl TensorName {
+    /// The tensors that `patterns` match, as for [`HookFilter::new`], in data-flow order; the model has dictionaries of
+    /// these hooks and sizes. What they make needs a pattern of its own.
+    ///
+    /// # Errors
+    /// [`Error::UnknownHook`] for a pattern that matches nothing, with the nearest names.
+    pub fn choose<S: AsRef<str>>(
+        patterns: &[S],
+        config: &Config,
+        dictionaries: &[(HookName, u32)],
+    ) -> Result<Vec<Self>> {
+        let all = Self::all(config, dictionaries);
+        let mut chosen = HashSet::new();
+        for pattern in patterns {
+            chosen.extend(matching(pattern.as_ref(), &all)?);
+        }
+        Ok(all.into_iter().filter(|name| chosen.contains(name)).collect())
+    }
+}
+
+impl TensorName {
+    /// The error for a name that is none of `all`.
+    pub(crate) fn unknown(name: &str, all: &[Self]) -> Error {
+        unknown(name, all)
+    }
+}
+
 impl HookName {
     /// The hook of this model with this full or short name.
     ///
@@ -65,12 +87,12 @@ impl HookName {
     pub fn find(name: &str, config: &Config) -> Result<Self> {
         match name.parse::<Self>() {
             Ok(hook) if hook.layer.is_none_or(|layer| layer < config.n_layer) => Ok(hook),
-            _ => Err(unknown(name, &Self::all(config))),
+            _ => Err(unknown(name, &TensorName::all(config, &[]))),
         }
     }
 }
 
-fn matching(pattern: &str, all: &[HookName]) -> Result<Vec<HookName>> {
+fn matching(pattern: &str, all: &[TensorName]) -> Result<Vec<TensorName>> {
     let glob = GlobBuilder::new(pattern)
         .build()
         .map_err(|error| Error::usage(format!("`{pattern}` is not a pattern: {}", error.kind())))?
@@ -81,13 +103,13 @@ fn matching(pattern: &str, all: &[HookName]) -> Result<Vec<HookName>> {
     if hits.is_empty() {
         return Err(unknown(pattern, all));
     }
-    let only_on_request = hits.iter().all(|name| name.point().on_request);
-    Ok(hits.into_iter().filter(|name| only_on_request || !name.point().on_request).collect())
+    let only_on_request = hits.iter().all(|name| name.on_request());
+    Ok(hits.into_iter().filter(|name| only_on_request || !name.on_request()).collect())
 }
 
 /// The error for an unknown name, with the three nearest ones.
-fn unknown(pattern: &str, all: &[HookName]) -> Error {
-    let likeness = |name: &HookName| {
+fn unknown(pattern: &str, all: &[TensorName]) -> Error {
+    let likeness = |name: &TensorName| {
         let full = strsim::jaro_winkler(pattern, &name.to_string());
         full.max(strsim::jaro_winkler(pattern, &name.short()))
     };

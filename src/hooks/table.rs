@@ -20,6 +20,8 @@ pub enum Axis {
     Neuron,
     /// Token of the vocabulary, `V`.
     Vocab,
+    /// Feature of a sparse dictionary that has so many.
+    Feature(u32),
     /// A single number.
     One,
 }
@@ -34,6 +36,7 @@ impl Axis {
             Self::Model => config.n_embd,
             Self::Neuron => config.d_mlp(),
             Self::Vocab => config.vocab_size,
+            Self::Feature(n) => n as usize,
             Self::One => 1,
         }
     }
@@ -47,6 +50,7 @@ impl Axis {
             Self::HeadDim | Self::Model => "channel",
             Self::Neuron => "neuron",
             Self::Vocab => "token id",
+            Self::Feature(_) => "feature",
             Self::One => "value",
         }
     }

@@ -43,7 +43,6 @@ pub fn copy(app: &mut App) {
 /// What is under the cursor, as texts: what each is, and the text.
 fn copies(app: &App, run: &Run) -> Vec<(&'static str, String)> {
     let scene = app.screen.scene();
-    let (hook, _) = scene.subject(app);
     let mut texts = Vec::new();
     if let Some(row) = app.row(Slot::Row) {
         let column = if row.view.axes().1 == Axis::Key { app.selection.key } else { app.selection.column };
@@ -58,7 +57,7 @@ fn copies(app: &App, run: &Run) -> Vec<(&'static str, String)> {
     let position = app.selection.position;
     texts.push(("token", run.model.tokenizer.decode(&run.tokens[position..=position])));
     texts.push(("token id", run.tokens[position].to_string()));
-    texts.push(("hook", hook.to_string()));
+    texts.push(("hook", scene.tensor(app).to_string()));
     texts.push(("command", command_line(app, run)));
     texts.push(("prompt", run.prompt_text()));
     texts
@@ -74,6 +73,8 @@ fn command_line(app: &App, run: &Run) -> String {
     }));
     words.push(format!("--model={}", shell_word(&app.asked_model)));
     words.extend(p.revision.as_ref().map(|revision| format!("--revision={}", shell_word(revision))));
+    let named = run.model.fitted.named().iter();
+    words.extend(named.map(|one| format!("--dictionary={}", shell_word(&one.name))));
     let ids: Vec<_> = run.prompt_tokens().iter().map(ToString::to_string).collect();
     words.push(format!("--token-ids={}", ids.join(",")));
     words.extend(run.input.bos.then(|| "--bos".to_owned()));
@@ -102,7 +103,7 @@ pub fn find_extremes(app: &mut App) {
 pub fn export(app: &mut App) {
     let scene = app.screen.scene();
     let (Some(run), Some(written)) = (&app.run, scene.written(app)) else { return };
-    let (subject, chart) = (scene.subject(app), scene.chart(app, run));
+    let (subject, chart) = ((scene.tensor(app), scene.subject(app).1), scene.chart(app, run));
     let form = ExportForm::new(subject, chart, written, scene.difference(), SavedView::text(app));
     app.overlay = Some(Overlay::Export(Box::new(form)));
 }

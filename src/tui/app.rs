@@ -20,7 +20,7 @@ use crate::analysis::logits::Sampling;
 use crate::analysis::{AttnStage, View};
 use crate::engine::{Look, Map, Request, RowLook, Seen, Slot, Steps, Summary, Wanted};
 use crate::error::Error;
-use crate::hooks::{HookName, Quantity, Site};
+use crate::hooks::{HookName, Made, Quantity, Site, TensorName};
 use crate::model::{Model, Progress};
 use crate::picture::grid::Pooling;
 use crate::picture::range::RangeMode;
@@ -45,6 +45,8 @@ pub enum Writer {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Selection {
     pub hook: HookName,
+    /// What a dictionary makes of it, instead of the tensor itself.
+    pub made: Option<Made>,
     pub layer: usize,
     pub head: usize,
     /// The selected component: a head, the MLP or a bias.
@@ -57,6 +59,13 @@ pub struct Selection {
     pub column: usize,
     /// The line in the list of next tokens, from 0.
     pub candidate: usize,
+}
+
+impl Selection {
+    /// The selected tensor.
+    pub fn tensor(&self) -> TensorName {
+        TensorName { hook: self.hook, made: self.made }
+    }
 }
 
 /// What the arrow keys move on the screen Stages.
@@ -171,6 +180,7 @@ impl App {
             job_id: 0,
             selection: Selection {
                 hook: Site::ResidPre.at(0),
+                made: None,
                 layer: 0,
                 head: 0,
                 writer: Writer::Head,
@@ -212,7 +222,7 @@ impl App {
 
     /// The tensor of the screen Stages, as a matrix.
     pub fn stages_view(&self) -> View {
-        View::hook(self.selection.hook, self.selection.head)
+        View::hook(self.selection.tensor(), self.selection.head)
     }
 
     pub fn range_for(&self, quantity: Quantity) -> RangeMode {
@@ -293,14 +303,18 @@ impl App {
     }
 
     /// Shows a tensor on the screen Stages.
-    pub fn open_in_stages(&mut self, hook: HookName) {
+    pub fn open_in_stages(&mut self, name: impl Into<TensorName>) {
         self.screen = Screen::Stages;
-        self.select_hook(hook);
+        self.select_tensor(name.into());
         self.screen.scene().settle(self);
     }
 
     pub fn select_hook(&mut self, hook: HookName) {
-        self.selection.hook = hook;
+        self.select_tensor(hook.into());
+    }
+
+    pub fn select_tensor(&mut self, TensorName { hook, made }: TensorName) {
+        (self.selection.hook, self.selection.made) = (hook, made);
         self.selection.layer = hook.layer.unwrap_or(self.selection.layer);
     }
 
@@ -309,7 +323,7 @@ impl App {
         let s = &mut self.selection;
         s.layer = moved(s.layer, by, run.config().n_layer);
         if s.hook.layer.is_some() {
-            s.hook = s.hook.site.at(s.layer);
+            (s.hook, s.made) = (s.hook.site.at(s.layer), None);
         }
     }
 

@@ -418,25 +418,25 @@ fn choose(app: &mut App, choice: Choice) -> Vec<Request> {
             app.copied = Some((what, text));
             Vec::new()
         }
-        Choice::Find(hook) => {
+        Choice::Find(name) => {
             app.places.left(Place::of(app));
-            app.screen.scene().find(app, hook);
+            app.screen.scene().find(app, name);
             Vec::new()
         }
         Choice::Step(step) => {
             walk::go_to(app, step);
             Vec::new()
         }
-        Choice::Cell { hook, head, row, column } => {
+        Choice::Cell { name, head, row, column } => {
             let s = &mut app.selection;
             (s.head, s.position) = (head, row);
-            if hook.point().axes.last() == Some(&Axis::Key) {
+            if name.axes().last() == Some(&Axis::Key) {
                 s.key = column;
             } else {
                 s.column = column;
             }
             app.focus = Focus::Map;
-            app.open_in_stages(hook);
+            app.open_in_stages(name);
             Vec::new()
         }
     }

@@ -141,3 +141,22 @@ fn another_lens_is_a_key_away() {
     e.keys("L");
     assert!(e.shows("logit lens") && e.shows("0 mid"));
 }
+
+#[test]
+fn what_a_dictionary_makes_is_in_the_list_of_tensors() {
+    let mut e = explorer(LARGE);
+    e.keys("/").text("resid_pre.2.err").keys("enter");
+    assert_eq!(e.app.screen, Screen::Stages);
+    assert!(
+        e.shows("blocks.2.hook_resid_pre.error") && e.shows("= x − reconstruction"),
+        "{}",
+        e.lines().join("\n")
+    );
+    e.keys("up up");
+    assert!(e.shows("which features of the dictionary are active"), "{}", e.lines().join("\n"));
+    assert_snapshot("stages_features_160x48", &e);
+    e.keys("a");
+    assert!(e.shows("features are changed on the screen Features"), "{}", e.lines().join("\n"));
+    e.keys("y");
+    assert!(e.shows("render resid_pre.2.features"), "{}", e.lines().join("\n"));
+}

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use actscope::analysis::attribution::Attribution;
 use actscope::analysis::find::Found;
 use actscope::analysis::weights::{Circuit, Spectrum};
+use actscope::hooks::Part;
 use actscope::model::{LoadOptions, Source};
 use actscope::tui::app::{Focus, Screen};
 use actscope::tui::text::num;
@@ -133,7 +134,7 @@ fn what_stands_out_is_gone_to() {
     let found = Found::new(e.run(), |_, _| Ok(())).unwrap();
     let x = found.values[1];
     e.keys("F down enter");
-    assert_eq!((e.app.screen, e.app.focus, e.app.selection.hook), (Screen::Stages, Focus::Map, x.hook));
+    assert_eq!((e.app.screen, e.app.focus, e.app.selection.hook), (Screen::Stages, Focus::Map, x.name.hook));
     assert!(e.shows(&format!("[{}, {}] = {}", x.row, x.column, num(x.value))), "{}", e.lines().join("\n"));
     e.keys("F").text("outlier").keys("enter");
     assert_eq!(e.app.selection.column, found.channels[0].channel);
@@ -145,17 +146,19 @@ fn nothing_in_the_run_is_larger() {
     let e = explorer(SMALL);
     let found = Found::new(e.run(), |_, _| Ok(())).unwrap();
     let mut n_values = 0;
-    for (hook, x) in e.run().cache.iter() {
+    let names = e.run().model.tensors().into_iter().filter(|name| !name.hook.point().on_request);
+    for name in names {
+        let x = e.run().part(name, &Part::default()).unwrap();
         let values: Vec<f32> = x.flatten_all().unwrap().to_vec1().unwrap();
         n_values += values.len() as u64;
         let most = values.iter().filter(|x| x.is_finite()).fold(0f32, |most, x| most.max(x.abs()));
-        let said = found.values.iter().find(|x| x.hook == hook).unwrap();
-        assert_eq!(said.value.abs(), most, "{hook}");
+        let said = found.values.iter().find(|x| x.name == name).unwrap();
+        assert_eq!(said.value.abs(), most, "{name}");
         let mut cell = x.clone();
         for index in said.cell() {
             cell = cell.get(index).unwrap();
         }
-        assert_eq!(cell.to_scalar::<f32>().unwrap(), said.value, "{hook}");
+        assert_eq!(cell.to_scalar::<f32>().unwrap(), said.value, "{name}");
         assert!(found.values[0].value.abs() >= most);
     }
     assert_eq!(found.n_values, n_values);

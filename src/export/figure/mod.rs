@@ -12,7 +12,7 @@
 //!
 //! let run = Run::all(&Arc::new(Model::demo()), Input::text("The quick brown fox"))?;
 //! let hook = HookName::find("pattern.1", run.config())?;
-//! let figure = Figure::new(&run, ViewSource::Hook(hook), Some(3), Options::default())?;
+//! let figure = Figure::new(&run, ViewSource::Tensor(hook.into()), Some(3), Options::default())?;
 //! assert!(figure.to_svg().contains("·quick"));
 //! assert!(figure.to_ansi(80, Depth::Mono).contains("·quick"));
 //! # Ok::<(), actscope::Error>(())
@@ -340,7 +340,7 @@ fn ordinal(n: usize) -> String {
 /// Name, description and formula of what is shown.
 fn words(source: ViewSource) -> (String, String, String) {
     match source {
-        ViewSource::Hook(hook) => (hook.to_string(), hook.point().doc.into(), hook.point().formula.into()),
+        ViewSource::Tensor(name) => (name.to_string(), name.doc().into(), name.formula().into()),
         ViewSource::Wte => ("wte".into(), "token embedding: a row for each token id".into(), String::new()),
         ViewSource::Wpe => {
             ("wpe".into(), "positional embedding: a row for each position".into(), String::new())
@@ -364,8 +364,10 @@ fn words(source: ViewSource) -> (String, String, String) {
         ViewSource::Unembed => {
             ("W_U".into(), "unembedding: a column for each token id".into(), String::new())
         }
-        ViewSource::Stage(layer, AttnStage::Masked) => words(ViewSource::Hook(Site::AttnScores.at(layer))),
-        ViewSource::Stage(layer, AttnStage::Pattern) => words(ViewSource::Hook(Site::Pattern.at(layer))),
+        ViewSource::Stage(layer, AttnStage::Masked) => {
+            words(View::hook(Site::AttnScores.at(layer), 0).source)
+        }
+        ViewSource::Stage(layer, AttnStage::Pattern) => words(View::hook(Site::Pattern.at(layer), 0).source),
         ViewSource::Stage(layer, stage) => {
             let formula = if stage == AttnStage::Scaled { "q · kᵀ · scale" } else { "q · kᵀ" };
             let doc = format!(

@@ -270,7 +270,7 @@ fn largest(run: &Run, out: &mut String) -> Result<()> {
         let _ = writeln!(
             out,
             "<tr><td class=\"t\">{}</td><td class=\"t\">[{}]</td><td class=\"r\">{}</td><td class=\"t\">{}</td></tr>",
-            extreme.hook,
+            extreme.name,
             place.join(", "),
             num(extreme.value),
             escaped(&run.token_text(extreme.row))

@@ -3,6 +3,7 @@
 pub mod dictionary;
 mod labels;
 pub mod lens;
+mod made;
 mod place;
 
 pub use dictionary::Dictionary;
@@ -50,6 +51,11 @@ impl Fitted {
             lenses: options.lenses.iter().map(lens).collect::<Result<_>>()?,
             own: OnceLock::new(),
         })
+    }
+
+    /// The dictionaries that were named.
+    pub fn named(&self) -> &[Arc<Dictionary>] {
+        &self.dictionaries
     }
 
     pub(super) fn dictionaries(&self, of_demo: Option<&Config>) -> &[Arc<Dictionary>] {

@@ -12,7 +12,7 @@ use super::field::Field;
 use super::{Panel, centred};
 use crate::engine::Writing;
 use crate::export::figure;
-use crate::hooks::HookName;
+use crate::hooks::TensorName;
 use crate::picture::chart::Chart;
 use crate::run::Run;
 use crate::tui::text::{put_line, wrap_to};
@@ -25,7 +25,7 @@ pub struct ExportForm {
     /// The name of that difference.
     difference: &'static str,
     /// The tensor on screen.
-    pub hook: HookName,
+    pub name: TensorName,
     pub head: Option<usize>,
     /// The chart on screen, instead of a tensor.
     chart: Option<Chart>,
@@ -52,15 +52,17 @@ enum Stage {
 impl ExportForm {
     /// For a tensor, or a chart under a name of its own, of a run or of what it has over another.
     pub fn new(
-        (hook, head): (HookName, Option<usize>),
+        (tensor, head): (TensorName, Option<usize>),
         chart: Option<(String, Chart)>,
         (run, base): (Arc<Run>, Option<Arc<Run>>),
         difference: &'static str,
         view: String,
     ) -> Self {
-        let (name, chart, head) = match chart {
-            Some((name, chart)) => (name, Some(chart), None),
-            None => (head.map_or_else(|| hook.to_string(), |head| format!("{hook}.head{head}")), None, head),
+        let (name, chart, head) = if let Some((name, chart)) = chart {
+            (name, Some(chart), None)
+        } else {
+            let head_too = |head| format!("{tensor}.head{head}");
+            (head.map_or_else(|| tensor.to_string(), head_too), None, head)
         };
         let proposed = format!("{name}{}.png", suffix(base.is_some()));
         let path = Field::new(proposed.clone());
@@ -68,7 +70,7 @@ impl ExportForm {
             run,
             base,
             difference,
-            hook,
+            name: tensor,
             head,
             chart,
             everything: false,
@@ -86,7 +88,7 @@ impl ExportForm {
             run: Arc::clone(&self.run),
             base: self.base.clone(),
             difference: self.difference,
-            hook: (!self.everything).then_some(self.hook),
+            name: (!self.everything).then_some(self.name),
             head: self.head,
             chart: self.chart.clone().filter(|_| !self.everything),
             path: self.path(),
@@ -176,7 +178,7 @@ pub fn draw(form: &ExportForm, theme: Theme, inside: Rect, buffer: &mut Buffer) 
     let pick = |on: bool| if on { base.patch(theme.accent()) } else { dim };
     let head = form.head.map_or_else(String::new, |head| format!(" head {head}"));
     let difference = if form.base.is_some() { format!(", {}", form.difference) } else { String::new() };
-    let tensor = || format!("{}{head}{difference}", form.hook);
+    let tensor = || format!("{}{head}{difference}", form.name);
     let name = form.chart.as_ref().map_or_else(tensor, |chart| chart.title.clone());
     let one = format!("{} {name}", if form.everything { '○' } else { '●' });
     let all = format!("{} every tensor of the run{difference}", if form.everything { '●' } else { '○' });

@@ -17,7 +17,7 @@ use crate::analysis::find::{Channel, Extreme, Found};
 use crate::analysis::walk::{Step, steps};
 use crate::corpus::atlas::OfGroup;
 use crate::corpus::top;
-use crate::hooks::{Axis, HookName, Site};
+use crate::hooks::{Axis, HookName, Site, TensorName};
 use crate::model::Config;
 use crate::run::{Input, Run};
 use crate::tui::app::Screen;
@@ -39,11 +39,11 @@ pub enum Choice {
     Take(Box<Input>),
     /// Something to copy: what it is, and the text.
     Copy(&'static str, String),
-    Find(HookName),
+    Find(TensorName),
     Step(Step),
     /// A cell of a tensor.
     Cell {
-        hook: HookName,
+        name: TensorName,
         head: usize,
         row: usize,
         column: usize,
@@ -173,14 +173,15 @@ impl Picker {
     }
 
     /// All hooks of the model.
-    pub fn hooks(config: &Config, n_tokens: usize) -> Self {
-        let item = |hook: HookName| {
-            let shape: Vec<_> = hook.shape(config, n_tokens).iter().map(ToString::to_string).collect();
-            let columns = [hook.to_string(), format!("({})", shape.join(", ")), hook.point().doc.to_owned()];
-            Item { group: String::new(), columns, alias: hook.short(), choice: Choice::Find(hook) }
+    pub fn tensors(run: &Run) -> Self {
+        let item = |name: TensorName| {
+            let shape = name.shape(run.config(), run.n_tokens());
+            let shape: Vec<_> = shape.iter().map(ToString::to_string).collect();
+            let columns = [name.to_string(), format!("({})", shape.join(", ")), name.doc().to_owned()];
+            Item { group: String::new(), columns, alias: name.short(), choice: Choice::Find(name) }
         };
-        let hooks = HookName::all(config).into_iter().filter(|hook| !hook.point().on_request);
-        Self::new("Find a tensor", [32, 15], hooks.map(item).collect())
+        let names = run.model.tensors().into_iter().filter(|name| !name.hook.point().on_request);
+        Self::new("Find a tensor", [32, 15], names.map(item).collect())
     }
 
     /// All steps of the walk.
@@ -202,19 +203,19 @@ impl Picker {
         let cell = |x: &Extreme, what: &str| {
             let token = format!("{} ({})", run.token_text(x.row), x.row);
             let head = if x.place().len() == 2 { format!(", head {}", x.head) } else { String::new() };
-            let column = match x.hook.point().axes.last() {
+            let column = match x.name.axes().last() {
                 Some(Axis::One) | None => String::new(),
                 Some(axis) => format!(", {} {}", axis.noun(), x.column),
             };
             Item {
                 group: String::new(),
                 columns: [
-                    x.hook.short(),
+                    x.name.short(),
                     format!("{:>8}", num(x.value)),
                     format!("{what}: {token}{head}{column}"),
                 ],
-                alias: x.hook.to_string(),
-                choice: Choice::Cell { hook: x.hook, head: x.head, row: x.row, column: x.column },
+                alias: x.name.to_string(),
+                choice: Choice::Cell { name: x.name, head: x.head, row: x.row, column: x.column },
             }
         };
         let channel = |c: &Channel| {
@@ -224,8 +225,8 @@ impl Picker {
                 format!("{:>7}×", fixed(c.ratio, 1)),
                 format!("outlier in {} of {} (resid_post)", c.layers.len(), count(n_layer, "block")),
             ];
-            let (hook, row) = (Site::ResidPost.at(layer), 0);
-            let choice = Choice::Cell { hook, head: 0, row, column: c.channel };
+            let (name, row) = (Site::ResidPost.at(layer).into(), 0);
+            let choice = Choice::Cell { name, head: 0, row, column: c.channel };
             Some(Item { group: String::new(), columns, alias: "outlier".into(), choice })
         };
         // The most notable of each kind first, then all.

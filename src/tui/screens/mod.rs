@@ -33,7 +33,7 @@ use crate::analysis::View;
 use crate::analysis::base::DIFFERENCE;
 use crate::analysis::walk::Check;
 use crate::engine::{Look, Request, Slot};
-use crate::hooks::{HookName, Quantity, Site};
+use crate::hooks::{HookName, Quantity, Site, TensorName};
 use crate::interventions::{Edge, Place, Target};
 use crate::picture::chart::Chart;
 use crate::run::Run;
@@ -163,19 +163,18 @@ pub trait Scene: Sync {
 
     /// What `/` searches.
     fn finder(&self, run: &Run) -> Picker {
-        Picker::hooks(run.config(), run.n_tokens())
+        Picker::tensors(run)
     }
 
     /// The arguments of `actscope render` that show the same.
     fn rendered(&self, app: &App, _run: &Run) -> Vec<String> {
-        let (hook, head) = self.subject(app);
-        let head = head.map(|head| format!("--head={head}"));
-        std::iter::once(hook.short()).chain(head).collect()
+        let head = self.subject(app).1.map(|head| format!("--head={head}"));
+        std::iter::once(self.tensor(app).short()).chain(head).collect()
     }
 
     /// A tensor was chosen by name.
-    fn find(&self, app: &mut App, hook: HookName) {
-        app.open_in_stages(hook);
+    fn find(&self, app: &mut App, name: TensorName) {
+        app.open_in_stages(name);
     }
 
     /// A token was chosen; `None` for the final answer.
@@ -224,6 +223,11 @@ pub trait Scene: Sync {
     /// is a chart.
     fn subject(&self, _app: &App) -> (HookName, Option<usize>) {
         (Site::Probs.once(), None)
+    }
+
+    /// The same by its name, which may be of what a dictionary makes.
+    fn tensor(&self, app: &App) -> TensorName {
+        self.subject(app).0.into()
     }
 
     /// The chart that it shows, and a name for its file.

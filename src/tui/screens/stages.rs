@@ -6,9 +6,11 @@ use ratatui::buffer::Buffer;
 use ratatui::layout::Rect;
 use ratatui::text::Span;
 
-use super::{Scene, cell_text, draw_computing, longest_label, position_label, row_label, shape, token_names};
+use super::{
+    Scene, cell_text, draw_computing, longest_label, position_label, row_label, shape, token_names, unit_at,
+};
 use crate::engine::{Look, Request, Slot};
-use crate::hooks::{Axis, HookName, Site};
+use crate::hooks::{Axis, HookName, Site, TensorName};
 use crate::interventions::{Edge, Place, Target};
 use crate::run::Run;
 use crate::tui::actions::moved;
@@ -142,14 +144,28 @@ impl Scene for Body {
         app.origin = (shift(row, &plot.window.rows), shift(column, &plot.window.columns));
     }
 
+    fn tensor(&self, app: &App) -> TensorName {
+        app.selection.tensor()
+    }
+
     fn subject(&self, app: &App) -> (HookName, Option<usize>) {
         let s = &app.selection;
         (s.hook, app.stages_view().has_heads().then_some(s.head))
     }
 
+    fn unit(&self, app: &App, run: &Run) -> Result<(HookName, usize), &'static str> {
+        match app.selection.made {
+            Some(_) => Err("examples of features are on the screen Features"),
+            None => unit_at(self.subject(app), app.selection.column, run.config()),
+        }
+    }
+
     /// In the map, the row or neuron; in the list, the whole tensor.
     fn place(&self, app: &App) -> Result<Place, &'static str> {
         let (s, in_map) = (app.selection, app.focus == Focus::Map);
+        if s.made.is_some() {
+            return Err("features are changed on the screen Features");
+        }
         let HookName { site, layer } = s.hook;
         let target = match (site, layer) {
             (Site::AttnScores | Site::Pattern, Some(layer)) => Target::Head(Site::Z.at(layer), s.head),
@@ -242,15 +258,15 @@ impl Scene for Body {
         let layout = layout(app, run, area);
         if layout.tree.contains((x, y).into()) {
             let items = tree(app, run);
-            let first = first_item(&items, app.selection.hook, layout.tree.height.into());
-            let hook = match items.get(first + usize::from(y - area.y))? {
-                Item::Hook(hook) => *hook,
-                Item::Before => Site::Embed.once(),
-                Item::Block(layer) => Site::ResidPre.at(*layer),
-                Item::After => Site::LnFinalScale.once(),
+            let first = first_item(&items, app.selection.tensor(), layout.tree.height.into());
+            let TensorName { hook, made } = match items.get(first + usize::from(y - area.y))? {
+                Item::Tensor(name) => *name,
+                Item::Before => Site::Embed.once().into(),
+                Item::Block(layer) => Site::ResidPre.at(*layer).into(),
+                Item::After => Site::LnFinalScale.once().into(),
             };
             let layer = hook.layer.unwrap_or(app.selection.layer);
-            return Some(Selection { hook, layer, ..app.selection });
+            return Some(Selection { hook, made, layer, ..app.selection });
         }
         let (row, column) = plot_in(app, run, layout.sheet.plot).hit(x, y)?;
         let mut selection = Selection { position: row, ..app.selection };
@@ -281,10 +297,9 @@ pub fn zoom(app: &mut App, by: i8) {
 fn go_in_tree(app: &mut App, run: &Run, right: isize, down: isize) {
     app.selection.position = moved(app.selection.position, right, run.n_tokens());
     if down != 0 {
-        let mut hooks = HookName::all(run.config());
-        hooks.retain(|hook| !hook.point().on_request);
-        let at = hooks.iter().position(|hook| *hook == app.selection.hook).unwrap_or(0);
-        app.select_hook(hooks[moved(at, down, hooks.len())]);
+        let names = listed(run);
+        let at = names.iter().position(|name| *name == app.selection.tensor()).unwrap_or(0);
+        app.select_tensor(names[moved(at, down, names.len())]);
     }
 }
 
@@ -301,13 +316,20 @@ fn go_in_map(app: &mut App, run: &Run, right: isize, down: isize) {
     }
 }
 
+/// The tensors of the tree: all but those that are kept only on request.
+fn listed(run: &Run) -> Vec<TensorName> {
+    let mut names = run.model.tensors();
+    names.retain(|name| !name.hook.point().on_request);
+    names
+}
+
 /// A line of the tree.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Item {
     Before,
     Block(usize),
     After,
-    Hook(HookName),
+    Tensor(TensorName),
 }
 
 /// The lines of the tree: all groups, and the hooks of the selected group.
@@ -323,16 +345,15 @@ fn tree(app: &App, run: &Run) -> Vec<Item> {
     for head in std::iter::once(Item::Before).chain(blocks).chain([Item::After]) {
         items.push(head);
         if head == open {
-            let hooks = HookName::all(run.config()).into_iter().filter(|hook| group(*hook) == head);
-            items.extend(hooks.filter(|hook| !hook.point().on_request).map(Item::Hook));
+            items.extend(listed(run).into_iter().filter(|name| group(name.hook) == head).map(Item::Tensor));
         }
     }
     items
 }
 
 /// The first line of the tree to show, so that the selection is visible.
-fn first_item(items: &[Item], selected: HookName, height: usize) -> usize {
-    let at = items.iter().position(|item| *item == Item::Hook(selected)).unwrap_or(0);
+fn first_item(items: &[Item], selected: TensorName, height: usize) -> usize {
+    let at = items.iter().position(|item| *item == Item::Tensor(selected)).unwrap_or(0);
     at.saturating_sub(height / 2).min(items.len().saturating_sub(height))
 }
 
@@ -340,7 +361,7 @@ fn draw_tree(app: &App, run: &Run, area: Rect, buffer: &mut Buffer) {
     let theme = app.theme;
     let items = tree(app, run);
     let height = usize::from(area.height);
-    let first = first_item(&items, app.selection.hook, height);
+    let first = first_item(&items, app.selection.tensor(), height);
     let below = items.len().saturating_sub(first + height);
     // What is above and below has columns of its own.
     let marks = if first > 0 || below > 0 { 4 } else { 0 };
@@ -350,10 +371,13 @@ fn draw_tree(app: &App, run: &Run, area: Rect, buffer: &mut Buffer) {
     for (y, item) in (area.top()..area.bottom()).zip(items.iter().skip(first)) {
         let row = Rect { y, height: 1, width: width as u16, ..area };
         let heading = match item {
-            Item::Hook(hook) => {
-                let dims = shape(&hook.shape(run.config(), run.n_tokens())).replace(", ", ",");
-                let name = hook.point().name.replace("hook_", "");
-                let selected = *hook == app.selection.hook;
+            Item::Tensor(of) => {
+                let dims = shape(&of.shape(run.config(), run.n_tokens())).replace(", ", ",");
+                let name = of.made.map_or_else(
+                    || of.hook.point().name.replace("hook_", ""),
+                    |made| format!("  .{}", made.name()),
+                );
+                let selected = *of == app.selection.tensor();
                 let mark = if selected { '▸' } else { ' ' };
                 let text = format!(" {mark}{}{dims}", pad(&name, width.saturating_sub(3 + dims.len())));
                 let style = match (selected, app.focus) {
@@ -381,11 +405,10 @@ fn draw_tree(app: &App, run: &Run, area: Rect, buffer: &mut Buffer) {
 
 fn draw_map(app: &App, run: &Run, layout: &Layout, buffer: &mut Buffer) {
     let theme = app.theme;
-    let hook = app.selection.hook;
-    let point = hook.point();
+    let name = app.selection.tensor();
     let mut title = vec![
-        Span::styled(hook.to_string(), if app.focus == Focus::Map { theme.strong() } else { theme.text() }),
-        Span::styled(format!("  {}", shape(&hook.shape(run.config(), run.n_tokens()))), theme.dim()),
+        Span::styled(name.to_string(), if app.focus == Focus::Map { theme.strong() } else { theme.text() }),
+        Span::styled(format!("  {}", shape(&name.shape(run.config(), run.n_tokens()))), theme.dim()),
     ];
     if app.stages_view().has_heads() {
         title.push(Span::styled(format!("  head {}", app.selection.head), theme.accent()));
@@ -393,8 +416,8 @@ fn draw_map(app: &App, run: &Run, layout: &Layout, buffer: &mut Buffer) {
     }
     put_line(buffer, layout.title, &title);
     let formula = [
-        Span::styled(format!("= {}", point.formula), theme.focus()),
-        Span::styled(format!("   {}", point.doc), theme.dim()),
+        Span::styled(format!("= {}", name.formula()), theme.focus()),
+        Span::styled(format!("   {}", name.doc()), theme.dim()),
     ];
     put_line(buffer, Rect { y: layout.title.y + 1, ..layout.title }, &formula);
     match app.map(Slot::Main) {

@@ -16,7 +16,7 @@ use super::{Scene, cell_text, draw_computing, shape};
 use crate::analysis::View;
 use crate::analysis::patch::{Sweep, Swept};
 use crate::engine::{Look, Map, Request, RowLook, Second, Seen, Slot, Work};
-use crate::hooks::{Axis, HookName};
+use crate::hooks::{Axis, HookName, TensorName};
 use crate::interventions::{Change, Interventions};
 use crate::picture::chart::Chart;
 use crate::run::{Input, Prompt, Run};
@@ -125,8 +125,8 @@ impl Scene for Body {
         &[("←↑↓→", "cell"), ("Enter", "sweep, or open")]
     }
 
-    fn find(&self, app: &mut App, hook: HookName) {
-        app.select_hook(hook);
+    fn find(&self, app: &mut App, name: TensorName) {
+        app.select_tensor(name);
         app.screens.compare.sweep = None;
     }
 
@@ -153,6 +153,10 @@ impl Scene for Body {
 
     fn without_difference(&self, _app: &App) -> Option<&'static str> {
         Some(Side::Changed.name())
+    }
+
+    fn tensor(&self, app: &App) -> TensorName {
+        app.selection.tensor()
     }
 
     fn subject(&self, app: &App) -> (HookName, Option<usize>) {
@@ -308,7 +312,7 @@ impl Scene for Body {
             return Vec::new();
         };
         let (Some(sweep), Ok(patching)) = (app.screens.compare.sweep, second.patching) else {
-            app.open_in_stages(app.selection.hook);
+            app.open_in_stages(app.selection.tensor());
             return Vec::new();
         };
         let (row, column) = app.screens.compare.cell;
@@ -553,10 +557,10 @@ fn draw_modes(app: &App, area: Rect, buffer: &mut Buffer) {
 
 fn draw_map(app: &App, run: &Run, second: &Second, layout: &Layout, buffer: &mut Buffer) {
     let theme = app.theme;
-    let hook = app.selection.hook;
+    let name = app.selection.tensor();
     let mut title = vec![
-        Span::styled(format!("{} of {hook}", app.screens.compare.shown.name()), theme.strong()),
-        Span::styled(format!("  {}", shape(&hook.shape(run.config(), run.n_tokens()))), theme.dim()),
+        Span::styled(format!("{} of {name}", app.screens.compare.shown.name()), theme.strong()),
+        Span::styled(format!("  {}", shape(&name.shape(run.config(), run.n_tokens()))), theme.dim()),
     ];
     if view(app).has_heads() {
         title.push(Span::styled(format!("  head {}", app.selection.head), theme.accent()));

@@ -98,6 +98,9 @@ fn about(patching: &Patching) -> String {
 fn patchable(app: &App, second: &Second) -> Result<(Place, Donor), String> {
     let from = |position| Donor { tokens: second.a.tokens.clone(), position };
     let Some(sweep) = app.screens.compare.sweep else {
+        if app.selection.made.is_some() {
+            return Err("what a dictionary makes cannot be patched: choose the tensor itself with /".into());
+        }
         let (view, hook) = (view(app), app.selection.hook);
         let target =
             if view.has_heads() { Target::Head(hook, app.selection.head) } else { Target::Tensor(hook) };

@@ -4,10 +4,14 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
+use std::sync::Arc;
 use std::time::Duration;
 
 use actscope::corpus::table::{Column, Reader, Table, write};
+use actscope::corpus::units::Group;
 use actscope::corpus::{Atlas, Manifest};
+use actscope::hooks::Part;
+use actscope::model::{LoadOptions, Source};
 use actscope::{Input, Model, Run};
 use serde_json::Value;
 use tempfile::TempDir;
@@ -440,7 +444,7 @@ fn what_cannot_be_is_one_sentence() {
         refused(at, &["corpus", "run", "docs.jsonl", "-o", "done", "--hooks", "post.1", "--reduce", "top"]);
     assert!(other.contains("holds the results of another run, which differs in hooks"), "{other}");
     for (unit, sentence) in [
-        ("neuron:1.0", "this atlas has nothing of blocks.1.mlp.hook_post: it has blocks.0.mlp.hook_post"),
+        ("neuron:1.0", "the atlas has nothing of blocks.1.mlp.hook_post: it has blocks.0.mlp.hook_post"),
         ("neuron:0.768", "no unit named"),
         ("neuron:9.0", "no unit named"),
         ("cell:0.0", "no unit named"),
@@ -711,4 +715,75 @@ fn drawn_examples_are_some_of_all_values_above_0() {
         assert!(all.iter().any(|(x, of, _)| (value, at) == (x, of)), "{value} at {at}: {all:?}");
     }
     assert_eq!(drawn("0"), []);
+}
+
+/// Of a sparse autoencoder and of what it leaves out, as one process and as two shards.
+#[test]
+fn features_are_units() {
+    let (place, model) = (place(), Arc::new(Model::demo()));
+    let fits = |text: &String| (1..=256).contains(&model.tokenizer.encode(text).unwrap().len());
+    let texts: Vec<_> = documents().into_iter().filter(fits).collect();
+    assert!(texts.len() > 5);
+    let lines: Vec<_> = texts.iter().map(|text| serde_json::json!({ "text": text }).to_string()).collect();
+    fs::write(place.path().join("docs.jsonl"), lines.join("\n")).unwrap();
+    let run = |out: &str, shard: &str| {
+        let hooks = ["--hooks", "*.features", "--hooks", "resid_pre.3.error", "--hooks", "post.3"];
+        let mut args = vec!["corpus", "run", "docs.jsonl", "-o", out, "--top-k", "3", "--shard", shard];
+        args.extend(hooks);
+        said(place.path(), &args);
+    };
+    run("whole", "1/1");
+    (1..=2).for_each(|index| run("shards", &format!("{index}/2")));
+    said(place.path(), &["corpus", "merge", "shards", "-o", "merged"]);
+    let top = |folder: &str| tables(&place.path().join(folder)).remove("top.parquet").unwrap();
+    assert!(top("whole") == top("merged"));
+
+    let atlas = Atlas::open(&place.path().join("whole")).unwrap();
+    atlas.check(&model).unwrap();
+    let runs: Vec<_> = texts.into_iter().map(|text| Run::all(&model, Input::text(text)).unwrap()).collect();
+    for (name, unit) in [
+        ("feature:2.resid_pre/616", 616),
+        ("feature:3.resid_pre/17", 17),
+        ("resid_pre.2.features/0", 0),
+        ("resid_pre.3.error/5", 5),
+    ] {
+        let of = atlas.unit(name).unwrap();
+        assert!(name.contains(".features/") || of.name == name);
+        let (group, column) =
+            Group::find(name, model.config(), &atlas.manifest.settings.written().unwrap()).unwrap();
+        assert_eq!(column, unit);
+        let mut values: Vec<f32> = Vec::new();
+        for run in &runs {
+            let x = run.part(group.tensor, &Part::default()).unwrap().to_vec2::<f32>().unwrap();
+            values.extend(x.iter().map(|row| row[unit]));
+        }
+        let n = values.len() as u64;
+        let above = values.iter().filter(|x| **x > 0.0).count() as f64 / n as f64;
+        values.sort_unstable_by(|a, b| b.total_cmp(a));
+        for (got, want) in of.examples.best.iter().zip(&values) {
+            near(f64::from(got.value), f64::from(*want), name);
+        }
+        let stats = of.stats.unwrap();
+        assert_eq!(stats.count, n);
+        assert!((stats.positive_share() - above).abs() < 2.0 / n as f64, "{name}");
+        assert!(said(place.path(), &["corpus", "show", name, "--atlas", "whole"]).starts_with(&of.name));
+    }
+    let none = refused(place.path(), &["corpus", "show", "feature:1.resid_pre/3", "--atlas", "whole"]);
+    assert!(none.contains("there are no features of blocks.1.hook_resid_pre"), "{none}");
+    let out = refused(place.path(), &["corpus", "show", "feature:2.resid_pre/896", "--atlas", "whole"]);
+    assert!(out.contains("no unit named"), "{out}");
+
+    // Of another dictionary in the same place.
+    let other = format!(
+        "resid_pre.2={}",
+        Path::new(env!("CARGO_MANIFEST_DIR")).join("assets/fitted/resid_pre.3").display()
+    );
+    let options = LoadOptions { dictionaries: vec![other.clone()], ..LoadOptions::default() };
+    let model = Model::load(&Source::Demo, &options, &(Arc::new(|_| {}) as _)).unwrap();
+    let tensor = atlas.manifest.settings.tensors().unwrap()[0];
+    let why = atlas.check_tensor(&model, tensor).unwrap_err().to_string();
+    assert!(why.contains("are others than those of"), "{why}");
+    let args = ["corpus", "run", "docs.jsonl", "-o", "whole", "--hooks", "resid_pre.2.features"];
+    let why = refused(place.path(), &[&args[..], &["--dictionary", &other]].concat());
+    assert!(why.contains("differs in") && why.contains("dictionaries"), "{why}");
 }

@@ -5,7 +5,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use actscope::analysis::features;
+use actscope::analysis::features::{self, Asked, Listed, Page};
 use actscope::analysis::find::Found;
 use actscope::analysis::lens::Lens;
 use actscope::hooks::{Edit, HookFilter, Part, Site};
@@ -16,7 +16,7 @@ use actscope::model::fitted::{Dictionary, FittedLens, Labels};
 use actscope::model::source::OnProgress;
 use actscope::model::{Config, LoadOptions, Source};
 use actscope::{Error, Input, Model, Run};
-use candle_core::{Device, Tensor};
+use candle_core::{DType, Device, Tensor};
 use proptest::prelude::*;
 
 const IDS: [u32; 9] = [5, 17, 96, 0, 42, 17, 5, 88, 23];
@@ -589,4 +589,64 @@ fn labels_come_with_their_dictionaries() {
     let said = load("{\"layer\":\"0-res\",\"index\":7,\"description\":\"seven\"}").unwrap_err();
     assert!(said.contains("no label for any dictionary"), "{said}");
     assert!(load("7").unwrap_err().contains("labels.jsonl: line 1: neither JSON"));
+}
+
+/// By the definition, in float64, of one feature after the other.
+#[test]
+fn effects_are_what_is_written_through_the_final_layernorm() {
+    let source = Source::Path(fixtures().join("tiny/plain"));
+    for (name, hook) in [
+        ("standard", ""),
+        ("standard_layer_norm", ""),
+        ("topk_rescaled", ""),
+        ("standard_z", ""),
+        ("transcoder_skip", ""),
+        ("openai", "resid_post.1="),
+    ] {
+        let options = LoadOptions { dictionaries: vec![named(name, hook)], ..LoadOptions::default() };
+        let model = Arc::new(Model::load(&source, &options, &quiet()).unwrap());
+        let run = Run::all(&model, Input::ids(IDS.to_vec())).unwrap();
+        let (of, net, position) = (&model.dictionaries()[0], &model.net, 4);
+        let (features, _) = features::read(&run, of).unwrap();
+        let f64s =
+            |x: &Tensor| x.flatten_all().unwrap().to_dtype(DType::F64).unwrap().to_vec1::<f64>().unwrap();
+        let (w, scale) =
+            (f64s(&net.ln_f.weight), f64s(&run.tensor(Site::LnFinalScale.once()).unwrap())[position]);
+        let [a, b] = [7, 90].map(|id| f64s(&net.unembed.rows(&[id]).unwrap()));
+        let logit = |written: &[f64]| -> f64 {
+            let mean = written.iter().sum::<f64>() / written.len() as f64;
+            (0..w.len()).map(|i| (written[i] - mean) / scale * w[i] * (a[i] - b[i])).sum()
+        };
+        // What each feature adds to the reconstruction, through W_O where it is of heads.
+        let without = |feature: u32| {
+            let mut others = features.clone();
+            others.set(feature, Some(position), |_| 0.0);
+            let decoded =
+                [&features, &others].map(|one| f64s(&of.decode(one).unwrap().get(position).unwrap()));
+            let written: Vec<f64> = decoded[0].iter().zip(&decoded[1]).map(|(a, b)| a - b).collect();
+            if of.writes.site != Site::Z {
+                return written;
+            }
+            let w_o = net.blocks[of.writes.layer.unwrap()].attn_proj.weight().unwrap();
+            let row = Tensor::from_vec(written, (1, ()), &Device::Cpu).unwrap();
+            f64s(&row.matmul(&w_o.to_dtype(DType::F64).unwrap()).unwrap())
+        };
+        let asked = Asked { position: Some(position), around: (None, 3), token: Some(7), versus: Some(90) };
+        let listed = Listed::new(&run, of, &features, &asked).unwrap();
+        assert!(listed.n_active > 1, "{name}");
+        let mut sum = 0.0;
+        for one in &listed.list {
+            let (got, want) = (one.effect.unwrap(), logit(&without(one.feature)));
+            assert!((got - want).abs() < 2e-5 * want.abs().max(1.0), "{name}: {got}, {want} expected");
+            sum += got;
+        }
+        let effects = listed.effects.unwrap();
+        assert!((effects.features - sum).abs() < 1e-6 * sum.abs().max(1.0), "{name}");
+        // The page says the same.
+        let one = &listed.list[0];
+        let page = Page::new(&run, (of, &features), (one.feature, position), (Some(7), Some(90))).unwrap();
+        assert_eq!((page.of.effect, page.of.share, page.effects), (one.effect, one.share, listed.effects));
+        assert_eq!(page.of.promotes[..5], one.promotes);
+        assert_eq!(page.nearest.len(), 12.min(of.n - 1));
+    }
 }

@@ -345,16 +345,16 @@ fn largest<T>(mut all: Vec<T>, k: usize, wrote: impl Fn(&T) -> Neuron) -> Vec<T>
 }
 
 /// The direction that gives the logit from the residual stream at one position.
-struct Direction {
+pub(super) struct Direction {
     position: usize,
     /// (C)
-    d: Vec<f64>,
+    pub d: Vec<f64>,
     /// The contribution of the bias of ln_f.
     ln_bias: f64,
 }
 
 impl Direction {
-    fn new(run: &Run, position: usize, token: u32, versus: Option<u32>) -> Result<Self> {
+    pub fn new(run: &Run, position: usize, token: u32, versus: Option<u32>) -> Result<Self> {
         let net = &run.model.net;
         for id in [Some(token), versus].into_iter().flatten() {
             net.check_ids(&[id])?;
@@ -377,7 +377,7 @@ impl Direction {
     }
 
     /// The direction seen through the rows of a matrix: (n, C) → (n).
-    fn through(&self, weight: &candle_core::Tensor) -> Result<Vec<f64>> {
+    pub fn through(&self, weight: &candle_core::Tensor) -> Result<Vec<f64>> {
         Ok(Matrix::of(weight)?.times(&self.d))
     }
 

@@ -7,13 +7,13 @@ use serde::Serialize;
 
 use super::args::{InputArgs, ModelArgs};
 use super::output::{self, Column, Table, print, print_json, say};
-use crate::analysis::features::{self, Splice, promotes};
+use crate::analysis::features::{self, Active, Asked, Effects, Listed, Splice};
 use crate::error::{Error, Result};
-use crate::hooks::{HookFilter, Site};
+use crate::hooks::HookFilter;
 use crate::model::fitted::dictionary::{Features, Fit};
 use crate::model::{Dictionary, LoadOptions, Model};
 use crate::run::Run;
-use crate::text::{fixed, num, plain};
+use crate::text::{fixed, num, plain, signed_fixed};
 
 /// Show the active features of a sparse dictionary
 #[derive(Debug, clap::Args)]
@@ -24,10 +24,12 @@ Examples:
       --model gpt2 --bos
   actscope features \"The cat sat\" --model gpt2 --dictionary mlp_out.8=v5_32k/8.pt --top 5 --json
   actscope features \"The cat sat\" --dictionary sae --labels explanations.jsonl --position 3
+  actscope features \"The old man and the\" --token \" sea\" --versus \" land\"
 
 Sparse autoencoders and transcoders in the layouts of SAELens, sparsify, OpenAI and Dunefsky. L0 is the number of
 active features at a position; both it and the variance explained leave the first position out, whose activations
-are far larger than all others. A feature promotes the tokens of its row of W_dec · W_U.")]
+are far larger than all others. A feature promotes the tokens of its row of W_dec · W_U; its effect is what it adds to
+the logit directly, with the scale of the final LayerNorm frozen.")]
 pub struct Args {
     #[command(flatten)]
     input: InputArgs,
@@ -37,11 +39,17 @@ pub struct Args {
     /// Position, counted from 0; default: the last in the table, all in JSON
     #[arg(long, value_name = "T")]
     position: Option<usize>,
+    /// Token whose logit they have an effect on, as text or id; default: the likeliest at the position
+    #[arg(long, value_name = "TEXT|ID", allow_hyphen_values = true)]
+    token: Option<String>,
+    /// Subtract the effect on the logit of this token
+    #[arg(long, value_name = "TEXT|ID", allow_hyphen_values = true)]
+    versus: Option<String>,
     /// What features are about: Neuronpedia's JSON lines, or lines of a feature and its label
     #[arg(long, value_name = "FILE", requires = "dictionaries")]
     labels: Option<PathBuf>,
-    /// Write a JSON array of {hook, position, feature, value, share, label}, by position, the strongest first; hook is
-    /// what the dictionary writes
+    /// Write a JSON array of {hook, position, feature, value, share, label, effect}, by position, the strongest first;
+    /// hook is what the dictionary writes, and effect is there with --token or --versus
     #[arg(long)]
     json: bool,
     #[command(flatten)]
@@ -59,6 +67,9 @@ struct Row<'a> {
     share: f32,
     #[serde(skip_serializing_if = "Option::is_none")]
     label: Option<&'a str>,
+    /// Its direct effect on the logit.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    effect: Option<f64>,
 }
 
 /// A dictionary on the run.
@@ -77,7 +88,9 @@ pub fn run(args: Args) -> Result<()> {
             "no dictionary given: pass --dictionary with a folder, a file, or ID:FOLDER on the hub",
         ));
     }
-    let hooks = dictionaries.iter().flat_map(|one| features::hooks(one)).chain([Site::Logits.once()]);
+    let token = args.token.as_deref().map(|named| model.token(named)).transpose()?;
+    let versus = args.versus.as_deref().map(|named| model.token(named)).transpose()?;
+    let hooks = dictionaries.iter().flat_map(|one| features::hooks(one));
     let run = Run::new(&model, input, HookFilter::of(hooks), ())?;
     let all = dictionaries.iter().map(|dictionary| {
         let (features, fit) = features::read(&run, dictionary)?;
@@ -105,10 +118,16 @@ pub fn run(args: Args) -> Result<()> {
         None if args.json => 0..run.n_tokens(),
         None => run.n_tokens() - 1..run.n_tokens(),
     };
+    let chosen = (token, versus);
     if args.json {
         let top = args.top.map_or(usize::MAX, |top| top as usize);
-        let rows = positions.flat_map(|position| all.iter().flat_map(move |of| of.rows(position, top)));
-        return print_json(&rows.collect::<Vec<_>>());
+        let mut rows = Vec::new();
+        for position in positions {
+            for of in &all {
+                rows.extend(of.rows(&run, position, top, chosen)?);
+            }
+        }
+        return print_json(&rows);
     }
     for of in &all {
         print(&of.about())?;
@@ -116,11 +135,26 @@ pub fn run(args: Args) -> Result<()> {
             print(&cost(features::splice(&run, of.dictionary, &of.features)?))?;
         }
         for position in positions.clone() {
+            let top = args.top.unwrap_or(10) as usize;
+            let asked = Asked { position: Some(position), around: (None, top), token, versus };
+            let listed = Listed::new(&run, of.dictionary, &of.features, &asked)?;
             print(&format!("\nat {position}, {}\n", run.token_text(position)))?;
-            of.table(position, args.top.unwrap_or(10) as usize, &model)?.print()?;
+            of.table(&listed, top, &model).print()?;
+            if let Some(effects) = listed.effects {
+                print(&together(effects, &model))?;
+            }
         }
     }
     Ok(())
+}
+
+/// The direct effect of all features of a position together.
+fn together(Effects { token, versus, features, error }: Effects, model: &Model) -> String {
+    let show = |id: u32| model.tokenizer.show(id);
+    let versus = versus.map_or_else(String::new, |id| format!(" minus that of {}", show(id)));
+    let [features, error] = [features, error].map(|x| signed_fixed(x, 3));
+    let token = show(token);
+    format!("effect on the logit of {token}{versus}: all features {features}, what they leave out {error}\n")
 }
 
 /// What the reconstruction costs.
@@ -131,16 +165,31 @@ fn cost(Splice { bits, bits_spliced }: Splice) -> String {
 
 impl Of<'_> {
     /// The strongest features at a position.
-    fn rows(&self, position: usize, top: usize) -> impl Iterator<Item = Row<'_>> {
-        let sum: f32 = self.features.rows[position].iter().map(|(_, value)| value).sum();
-        self.features.strongest(position).into_iter().take(top).map(move |(feature, value)| Row {
+    fn rows(
+        &self,
+        run: &Run,
+        position: usize,
+        top: usize,
+        (token, versus): (Option<u32>, Option<u32>),
+    ) -> Result<Vec<Row<'_>>> {
+        let row = |feature, value, share, effect| Row {
             hook: self.dictionary.writes.to_string(),
             position,
             feature,
             value,
-            share: value / sum,
+            share,
             label: self.dictionary.labels.get(feature),
-        })
+            effect,
+        };
+        if token.is_none() && versus.is_none() {
+            let sum: f32 = self.features.rows[position].iter().map(|(_, value)| value).sum();
+            let strongest = self.features.strongest(position).into_iter().take(top);
+            return Ok(strongest.map(|(feature, value)| row(feature, value, value / sum, None)).collect());
+        }
+        let asked = Asked { position: Some(position), around: (None, 0), token, versus };
+        let Listed { list, n_active, .. } = Listed::new(run, self.dictionary, &self.features, &asked)?;
+        let of = |one: Active| row(one.feature, one.value, one.share, one.effect);
+        Ok(list.into_iter().take(n_active.min(top)).map(of).collect())
     }
 
     fn about(&self) -> String {
@@ -156,27 +205,27 @@ impl Of<'_> {
         )
     }
 
-    fn table(&self, position: usize, top: usize, model: &Arc<Model>) -> Result<Table> {
+    fn table(&self, listed: &Listed, top: usize, model: &Arc<Model>) -> Table {
         let mut table = Table::new([
             Column::Right("feature"),
             Column::Right("value"),
             Column::Right("share"),
+            Column::Right("effect"),
             Column::Left("label"),
             Column::Left("promotes"),
         ]);
-        let rows: Vec<_> = self.rows(position, top).collect();
-        let ids: Vec<_> = rows.iter().map(|row| row.feature).collect();
-        let promoted = promotes(&model.net, self.dictionary, &ids, 5)?;
-        for (row, tokens) in rows.into_iter().zip(promoted) {
-            let tokens: Vec<_> = tokens.into_iter().map(|id| model.tokenizer.show(id)).collect();
+        for one in listed.list.iter().take(listed.n_active.min(top)) {
+            let tokens: Vec<_> = one.promotes.iter().map(|id| model.tokenizer.show(*id)).collect();
+            let label = self.dictionary.labels.get(one.feature);
             table.row([
-                row.feature.to_string(),
-                num(row.value),
-                format!("{} %", fixed(100.0 * row.share, 1)),
-                row.label.map_or_else(String::new, |label| plain(label).into_owned()),
+                one.feature.to_string(),
+                num(one.value),
+                format!("{} %", fixed(100.0 * one.share, 1)),
+                one.effect.map_or_else(String::new, |effect| signed_fixed(effect, 3)),
+                label.map_or_else(String::new, |label| plain(label).into_owned()),
                 tokens.join(" "),
             ]);
         }
-        Ok(table)
+        table
     }
 }

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::path::Path;
+use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -15,9 +16,9 @@ use super::units::Group;
 use crate::config::Config;
 use crate::error::{Error, Result};
 use crate::files::unreadable;
-use crate::hooks::HookName;
+use crate::hooks::{HookName, Made, TensorName};
 use crate::interventions::Interventions;
-use crate::model::Model;
+use crate::model::{Dictionary, Model};
 
 pub const FILE: &str = "manifest.json";
 
@@ -51,6 +52,9 @@ pub struct Settings {
     pub stride: usize,
     pub interventions: Interventions,
     pub hooks: Vec<String>,
+    /// Those whose features are among them.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub dictionaries: Vec<OfDictionary>,
     pub reduce: Vec<Reduce>,
     /// Examples of each unit.
     pub top_k: usize,
@@ -101,6 +105,44 @@ impl Origin {
             config: model.config().clone(),
             dtype: made_by.dtype.as_str().into(),
         })
+    }
+}
+
+/// A sparse dictionary.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct OfDictionary {
+    pub name: String,
+    pub reads: String,
+    pub writes: String,
+    pub n: u32,
+    /// Of what its features write.
+    pub sha256: String,
+}
+
+impl OfDictionary {
+    /// Those of a model that make some of `names`.
+    ///
+    /// # Errors
+    /// [`Error::Usage`] for what is made of two tensors of a run, of which a corpus sees one after the other.
+    pub fn of(model: &Model, names: &[TensorName]) -> Result<Vec<Self>> {
+        for TensorName { hook, made } in names {
+            let is_transcoder = model.dictionary_of(*hook).is_some_and(Dictionary::is_transcoder);
+            if is_transcoder && matches!(made, Some(Made::Reconstruction | Made::Error)) {
+                return Err(Error::usage(format!(
+                    "what a transcoder makes of {hook} is of two tensors: a corpus has only its features, {hook}.features"
+                )));
+            }
+        }
+        let makes =
+            |of: &&Arc<Dictionary>| names.iter().any(|name| name.made.is_some() && name.hook == of.writes);
+        let of = |one: &Arc<Dictionary>| Self {
+            name: one.name.clone(),
+            reads: one.reads.to_string(),
+            writes: one.writes.to_string(),
+            n: one.n as u32,
+            sha256: one.sha256().to_owned(),
+        };
+        Ok(model.dictionaries().iter().filter(makes).map(of).collect())
     }
 }
 
@@ -240,12 +282,32 @@ impl Manifest {
 }
 
 impl Settings {
-    /// The hooks, in data-flow order.
+    /// The tensors, in data-flow order.
     ///
     /// # Errors
     /// [`Error::UnknownHook`] for a name that the model does not have.
-    pub fn hook_names(&self) -> Result<Vec<HookName>> {
-        self.hooks.iter().map(|name| HookName::find(name, &self.origin.config)).collect()
+    pub fn tensors(&self) -> Result<Vec<TensorName>> {
+        let written = self.written()?;
+        self.hooks.iter().map(|name| TensorName::find(name, &self.origin.config, &written)).collect()
+    }
+
+    /// The hooks and sizes of the dictionaries.
+    ///
+    /// # Errors
+    /// [`Error::UnknownHook`] for a hook that the model does not have.
+    pub fn written(&self) -> Result<Vec<(HookName, u32)>> {
+        let of = |one: &OfDictionary| Ok((HookName::find(&one.writes, &self.origin.config)?, one.n));
+        self.dictionaries.iter().map(of).collect()
+    }
+
+    /// The hook that a tensor is computed from: its own, or what the dictionary reads that makes it.
+    ///
+    /// # Errors
+    /// [`Error::UnknownHook`] for a hook that the model does not have.
+    pub fn source(&self, name: TensorName) -> Result<HookName> {
+        let makes = |one: &&OfDictionary| name.made.is_some() && one.writes == name.hook.to_string();
+        let reads = self.dictionaries.iter().find(makes).map(|one| &one.reads);
+        reads.map_or(Ok(name.hook), |reads| HookName::find(reads, &self.origin.config))
     }
 
     /// The units of the hooks, where units are asked for.
@@ -256,7 +318,7 @@ impl Settings {
         if !self.has(Reduce::Top) && !self.has(Reduce::Stats) {
             return Ok(Vec::new());
         }
-        self.hook_names()?.into_iter().map(|hook| Group::new(hook, &self.origin.config)).collect()
+        self.tensors()?.into_iter().map(|name| Group::new(name, &self.origin.config)).collect()
     }
 
     pub fn size(&self) -> Size {

@@ -12,7 +12,7 @@ use super::shard::Shard;
 use crate::config::Config;
 use crate::error::{Error, Result};
 use crate::export::Destination;
-use crate::hooks::{Axis, HookName};
+use crate::hooks::{Axis, TensorName};
 
 pub const FOLDER: &str = "raw";
 
@@ -41,7 +41,7 @@ impl RawDtype {
 pub struct Raw {
     dtype: RawDtype,
     /// The bytes of each tensor, one row after the other, and the shape of a row.
-    tensors: BTreeMap<HookName, (Vec<usize>, Vec<u8>)>,
+    tensors: BTreeMap<TensorName, (Vec<usize>, Vec<u8>)>,
     documents: Vec<i64>,
     positions: Vec<i32>,
     token_ids: Vec<i32>,
@@ -50,17 +50,17 @@ pub struct Raw {
 impl Raw {
     /// # Errors
     /// [`Error::Usage`] for a hook without a row for each position.
-    pub fn new(hooks: &[HookName], dtype: RawDtype, config: &Config) -> Result<Self> {
-        let tensor = |hook: &HookName| match hook.point().axes.first() {
-            Some(Axis::Pos) => Ok((*hook, (hook.shape(config, 1)[1..].to_vec(), Vec::new()))),
+    pub fn new(names: &[TensorName], dtype: RawDtype, config: &Config) -> Result<Self> {
+        let tensor = |name: &TensorName| match name.axes().first() {
+            Some(Axis::Pos) => Ok((*name, (name.shape(config, 1)[1..].to_vec(), Vec::new()))),
             _ => Err(Error::usage(format!(
-                "{hook} has no row for each position, so --reduce raw cannot join documents: leave it out, or use \
+                "{name} has no row for each position, so --reduce raw cannot join documents: leave it out, or use \
                  actscope export for single prompts"
             ))),
         };
         Ok(Self {
             dtype,
-            tensors: hooks.iter().map(tensor).collect::<Result<_>>()?,
+            tensors: names.iter().map(tensor).collect::<Result<_>>()?,
             documents: Vec::new(),
             positions: Vec::new(),
             token_ids: Vec::new(),
@@ -91,8 +91,8 @@ impl Raw {
 
     /// # Errors
     /// [`Error::Tensor`]
-    pub fn see(&mut self, hook: HookName, x: &Tensor, piece: &Piece) -> Result<()> {
-        let Some((_, bytes)) = self.tensors.get_mut(&hook) else { return Ok(()) };
+    pub fn see(&mut self, name: TensorName, x: &Tensor, piece: &Piece) -> Result<()> {
+        let Some((_, bytes)) = self.tensors.get_mut(&name) else { return Ok(()) };
         let x = x.narrow(0, piece.counted.start, piece.counted.len())?.to_device(&Device::Cpu)?;
         let x = x.to_dtype(self.dtype.format().0)?.flatten_all()?;
         match self.dtype {
@@ -123,9 +123,9 @@ impl Raw {
             ("position".to_owned(), view(Dtype::I32, vec![n], bytemuck::cast_slice(&self.positions))),
             ("token_id".to_owned(), view(Dtype::I32, vec![n], bytemuck::cast_slice(&self.token_ids))),
         ];
-        for (hook, (shape, bytes)) in &self.tensors {
+        for (name, (shape, bytes)) in &self.tensors {
             let shape = std::iter::once(n).chain(shape.iter().copied()).collect();
-            views.push((hook.to_string(), view(dtype, shape, bytes)));
+            views.push((name.to_string(), view(dtype, shape, bytes)));
         }
         let views = views.into_iter().map(|(name, view)| Ok((name, view?)));
         let views = views.collect::<Result<Vec<_>, safetensors::SafeTensorError>>();

@@ -5,7 +5,7 @@ use std::fs::File;
 use std::io::{self, BufWriter, Write};
 use std::path::{Path, PathBuf};
 
-use candle_core::Tensor;
+use candle_core::{DType, Device, Tensor};
 use rayon::prelude::*;
 
 use super::loss::{self, Loss};
@@ -17,7 +17,7 @@ use super::table::{self, Table};
 use super::top::{self, STRIPE, Top};
 use super::units::Group;
 use crate::error::{Error, Result};
-use crate::hooks::{HookName, Site};
+use crate::hooks::{HookName, Part, Site, TensorName};
 use crate::model::Model;
 use crate::temporary::TemporaryDirectory;
 
@@ -29,8 +29,8 @@ pub struct Reducers {
     pub stats: Option<Stats>,
     pub loss: Option<Loss>,
     pub raw: Option<Raw>,
-    /// The hooks that are looked at.
-    wanted: BTreeSet<HookName>,
+    /// The hooks that are looked at, and what is kept of each: its own tensor, and what dictionaries make of it.
+    wanted: BTreeMap<HookName, Vec<TensorName>>,
     /// The texts of tokens that a file had, for a merge, which has no tokenizer.
     texts: BTreeMap<u32, String>,
 }
@@ -40,12 +40,16 @@ impl Reducers {
     /// [`Error::Usage`] for hooks that a reducer cannot use.
     pub fn new(settings: &Settings) -> Result<Self> {
         let groups = settings.groups()?;
-        let names = settings.hook_names()?;
+        let names = settings.tensors()?;
         let has = |reduce| settings.has(reduce);
         let raw = has(Reduce::Raw).then(|| Raw::new(&names, settings.raw_dtype, &settings.origin.config));
-        let mut wanted: BTreeSet<_> = if has(Reduce::Raw) { names } else { Vec::new() }.into_iter().collect();
-        wanted.extend(groups.iter().map(|group| group.hook));
-        wanted.extend(has(Reduce::Loss).then(|| LAST.once()));
+        let mut wanted: BTreeMap<_, Vec<_>> = BTreeMap::new();
+        for name in names.into_iter().filter(|_| has(Reduce::Raw) || !groups.is_empty()) {
+            wanted.entry(settings.source(name)?).or_default().push(name);
+        }
+        if has(Reduce::Loss) {
+            wanted.entry(LAST.once()).or_default();
+        }
         Ok(Self {
             top: has(Reduce::Top).then(|| Top::new(&groups, settings.size())),
             stats: has(Reduce::Stats).then(|| Stats::new(&groups)),
@@ -58,8 +62,8 @@ impl Reducers {
     }
 
     /// The hooks that are looked at.
-    pub fn wanted(&self) -> &BTreeSet<HookName> {
-        &self.wanted
+    pub fn wanted(&self) -> BTreeSet<HookName> {
+        self.wanted.keys().copied().collect()
     }
 
     /// A piece whose tensors follow.
@@ -69,16 +73,33 @@ impl Reducers {
         }
     }
 
-    /// Takes what it keeps of a tensor.
+    /// Takes what it keeps of a tensor, and of what dictionaries make of it.
     ///
     /// # Errors
     /// [`Error::Tensor`]
     pub fn see(&mut self, model: &Model, hook: HookName, x: &Tensor, piece: &Piece) -> Result<()> {
-        if let Some(group) = self.groups.iter().find(|group| group.hook == hook) {
+        if let Some(loss) = self.loss.as_mut().filter(|_| hook == LAST.once()) {
+            loss.see(model, x, piece)?;
+        }
+        for name in self.wanted.get(&hook).cloned().unwrap_or_default() {
+            match name.made {
+                None => self.see_tensor(name, x, piece)?,
+                Some(made) => {
+                    let get = |_: HookName, _: &Part| Ok(x.to_device(&Device::Cpu)?.to_dtype(DType::F32)?);
+                    let made = model.make((name.hook, made), &Part::default(), &get)?;
+                    self.see_tensor(name, &made, piece)?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn see_tensor(&mut self, name: TensorName, x: &Tensor, piece: &Piece) -> Result<()> {
+        if let Some(group) = self.groups.iter().find(|group| group.tensor == name) {
             group.with_values(x, |values| {
                 let windows = self.top.as_ref().map_or_else(Vec::new, |top| top.windows(piece));
-                let mut stats = self.stats.iter_mut().flat_map(|stats| stats.stripes(hook));
-                let mut top = self.top.iter_mut().flat_map(|top| top.stripes(hook));
+                let mut stats = self.stats.iter_mut().flat_map(|stats| stats.stripes(name));
+                let mut top = self.top.iter_mut().flat_map(|top| top.stripes(name));
                 let stripes: Vec<_> =
                     (0..group.n.div_ceil(STRIPE)).map(|_| (stats.next(), top.next())).collect();
                 // One after the other while the values of a stripe are in a core's cache.
@@ -92,15 +113,12 @@ impl Reducers {
                 });
                 drop((stats, top));
                 if let Some(stats) = &mut self.stats {
-                    stats.see_heads(hook, values, piece);
+                    stats.see_heads(name, values, piece);
                 }
             })?;
         }
-        if let Some(loss) = self.loss.as_mut().filter(|_| hook == LAST.once()) {
-            loss.see(model, x, piece)?;
-        }
         if let Some(raw) = &mut self.raw {
-            raw.see(hook, x, piece)?;
+            raw.see(name, x, piece)?;
         }
         Ok(())
     }

@@ -335,7 +335,7 @@ impl<'a> State<'a> {
         for piece in pieces {
             reducers.begin(piece);
         }
-        let wanted = reducers.wanted().clone();
+        let wanted = reducers.wanted();
         let reducers = Mutex::new(reducers);
         let watch = |piece: &'_ Piece| {
             interventions

@@ -11,7 +11,7 @@ use super::top::STRIPE;
 use super::units::{Group, Measure, Values};
 use crate::analysis::heads;
 use crate::error::{Error, Result};
-use crate::hooks::HookName;
+use crate::hooks::TensorName;
 use crate::picture::Matrix;
 
 pub const FILE: &str = "stats.parquet";
@@ -199,15 +199,15 @@ impl Stats {
     }
 
     /// The units of a hook, [`STRIPE`] at a time.
-    pub fn stripes(&mut self, hook: HookName) -> impl Iterator<Item = Stripe<'_>> {
-        let of = self.of.iter_mut().find(|of| of.group.hook == hook);
+    pub fn stripes(&mut self, tensor: TensorName) -> impl Iterator<Item = Stripe<'_>> {
+        let of = self.of.iter_mut().find(|of| of.group.tensor == tensor);
         let stripes = of.into_iter().flat_map(|of| of.units.chunks_mut(STRIPE));
         stripes.enumerate().map(|(i, units)| Stripe { units, first: i * STRIPE })
     }
 
     /// The scores of the heads, if the hook has any.
-    pub fn see_heads(&mut self, hook: HookName, values: &Values, piece: &Piece) {
-        let Some(of) = self.of.iter_mut().find(|of| of.group.hook == hook) else { return };
+    pub fn see_heads(&mut self, tensor: TensorName, values: &Values, piece: &Piece) {
+        let Some(of) = self.of.iter_mut().find(|of| of.group.tensor == tensor) else { return };
         let copies = if of.heads.is_empty() { Vec::new() } else { heads::earlier_copies(&piece.tokens) };
         let n = piece.tokens.len();
         let pattern = |head| Matrix::new(values.pattern(head)?.to_vec(), n, n).ok();
@@ -245,7 +245,10 @@ impl Stats {
     pub fn heads_table(&self) -> Table {
         let all = || {
             self.of.iter().flat_map(|of| {
-                of.heads.iter().enumerate().map(|(i, head)| (of.group.hook.layer.unwrap_or(0), i, head))
+                of.heads
+                    .iter()
+                    .enumerate()
+                    .map(|(i, head)| (of.group.tensor.hook.layer.unwrap_or(0), i, head))
             })
         };
         let mut columns = vec![
@@ -336,14 +339,14 @@ pub(super) fn units(reader: &Reader, at: usize, group: Group) -> Result<Vec<OfUn
 impl OfGroup {
     fn table(&self) -> Table {
         let units = || self.units.iter();
-        let hook = self.group.hook;
+        let hook = self.group.tensor.hook;
         let layer = hook.layer.map_or(-1, |layer| layer as i32);
         let counts = |of: fn(&OfUnit) -> u64| Column::I64(units().map(|unit| of(unit) as i64).collect());
         let wide = |of: fn(&OfUnit) -> f64| Column::F64(units().map(of).collect());
         let histogram = |unit: &OfUnit| unit.histogram.iter().map(|n| *n as i64).collect();
         Table(vec![
             ("unit", Column::Text((0..self.group.n).map(|unit| self.group.name(unit)).collect())),
-            ("hook", Column::Text(units().map(|_| hook.to_string()).collect())),
+            ("hook", Column::Text(units().map(|_| self.group.tensor.to_string()).collect())),
             ("layer", Column::I32(units().map(|_| layer).collect())),
             ("index", Column::I32((0..self.group.n).map(|unit| unit as i32).collect())),
             ("count", counts(|unit| unit.count)),
@@ -386,7 +389,7 @@ mod tests {
             let piece = Piece { document: 0, tokens: vec![1, 2, 3], first: 0, n_bos: 1, counted: 1..3 };
             let mut stats = Stats::new(&[group]);
             group.with_values(&x, |values| {
-                stats.stripes(group.hook).for_each(|mut stripe| stripe.see(values, &piece));
+                stats.stripes(group.tensor).for_each(|mut stripe| stripe.see(values, &piece));
             }).unwrap();
             for (i, unit) in stats.of[0].units.iter().enumerate() {
                 let all = [values[70 + i], values[140 + i]];

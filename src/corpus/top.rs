@@ -10,7 +10,7 @@ use super::piece::Piece;
 use super::table::{Column, Reader, Table};
 use super::units::{Group, Values};
 use crate::error::{Error, Result};
-use crate::hooks::HookName;
+use crate::hooks::TensorName;
 
 pub const FILE: &str = "top.parquet";
 
@@ -151,9 +151,9 @@ impl Top {
     }
 
     /// The units of a hook, [`STRIPE`] at a time.
-    pub fn stripes(&mut self, hook: HookName) -> impl Iterator<Item = Stripe<'_>> {
+    pub fn stripes(&mut self, tensor: TensorName) -> impl Iterator<Item = Stripe<'_>> {
         let size = self.size;
-        let of = self.of.iter_mut().find(|of| of.group.hook == hook);
+        let of = self.of.iter_mut().find(|of| of.group.tensor == tensor);
         of.into_iter().flat_map(move |of| {
             let rest = of.floors.chunks_mut(STRIPE).zip(of.ceilings.chunks_mut(STRIPE));
             let stripes = of.units.chunks_mut(STRIPE).zip(rest).enumerate();
@@ -290,12 +290,12 @@ impl OfGroup {
             })
         };
         let ints = |of: fn(Row) -> i32| Column::I32(all().map(of).collect());
-        let hook = self.group.hook;
+        let hook = self.group.tensor.hook;
         let layer = hook.layer.map_or(-1, |layer| layer as i32);
         let texts = |example: &Example| example.token_ids.iter().map(|id| text(*id)).collect();
         Table(vec![
             ("unit", Column::Text(all().map(|(unit, ..)| self.group.name(unit)).collect())),
-            ("hook", Column::Text(all().map(|_| hook.to_string()).collect())),
+            ("hook", Column::Text(all().map(|_| self.group.tensor.to_string()).collect())),
             ("layer", Column::I32(all().map(|_| layer).collect())),
             ("index", ints(|(unit, ..)| unit as i32)),
             ("rank", ints(|(_, rank, ..)| rank)),

@@ -1,11 +1,12 @@
-//! Units: what a corpus is asked about, a number at each position. Neurons, heads, channels.
+//! Units: what a corpus is asked about, a number at each position. Neurons, heads, channels, features.
 
 use candle_core::{CpuStorage, DType, Device, Storage, Tensor};
 
 use super::piece::Piece;
 use crate::config::Config;
 use crate::error::{Error, Result};
-use crate::hooks::{Axis, HookName, Site};
+use crate::hooks::{Axis, HookName, Made, Site, TensorName};
+use crate::interventions::Target;
 
 /// How the numbers of a hook are made of its tensor.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -18,10 +19,10 @@ pub enum Measure {
     Attention,
 }
 
-/// The units of one hook.
+/// The units of one tensor.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Group {
-    pub hook: HookName,
+    pub tensor: TensorName,
     pub measure: Measure,
     /// How many there are.
     pub n: usize,
@@ -31,21 +32,22 @@ pub struct Group {
 
 impl Group {
     /// # Errors
-    /// [`Error::Usage`] for a hook whose tensor has no row of units for each position.
-    pub fn new(hook: HookName, config: &Config) -> Result<Self> {
+    /// [`Error::Usage`] for a tensor that has no row of units for each position.
+    pub fn new(tensor: impl Into<TensorName>, config: &Config) -> Result<Self> {
         use Axis::{Head, HeadDim, Key, Model, Pos, Vocab};
-        let of = |measure, n, d_head| Self { hook, measure, n, d_head };
+        let tensor = tensor.into();
+        let of = |measure, n, d_head| Self { tensor, measure, n, d_head };
         let h = config.n_head;
-        match hook.point().axes {
+        match tensor.axes()[..] {
             [Pos, Vocab] => Err(Error::usage(format!(
-                "{hook} has a value for each token of the vocabulary: choose other hooks, or --reduce loss"
+                "{tensor} has a value for each token of the vocabulary: choose other hooks, or --reduce loss"
             ))),
             [Pos, axis] => Ok(of(Measure::Values, axis.len(config, 1), None)),
             [Pos, Head, HeadDim] => Ok(of(Measure::Values, h * config.d_head(), Some(config.d_head()))),
             [Pos, Head, Model] => Ok(of(Measure::Norms, h, None)),
-            [Head, Pos, Key] if hook.site == Site::Pattern => Ok(of(Measure::Attention, h, None)),
+            [Head, Pos, Key] if tensor.hook.site == Site::Pattern => Ok(of(Measure::Attention, h, None)),
             _ => Err(Error::usage(format!(
-                "{hook} has no units: neurons, heads and channels have them, such as post.*, pattern.* and resid_post.*"
+                "{tensor} has no units: neurons, heads, channels and features have them, such as post.*, pattern.* and resid_post.*"
             ))),
         }
     }
@@ -60,30 +62,39 @@ impl Group {
         Some(unit).filter(|unit| *unit < self.n)
     }
 
-    /// `neuron:2.117`, `head:5.1`, `result:5.1`, `resid_post.2/17`, `z.2/5.31`.
+    /// `neuron:2.117`, `head:5.1`, `result:5.1`, `feature:2.resid_pre/731`, `resid_post.2/17`, `z.2/5.31`.
     pub fn name(&self, unit: usize) -> String {
-        let Self { hook, d_head, .. } = self;
+        let Self { tensor: TensorName { hook, made }, d_head, .. } = *self;
+        if let Some(Made::Features(_)) = made {
+            return Target::Feature { hook, feature: unit as u32 }.to_string();
+        }
         match (hook.site, hook.layer, d_head) {
-            (Site::MlpPost, Some(layer), _) => format!("neuron:{layer}.{unit}"),
+            (Site::MlpPost, Some(layer), _) if made.is_none() => format!("neuron:{layer}.{unit}"),
             (Site::Pattern, Some(layer), _) => format!("head:{layer}.{unit}"),
             (Site::Result, Some(layer), _) => format!("result:{layer}.{unit}"),
-            (.., Some(d_head)) => format!("{}/{}.{}", hook.short(), unit / d_head, unit % d_head),
-            _ => format!("{}/{unit}", hook.short()),
+            (.., Some(d_head)) => format!("{}/{}.{}", self.tensor.short(), unit / d_head, unit % d_head),
+            _ => format!("{}/{unit}", self.tensor.short()),
         }
     }
 
-    /// The hook and the number of the unit of this name.
+    /// The group and the number of the unit of this name, of a model with dictionaries of these hooks and sizes.
     ///
     /// # Errors
     /// [`Error::Usage`] for a name of another form.
-    pub fn find(name: &str, config: &Config) -> Result<(Self, usize)> {
+    pub fn find(name: &str, config: &Config, dictionaries: &[(HookName, u32)]) -> Result<(Self, usize)> {
         let no = || {
             Error::usage(format!(
                 "no unit named `{name}`: units are neuron:LAYER.INDEX, head:LAYER.INDEX, result:LAYER.INDEX, \
-                 or a hook and an index, such as resid_post.2/17"
+                 feature:LAYER.HOOK/INDEX, or a hook and an index, such as resid_post.2/17"
             ))
         };
-        let (hook, index) = if let Some((kind, place)) = name.split_once(':') {
+        let (tensor, index) = if let Ok(Target::Feature { hook, feature }) = name.parse() {
+            let has = |(written, _): &&(HookName, u32)| *written == hook;
+            let (_, n) = dictionaries.iter().find(has).ok_or_else(|| {
+                Error::usage(format!("there are no features of {hook}: the corpus was run without them"))
+            })?;
+            (TensorName { hook, made: Some(Made::Features(*n)) }, feature.to_string())
+        } else if let Some((kind, place)) = name.split_once(':') {
             let (layer, index) = place.split_once('.').ok_or_else(no)?;
             let site = match kind {
                 "neuron" => Site::MlpPost,
@@ -92,12 +103,12 @@ impl Group {
                 _ => return Err(no()),
             };
             let layer = layer.parse().ok().filter(|layer| *layer < config.n_layer).ok_or_else(no)?;
-            (site.at(layer), index)
+            (site.at(layer).into(), index.to_owned())
         } else {
-            let (hook, index) = name.split_once('/').ok_or_else(no)?;
-            (HookName::find(hook, config)?, index)
+            let (tensor, index) = name.split_once('/').ok_or_else(no)?;
+            (TensorName::find(tensor, config, dictionaries)?, index.to_owned())
         };
-        let group = Self::new(hook, config)?;
+        let group = Self::new(tensor, config)?;
         let unit = match (group.d_head, index.split_once('.')) {
             (Some(d_head), Some((head, channel))) => head
                 .parse::<usize>()

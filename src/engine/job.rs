@@ -15,7 +15,7 @@ use crate::analysis::logits::{Sampling, Surprise, surprises, surprises_after};
 use crate::analysis::patch::{Patching, Sweep, Swept};
 use crate::corpus::atlas::OfGroup;
 use crate::error::{Error, Result};
-use crate::hooks::{HookFilter, HookName, Hooks};
+use crate::hooks::{HookFilter, HookName, Hooks, TensorName};
 use crate::interventions::Interventions;
 use crate::model::{LoadOptions, Model, Progress, Source};
 use crate::run::{Input, Run};
@@ -101,9 +101,9 @@ pub enum Event {
         id: u64,
         said: Said,
     },
-    /// The examples of a hook's units were read, or why not.
+    /// The examples of a tensor's units were read, or why not.
     Examples {
-        hook: HookName,
+        tensor: TensorName,
         found: Result<Arc<OfGroup>, String>,
     },
     /// A list of changes was read, or the error.

@@ -21,8 +21,8 @@ use crate::analysis::weights::{Circuit, Ends, Neighbour, NeuronTokens, Spectrum,
 use crate::analysis::{View, ViewSource};
 use crate::error::{Error, Result};
 use crate::hooks::{Quantity, Site};
-use crate::model::FittedLens;
 use crate::model::fitted::dictionary::{Features, Fit};
+use crate::model::{Dictionary, FittedLens};
 use crate::picture::Matrix;
 use crate::picture::Picture;
 use crate::picture::grid::{Pooling, Window};
@@ -69,6 +69,8 @@ pub enum Slot {
     Neurons,
     /// The active features of a dictionary.
     Features,
+    /// The page of one of them.
+    Feature,
     /// The nearest neighbours of a row.
     Neighbours,
     /// A circuit, or a neuron.
@@ -133,11 +135,17 @@ pub enum Look {
         layer: usize,
         k: usize,
     },
-    /// The strongest features of a dictionary of the model, by its index, at a position.
+    /// The active features of a dictionary of the model, by its index.
     Features {
         dictionary: usize,
+        asked: features::Asked,
+    },
+    /// One of them, seen from a position.
+    Feature {
+        dictionary: usize,
+        feature: u32,
         position: usize,
-        k: usize,
+        token: Option<u32>,
     },
     /// The rows of wte nearest to a row; for a row of wpe, those of wpe.
     Neighbours {
@@ -192,7 +200,8 @@ pub enum Seen {
     Walk(Look, Box<Page>),
     Attribution(Look, WithBase<Attribution>),
     Neurons(Look, Vec<WithBase<Neuron>>),
-    Features(Look, Fit, features::At),
+    Features(Look, Fit, features::Listed),
+    Feature(Look, features::Page),
     Neighbours(Look, Vec<Neighbour>),
     Circuit(Look, Spectrum, [Ends; 2]),
     Neuron(Look, NeuronTokens, Vec<f32>),
@@ -219,6 +228,7 @@ impl Seen {
             | Self::Neighbours(look, _)
             | Self::Circuit(look, ..)
             | Self::Features(look, ..)
+            | Self::Feature(look, _)
             | Self::Neuron(look, ..)
             | Self::Found(look, _)
             | Self::Nothing(look, _) => look,
@@ -320,6 +330,21 @@ pub struct Looker {
 }
 
 impl Looker {
+    /// A dictionary of the model, and what it makes of the run.
+    fn features<'a>(
+        &'a mut self,
+        run: &'a Run,
+        dictionary: usize,
+    ) -> Result<(&'a Dictionary, &'a (Features, Fit))> {
+        let of = run.model.dictionaries().get(dictionary);
+        let of = of.ok_or_else(|| Error::usage("this model has no sparse dictionary: see --dictionary"))?;
+        let read = match self.features.entry(dictionary) {
+            Entry::Occupied(known) => known.into_mut(),
+            Entry::Vacant(unknown) => unknown.insert(features::read(run, of)?),
+        };
+        Ok((of, read))
+    }
+
     /// Reports results: all at once, but slow ones piece by piece with their progress,
     /// until `goes_on` returns false.
     pub fn look(&mut self, wanted: Wanted, goes_on: &dyn Fn() -> bool, emit: &mut dyn FnMut(Event)) {
@@ -427,15 +452,15 @@ impl Looker {
                 let of = Attribution::with_base(run, base, *position, *token, *versus)?;
                 Seen::Neurons(look.clone(), of.neurons((run, base), *layer, *k)?)
             }
-            Look::Features { dictionary, position, k } => {
-                let of = run.model.dictionaries().get(*dictionary);
-                let of =
-                    of.ok_or_else(|| Error::usage("this model has no sparse dictionary: see --dictionary"))?;
-                let (features, fit) = match self.features.entry(*dictionary) {
-                    Entry::Occupied(known) => known.into_mut(),
-                    Entry::Vacant(unknown) => unknown.insert(features::read(run, of)?),
-                };
-                Seen::Features(look.clone(), *fit, features::at(run, of, features, *position, *k)?)
+            Look::Features { dictionary, asked } => {
+                let (of, (features, fit)) = self.features(run, *dictionary)?;
+                Seen::Features(look.clone(), *fit, features::Listed::new(run, of, features, asked)?)
+            }
+            Look::Feature { dictionary, feature, position, token } => {
+                let (of, (features, _)) = self.features(run, *dictionary)?;
+                let place = (*feature, *position);
+                let page = features::Page::new(run, (of, features), place, (*token, None))?;
+                Seen::Feature(look.clone(), page)
             }
             Look::Neighbours { view, row, k } => {
                 let matrix = match base.filter(|_| !view.source.is_same()) {

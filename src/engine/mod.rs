@@ -54,6 +54,10 @@ impl Engine {
             let hashed = Arc::clone(&events);
             // Without its own thread, it is computed when needed.
             let _ = spawn("actscope-hash", &events, move || {
+                // An atlas of features says which they are.
+                for dictionary in model.dictionaries() {
+                    dictionary.sha256();
+                }
                 if model.provenance.weights_sha256().is_ok() {
                     hashed(Event::Hashed);
                 }

@@ -10,7 +10,7 @@ use crate::corpus::Atlas;
 use crate::error::{Error, Result};
 use crate::export::{self, Destination, Format, figure};
 use crate::files;
-use crate::hooks::{HookName, TensorName};
+use crate::hooks::TensorName;
 use crate::interventions::Interventions;
 use crate::picture::chart::Chart;
 use crate::run::Run;
@@ -135,8 +135,8 @@ impl Writing {
 pub enum Errand {
     Save(PathBuf, Interventions),
     Load(PathBuf),
-    /// The examples of a hook's units.
-    Examples(Arc<Atlas>, HookName),
+    /// The examples of a tensor's units.
+    Examples(Arc<Atlas>, TensorName),
 }
 
 impl Errand {
@@ -150,9 +150,9 @@ impl Errand {
                     .map(|_| format!("wrote {}: {}", text::path(&path), text::count(list.0.len(), "change")));
                 Event::Exported(said.map_err(|error| error.to_string()))
             }
-            Self::Examples(atlas, hook) => {
-                let found = atlas.group(hook).map(Arc::new).map_err(|error| error.to_string());
-                Event::Examples { hook, found }
+            Self::Examples(atlas, tensor) => {
+                let found = atlas.group(tensor).map(Arc::new).map_err(|error| error.to_string());
+                Event::Examples { tensor, found }
             }
             Self::Load(path) => {
                 let list = files::read_text(&path, files::INTERVENTIONS).and_then(|text| {

@@ -73,9 +73,14 @@ impl TensorName {
 }
 
 impl TensorName {
-    /// The error for a name that is none of `all`.
-    pub(crate) fn unknown(name: &str, all: &[Self]) -> Error {
-        unknown(name, all)
+    /// The tensor with this full or short name, in a model with dictionaries of these hooks and sizes.
+    ///
+    /// # Errors
+    /// [`Error::UnknownHook`] with the nearest names.
+    pub fn find(name: &str, config: &Config, dictionaries: &[(HookName, u32)]) -> Result<Self> {
+        let all = Self::all(config, dictionaries);
+        let found = all.iter().find(|one| one.to_string() == name || one.short() == name);
+        found.copied().ok_or_else(|| unknown(name, &all))
     }
 }
 

@@ -9,7 +9,7 @@ use crate::corpus::Atlas;
 use crate::corpus::atlas::OfGroup;
 use crate::corpus::units::Group;
 use crate::engine::{Errand, Request};
-use crate::hooks::{HookName, Site};
+use crate::hooks::{HookName, Site, TensorName};
 use crate::model::{Config, Model};
 use crate::run::{Input, Prompt};
 use crate::text::count;
@@ -18,8 +18,8 @@ use crate::text::count;
 #[derive(Debug, Clone, Default)]
 pub struct State {
     pub atlas: Option<Arc<Atlas>>,
-    groups: HashMap<HookName, Arc<OfGroup>>,
-    asked: HashSet<HookName>,
+    groups: HashMap<TensorName, Arc<OfGroup>>,
+    asked: HashSet<TensorName>,
 }
 
 impl State {
@@ -34,16 +34,16 @@ impl State {
         }
     }
 
-    /// What was read of a hook.
-    pub fn group(&self, hook: HookName) -> Option<&Arc<OfGroup>> {
-        self.groups.get(&hook)
+    /// What was read of a tensor.
+    pub fn group(&self, tensor: TensorName) -> Option<&Arc<OfGroup>> {
+        self.groups.get(&tensor)
     }
 
-    /// Asks for a hook, if the atlas has it and it was not asked for.
-    pub fn need(&mut self, hook: HookName) -> Option<Request> {
-        let atlas = self.atlas.as_ref().filter(|atlas| atlas.has(hook))?;
-        let is_new = self.asked.insert(hook);
-        is_new.then(|| Request::Errand(Errand::Examples(Arc::clone(atlas), hook)))
+    /// Asks for a tensor, if the atlas has it and it was not asked for.
+    pub fn need(&mut self, tensor: TensorName) -> Option<Request> {
+        let atlas = self.atlas.as_ref().filter(|atlas| atlas.has(tensor))?;
+        let is_new = self.asked.insert(tensor);
+        is_new.then(|| Request::Errand(Errand::Examples(Arc::clone(atlas), tensor)))
     }
 }
 
@@ -57,13 +57,13 @@ pub fn check(app: &mut App) {
 }
 
 /// What was asked for is there, or why not.
-pub fn arrived(app: &mut App, hook: HookName, found: Result<Arc<OfGroup>, String>) {
+pub fn arrived(app: &mut App, tensor: TensorName, found: Result<Arc<OfGroup>, String>) {
     match found {
         Ok(group) => {
-            app.atlas.groups.insert(hook, group);
+            app.atlas.groups.insert(tensor, group);
         }
         Err(why) => {
-            if matches!(&app.overlay, Some(Overlay::Examples(shown)) if shown.hook == hook) {
+            if matches!(&app.overlay, Some(Overlay::Examples(shown)) if shown.tensor == tensor) {
                 app.overlay = None;
             }
             app.complain(why);
@@ -75,7 +75,7 @@ pub fn arrived(app: &mut App, hook: HookName, found: Result<Arc<OfGroup>, String
 pub fn show(app: &mut App) -> Vec<Request> {
     let Some(run) = app.run.clone() else { return Vec::new() };
     match app.screen.scene().unit(app, &run) {
-        Ok((hook, unit)) => open(app, hook, unit),
+        Ok((tensor, unit)) => open(app, tensor, unit),
         Err(why) => {
             app.note(why);
             Vec::new()
@@ -84,32 +84,30 @@ pub fn show(app: &mut App) -> Vec<Request> {
 }
 
 /// Shows the examples of a unit.
-pub fn open(app: &mut App, hook: HookName, unit: usize) -> Vec<Request> {
+pub fn open(app: &mut App, tensor: TensorName, unit: usize) -> Vec<Request> {
     let Some(atlas) = &app.atlas.atlas else {
         app.complain("no examples: make an atlas with `actscope corpus run`, and start with --atlas DIR");
         return Vec::new();
     };
-    if !atlas.has(hook) {
-        let hooks = &atlas.manifest.settings.hooks;
-        let has = hooks.first().map_or("nothing", String::as_str);
-        let others = if hooks.len() > 1 { " and others" } else { "" };
-        app.complain(format!("the atlas has nothing of {hook}: it has {has}{others}"));
+    let Some(model) = app.model.as_ref() else { return Vec::new() };
+    if let Err(why) = atlas.check_tensor(model, tensor) {
+        app.complain(why.to_string());
         return Vec::new();
     }
-    app.overlay = Some(Overlay::Examples(Examples::new(hook, unit)));
-    app.atlas.need(hook).into_iter().collect()
+    app.overlay = Some(Overlay::Examples(Examples::new(tensor, unit)));
+    app.atlas.need(tensor).into_iter().collect()
 }
 
-/// Lists the units of a hook by the tokens that they fire on.
-pub fn search(app: &mut App, hook: HookName) {
-    if let Some(group) = app.atlas.group(hook) {
+/// Lists the units of a tensor by the tokens that they fire on.
+pub fn search(app: &mut App, tensor: TensorName) {
+    if let Some(group) = app.atlas.group(tensor) {
         app.overlay = Some(Overlay::Picker(Picker::units(group)));
     }
 }
 
 /// Takes an example as the prompt, with the cursor where it fires.
-pub fn take(app: &mut App, hook: HookName, unit: usize, at: usize) -> Vec<Request> {
-    let (Some(group), Some(atlas)) = (app.atlas.group(hook), &app.atlas.atlas) else { return Vec::new() };
+pub fn take(app: &mut App, tensor: TensorName, unit: usize, at: usize) -> Vec<Request> {
+    let (Some(group), Some(atlas)) = (app.atlas.group(tensor), &app.atlas.atlas) else { return Vec::new() };
     let Some(example) = group.examples[unit].all().nth(at) else { return Vec::new() };
     let bos = atlas.manifest.settings.bos;
     let position = example.at();
@@ -131,12 +129,13 @@ pub fn unit_at(
     (hook, head): (HookName, Option<usize>),
     column: usize,
     config: &Config,
-) -> Result<(HookName, usize), &'static str> {
+) -> Result<(TensorName, usize), &'static str> {
     let hook = match (hook.site, hook.layer) {
         (Site::AttnScores, Some(layer)) => Site::Pattern.at(layer),
         _ => hook,
     };
-    let none = "no neuron, head or channel is here: try Stages, Attention, Heads, Attribution or Weights";
+    let none =
+        "no neuron, head or channel is here: try Stages, Attention, Heads, Attribution, Features or Weights";
     let unit = Group::new(hook, config).ok().and_then(|group| group.unit(head.unwrap_or(0), column));
-    unit.map(|unit| (hook, unit)).ok_or(none)
+    unit.map(|unit| (hook.into(), unit)).ok_or(none)
 }

@@ -107,7 +107,7 @@ commands! { |app|
                     => act::find(app);
     Edit            "edit"             ["e"]                     ALL   "edit"     "edit the prompt; the model runs as you type"
                     => app.overlay = app.editor(&app.input.prompt).map(Overlay::Editor);
-    Examples        "examples"         ["E"]                     ALL   ""         "show what the neuron, head or channel under the cursor does on a corpus"
+    Examples        "examples"         ["E"]                     ALL   ""         "show what the neuron, head, channel or feature under the cursor does on a corpus"
                     => atlas::show(app);
     FindExtremes    "find-extremes"    ["F"]                     ALL   ""         "find the largest values, rows and channels of the run"
                     => act::find_extremes(app);
@@ -210,6 +210,8 @@ commands! { |app|
                     => walk::pace(app, 1);
     }
     "Tokens and views" {
+    FeaturesMode    "features-mode"    ["m"]                     OWN   "all"      "list the features of the selected token, or those of the whole prompt"
+                    => app.screen.scene().turn(app, 1);
     Versus          "versus"           ["v"]                     OWN   "versus"   "choose a token whose logit to subtract"
                     => act::ask_token(app, Asked::Versus);
     Parts           "parts"            ["a"]                     OWN   "parts"    "show what contributes to the logit of the selected candidate"

@@ -166,8 +166,8 @@ fn on_key(app: &mut App, event: KeyEvent) -> Vec<Request> {
 /// A key while examples are shown.
 fn examples_key(app: &mut App, event: KeyEvent) -> Vec<Request> {
     let Some(Overlay::Examples(shown)) = &mut app.overlay else { return Vec::new() };
-    let group = app.atlas.group(shown.hook).cloned();
-    let (hook, unit) = (shown.hook, shown.unit);
+    let group = app.atlas.group(shown.tensor).cloned();
+    let (hook, unit) = (shown.tensor, shown.unit);
     match shown.key(event, group.as_deref()) {
         ExamplesAsked::Nothing => Vec::new(),
         ExamplesAsked::Take(at) => atlas::take(app, hook, unit, at),
@@ -331,7 +331,7 @@ fn on_engine(app: &mut App, event: Event) -> Vec<Request> {
             return app.start_run();
         }
         Event::Listed(Err(why)) => app.complain(why),
-        Event::Examples { hook, found } => atlas::arrived(app, hook, found),
+        Event::Examples { tensor, found } => atlas::arrived(app, tensor, found),
         Event::Looked { shown_id, seen } => {
             if shown_id == app.shown_id {
                 app.seen.extend(seen);

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use actscope::analysis::lens::Lens;
 use actscope::engine::{Seen, Slot};
-use actscope::hooks::Site;
+use actscope::hooks::{Part, Site};
 use actscope::interventions::Target;
 use actscope::tui::app::Screen;
 use actscope::tui::theme::Theme;
@@ -30,16 +30,17 @@ fn the_features_of_a_token_are_listed_the_strongest_first() {
     assert!(e.shows("digits of a year") && e.shows("blocks.2.hook_resid_pre"), "{}", e.lines().join("\n"));
     assert_snapshot("features_160x48", &e);
     let Seen::Features(_, fit, at) = &*e.app.seen[&Slot::Features] else { panic!("no features") };
+    let position = at.position.unwrap();
     assert!(at.list.is_sorted_by(|a, b| a.value >= b.value) && at.n_active == at.list.len());
     assert!(fit.explained > 0.7);
     for one in &at.list {
-        assert_eq!(one.along[at.position], one.value);
+        assert_eq!(one.along[position], one.value);
     }
     // The numbers are those of the command line.
     let dictionary = &e.run().model.dictionaries()[0];
     let features = dictionary.encode(&e.run().tensor(Site::ResidPre.at(2)).unwrap()).unwrap();
     let strongest: Vec<_> = at.list.iter().map(|one| (one.feature, one.value)).collect();
-    assert_eq!(features.strongest(at.position), strongest);
+    assert_eq!(features.strongest(position), strongest);
 }
 
 #[test]
@@ -82,8 +83,9 @@ fn another_dictionary_and_its_tensor_are_a_key_away() {
     assert!(e.shows("blocks.3.hook_resid_pre") && e.shows("dictionary 2 of 2"), "{}", e.lines().join("\n"));
     e.keys("}");
     assert!(e.shows("dictionary 2 of 2"));
-    e.keys("{ enter");
+    e.keys("{ enter enter");
     assert_eq!((e.app.screen, e.app.selection.hook), (Screen::Stages, Site::ResidPre.at(2)));
+    assert!(e.shows("blocks.2.hook_resid_pre.features"), "{}", e.lines().join("\n"));
 }
 
 #[test]
@@ -159,4 +161,57 @@ fn what_a_dictionary_makes_is_in_the_list_of_tensors() {
     assert!(e.shows("features are changed on the screen Features"), "{}", e.lines().join("\n"));
     e.keys("y");
     assert!(e.shows("render resid_pre.2.features"), "{}", e.lines().join("\n"));
+}
+
+#[test]
+fn all_features_of_the_prompt_are_a_map() {
+    let mut e = explorer(LARGE);
+    e.keys("m");
+    assert!(e.shows("active on this prompt"), "{}", e.lines().join("\n"));
+    assert_snapshot("features_all_160x48", &e);
+    let run = e.run().clone();
+    let x = run.part(run.model.find("resid_pre.2.features").unwrap(), &Part::default()).unwrap();
+    let x = x.to_vec2::<f32>().unwrap();
+    let Seen::Features(_, _, listed) = &*e.app.seen[&Slot::Features] else { panic!("no features") };
+    let alive = (0..x[0].len()).filter(|feature| x.iter().any(|row| row[*feature] > 0.0)).count();
+    assert_eq!((listed.n_active, listed.list.len()), (alive, alive));
+    assert!(listed.list.is_sorted_by(|a, b| a.value >= b.value));
+    for one in &listed.list {
+        let along: Vec<_> = x.iter().map(|row| row[one.feature as usize]).collect();
+        assert_eq!(one.along, along);
+        assert_eq!(along[one.at], one.value);
+    }
+    // The end of the list has its tokens too.
+    for _ in 0..12 {
+        e.keys("pgdn");
+    }
+    let Seen::Features(_, _, listed) = &*e.app.seen[&Slot::Features] else { panic!("no features") };
+    assert!(listed.list.last().unwrap().promotes.len() == 5 && listed.list[0].promotes.is_empty());
+    e.keys("m");
+    assert!(!e.shows("active on this prompt"));
+}
+
+#[test]
+fn a_feature_has_a_page() {
+    for (size, name) in [(LARGE, "160x48"), (SMALL, "80x24"), ((300, 90), "300x90")] {
+        let mut e = explorer(size);
+        e.keys("home right right right right right right down enter");
+        let Seen::Feature(_, page) = &*e.app.seen[&Slot::Feature] else { panic!("no page") };
+        assert_eq!(page.of.feature, 616);
+        assert!(e.shows("digits of a year") && e.shows("strongest"), "{}", e.lines().join("\n"));
+        assert!(page.nearest.is_sorted_by(|(a, _), (b, _)| a.cosine >= b.cosine) && page.nearest.len() == 12);
+        assert_snapshot(&format!("features_page_{name}"), &e);
+    }
+    let mut e = explorer(LARGE);
+    e.keys("home right right right right right right down enter");
+    // It stays where the feature is not active.
+    e.keys("home");
+    assert!(e.shows("not active here") && e.shows("feature:2.resid_pre/616"), "{}", e.lines().join("\n"));
+    // Its effect is on a token that can be chosen.
+    e.keys("right right right right right right t").text("1").keys("enter");
+    assert!(e.shows("on the logit of 1 here"), "{}", e.lines().join("\n"));
+    e.keys("E");
+    assert!(e.shows("Enter run it"), "{}", e.lines().join("\n"));
+    e.keys("esc esc");
+    assert!(e.shows("label, and what it promotes"), "{}", e.lines().join("\n"));
 }

@@ -7,7 +7,7 @@ mod status;
 
 use crate::error::Result;
 
-/// Run a corpus, and show what neurons, heads and channels do on it
+/// Run a corpus, and show what neurons, heads, channels and features do on it
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
 Examples:

@@ -10,11 +10,10 @@ use crate::cli::args::ModelArgs;
 use crate::cli::output::{print, say};
 use crate::cli::what_if::WhatIfArgs;
 use crate::corpus::documents::Per;
-use crate::corpus::manifest::{Input, Manifest, Origin, Reduce, Settings};
+use crate::corpus::manifest::{Input, Manifest, OfDictionary, Origin, Reduce, Settings};
 use crate::corpus::raw::RawDtype;
 use crate::corpus::{Plan, Report, Shard, run as corpus};
 use crate::error::{Error, Result};
-use crate::hooks::HookFilter;
 use crate::text::{bytes, count, fixed, path};
 
 /// Run documents through the network and keep what is asked for
@@ -124,7 +123,7 @@ pub fn run(args: Args) -> Result<()> {
     };
     let interventions = args.what_if.read()?;
     let model = args.model.load()?;
-    let hooks = HookFilter::new(&args.hooks, model.config())?.names(model.config());
+    let hooks = model.choose(&args.hooks)?;
     let own_bos =
         model.tokenizer.first_of_its_own().is_some_and(|id| Some(id) == model.config().bos_token_id);
     let bos = args.bos || own_bos;
@@ -138,6 +137,7 @@ pub fn run(args: Args) -> Result<()> {
         context,
         stride: args.stride.unwrap_or(context.saturating_sub(bos.into())),
         interventions,
+        dictionaries: OfDictionary::of(&model, &hooks)?,
         hooks: hooks.iter().map(ToString::to_string).collect(),
         reduce,
         top_k: args.top_k.into(),

@@ -16,12 +16,13 @@ use crate::hooks::Quantity;
 use crate::picture::colormap::{Depth, Palette, is_light};
 use crate::text::{fixed, num, pad, plain};
 
-/// Show the strongest examples of a neuron, head or channel, and its statistics
+/// Show the strongest examples of a neuron, head, channel or feature, and its statistics
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
 Examples:
   actscope corpus show neuron:2.117
   actscope corpus show neuron:2.117 --atlas atlas
+  actscope corpus show feature:2.resid_pre/616
   actscope corpus show head:5.1 --atlas atlas --json
   actscope corpus show neuron:2.117 -o neuron.html
   actscope corpus show resid_post.2/17 --atlas atlas
@@ -29,7 +30,8 @@ Examples:
 A head's number is its largest weight on a token other than the first; the colours are then its weights. Below the
 strongest examples are some drawn by chance among all values above 0, in quarters from the largest to the smallest.")]
 pub struct Args {
-    /// neuron:LAYER.INDEX, head:LAYER.INDEX, result:LAYER.INDEX, or a hook and an index, such as resid_post.2/17
+    /// neuron:LAYER.INDEX, head:LAYER.INDEX, result:LAYER.INDEX, feature:LAYER.HOOK/INDEX, or a hook and an index,
+    /// such as resid_post.2/17
     #[arg(value_name = "UNIT")]
     unit: String,
     /// Folder of the results of `actscope corpus run` [default: the atlas of the demo model]

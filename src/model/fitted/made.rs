@@ -21,9 +21,7 @@ impl Model {
     /// # Errors
     /// [`Error::UnknownHook`] with the nearest names.
     pub fn find(&self, name: &str) -> Result<TensorName> {
-        let all = self.tensors();
-        let found = all.iter().find(|one| one.to_string() == name || one.short() == name);
-        found.copied().ok_or_else(|| TensorName::unknown(name, &all))
+        TensorName::find(name, self.config(), &self.written())
     }
 
     /// All tensors of a run, and what dictionaries make of them, in data-flow order.
@@ -73,7 +71,8 @@ impl Model {
         self.dictionaries().iter().map(|one| (one.writes, one.n as u32)).collect()
     }
 
-    fn dictionary_of(&self, hook: HookName) -> Option<&Dictionary> {
+    /// The dictionary that writes a hook.
+    pub fn dictionary_of(&self, hook: HookName) -> Option<&Dictionary> {
         self.dictionaries().iter().map(AsRef::as_ref).find(|one| one.writes == hook)
     }
 }

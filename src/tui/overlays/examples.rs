@@ -14,7 +14,7 @@ use crate::corpus::atlas::OfGroup;
 use crate::corpus::stats;
 use crate::corpus::top::Example;
 use crate::corpus::units::Measure;
-use crate::hooks::{HookName, Quantity};
+use crate::hooks::{Quantity, TensorName};
 use crate::text::{count, fixed, num, pad};
 use crate::tui::app::App;
 use crate::tui::text::put_line;
@@ -26,7 +26,7 @@ const WIDTH: u16 = 132;
 /// The panel of a unit.
 #[derive(Debug, Clone)]
 pub struct Examples {
-    pub hook: HookName,
+    pub tensor: TensorName,
     pub unit: usize,
     /// The selected example: the strongest, then the weaker ones.
     selected: usize,
@@ -45,8 +45,8 @@ pub enum Asked {
 }
 
 impl Examples {
-    pub fn new(hook: HookName, unit: usize) -> Self {
-        Self { hook, unit, selected: 0, top: Cell::new(0) }
+    pub fn new(tensor: TensorName, unit: usize) -> Self {
+        Self { tensor, unit, selected: 0, top: Cell::new(0) }
     }
 
     pub fn key(&mut self, key: KeyEvent, group: Option<&OfGroup>) -> Asked {
@@ -74,9 +74,9 @@ enum Line<'a> {
     Example(usize, &'a Example, Option<usize>),
 }
 
-fn lines<'a>(shown: &Examples, group: &'a OfGroup, theme: Theme) -> Vec<Line<'a>> {
+fn lines(unit: usize, group: &OfGroup, theme: Theme) -> Vec<Line<'_>> {
     let mut lines = Vec::new();
-    if let Some(stats) = group.stats.get(shown.unit).filter(|stats| stats.count > 0) {
+    if let Some(stats) = group.stats.get(unit).filter(|stats| stats.count > 0) {
         lines.push(Line::Text(
             format!(
                 "mean {}   σ {}   min {}   max {}   above 0: {} % of {}",
@@ -92,7 +92,7 @@ fn lines<'a>(shown: &Examples, group: &'a OfGroup, theme: Theme) -> Vec<Line<'a>
         lines.push(Line::Text(histogram(stats), theme.focus()));
         lines.push(Line::Text(String::new(), theme.text()));
     }
-    let of = &group.examples[shown.unit];
+    let of = &group.examples[unit];
     if group.group.measure == Measure::Attention {
         let what =
             "of a head: its largest weight on a token other than the first; the colours are its weights";
@@ -120,8 +120,8 @@ fn histogram(stats: &stats::OfUnit) -> String {
 }
 
 pub fn panel(shown: &Examples, app: &App, area: Rect) -> Panel {
-    let group = app.atlas.group(shown.hook);
-    let lines = group.map_or_else(Vec::new, |group| lines(shown, group, app.theme));
+    let group = app.atlas.group(shown.tensor);
+    let lines = group.map_or_else(Vec::new, |group| lines(shown.unit, group, app.theme));
     let n = lines.len().max(1);
     let width = WIDTH.min(area.width.saturating_sub(2));
     let height = u16::try_from(n + 2).unwrap_or(u16::MAX).min(area.height.saturating_sub(2));
@@ -134,7 +134,7 @@ pub fn panel(shown: &Examples, app: &App, area: Rect) -> Panel {
         let more = if inputs.len() > 1 { " and others" } else { "" };
         format!(" · {}{of}{more}", count(progress.tokens as usize, "token"))
     });
-    let name = group.map_or_else(|| shown.hook.to_string(), |group| group.group.name(shown.unit));
+    let name = group.map_or_else(|| shown.tensor.to_string(), |group| group.group.name(shown.unit));
     let room = usize::from(height.saturating_sub(2)).max(1);
     // The selected example is on screen.
     let at = lines.iter().position(|line| matches!(line, Line::Example(i, ..) if *i == shown.selected));
@@ -153,23 +153,32 @@ pub fn panel(shown: &Examples, app: &App, area: Rect) -> Panel {
 
 pub fn draw(shown: &Examples, app: &App, inside: Rect, buffer: &mut Buffer) {
     let base = app.theme.panel();
-    let Some(group) = app.atlas.group(shown.hook) else {
+    let Some(group) = app.atlas.group(shown.tensor) else {
         put_line(buffer, inside, &[Span::styled("reading …", base.patch(app.theme.dim()))]);
         return;
     };
-    let lines = lines(shown, group, app.theme);
-    let top = shown.top.get();
-    let limit = group.examples[shown.unit].limit();
-    for (line, y) in lines.iter().skip(top).zip(inside.y..inside.bottom()) {
+    draw_unit(group, shown.unit, (Some(shown.selected), shown.top.get()), (app.theme, base), inside, buffer);
+}
+
+/// Draws what a corpus shows of a unit, from its line `top` on.
+pub fn draw_unit(
+    group: &OfGroup,
+    unit: usize,
+    (selected, top): (Option<usize>, usize),
+    (theme, base): (Theme, Style),
+    inside: Rect,
+    buffer: &mut Buffer,
+) {
+    let limit = group.examples[unit].limit();
+    for (line, y) in lines(unit, group, theme).iter().skip(top).zip(inside.y..inside.bottom()) {
         let place = Rect { y, height: 1, ..inside };
         match line {
             Line::Text(text, style) => {
                 put_line(buffer, place, &[Span::styled(text.clone(), base.patch(*style))]);
             }
             Line::Example(i, example, quarter) => {
-                let is_selected = *i == shown.selected;
-                let width = place.width.into();
-                let spans = spans((example, *quarter), group, (limit, is_selected), app.theme, width);
+                let marked = (limit, Some(*i) == selected);
+                let spans = spans((example, *quarter), group, marked, (theme, base), place.width.into());
                 put_line(buffer, place, &spans);
             }
         }
@@ -181,10 +190,9 @@ fn spans<'a>(
     (example, quarter): (&Example, Option<usize>),
     group: &'a OfGroup,
     (limit, is_selected): (f32, bool),
-    theme: Theme,
+    (theme, base): (Theme, Style),
     width: usize,
 ) -> Vec<Span<'a>> {
-    let base = theme.panel();
     let style = if is_selected { theme.selected() } else { base };
     let mut spans = vec![
         Span::styled(if is_selected { "▸" } else { " " }, base.patch(theme.accent())),

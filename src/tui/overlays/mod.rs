@@ -14,7 +14,7 @@ mod welcome;
 pub use about::AboutPanel;
 pub use changes::{Changes, back, key as changes_key};
 pub use editor::Editor;
-pub use examples::{Asked as ExamplesAsked, Examples};
+pub use examples::{Asked as ExamplesAsked, Examples, draw_unit};
 pub use export::ExportForm;
 pub use picker::{Choice, Picker};
 pub use token::{Asked, TokenForm};

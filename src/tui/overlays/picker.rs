@@ -17,7 +17,7 @@ use crate::analysis::find::{Channel, Extreme, Found};
 use crate::analysis::walk::{Step, steps};
 use crate::corpus::atlas::OfGroup;
 use crate::corpus::top;
-use crate::hooks::{Axis, HookName, Site, TensorName};
+use crate::hooks::{Axis, Site, TensorName};
 use crate::model::Config;
 use crate::run::{Input, Run};
 use crate::tui::app::Screen;
@@ -34,7 +34,7 @@ pub enum Choice {
     /// A place by name.
     Go(Goal),
     /// The examples of a unit.
-    Unit(HookName, usize),
+    Unit(TensorName, usize),
     /// The run of this input.
     Take(Box<Input>),
     /// Something to copy: what it is, and the text.
@@ -154,7 +154,7 @@ impl Picker {
                 group: String::new(),
                 columns: [group.group.name(unit), num(example.value), shown],
                 alias: fires.collect::<Vec<_>>().join(" "),
-                choice: Choice::Unit(group.group.hook, unit),
+                choice: Choice::Unit(group.group.tensor, unit),
             })
         };
         let items = group.examples.iter().enumerate().filter_map(item).collect();

@@ -9,7 +9,7 @@ use crate::analysis::attribution::{Attribution, Component, Contribution, Neuron}
 use crate::analysis::base::WithBase;
 use crate::corpus::top::Example;
 use crate::engine::{Look, Request, Seen, Slot};
-use crate::hooks::{HookName, Site};
+use crate::hooks::{Site, TensorName};
 use crate::interventions::{Place, Target};
 use crate::picture::chart::Chart;
 use crate::run::Run;
@@ -133,13 +133,13 @@ impl Scene for Body {
         }
     }
 
-    fn unit(&self, app: &App, _run: &Run) -> Result<(HookName, usize), &'static str> {
+    fn unit(&self, app: &App, _run: &Run) -> Result<(TensorName, usize), &'static str> {
         let layer = app.selection.layer;
         match (component(app), neurons(app).zip(line(app))) {
             (Component::Mlp(_), Some((neurons, at))) if at < neurons.len() => {
-                Ok((Site::MlpPost.at(layer), neurons[at].of.neuron))
+                Ok((Site::MlpPost.at(layer).into(), neurons[at].of.neuron))
             }
-            (Component::Head(layer, head), _) => Ok((Site::Pattern.at(layer), head)),
+            (Component::Head(layer, head), _) => Ok((Site::Pattern.at(layer).into(), head)),
             (Component::Mlp(_), _) => Err("an MLP has many neurons: Enter lists them, choose one"),
             _ => Err("a bias is the same everywhere: choose a head or an MLP"),
         }
@@ -147,7 +147,7 @@ impl Scene for Body {
 
     fn refresh(&self, app: &mut App) -> Option<Request> {
         line(app)?;
-        app.atlas.need(Site::MlpPost.at(app.selection.layer))
+        app.atlas.need(Site::MlpPost.at(app.selection.layer).into())
     }
 
     /// The final answer is not compared with another token.
@@ -524,7 +524,7 @@ const WITH_EXAMPLES: u16 = 36;
 /// What a neuron of the selected block fires on most in the atlas: its two strongest examples, each with the token
 /// before.
 fn fires_on(app: &App, neuron: usize) -> Option<String> {
-    let group = app.atlas.group(Site::MlpPost.at(app.selection.layer))?;
+    let group = app.atlas.group(Site::MlpPost.at(app.selection.layer).into())?;
     let example = |one: &Example| {
         let at = one.at();
         let before = at.checked_sub(1).map_or("", |before| group.text(one.token_ids[before]));

@@ -12,7 +12,7 @@ use crate::analysis::base::WithBase;
 use crate::analysis::effects::{Effect, Effects, Question};
 use crate::analysis::heads::{Atlas, Metric};
 use crate::engine::{Look, Request, Seen, Slot, Work};
-use crate::hooks::{Axis, HookName, Site};
+use crate::hooks::{Axis, Site, TensorName};
 use crate::interventions::{Interventions, Place};
 use crate::picture::chart::{Chart, Labels};
 use crate::run::Run;
@@ -191,8 +191,8 @@ impl Scene for Body {
         Ok(head_place(app))
     }
 
-    fn unit(&self, app: &App, _run: &Run) -> Result<(HookName, usize), &'static str> {
-        Ok((Site::Pattern.at(app.selection.layer), app.selection.head))
+    fn unit(&self, app: &App, _run: &Run) -> Result<(TensorName, usize), &'static str> {
+        Ok((Site::Pattern.at(app.selection.layer).into(), app.selection.head))
     }
 
     fn wanted(&self, app: &App, run: &Run, area: Rect) -> Vec<(Slot, Look)> {

@@ -240,8 +240,8 @@ pub trait Scene: Sync {
         Ok(Target::Tensor(Site::ResidPre.at(0)).at(app.selection.position))
     }
 
-    /// The neuron, head or channel under the cursor; or why there is none.
-    fn unit(&self, app: &App, run: &Run) -> Result<(HookName, usize), &'static str> {
+    /// The neuron, head, channel or feature under the cursor; or why there is none.
+    fn unit(&self, app: &App, run: &Run) -> Result<(TensorName, usize), &'static str> {
         unit_at(self.subject(app), app.selection.column, run.config())
     }
 

@@ -153,7 +153,7 @@ impl Scene for Body {
         (s.hook, app.stages_view().has_heads().then_some(s.head))
     }
 
-    fn unit(&self, app: &App, run: &Run) -> Result<(HookName, usize), &'static str> {
+    fn unit(&self, app: &App, run: &Run) -> Result<(TensorName, usize), &'static str> {
         match app.selection.made {
             Some(_) => Err("examples of features are on the screen Features"),
             None => unit_at(self.subject(app), app.selection.column, run.config()),

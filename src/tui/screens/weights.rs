@@ -11,7 +11,7 @@ use crate::analysis::weights::{
 };
 use crate::analysis::{View, ViewSource};
 use crate::engine::{Look, Request, Seen, Slot};
-use crate::hooks::{Axis, HookName, Site};
+use crate::hooks::{Axis, HookName, Site, TensorName};
 use crate::picture::chart::Chart;
 use crate::run::Run;
 use crate::tui::actions::{moved, turned};
@@ -170,11 +170,11 @@ impl Scene for Body {
         }
     }
 
-    fn unit(&self, app: &App, run: &Run) -> Result<(HookName, usize), &'static str> {
+    fn unit(&self, app: &App, run: &Run) -> Result<(TensorName, usize), &'static str> {
         let Selection { layer, head, column, .. } = app.selection;
         match app.screens.weights.mode {
-            Mode::Ov | Mode::Qk => Ok((Site::Pattern.at(layer), head)),
-            Mode::Neuron => Ok((Site::MlpPost.at(layer), column.min(run.config().d_mlp() - 1))),
+            Mode::Ov | Mode::Qk => Ok((Site::Pattern.at(layer).into(), head)),
+            Mode::Neuron => Ok((Site::MlpPost.at(layer).into(), column.min(run.config().d_mlp() - 1))),
             Mode::Residual => unit_at(self.subject(app), column, run.config()),
             Mode::Wte | Mode::Wpe => Err("a row of weights is no unit: m goes on to heads and neurons"),
         }

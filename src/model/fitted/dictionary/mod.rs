@@ -11,6 +11,7 @@ mod sparsify;
 mod transcoder;
 
 use std::path::{Path, PathBuf};
+use std::sync::{Arc, OnceLock};
 
 use candle_core::{DType, Device, Tensor};
 use rayon::prelude::*;
@@ -24,6 +25,7 @@ use crate::config::Config;
 use crate::error::{Error, Result};
 use crate::hooks::{Axis, HookName};
 use crate::model::source::OnProgress;
+use crate::model::weights::sha256_of_bytes;
 use crate::model::{Conv1D, Ops, TensorFile};
 use crate::text;
 
@@ -64,6 +66,7 @@ pub struct Dictionary {
     /// What its features are about.
     pub labels: Labels,
     parts: Parts,
+    sha256: OnceLock<String>,
 }
 
 /// The numbers, and how they are used.
@@ -78,7 +81,7 @@ struct Parts {
     encoder: Conv1D,
     activation: Activation,
     /// (n, C), row by row.
-    decoder: Vec<f32>,
+    decoder: Arc<Vec<f32>>,
     b_dec: Vec<f32>,
     /// Added to what is decoded, of the activation as it is: (C, C).
     skip: Option<Conv1D>,
@@ -186,7 +189,8 @@ impl Dictionary {
         }
         let Read { format, expects_bos, notes, parts, sizes, .. } = read;
         let (name, labels) = (name.into(), Labels::default());
-        Ok(Self { name, format, reads, writes, n: sizes.n, expects_bos, notes, labels, parts })
+        let sha256 = OnceLock::new();
+        Ok(Self { name, format, reads, writes, n: sizes.n, expects_bos, notes, labels, parts, sha256 })
     }
 
     /// Whether it writes another activation than it reads.
@@ -252,6 +256,35 @@ impl Dictionary {
             }
         });
         Ok(Tensor::from_vec(out, (t, c), &Device::Cpu)?)
+    }
+
+    /// SHA-256 of what its features write, W_dec (n, C) in float32: it tells dictionaries apart. Computed on the
+    /// first call.
+    pub fn sha256(&self) -> &str {
+        self.sha256.get_or_init(|| sha256_of_bytes(bytemuck::cast_slice(&self.parts.decoder)))
+    }
+
+    /// How much of its direction a feature adds at a position when it has this activation.
+    pub fn written(&self, features: &Features, position: usize, feature: u32, value: f32) -> f32 {
+        let value = match &self.parts.activation {
+            Activation::TopK(_, Some(norms)) => value / norms[feature as usize],
+            _ => value,
+        };
+        value * features.undo[position][1]
+    }
+
+    /// The direction that a feature reads, (C): its column of W_enc.
+    ///
+    /// # Errors
+    /// [`Error::Usage`] for a feature that there is not.
+    pub fn column(&self, feature: u32) -> Result<Vec<f32>> {
+        Error::check("feature", feature as usize, 0..self.n)?;
+        Ok(self.parts.encoder.weight()?.narrow(1, feature as usize, 1)?.flatten_all()?.to_vec1()?)
+    }
+
+    /// The directions that all features write, W_dec (n, C) row by row.
+    pub fn directions(&self) -> Arc<Vec<f32>> {
+        Arc::clone(&self.parts.decoder)
     }
 
     /// The direction that a feature writes, (C): its row of W_dec.
@@ -387,8 +420,8 @@ fn conv(weight: &Tensor, bias: Option<Vec<f32>>) -> Result<Conv1D> {
 }
 
 /// The rows of a matrix.
-fn rows(x: &Tensor) -> Result<Vec<f32>> {
-    Ok(x.flatten_all()?.to_vec1()?)
+fn rows(x: &Tensor) -> Result<Arc<Vec<f32>>> {
+    Ok(Arc::new(x.flatten_all()?.to_vec1()?))
 }
 
 /// Refuses settings that say other sizes than the weights have, which are of something else then.

@@ -1,32 +1,36 @@
-//! The active features of a sparse dictionary at each position.
+//! The active features of a sparse dictionary, at a position or on the whole prompt, and the page of each.
+
+mod page;
 
 use ratatui::buffer::Buffer;
 use ratatui::layout::Rect;
 use ratatui::style::Color;
 use ratatui::text::Span;
 
-use super::Scene;
-use crate::analysis::features::{Active, At};
+use super::{Scene, draw_computing};
+use crate::analysis::features::{Active, Asked, Listed, Page};
 use crate::engine::{Look, Request, Seen, Slot};
-use crate::hooks::{HookName, Quantity, Site};
+use crate::hooks::{HookName, Made, Quantity, Site, TensorName};
 use crate::interventions::{Place, Target};
 use crate::model::Dictionary;
 use crate::model::fitted::dictionary::Fit;
 use crate::picture::range::{Range, RangeMode};
 use crate::run::Run;
-use crate::text::plain;
+use crate::text::{plain, signed_fixed};
 use crate::tui::actions::moved;
 use crate::tui::app::{App, Selection};
 use crate::tui::command::{CHANGES, Command};
+use crate::tui::overlays::Asked as TokenAsked;
 use crate::tui::text::{count, fit, fixed, num, pad, put, put_line};
+use crate::tui::theme::Theme;
 use crate::tui::what_if::Side;
 use crate::tui::widgets::bar::bar;
 use crate::tui::widgets::row_strip;
 
-/// The most features of a position that are listed.
-const LISTED: usize = 96;
-/// Columns: the feature, its activation and share; the bar; the words at least; the space between.
-const NUMBERS: usize = 27;
+/// The lines around the cursor of which the promoted tokens are known: as many as fit on a screen.
+const KNOWN: usize = 96;
+/// Columns: the feature, its activation, its share and its effect; the bar; the words at least; the space between.
+const NUMBERS: usize = 36;
 const BAR: usize = 12;
 const WORDS: usize = 24;
 /// The width from which the activations along the prompt are beside the list.
@@ -41,6 +45,12 @@ pub struct State {
     dictionary: usize,
     /// The selected feature; where it is not listed, the strongest.
     feature: Option<u32>,
+    /// Whether all of the prompt are listed, and not those of the selected position.
+    anywhere: bool,
+    /// Whether its page is shown.
+    page: bool,
+    /// The token whose logit they have an effect on; the likeliest, if none was chosen.
+    token: Option<u32>,
 }
 
 /// The dictionary that is shown.
@@ -53,10 +63,13 @@ fn index(app: &App, run: &Run) -> usize {
     app.screens.features.dictionary.min(run.model.dictionaries().len().saturating_sub(1))
 }
 
-fn seen<'a>(app: &'a App, run: &Run) -> Option<(&'a Fit, &'a At)> {
+fn seen<'a>(app: &'a App, run: &Run) -> Option<(&'a Fit, &'a Listed)> {
     match &**app.seen.get(&Slot::Features)? {
-        Seen::Features(Look::Features { dictionary, .. }, fit, at) if *dictionary == index(app, run) => {
-            Some((fit, at))
+        Seen::Features(Look::Features { dictionary, asked }, fit, listed)
+            if *dictionary == index(app, run)
+                && asked.position.is_none() == app.screens.features.anywhere =>
+        {
+            Some((fit, listed))
         }
         _ => None,
     }
@@ -64,14 +77,30 @@ fn seen<'a>(app: &'a App, run: &Run) -> Option<(&'a Fit, &'a At)> {
 
 /// The selected feature.
 fn selected<'a>(app: &'a App, run: &Run) -> Option<&'a Active> {
-    let (_, at) = seen(app, run)?;
-    at.list.get(line(app, at))
+    if app.screens.features.page {
+        return page(app, run).map(|page| &page.of);
+    }
+    let (_, listed) = seen(app, run)?;
+    listed.list.get(line(app, listed))
+}
+
+/// The page of the selected feature, if it is shown and known.
+fn page<'a>(app: &'a App, run: &Run) -> Option<&'a Page> {
+    let chosen = app.screens.features.feature.filter(|_| app.screens.features.page)?;
+    match &**app.seen.get(&Slot::Feature)? {
+        Seen::Feature(Look::Feature { dictionary, .. }, page)
+            if *dictionary == index(app, run) && page.of.feature == chosen =>
+        {
+            Some(page)
+        }
+        _ => None,
+    }
 }
 
 /// Its line in the list.
-fn line(app: &App, at: &At) -> usize {
+fn line(app: &App, listed: &Listed) -> usize {
     let chosen = app.screens.features.feature;
-    at.list.iter().position(|one| Some(one.feature) == chosen).unwrap_or(0)
+    listed.list.iter().position(|one| Some(one.feature) == chosen).unwrap_or(0)
 }
 
 /// The widths of the words and of the strips.
@@ -85,10 +114,10 @@ fn columns(area: Rect, n_tokens: usize) -> (usize, u16) {
 }
 
 /// The first line of the list that is on screen, and how many are.
-fn window(app: &App, at: &At, area: Rect) -> (usize, usize) {
+fn window(app: &App, listed: &Listed, area: Rect) -> (usize, usize) {
     let room = usize::from(area.height.saturating_sub(ABOVE));
-    let shown = room.min(at.list.len());
-    (line(app, at).saturating_sub(shown / 2).min(at.list.len() - shown), shown)
+    let shown = room.min(listed.list.len());
+    (line(app, listed).saturating_sub(shown / 2).min(listed.list.len() - shown), shown)
 }
 
 /// The screen.
@@ -96,19 +125,61 @@ pub struct Body;
 
 impl Scene for Body {
     fn commands(&self) -> &'static [&'static [Command]] {
-        &[&[Command::PreviousLayer, Command::NextLayer], CHANGES]
+        &[
+            &[Command::PreviousLayer, Command::NextLayer, Command::FeaturesMode],
+            CHANGES,
+            &[Command::ChooseToken, Command::FinalAnswer],
+        ]
     }
 
-    fn arrows(&self, _app: &App) -> &'static [(&'static str, &'static str)] {
-        &[("←→", "position"), ("↑↓", "feature"), ("Enter", "its tensor")]
+    fn arrows(&self, app: &App) -> &'static [(&'static str, &'static str)] {
+        if app.screens.features.page {
+            &[("←→", "position"), ("↑↓", "feature"), ("Enter", "its tensor"), ("Esc", "list")]
+        } else {
+            &[("←→", "position"), ("↑↓", "feature"), ("Enter", "its page")]
+        }
     }
 
     fn wanted(&self, app: &App, run: &Run, _area: Rect) -> Vec<(Slot, Look)> {
         if dictionary(app, run).is_none() {
             return Vec::new();
         }
-        let position = app.selection.position;
-        vec![(Slot::Features, Look::Features { dictionary: index(app, run), position, k: LISTED })]
+        let (dictionary, position) = (index(app, run), app.selection.position);
+        let State { feature, anywhere, page, token, .. } = app.screens.features;
+        let asked = Asked {
+            position: (!anywhere).then_some(position),
+            around: (feature, KNOWN),
+            token,
+            versus: None,
+        };
+        let mut looks = vec![(Slot::Features, Look::Features { dictionary, asked })];
+        if let Some(feature) = feature.filter(|_| page) {
+            looks.push((Slot::Feature, Look::Feature { dictionary, feature, position, token }));
+        }
+        looks
+    }
+
+    /// The page shows examples of a corpus.
+    fn refresh(&self, app: &mut App) -> Option<Request> {
+        let run = app.run.clone().filter(|_| app.screens.features.page)?;
+        let (tensor, _) = self.unit(app, &run).ok()?;
+        let atlas = app.atlas.atlas.as_ref()?;
+        atlas.check_tensor(&run.model, tensor).ok()?;
+        app.atlas.need(tensor)
+    }
+
+    fn take_token(&self, app: &mut App, _asked: TokenAsked, token: Option<u32>) {
+        app.screens.features.token = token;
+    }
+
+    /// The features of the token, or of the prompt.
+    fn turn(&self, app: &mut App, _by: isize) {
+        let state = &mut app.screens.features;
+        (state.anywhere, state.page) = (!state.anywhere, false);
+    }
+
+    fn back(&self, app: &mut App) {
+        app.screens.features.page = false;
     }
 
     fn draw(&self, app: &App, run: &Run, area: Rect, buffer: &mut Buffer) {
@@ -119,30 +190,20 @@ impl Scene for Body {
             }
             return;
         };
-        let Some((about, at)) = seen(app, run) else {
+        let Some((about, listed)) = seen(app, run) else {
             match app.seen.get(&Slot::Features).map(|seen| &**seen) {
                 Some(Seen::Nothing(_, why)) => {
                     put(buffer, area.x, area.y, area.width, why, theme.bad());
                 }
-                _ => super::draw_computing(buffer, area, theme),
+                _ => draw_computing(buffer, area, theme),
             }
             return;
         };
-        let to =
-            if dictionary.is_transcoder() { format!(" → {}", dictionary.writes) } else { String::new() };
-        let title = [
-            Span::styled(format!("{}{to}", dictionary.reads), theme.accent()),
-            Span::styled(
-                format!(
-                    "   {} of {} active at {}",
-                    at.n_active,
-                    count(dictionary.n, "feature"),
-                    run.token_text(at.position)
-                ),
-                theme.text(),
-            ),
-        ];
-        put_line(buffer, Rect { height: 1, ..area }, &title);
+        if app.screens.features.page {
+            page::draw(app, run, dictionary, area, buffer);
+            return;
+        }
+        put_line(buffer, Rect { height: 1, ..area }, &title(run, dictionary, listed, theme));
         let style = if about.explained < 0.0 { theme.bad() } else { theme.dim() };
         put(buffer, area.x, area.y + 1, area.width, &about.to_string(), style);
         let (words, strip) = columns(area, run.n_tokens());
@@ -152,11 +213,13 @@ impl Scene for Body {
             (_, 1) => "along the prompt".into(),
             (_, n) => format!("along the prompt, {n} tokens a cell"),
         };
+        let [value, share, effect] = match listed.position {
+            Some(_) => ["value", "share", "effect"],
+            None => ["largest", "tokens", ""],
+        };
         let heads = format!(
-            " {:>7} {:>8} {:>7}  {}{}  {along}",
+            " {:>7} {value:>8} {share:>7} {effect:>8}  {}{}  {along}",
             "feature",
-            "value",
-            "share",
             " ".repeat(BAR),
             pad("label, and what it promotes", words)
         );
@@ -164,7 +227,7 @@ impl Scene for Body {
         if strip > 0 {
             // Above the selected position.
             let (per_cell, wide) = row_strip::fit(run.n_tokens(), strip);
-            let x = area.right().saturating_sub(strip) + (at.position / per_cell * wide) as u16;
+            let x = area.right().saturating_sub(strip) + (app.selection.position / per_cell * wide) as u16;
             put(buffer, x, area.y + 2, 1, "▾", theme.accent());
         }
         draw_list(app, run, area, buffer);
@@ -183,7 +246,7 @@ impl Scene for Body {
             Span::styled(
                 format!(
                     "  {} here, active at {} of {}, largest {} at {} {}",
-                    num(one.value),
+                    num(one.along.get(app.selection.position).copied().unwrap_or(0.0)),
                     n,
                     count(one.along.len(), "position"),
                     num(one.along[most]),
@@ -223,19 +286,19 @@ impl Scene for Body {
     }
 
     fn click(&self, app: &mut App, run: &Run, area: Rect, x: u16, y: u16) {
-        let Some((_, at)) = seen(app, run) else { return };
-        let (first, shown) = window(app, at, area);
+        let Some((_, listed)) = seen(app, run).filter(|_| !app.screens.features.page) else { return };
+        let (first, shown) = window(app, listed, area);
         let clicked = y.checked_sub(area.y + ABOVE).map(usize::from).filter(|line| *line < shown);
         if let Some(line) = clicked.filter(|_| area.contains((x, y).into())) {
-            app.screens.features.feature = Some(at.list[first + line].feature);
+            app.screens.features.feature = Some(listed.list[first + line].feature);
         }
     }
 
     fn go(&self, app: &mut App, run: &Run, right: isize, down: isize) {
         app.selection.position = moved(app.selection.position, right, run.n_tokens());
-        let Some((_, at)) = seen(app, run).filter(|_| down != 0) else { return };
-        let to = moved(line(app, at), down, at.list.len().max(1));
-        app.screens.features.feature = at.list.get(to).map(|one| one.feature);
+        let Some((_, listed)) = seen(app, run).filter(|_| down != 0) else { return };
+        let to = moved(line(app, listed), down, listed.list.len().max(1));
+        app.screens.features.feature = listed.list.get(to).map(|one| one.feature);
     }
 
     fn go_layer(&self, app: &mut App, run: &Run, by: isize) {
@@ -245,10 +308,15 @@ impl Scene for Body {
     }
 
     fn open(&self, app: &mut App) -> Vec<Request> {
-        if let Some(run) = app.run.clone()
-            && let Some(dictionary) = dictionary(app, &run)
-        {
-            app.open_in_stages(dictionary.writes);
+        let Some(run) = app.run.clone() else { return Vec::new() };
+        if app.screens.features.page {
+            if let Ok((tensor, feature)) = self.unit(app, &run) {
+                app.selection.column = feature;
+                app.open_in_stages(tensor);
+            }
+        } else if let Some(one) = selected(app, &run) {
+            app.screens.features.feature = Some(one.feature);
+            app.screens.features.page = true;
         }
         Vec::new()
     }
@@ -276,8 +344,11 @@ impl Scene for Body {
         Ok(Place { target: Target::Feature { hook: dictionary.writes, feature }, position: None })
     }
 
-    fn unit(&self, _: &App, _: &Run) -> Result<(HookName, usize), &'static str> {
-        Err("an atlas has neurons, heads and channels, and no features yet")
+    fn unit(&self, app: &App, run: &Run) -> Result<(TensorName, usize), &'static str> {
+        let (of, one) =
+            dictionary(app, run).zip(selected(app, run)).ok_or("no feature is under the cursor")?;
+        let made = Some(Made::Features(of.n as u32));
+        Ok((TensorName { hook: of.writes, made }, one.feature as usize))
     }
 
     fn place_in_flow(&self, app: &App) -> HookName {
@@ -299,17 +370,47 @@ const WITHOUT: [&str; 4] = [
     "SAELens, sparsify, OpenAI or Dunefsky; several for several activations. The demo model has two of its own.",
 ];
 
+/// What is listed.
+fn title<'a>(run: &Run, dictionary: &Dictionary, listed: &Listed, theme: Theme) -> Vec<Span<'a>> {
+    let to = if dictionary.is_transcoder() { format!(" → {}", dictionary.writes) } else { String::new() };
+    let place =
+        listed.position.map_or_else(|| "on this prompt".into(), |at| format!("at {}", run.token_text(at)));
+    let active = format!("   {} of {} active {place}", listed.n_active, count(dictionary.n, "feature"));
+    let effects = listed.effects.map_or_else(String::new, |effects| {
+        let [features, error] = [effects.features, effects.error].map(|x| signed_fixed(x, 2));
+        let token = run.model.tokenizer.show(effects.token);
+        format!("   effect on the logit of {token}: features {features}, what they leave out {error}")
+    });
+    vec![
+        Span::styled(format!("{}{to}", dictionary.reads), theme.accent()),
+        Span::styled(active, theme.text()),
+        Span::styled(effects, theme.dim()),
+    ]
+}
+
+/// Its share at a position, or at how many positions it is active.
+fn share(listed: &Listed, one: &Active) -> String {
+    match listed.position {
+        Some(_) => format!("{:>5} %", fixed(100.0 * one.share, 1)),
+        None => format!("{:>7}", one.along.iter().filter(|x| **x > 0.0).count()),
+    }
+}
+
+fn effect(one: &Active) -> String {
+    one.effect.map_or_else(String::new, |effect| signed_fixed(effect, 3))
+}
+
 /// The features, the strongest first, each with its activations along the prompt.
 fn draw_list(app: &App, run: &Run, area: Rect, buffer: &mut Buffer) {
     let theme = app.theme;
-    let (Some(dictionary), Some((_, at))) = (dictionary(app, run), seen(app, run)) else { return };
-    let (first, shown) = window(app, at, area);
+    let (Some(dictionary), Some((_, listed))) = (dictionary(app, run), seen(app, run)) else { return };
+    let (first, shown) = window(app, listed, area);
     let (words, strip) = columns(area, run.n_tokens());
-    let limit = at.list.iter().flat_map(|one| &one.along).copied().fold(f32::MIN_POSITIVE, f32::max);
+    let limit = listed.list.iter().flat_map(|one| &one.along).copied().fold(f32::MIN_POSITIVE, f32::max);
     let range = Range { mode: RangeMode::Full, quantity: Quantity::Positive, limit, beyond: 0 };
-    let most = at.list.first().map_or(1.0, |one| one.value);
-    let line = line(app, at);
-    let lines = at.list.iter().enumerate().skip(first).take(shown);
+    let most = listed.list.first().map_or(1.0, |one| one.value);
+    let line = line(app, listed);
+    let lines = listed.list.iter().enumerate().skip(first).take(shown);
     for ((i, one), y) in lines.zip(area.y + ABOVE..area.bottom()) {
         let is_selected = i == line;
         let style = if is_selected { theme.selected() } else { theme.text() };
@@ -323,13 +424,13 @@ fn draw_list(app: &App, run: &Run, area: Rect, buffer: &mut Buffer) {
         // Below and above what fits.
         let cut = match () {
             () if i == first && first > 0 => "▴",
-            () if i + 1 == first + shown && i + 1 < at.n_active.max(at.list.len()) => "▾",
+            () if i + 1 == first + shown && i + 1 < listed.list.len() => "▾",
             () => " ",
         };
         let spans = [
             Span::styled(if is_selected { "▸" } else { cut }, theme.accent()),
             Span::styled(
-                format!("{:>7} {:>8} {:>5} %", one.feature, num(one.value), fixed(100.0 * one.share, 1)),
+                format!("{:>7} {:>8} {} {:>8}", one.feature, num(one.value), share(listed, one), effect(one)),
                 style,
             ),
             Span::raw("  "),

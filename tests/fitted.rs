@@ -647,6 +647,6 @@ fn effects_are_what_is_written_through_the_final_layernorm() {
         let page = Page::new(&run, (of, &features), (one.feature, position), (Some(7), Some(90))).unwrap();
         assert_eq!((page.of.effect, page.of.share, page.effects), (one.effect, one.share, listed.effects));
         assert_eq!(page.of.promotes[..5], one.promotes);
-        assert_eq!(page.nearest.len(), 12.min(of.n - 1));
+        assert_eq!(page.nearest.len(), 40.min(of.n - 1));
     }
 }

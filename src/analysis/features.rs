@@ -308,7 +308,7 @@ impl Page {
         chosen: (Option<u32>, Option<u32>),
     ) -> Result<Self> {
         const TOKENS: usize = 24;
-        const NEAREST: usize = 12;
+        const NEAREST: usize = 40;
         Error::check("feature", feature as usize, 0..dictionary.n)?;
         Error::check("position", position, 0..features.rows.len())?;
         let net = &run.model.net;

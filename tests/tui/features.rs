@@ -181,12 +181,13 @@ fn all_features_of_the_prompt_are_a_map() {
         assert_eq!(one.along, along);
         assert_eq!(along[one.at], one.value);
     }
-    // The end of the list has its tokens too.
-    for _ in 0..12 {
-        e.keys("pgdn");
+    // Further down there are tokens too.
+    for _ in 0..120 {
+        e.keys("down");
     }
     let Seen::Features(_, _, listed) = &*e.app.seen[&Slot::Features] else { panic!("no features") };
-    assert!(listed.list.last().unwrap().promotes.len() == 5 && listed.list[0].promotes.is_empty());
+    assert!(listed.list[120].promotes.len() == 5 && listed.list[0].promotes.is_empty());
+    assert!(e.shows(&format!("▸{:>7}", listed.list[120].feature)), "{}", e.lines().join("\n"));
     e.keys("m");
     assert!(!e.shows("active on this prompt"));
 }
@@ -199,7 +200,7 @@ fn a_feature_has_a_page() {
         let Seen::Feature(_, page) = &*e.app.seen[&Slot::Feature] else { panic!("no page") };
         assert_eq!(page.of.feature, 616);
         assert!(e.shows("digits of a year") && e.shows("strongest"), "{}", e.lines().join("\n"));
-        assert!(page.nearest.is_sorted_by(|(a, _), (b, _)| a.cosine >= b.cosine) && page.nearest.len() == 12);
+        assert!(page.nearest.is_sorted_by(|(a, _), (b, _)| a.cosine >= b.cosine) && page.nearest.len() == 40);
         assert_snapshot(&format!("features_page_{name}"), &e);
     }
     let mut e = explorer(LARGE);
@@ -208,8 +209,8 @@ fn a_feature_has_a_page() {
     e.keys("home");
     assert!(e.shows("not active here") && e.shows("feature:2.resid_pre/616"), "{}", e.lines().join("\n"));
     // Its effect is on a token that can be chosen.
-    e.keys("right right right right right right t").text("1").keys("enter");
-    assert!(e.shows("on the logit of 1 here"), "{}", e.lines().join("\n"));
+    e.keys("right right right right right right t").text(" sea").keys("enter");
+    assert!(e.shows("on the logit of ·sea here"), "{}", e.lines().join("\n"));
     e.keys("E");
     assert!(e.shows("Enter run it"), "{}", e.lines().join("\n"));
     e.keys("esc esc");

@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use actscope::Input;
-use actscope::analysis::lens::{self, Lens};
+use actscope::analysis::lens::{self, Lens, Which};
 use actscope::analysis::logits::Sampling;
 use actscope::engine::{
     Engine, Event, Job, Look, Looker, Request, Said, Seen, Slot, Steps, Wanted, Work, Worker,
@@ -148,7 +148,8 @@ fn readings(events: &[Event]) -> Vec<usize> {
 
 #[test]
 fn the_lens_is_read_piece_by_piece_and_what_was_read_is_known() {
-    let look_at = |positions| Look::Lens { lens: None, rows: 0..9, positions, token: None, k: 3 };
+    let look_at =
+        |positions| Look::Lens { lens: Which::Logit, versus: None, rows: 0..9, positions, token: None, k: 3 };
     let asked = wanted(vec![(Slot::Lens, look_at(0..20))]);
     let again = |positions| Wanted { looks: vec![(Slot::Lens, look_at(positions))], ..asked.clone() };
     let mut looker = Looker::default();

@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use actscope::analysis::features::{self, Asked, Listed, Page};
 use actscope::analysis::find::Found;
-use actscope::analysis::lens::Lens;
+use actscope::analysis::lens::{Lens, Show};
 use actscope::hooks::{Edit, HookFilter, Part, Site};
 use actscope::interventions::{Change, Target};
 use actscope::model::fitted::dictionary::Features;
@@ -648,5 +648,40 @@ fn effects_are_what_is_written_through_the_final_layernorm() {
         assert_eq!((page.of.effect, page.of.share, page.effects), (one.effect, one.share, listed.effects));
         assert_eq!(page.of.promotes[..5], one.promotes);
         assert_eq!(page.nearest.len(), 40.min(of.n - 1));
+    }
+}
+
+/// Wherever both read the same stream, though one calls it by what leaves a block and the other by what enters the next.
+#[test]
+fn the_difference_of_two_lenses_is_that_of_their_readings() {
+    let model = Arc::new(Model::demo());
+    let run = Run::all(&model, Input::text("It was in the year 1848 that they")).unwrap();
+    let n = run.n_tokens();
+    let [tuned, jacobian] = model.lenses() else { panic!("two lenses") };
+    let through = |lens| Lens::through(&run, None, lens, 0..n, None, 3).unwrap().of;
+    let alone = [None, Some(tuned), Some(jacobian)].map(through);
+    for (i, lens) in [None, Some(tuned), Some(jacobian)].into_iter().enumerate() {
+        for (j, other) in [None, Some(tuned), Some(jacobian)].into_iter().enumerate() {
+            let both = Lens::between(&run, (lens, other), 0..n, None, 3).unwrap();
+            assert_eq!(both.of, alone[i]);
+            let base = both.base.as_ref().unwrap();
+            assert_eq!((&base.hooks, base.through), (&both.of.hooks, alone[j].through));
+            for reading in &base.readings {
+                // The other lens by its own name of the stream, if it reads that.
+                let (site, layer) = (reading.hook.site, reading.hook.layer.unwrap());
+                let own = match (site, alone[j].hooks.contains(&reading.hook)) {
+                    (_, true) => reading.hook,
+                    (Site::ResidPre, false) if layer > 0 => Site::ResidPost.at(layer - 1),
+                    (Site::ResidPost, false) => Site::ResidPre.at(layer + 1),
+                    _ => continue,
+                };
+                let want = alone[j].get(own, reading.position).unwrap();
+                assert_eq!((&reading.top, reading.kl), (&want.top, want.kl), "{own}");
+            }
+            let chart = both.chart(&run, Show::Kl, true);
+            let (a, b) = (both.of.readings[4].kl, base.readings[4].kl);
+            assert_eq!(chart.values.row(4 / n)[4 % n], a - b);
+            assert!(chart.title.contains(" lens − "), "{}", chart.title);
+        }
     }
 }

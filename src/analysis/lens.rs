@@ -42,6 +42,24 @@ pub fn name_of(through: Option<Kind>) -> &'static str {
     through.map_or("logit lens", Kind::name)
 }
 
+/// A lens of a model: the logit lens, or one that was fitted to it, by its index.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Which {
+    #[default]
+    Logit,
+    Fitted(usize),
+}
+
+impl Which {
+    /// The fitted lens; `None` for the logit lens.
+    pub fn of(self, run: &Run) -> Option<&FittedLens> {
+        match self {
+            Self::Logit => None,
+            Self::Fitted(index) => run.model.lenses().get(index),
+        }
+    }
+}
+
 /// The short name of a residual stream, and its block; `embed` is `resid_pre` of block 0.
 pub fn site(hook: HookName) -> (&'static str, Option<usize>) {
     match hook.site {
@@ -184,6 +202,23 @@ impl Lens {
         Self::read(reader, &hooks_of(run.config(), lens), positions, token)
     }
 
+    /// The same through a lens, and as its base through another one: of all residual streams that the first reads, so
+    /// that their difference is what the first changes.
+    ///
+    /// # Errors
+    /// As [`Self::new`].
+    pub fn between(
+        run: &Run,
+        (lens, other): (Option<&FittedLens>, Option<&FittedLens>),
+        positions: Range<usize>,
+        token: Option<u32>,
+        k: usize,
+    ) -> Result<WithBase<Self>> {
+        let WithBase { of, base } = Reader::with_base(run, Some(run), positions.clone(), token, k)?;
+        let reader = WithBase { of: of.through(lens), base: base.map(|base| base.through(other)) };
+        Self::read(reader, &hooks_of(run.config(), lens), positions, token)
+    }
+
     /// The same of this run and of its base, if there is one: where no token is chosen, both follow
     /// what is likeliest there in the end.
     pub fn with_base(
@@ -204,8 +239,8 @@ impl Lens {
         positions: Range<usize>,
         token: Option<u32>,
     ) -> Result<WithBase<Self>> {
-        let has_base = reader.base.is_some();
-        let through = reader.of.through.map(|lens| lens.kind);
+        let kind = |reader: &Reader| reader.through.map(|lens| lens.kind);
+        let (through, base) = (kind(&reader.of), reader.base.as_ref().map(kind));
         let mut by_hook = vec![Vec::with_capacity(positions.len()); hooks.len()];
         let at_once = (AT_ONCE / reader.of.run.config().vocab_size).max(1);
         let mut start = positions.start;
@@ -219,12 +254,18 @@ impl Lens {
             start = chunk.end;
         }
         let readings = by_hook.concat();
-        let lens =
-            |readings| Self { hooks: hooks.to_vec(), positions: positions.clone(), token, readings, through };
+        let lens = |readings, through| Self {
+            hooks: hooks.to_vec(),
+            positions: positions.clone(),
+            token,
+            readings,
+            through,
+        };
+        let before =
+            |through| lens(readings.iter().filter_map(|reading| reading.base.clone()).collect(), through);
         Ok(WithBase {
-            base: has_base
-                .then(|| lens(readings.iter().filter_map(|reading| reading.base.clone()).collect())),
-            of: lens(readings.into_iter().map(|reading| reading.of).collect()),
+            base: base.map(before),
+            of: lens(readings.iter().map(|reading| reading.of.clone()).collect(), through),
         })
     }
 
@@ -293,6 +334,16 @@ impl Lens {
             limit,
             texts,
         }
+    }
+}
+
+impl WithBase<Lens> {
+    /// See [`Lens::chart`]; `between`: the base is read through another lens.
+    pub fn chart(&self, run: &Run, show: Show, between: bool) -> Chart {
+        let chart = self.shown(|lens| lens.chart(run, show));
+        let Some(base) = self.base.as_ref().filter(|_| between) else { return chart };
+        let names = [&self.of, base].map(|lens| name_of(lens.through));
+        Chart { title: format!("{} − {}: {}", names[0], names[1], show.name().replace('_', " ")), ..chart }
     }
 }
 

@@ -23,6 +23,7 @@ Examples:
   actscope lens --json -k 3 --prompt-file poem.txt
   actscope lens \"Once upon a\" --token 640 --model openai-community/gpt2
   actscope lens \"The cat sat on the\" --with tuned
+  actscope lens \"The cat sat on the\" --with tuned --minus logit
   actscope lens \"Once upon a\" --model gpt2 --with lens/gpt2
 
 Each residual stream goes through ln_f and the unembedding as if it were the final one: embed
@@ -43,7 +44,7 @@ pub struct Args {
     #[arg(long, value_name = "T")]
     position: Option<usize>,
     /// Write a JSON array of {layer, site, position, entropy_bits, kl, token_rank, token_prob, top},
-    /// where top is an array of {id, text, prob}
+    /// where top is an array of {id, text, prob}; with --minus the numbers are differences
     #[arg(long)]
     json: bool,
     #[command(flatten)]
@@ -60,12 +61,27 @@ pub struct LensArgs {
     /// model
     #[arg(long, value_name = "PATH|ID")]
     with: Option<String>,
+    /// Subtract what another lens reads: logit for the logit lens, or as for --with
+    #[arg(long, value_name = "logit|PATH|ID")]
+    minus: Option<String>,
 }
+
+/// The lens that is subtracted; `None` for the logit lens.
+pub struct Other(pub Option<FittedLens>);
 
 impl LensArgs {
     /// The lens that `--with` names.
     pub fn through(&self, args: &ModelArgs, model: &Model) -> Result<Option<FittedLens>> {
         self.with.as_deref().map(|name| args.lens(name, model)).transpose()
+    }
+
+    /// The lens that `--minus` names.
+    pub fn minus(&self, args: &ModelArgs, model: &Model) -> Result<Option<Other>> {
+        let lens = |name: &str| match name {
+            "logit" => Ok(Other(None)),
+            _ => Ok(Other(Some(args.lens(name, model)?))),
+        };
+        self.minus.as_deref().map(lens).transpose()
     }
 
     /// The chosen token.
@@ -89,7 +105,7 @@ struct Row {
     entropy_bits: f32,
     #[serde(serialize_with = "output::number")]
     kl: f32,
-    token_rank: usize,
+    token_rank: i64,
     #[serde(serialize_with = "output::number")]
     token_prob: f32,
     top: Vec<Top>,
@@ -119,10 +135,16 @@ pub fn run(args: Args) -> Result<()> {
         None if args.json => 0..n,
         None => n - 1..n,
     };
-    let lens = Lens::through(&run, None, through.as_ref(), positions, token, args.k as usize)?.of;
+    let k = args.k as usize;
+    let lens = match args.how.minus(&args.model, &model)? {
+        Some(Other(other)) => Lens::between(&run, (through.as_ref(), other.as_ref()), positions, token, k)?,
+        None => Lens::through(&run, None, through.as_ref(), positions, token, k)?,
+    };
+    let base = lens.base.iter().flat_map(|base| &base.readings);
+    let readings = lens.of.readings.iter().zip(base.map(Some).chain(std::iter::repeat(None)));
 
     if args.json {
-        let rows: Vec<_> = lens.readings.iter().map(|reading| row(&model, reading)).collect();
+        let rows: Vec<_> = readings.map(|(reading, base)| row(&model, reading, base)).collect();
         return print_json(&rows);
     }
     let mut table = Table::new([
@@ -133,21 +155,23 @@ pub fn run(args: Args) -> Result<()> {
         Column::Right("token_prob"),
         Column::Left("top"),
     ]);
-    for reading in &lens.readings {
+    for (reading, base) in readings {
+        let row = row(&model, reading, base);
         let top = |c: &Candidate| format!("{} {:.3}", model.tokenizer.show(c.id), c.prob);
         table.row([
             label(reading.hook),
-            num(reading.entropy_bits),
-            num(reading.kl),
-            reading.token.rank.to_string(),
-            format!("{:.4}", reading.token.prob),
+            num(row.entropy_bits),
+            num(row.kl),
+            row.token_rank.to_string(),
+            format!("{:.4}", row.token_prob),
             reading.top.iter().map(top).collect::<Vec<_>>().join("  "),
         ]);
     }
     table.print()
 }
 
-fn row(model: &Model, reading: &Reading) -> Row {
+/// A reading, less that of another lens if there is one.
+fn row(model: &Model, reading: &Reading, base: Option<&Reading>) -> Row {
     let (site, layer) = site(reading.hook);
     let top = |c: &Candidate| Top {
         id: c.id,
@@ -158,10 +182,10 @@ fn row(model: &Model, reading: &Reading) -> Row {
         layer,
         site,
         position: reading.position,
-        entropy_bits: reading.entropy_bits,
-        kl: reading.kl,
-        token_rank: reading.token.rank,
-        token_prob: reading.token.prob,
+        entropy_bits: reading.entropy_bits - base.map_or(0.0, |base| base.entropy_bits),
+        kl: reading.kl - base.map_or(0.0, |base| base.kl),
+        token_rank: reading.token.rank as i64 - base.map_or(0, |base| base.token.rank as i64),
+        token_prob: reading.token.prob - base.map_or(0.0, |base| base.token.prob),
         top: reading.top.iter().map(top).collect(),
     }
 }

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use super::args::{Color, DifferenceArgs, InputArgs, ModelArgs, Place};
 use super::attribute::{AttributionArgs, run_for_attribution};
 use super::heads::HeadArgs;
-use super::lens::{LensArgs, run_for_lens};
+use super::lens::{LensArgs, Other, run_for_lens};
 use super::neighbours::{is_table, no_prompt, of_run, of_table};
 use super::output::{ending, print_colored, width};
 use super::patch::CorruptArgs;
@@ -129,9 +129,19 @@ fn lens(args: &Args, model: &Arc<Model>, inputs: WithBase<Input>) -> Result<(Run
     let show = args.number(&Show::ALL, Show::name)?.unwrap_or_default();
     let token = args.lens.token(model)?;
     let through = args.lens.through(&args.model, model)?;
+    let minus = args.lens.minus(&args.model, model)?;
+    if minus.is_some() && inputs.base.is_some() {
+        return Err(Error::usage(
+            "--minus is a difference of two lenses, --difference one of two runs: give one",
+        ));
+    }
     let WithBase { of: run, base } = inputs.runs(|input| run_for_lens(model, input, through.as_ref()))?;
-    let lens = Lens::through(&run, base.as_ref(), through.as_ref(), 0..run.n_tokens(), token, 1)?;
-    let chart = lens.shown(|lens| lens.chart(&run, show));
+    let positions = 0..run.n_tokens();
+    let lens = match &minus {
+        Some(Other(other)) => Lens::between(&run, (through.as_ref(), other.as_ref()), positions, token, 1)?,
+        None => Lens::through(&run, base.as_ref(), through.as_ref(), positions, token, 1)?,
+    };
+    let chart = lens.chart(&run, show, minus.is_some());
     Ok((run, chart))
 }
 

@@ -114,7 +114,9 @@ pub enum Look {
     Heads,
     /// Residual streams by their index in [`lens::hooks_of`], through the logit lens or one of the model's.
     Lens {
-        lens: Option<usize>,
+        lens: lens::Which,
+        /// The lens whose readings are subtracted.
+        versus: Option<lens::Which>,
         rows: ops::Range<usize>,
         positions: ops::Range<usize>,
         token: Option<u32>,
@@ -176,7 +178,7 @@ impl Look {
         let (what, of) = match self {
             Self::Found => ("searching", run.cache.names().len()),
             Self::Lens { lens, rows, positions, .. } => {
-                let n = lens::hooks_of(run.config(), lens_of(run, *lens)).len();
+                let n = lens::hooks_of(run.config(), lens.of(run)).len();
                 let rows = rows.end.min(n).saturating_sub(rows.start);
                 ("reading", rows * positions.len())
             }
@@ -324,7 +326,7 @@ pub struct Looker {
     known: HashMap<(View, RangeMode, Option<Cells>), (Range, Stats)>,
     readings: Readings,
     /// What lens they are of.
-    lens: Option<usize>,
+    lens: (lens::Which, Option<lens::Which>),
     /// The features of each dictionary.
     features: HashMap<usize, (Features, Fit)>,
 }
@@ -491,27 +493,33 @@ impl Looker {
                 Seen::Neuron(look.clone(), tokens, posts)
             }
             Look::Found => Seen::Found(look.clone(), Found::new(run, |done, _| step(None, done))?),
-            Look::Lens { lens, rows, positions, token, k } => {
-                if self.lens != *lens {
+            Look::Lens { lens, versus, rows, positions, token, k } => {
+                if self.lens != (*lens, *versus) {
                     self.readings.clear();
-                    self.lens = *lens;
+                    self.lens = (*lens, *versus);
                 }
-                let through = lens_of(run, *lens);
+                let through = lens.of(run);
+                // Another lens on the same run, or the same lens on the base.
+                let (base, before) = match versus {
+                    Some(other) => (Some(run), other.of(run)),
+                    None => (base, through),
+                };
                 let hooks = lens::hooks_of(run.config(), through);
                 let hooks = &hooks[rows.start.min(hooks.len())..rows.end.min(hooks.len())];
                 let mut reader = Reader::with_base(run, base, positions.clone(), *token, *k)?;
                 reader.of = reader.of.through(through);
-                reader.base = reader.base.map(|base| base.through(through));
+                reader.base = reader.base.map(|base| base.through(before));
                 loop {
                     let reading = |cell| self.readings.get(&(cell, *token));
-                    let known = |side: fn(&WithBase<Reading>) -> Option<&Reading>| {
+                    let known = |side: fn(&WithBase<Reading>) -> Option<&Reading>,
+                                 through: Option<&FittedLens>| {
                         let known = |cell| side(reading(cell)?);
                         let lens = Lens::known(hooks, positions.clone(), *token, known);
                         Lens { through: through.map(|lens| lens.kind), ..lens }
                     };
                     let lens = WithBase {
-                        of: known(|answer| Some(&answer.of)),
-                        base: base.map(|_| known(|answer| answer.base.as_ref())),
+                        of: known(|answer| Some(&answer.of), through),
+                        base: base.map(|_| known(|answer| answer.base.as_ref(), before)),
                     };
                     // From the answer back to the embedding.
                     let missing = lens.of.cells().filter(|cell| reading(*cell).is_none()).collect::<Vec<_>>();
@@ -554,11 +562,6 @@ impl Looker {
             Look::Walk(at) => Seen::Walk(look.clone(), Box::new(Page::with_base(run, base, *at)?)),
         })
     }
-}
-
-/// A lens of the model by its index; `None` for the logit lens.
-fn lens_of(run: &Run, lens: Option<usize>) -> Option<&FittedLens> {
-    run.model.lenses().get(lens?)
 }
 
 /// A view of a run less that of its base, token by token.

@@ -245,6 +245,8 @@ commands! { |app|
                     => act::ask_token(app, Asked::Token);
     NextLens        "next-lens"        ["L"]                     OWN   "lens"     "another lens: the logit lens, a tuned or a Jacobian lens"
                     => lens::next_lens(app);
+    VersusLens      "versus-lens"      ["V"]                     OWN   ""         "subtract what another lens reads, or nothing"
+                    => lens::versus_lens(app);
     FinalAnswer     "final-answer"     ["T"]                     OWN   ""         "go back to the final answer instead of a chosen token"
                     => app.screen.scene().take_token(app, Asked::Token, None);
     }

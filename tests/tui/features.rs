@@ -216,3 +216,23 @@ fn a_feature_has_a_page() {
     e.keys("esc esc");
     assert!(e.shows("label, and what it promotes"), "{}", e.lines().join("\n"));
 }
+
+#[test]
+fn the_lens_screen_shows_the_difference_of_two_lenses() {
+    let mut e = explorer(LARGE);
+    e.keys("8 L V");
+    assert!(e.shows("tuned lens − logit lens"), "{}", e.lines().join("\n"));
+    assert_snapshot("lens_difference_160x48", &e);
+    e.keys("y");
+    assert!(
+        e.shows("--with=demo/tuned_lens --minus=logit") || e.shows("--minus=logit"),
+        "{}",
+        e.lines().join("\n")
+    );
+    e.keys("esc V");
+    assert!(e.shows("tuned lens − Jacobian lens"), "{}", e.lines().join("\n"));
+    e.keys("V");
+    assert!(!e.shows(" lens − "), "{}", e.lines().join("\n"));
+    e.keys("V L");
+    assert!(!e.shows(" lens − ") && e.shows("Jacobian lens"), "{}", e.lines().join("\n"));
+}

@@ -140,7 +140,13 @@ impl FittedLens {
     /// # Errors
     /// [`Error::Tensor`] for rows of another width.
     pub fn translate(&self, hook: HookName, x: &Tensor) -> Result<Tensor> {
-        let layer = hook.layer.filter(|_| hook.site == self.kind.site());
+        // What enters a block is what leaves the one before.
+        let layer = match (self.kind, hook.site, hook.layer) {
+            (kind, site, layer) if site == kind.site() => layer,
+            (Kind::Tuned, Site::ResidPost, Some(layer)) => Some(layer + 1),
+            (Kind::Jacobian, Site::ResidPre, Some(layer)) => layer.checked_sub(1),
+            _ => None,
+        };
         let Some(translator) = layer.and_then(|layer| self.translators.get(&layer)) else {
             return Ok(x.clone());
         };

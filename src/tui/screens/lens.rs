@@ -8,7 +8,7 @@ use ratatui::text::Span;
 
 use super::Scene;
 use crate::analysis::base::WithBase;
-use crate::analysis::lens::{self, Lens, Reading, Show};
+use crate::analysis::lens::{self, Lens, Reading, Show, Which};
 use crate::engine::{Look, Request, Seen, Slot};
 use crate::hooks::{HookName, Site};
 use crate::model::FittedLens;
@@ -38,15 +38,30 @@ pub struct State {
     pub show: Show,
     /// The token to follow; `None` for the final answer.
     pub token: Option<u32>,
-    /// Which lens of the model; `None` for the logit lens.
-    lens: Option<usize>,
+    /// Which lens of the model.
+    lens: Which,
+    /// The lens whose readings are subtracted.
+    versus: Option<Which>,
     /// A row was chosen here.
     chosen: bool,
 }
 
 /// The lens that is shown, if it is not the logit lens.
 fn through<'a>(app: &App, run: &'a Run) -> Option<&'a FittedLens> {
-    run.model.lenses().get(app.screens.lens.lens?)
+    app.screens.lens.lens.of(run)
+}
+
+/// The name of a lens of the model.
+fn name(run: &Run, lens: Which) -> &'static str {
+    lens::name_of(lens.of(run).map(|lens| lens.kind))
+}
+
+/// What is subtracted and what it is subtracted from, if differences are shown.
+fn sides(app: &App, run: &Run) -> Option<(&'static str, &'static str)> {
+    match app.screens.lens.versus {
+        Some(other) => Some((name(run, other), name(run, app.screens.lens.lens))),
+        None => app.differs().then_some(("base", "changed")),
+    }
 }
 
 /// The residual streams that it reads.
@@ -110,6 +125,7 @@ impl Scene for Body {
             Command::NextNumber,
             Command::PreviousNumber,
             Command::NextLens,
+            Command::VersusLens,
             Command::ChooseToken,
             Command::FinalAnswer,
         ]]
@@ -118,11 +134,18 @@ impl Scene for Body {
     fn rendered(&self, app: &App, _run: &Run) -> Vec<String> {
         let State { show, token, .. } = app.screens.lens;
         let token = token.map(|token| format!("--token={token}"));
-        let through = app.run.as_ref().and_then(|run| Some(format!("--with={}", through(app, run)?.name)));
+        let named = |flag: &str, lens: Which| {
+            let of = lens.of(app.run.as_ref()?)?;
+            Some(format!("--{flag}={}", of.name))
+        };
+        let through = named("with", app.screens.lens.lens);
+        let minus =
+            app.screens.lens.versus.map(|other| named("minus", other).unwrap_or("--minus=logit".into()));
         ["lens".to_owned(), format!("--show={}", show.name())]
             .into_iter()
             .chain(token)
             .chain(through)
+            .chain(minus)
             .collect()
     }
 
@@ -152,6 +175,7 @@ impl Scene for Body {
             Slot::Lens,
             Look::Lens {
                 lens: app.screens.lens.lens,
+                versus: app.screens.lens.versus,
                 rows: window.rows,
                 positions: window.columns,
                 token,
@@ -164,13 +188,20 @@ impl Scene for Body {
         let theme = app.theme;
         let layout = layout(app, run, area);
         let token = app.screens.lens.token.map(|token| run.model.tokenizer.show(token));
+        let sides = sides(app, run);
         let doc = match app.screens.lens.show {
-            Show::Top if app.differs() => "the likeliest token, → if base has another, and Δ of its p".into(),
+            Show::Top if sides.is_some() => {
+                let (other, _) = sides.unwrap_or_default();
+                format!("the likeliest token, → if {other} has another, and Δ of its p")
+            }
             show => show.doc(token.as_deref()),
         };
         let title = [
             Span::styled(
-                format!("{}{}   ", app.delta(), lens::name_of(through(app, run).map(|lens| lens.kind))),
+                match app.screens.lens.versus {
+                    Some(other) => format!("{} − {}   ", name(run, app.screens.lens.lens), name(run, other)),
+                    None => format!("{}{}   ", app.delta(), name(run, app.screens.lens.lens)),
+                },
                 theme.strong(),
             ),
             Span::styled(doc, theme.text()),
@@ -184,7 +215,7 @@ impl Scene for Body {
             return;
         };
         // The last result may be another part than requested now: keep it until the new one arrives.
-        let chart = lens.shown(|lens| lens.chart(run, app.screens.lens.show));
+        let chart = lens.chart(run, app.screens.lens.show, app.screens.lens.versus.is_some());
         let local = |at: usize, from: usize| at.checked_sub(from).unwrap_or(usize::MAX);
         let selected = (local(row(app, run), first), local(app.selection.position, lens.of.positions.start));
         let mut part = layout.chart.clone();
@@ -220,8 +251,9 @@ impl Scene for Body {
                 first.push(Span::styled(format!("{said}   "), theme.text()));
                 if app.screens.lens.show == Show::Rank {
                     let (before, now) = (rank(base), rank(reading.of));
-                    let said =
-                        format!("rank: base {before}  changed {now}  Δ {:+}", now as isize - before as isize);
+                    let (base, changed) = sides(app, run).unwrap_or_default();
+                    let delta = now as isize - before as isize;
+                    let said = format!("rank: {base} {before}  {changed} {now}  Δ {delta:+}");
                     first.push(Span::styled(said, theme.accent()));
                 } else {
                     let name = app.screens.lens.show.name().replace('_', " ");
@@ -240,7 +272,8 @@ impl Scene for Body {
         }
         let role = match &reading.base {
             _ if app.screens.lens.token.is_some() => "followed",
-            Some(_) => "the final answer in base",
+            Some(_) if app.screens.lens.versus.is_none() => "the final answer in base",
+            Some(_) => "the final answer",
             None => "the final answer",
         };
         let mut second = vec![
@@ -312,15 +345,16 @@ impl Scene for Body {
         let lens = seen(app, run).filter(|lens| lens.of.is_whole())?;
         Some((
             format!("lens.{}", app.screens.lens.show.name()),
-            lens.shown(|lens| lens.chart(run, app.screens.lens.show)),
+            lens.chart(run, app.screens.lens.show, app.screens.lens.versus.is_some()),
         ))
     }
 }
 
 fn seen<'a>(app: &'a App, run: &Run) -> Option<&'a WithBase<Lens>> {
     match &**app.seen.get(&Slot::Lens)? {
-        Seen::Lens(Look::Lens { lens: of, .. }, lens)
-            if lens.of.positions.end <= run.n_tokens() && *of == app.screens.lens.lens =>
+        Seen::Lens(Look::Lens { lens: of, versus, .. }, lens)
+            if lens.of.positions.end <= run.n_tokens()
+                && (*of, *versus) == (app.screens.lens.lens, app.screens.lens.versus) =>
         {
             Some(lens)
         }
@@ -361,7 +395,10 @@ fn draw_following(app: &App, run: &Run, layout: &Layout, buffer: &mut Buffer) {
         None => vec![
             Span::styled("following ", theme.dim()),
             Span::styled(
-                if app.differs() { "the final answer in base" } else { "the final answer" },
+                match sides(app, run) {
+                    Some(("base", _)) => "the final answer in base",
+                    _ => "the final answer",
+                },
                 theme.good(),
             ),
             Span::styled("  t: a token", theme.dim()),
@@ -392,7 +429,8 @@ fn draw_list(app: &App, run: &Run, area: Rect, buffer: &mut Buffer) {
     let heading = format!("{} at {}", lens::label(reading.of.hook), run.token_text(reading.of.position));
     put(buffer, area.x, area.y, area.width, &heading, theme.accent());
     if let Some(base) = reading.base {
-        return draw_both(run, (reading.of, base), area, theme, buffer);
+        let sides = sides(app, run).unwrap_or_default();
+        return draw_both(run, (reading.of, base), sides, (area, theme), buffer);
     }
     let bar_width = usize::from(area.width).saturating_sub(28);
     let most = reading.of.top.first().map_or(1.0, |first| first.prob);
@@ -454,10 +492,16 @@ fn draw_curve(app: &App, run: &Run, lens: &WithBase<Lens>, area: Rect, buffer: &
     }
 }
 
-/// The likeliest tokens in base and now, side by side.
-fn draw_both(run: &Run, (now, base): (&Reading, &Reading), area: Rect, theme: Theme, buffer: &mut Buffer) {
+/// The likeliest tokens in base and now, or of two lenses, side by side.
+fn draw_both(
+    run: &Run,
+    (now, base): (&Reading, &Reading),
+    (before, after): (&str, &str),
+    (area, theme): (Rect, Theme),
+    buffer: &mut Buffer,
+) {
     let width = (usize::from(area.width).saturating_sub(5 + 2 * 9) / 2).min(16);
-    let heads = format!("     {}  {}", pad("base", width + 7), pad("changed", width + 7));
+    let heads = format!("     {}  {}", pad(before, width + 7), pad(after, width + 7));
     let line = |y: u16| Rect { y, height: 1, ..area };
     put_line(buffer, line(area.y + 1), &[Span::styled(heads, theme.dim())]);
     for ((before, after), y) in base.top.iter().zip(&now.top).zip(area.y + 2..area.bottom()) {
@@ -471,6 +515,22 @@ fn draw_both(run: &Run, (now, base): (&Reading, &Reading), area: Rect, theme: Th
     }
 }
 
+/// Subtracts the readings of the next other lens, or of none after the last.
+pub fn versus_lens(app: &mut App) {
+    let Some(run) = app.run.clone() else { return };
+    let n = run.model.lenses().len();
+    if n == 0 {
+        app.note("no other lens was given: start with --lens PATH");
+        return;
+    }
+    let state = &mut app.screens.lens;
+    let all = std::iter::once(Which::Logit).chain((0..n).map(Which::Fitted));
+    let others = all.filter(|other| *other != state.lens);
+    let others: Vec<_> = others.collect();
+    let at = state.versus.and_then(|versus| others.iter().position(|other| *other == versus));
+    state.versus = others.get(at.map_or(0, |at| at + 1)).copied();
+}
+
 /// The logit lens, then each that was fitted to the model, in turn.
 pub fn next_lens(app: &mut App) {
     let Some(run) = app.run.clone() else { return };
@@ -478,8 +538,13 @@ pub fn next_lens(app: &mut App) {
     if n == 0 {
         app.note("no other lens was given: start with --lens PATH");
     }
-    let next = app.screens.lens.lens.map_or(0, |lens| lens + 1);
-    app.screens.lens.lens = Some(next).filter(|next| *next < n);
+    let state = &mut app.screens.lens;
+    state.lens = match state.lens {
+        Which::Logit if n > 0 => Which::Fitted(0),
+        Which::Fitted(lens) if lens + 1 < n => Which::Fitted(lens + 1),
+        _ => Which::Logit,
+    };
+    state.versus = None;
 }
 
 /// Opens this screen with a token to follow; shows its rank unless another number for it is shown.

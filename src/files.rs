@@ -28,6 +28,7 @@ pub const LABELS: Kind = Kind { noun: "list of labels", at_most: 1 << 28 };
 pub const CONFIGURATION: Kind = Kind { noun: "configuration", at_most: 1 << 24 };
 pub const INDEX: Kind = Kind { noun: "index of weight files", at_most: 1 << 25 };
 pub const TOKENIZER: Kind = Kind { noun: "tokenizer", at_most: 1 << 26 };
+pub const MAPPING: Kind = Kind { noun: "mapping of names", at_most: 1 << 20 };
 
 /// The bytes of a file.
 ///

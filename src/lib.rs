@@ -49,6 +49,7 @@
 //! | `engine` | the worker threads of the explorer |
 //! | `corpus` | many documents through the network, and tables of what its units do on them |
 //! | [`export`] | export formats, one file each; figures, the walk and the report as pages |
+//! | [`foreign`] | the activations of other programs: their names and layouts, and a file of them against a run |
 //! | [`analysis`] | pure functions from runs to small results |
 //! | [`picture`] | from values to cells that can be drawn: matrix, grid, range, statistics, chart, colour maps |
 //! | [`run`] | a run: tokens, tensors, provenance |
@@ -73,6 +74,7 @@ pub mod engine;
 pub mod error;
 pub mod export;
 mod files;
+pub mod foreign;
 mod guard;
 pub mod hooks;
 pub mod interventions;

@@ -267,7 +267,7 @@ impl PromptArgs {
     ///
     /// # Errors
     /// [`Error::File`] for a file that cannot be read.
-    fn optional(self) -> Result<Option<Input>> {
+    pub fn optional(self) -> Result<Option<Input>> {
         let prompt = match (self.token_ids, self.prompt_file, self.prompt) {
             (Some(TokenIds(ids)), _, _) => Prompt::Ids(ids),
             (None, Some(file), _) => Prompt::Text(read_prompt(&file)?),

@@ -3,6 +3,7 @@
 mod args;
 mod attribute;
 mod bench;
+mod check;
 mod circuit;
 mod completions;
 mod config;
@@ -111,6 +112,7 @@ enum Command {
     Neuron(neuron::Args),
     Walk(walk::Args),
     Export(export::Args),
+    Check(check::Args),
     Render(render::Args),
     Report(report::Args),
     Corpus(corpus::Args),
@@ -161,6 +163,7 @@ pub fn run(args: impl IntoIterator<Item = OsString>) -> Result<()> {
         Some(Command::Neuron(args)) => neuron::run(&args),
         Some(Command::Walk(args)) => walk::run(args),
         Some(Command::Export(args)) => export::run(args),
+        Some(Command::Check(args)) => check::run(args),
         Some(Command::Render(args)) => render::run(&args),
         Some(Command::Report(args)) => report::run(args),
         Some(Command::Corpus(args)) => corpus::run(args),

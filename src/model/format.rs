@@ -102,6 +102,22 @@ impl Format {
         }
     }
 
+    /// The whole numbers in little-endian `bytes`; `None` for a format of others.
+    pub fn integers(self, bytes: &[u8]) -> Option<Vec<i64>> {
+        fn read<const N: usize>(bytes: &[u8], of: fn([u8; N]) -> i64) -> Vec<i64> {
+            bytes.as_chunks::<N>().0.iter().map(|chunk| of(*chunk)).collect()
+        }
+        Some(match self {
+            Self::Other("u8", _) => read(bytes, |[byte]| byte.into()),
+            Self::Other("i16", _) => read(bytes, |chunk| i16::from_le_bytes(chunk).into()),
+            Self::Other("u16", _) => read(bytes, |chunk| u16::from_le_bytes(chunk).into()),
+            Self::Other("i32", _) => read(bytes, |chunk| i32::from_le_bytes(chunk).into()),
+            Self::Other("u32", _) => read(bytes, |chunk| u32::from_le_bytes(chunk).into()),
+            Self::Other("i64", _) => read(bytes, i64::from_le_bytes),
+            _ => return None,
+        })
+    }
+
     /// The format of candle that is the same.
     pub fn dtype(self) -> Option<DType> {
         match self {

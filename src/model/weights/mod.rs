@@ -71,11 +71,28 @@ impl TensorFile {
         Ok(tensor)
     }
 
+    /// The number format of a tensor.
+    pub fn format(&self, name: &str) -> Option<Format> {
+        self.0.info(name).map(|(format, _)| format)
+    }
+
+    /// The whole numbers of a tensor, if it holds such.
+    pub fn integers(&self, name: &str) -> Option<Vec<i64>> {
+        match &self.0 {
+            WeightFile::Safetensors(file) => file.integers(name),
+            _ => None,
+        }
+    }
+
     /// The plain data beside the tensors, under a key of the whole file.
     pub fn value(&self, key: &str) -> Option<serde_json::Value> {
         match &self.0 {
             WeightFile::Pickle(file, _) => file.value(key),
-            _ => None,
+            WeightFile::Safetensors(file) => {
+                let text = file.metadata(key)?;
+                Some(serde_json::from_str(text).unwrap_or_else(|_| text.into()))
+            }
+            WeightFile::LlmC(..) => None,
         }
     }
 

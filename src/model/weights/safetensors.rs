@@ -101,6 +101,19 @@ impl Safetensors {
         Some(read())
     }
 
+    /// The whole numbers of a tensor, if it holds such.
+    pub fn integers(&self, name: &str) -> Option<Vec<i64>> {
+        let (info, (format, _)) = (self.tensors.info(name)?, self.info(name)?);
+        let mut bytes = vec![0; info.data_offsets.1 - info.data_offsets.0];
+        self.read(info, &mut bytes).ok()?;
+        format.integers(&bytes)
+    }
+
+    /// A field of the file's metadata.
+    pub fn metadata(&self, key: &str) -> Option<&str> {
+        self.tensors.metadata().as_ref()?.get(key).map(String::as_str)
+    }
+
     /// Whether the bytes of a tensor are float32 values already.
     pub fn is_plain(&self, name: &str) -> bool {
         let is_f32 = |info: &TensorInfo| info.dtype == safetensors::Dtype::F32;

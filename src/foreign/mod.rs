@@ -1,0 +1,11 @@
+//! The activations of other programs: their names and layouts, and a file of them against a run.
+
+pub mod check;
+mod diagnose;
+mod file;
+mod layout;
+pub mod names;
+mod npy;
+
+pub use check::{Check, Compared};
+pub use file::{Foreign, Mapping};

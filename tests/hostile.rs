@@ -54,6 +54,9 @@ fn place() -> TempDir {
     fs::write(place.path().join("docs.txt"), HOSTILE).unwrap();
     let corpus = ["corpus run", "docs.txt", "--output=done", "--hooks=post.0"];
     assert!(actscope(place.path(), corpus).status().unwrap().success());
+    // A run of its own.
+    let export = ["export", PROMPT, "--output=mine.safetensors", "--hooks=resid_post.3"];
+    assert!(actscope(place.path(), export).status().unwrap().success());
     place
 }
 
@@ -117,7 +120,7 @@ fn without_colors(text: &str) -> String {
 }
 
 /// What each subcommand needs to get to its work; options are tied to their values.
-const CALLS: [(&str, &[&str]); 26] = [
+const CALLS: [(&str, &[&str]); 27] = [
     ("tokens", &[PROMPT]),
     ("info", &[]),
     ("hooks", &[]),
@@ -134,6 +137,7 @@ const CALLS: [(&str, &[&str]); 26] = [
     ("neuron", &["1.5"]),
     ("walk", &[PROMPT]),
     ("export", &[PROMPT, "--output=-", "--hooks=resid_post.3"]),
+    ("check", &["mine.safetensors"]),
     ("render", &["resid_post.3", PROMPT]),
     ("report", &[PROMPT, "--output=-"]),
     ("corpus run", &["docs.txt", "--output=run", "--hooks=post.0"]),

@@ -137,9 +137,9 @@ pub fn run(args: Args) -> Result<()> {
     let options = Options { tolerance: args.tolerance, dialect: args.names };
     let check = Check::new(&model, &foreign, &tokens, options)?;
     if args.json {
-        print_object(&answer(&check))?
+        print_object(&answer(&check))?;
     } else {
-        table(&check)?
+        table(&check)?;
     }
     if check.is_ok() {
         return Ok(());

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fs::File;
-use std::io::{Read, Seek, SeekFrom};
+use std::io::{Read, Seek};
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 
@@ -170,7 +170,9 @@ impl Foreign {
         config: &Config,
     ) -> Result<()> {
         let known = mapping.0.get(name);
-        if known.is_none() && (name.ends_with(".grad") || name.starts_with("grad.")) {
+        if known.is_none()
+            && (name.rsplit_once('.').is_some_and(|(_, last)| last == "grad") || name.starts_with("grad."))
+        {
             self.note("gradients are not compared");
             return Ok(());
         }
@@ -324,7 +326,7 @@ impl Foreign {
         let logits = Tensor::from_raw_buffer(&logits, candle_core::DType::F32, &shape, &Device::Cpu)?;
         let loss: [u8; 4] = read(4)?.try_into().unwrap_or_default();
         self.loss = Some(f32::from_le_bytes(loss));
-        if file.seek(SeekFrom::Current(0)).is_ok_and(|at| at < length) {
+        if file.stream_position().is_ok_and(|at| at < length) {
             self.note("gradients are not compared");
         }
         self.add("logits", shape, Format::F32, &Mapping::default(), config)?;

@@ -167,7 +167,11 @@ pub fn find(name: &str, config: &Config) -> Option<Named> {
         .chain(BRIDGE.iter().map(|(pattern, site)| (*pattern, *site, Whole)))
     {
         if let Some(layer) = matched(pattern, &with) {
-            let layer = layer.unwrap_or(if site == Site::ResidPost { n_layer - 1 } else { 0 });
+            let layer = match layer {
+                Block::Number(layer) => layer,
+                Block::None if site == Site::ResidPost => n_layer - 1,
+                Block::None => 0,
+            };
             return (layer < n_layer).then(|| Named::One(Ours { hook: site.near(layer), kind }));
         }
     }
@@ -194,15 +198,21 @@ fn is_stacked(name: &str) -> bool {
     !matches!(name, "encoded" | "lnf" | "lnf_mean" | "lnf_rstd" | "logits" | "probs" | "losses")
 }
 
+/// The block of a name.
+enum Block {
+    None,
+    Number(usize),
+}
+
 /// Whether a name is of this pattern, with the block if the pattern has one. What llm.c has of every block is of no
 /// pattern.
-fn matched(pattern: &str, name: &str) -> Option<Option<usize>> {
+fn matched(pattern: &str, name: &str) -> Option<Block> {
     match pattern.split_once('*') {
         None if NAMES.iter().any(|row| row.0 == Llmc && row.1 == pattern && is_stacked(pattern)) => None,
-        None => (pattern == name).then_some(None),
+        None => (pattern == name).then_some(Block::None),
         Some((before, after)) => {
             let layer = name.strip_prefix(before)?.strip_suffix(after)?;
-            number(layer).map(Some)
+            number(layer).map(Block::Number)
         }
     }
 }

@@ -125,10 +125,10 @@ fn array(mut from: impl Read, length: u64, name: &str, path: &Path) -> Result<Ar
         shape.reverse();
     }
     if let Some(all) = format.integers(&bytes) {
-        return match turned {
-            false => Ok(Array::Integers(all, shape)),
-            true => Err(failed("holds whole numbers in Fortran's order".into())),
-        };
+        if turned {
+            return Err(failed("holds whole numbers in Fortran's order".into()));
+        }
+        return Ok(Array::Integers(all, shape));
     }
     let x = format.tensor(&bytes, &shape)?.to_dtype(DType::F32)?;
     let axes: Vec<usize> = (0..shape.len()).rev().collect();

@@ -26,7 +26,8 @@ FILE is .safetensors, .npz, .pt, .npy with --hook, or a debug state of llm.c. Te
 (see actscope hooks), of Hugging Face (hidden_states.3, attentions.3, transformer.h.3.mlp.c_fc) or of llm.c (encoded,
 ln1, qkv, preatt, att, …, all blocks one after the other, or ln1.3), or --map says which is which. A batch of one,
 heads before positions or side by side, and a padded vocabulary are understood. A value is off by more than the
-tolerance if |theirs − ours| > tolerance · max(1, |ours|). The exit code is 0 only if all hold.")]
+tolerance if |theirs − ours| > tolerance · max(1, |ours|), a tensor also if ‖theirs − ours‖ > 10 · tolerance · ‖ours‖.
+The exit code is 0 only if all hold.")]
 pub struct Args {
     /// File of the activations
     #[arg(value_name = "FILE")]

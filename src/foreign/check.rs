@@ -16,7 +16,8 @@ use crate::text::plain;
 /// How to compare.
 #[derive(Debug, Clone, Copy)]
 pub struct Options {
-    /// The most that a value may be off, by itself and as a share of ours: |theirs − ours| ≤ tolerance · max(1, |ours|).
+    /// The most that a value may be off, by itself and as a share of ours: |theirs − ours| ≤ tolerance · max(1, |ours|);
+    /// and a tenth of what a whole tensor may be off, as a share of its norm, so that small values count.
     pub tolerance: f32,
     /// The program whose words they are, where two programs mean different things by one.
     pub dialect: Option<Dialect>,
@@ -52,7 +53,7 @@ pub struct Difference {
     pub at: Vec<usize>,
     pub theirs: f32,
     pub ours: f32,
-    /// By how much the worst value is over the tolerance, as a multiple of it.
+    /// How far the worst value, or the whole, is off as a multiple of what it may be.
     pub excess: f32,
 }
 
@@ -290,6 +291,9 @@ fn mean_loss(caches: &[ActivationCache], side: &Side) -> Result<f32> {
     Ok((all.iter().sum::<f64>() / all.len() as f64) as f32)
 }
 
+/// What a whole tensor may be off, as a multiple of what a value may be.
+const WHOLE: f32 = 10.0;
+
 /// How far rows of theirs are from ours.
 pub fn difference(ours: Ours, values: &[Tensor], rows: &[Tensor], tolerance: f32) -> Result<Difference> {
     let mut found = Difference {
@@ -305,7 +309,7 @@ pub fn difference(ours: Ours, values: &[Tensor], rows: &[Tensor], tolerance: f32
     let skips = ours.hook.site == Site::AttnScores && ours.kind == Kind::Whole;
     let unknown = ours.kind == Kind::Losses;
     let (mut sum, mut n) = (0.0f64, 0u64);
-    let (mut dot, mut own, mut other) = (0.0f64, 0.0f64, 0.0f64);
+    let (mut dot, mut own, mut other, mut apart) = (0.0f64, 0.0f64, 0.0f64, 0.0f64);
     let mut worst = -1.0f32;
     for (row, (values, theirs)) in values.iter().zip(rows).enumerate() {
         let shape = values.dims().to_vec();
@@ -321,6 +325,7 @@ pub fn difference(ours: Ours, values: &[Tensor], rows: &[Tensor], tolerance: f32
             if a.is_finite() && b.is_finite() {
                 let (a, b) = (f64::from(a), f64::from(b));
                 (dot, own, other) = (dot + a * b, own + a * a, other + b * b);
+                apart += (a - b) * (a - b);
             }
             found.max = if d.is_nan() || found.max.is_nan() { f32::NAN } else { found.max.max(d) };
             if excess > worst {
@@ -331,7 +336,9 @@ pub fn difference(ours: Ours, values: &[Tensor], rows: &[Tensor], tolerance: f32
             }
         }
     }
-    found.excess = worst.max(0.0);
+    // A mean is small where channels cancel.
+    let share = if own > 0.0 && ours.kind != Kind::Mean { (apart / own).sqrt() as f32 } else { 0.0 };
+    found.excess = worst.max(share / (WHOLE * tolerance));
     found.mean = (sum / n.max(1) as f64) as f32;
     let norms = (own * other).sqrt();
     found.cosine = if norms > 0.0 { (dot / norms) as f32 } else { f32::from(u8::from(own == other)) };

@@ -7,7 +7,7 @@ use std::ops::Range;
 use std::path::Path;
 use std::sync::{Arc, OnceLock};
 
-use actscope::export::{self, Destination, Export, Format, Manifest, Written};
+use actscope::export::{self, Destination, Export, Format, Manifest, Words, Written};
 use actscope::hooks::{Axis, Edit, HookFilter, HookName, Part, Site, TensorName};
 use actscope::model::{LoadOptions, Source};
 use actscope::{Input, Model, Run};
@@ -460,7 +460,7 @@ fn features_are_written_as_what_is_not_0_in_them() {
     let dense = run.part(names[0], &Part::rows(1..4)).unwrap().to_vec2::<f32>().unwrap();
     let write = |run: &Run, names: Vec<TensorName>, format| {
         let mut bytes = Vec::new();
-        let export = Export::of(run, names, Some(1..4), format).unwrap();
+        let export = Export::of(run, &names, Words::default(), Some(1..4), format).unwrap();
         export.write_to(&mut bytes).unwrap();
         (bytes, export.manifest)
     };

@@ -8,7 +8,8 @@ use std::str::FromStr;
 use super::args::{DifferenceArgs, InputArgs, ModelArgs};
 use super::output::say;
 use crate::error::{Error, Result};
-use crate::export::{Destination, Export, Format};
+use crate::export::{Destination, Export, Format, Words};
+use crate::foreign::names::Dialect;
 use crate::run::Run;
 use crate::text;
 
@@ -24,6 +25,7 @@ Examples:
   actscope export \"The cat sat\" -o cat.npz --hooks 'pattern.*' --hooks logits
   actscope export \"The cat sat\" -o changed.npz --ablate head:1.5 --difference
   actscope export \"The cat sat\" -o - --hooks resid_post.3 --positions 1.. | jq .manifest
+  actscope export \"The cat sat\" -o reference.safetensors --names llmc
   actscope export \"The cat sat\" -o features.npz --hooks resid_pre.2.features --hooks '*.error'
 
 A dictionary makes NAME.features, NAME.reconstruction and NAME.error; features are written as what is not 0 in them, \
@@ -40,6 +42,12 @@ pub struct Args {
     /// Positions to write: A..B, A.. or ..B, where B is excluded
     #[arg(long, value_name = "A..B")]
     positions: Option<Positions>,
+    /// The names and layout of another program: what it has no name for is left out
+    #[arg(long, value_enum, value_name = "PROGRAM")]
+    names: Option<Dialect>,
+    /// Put a first axis of length 1, as a batch has it
+    #[arg(long)]
+    batch: bool,
     /// Format, if the file name does not determine it; default on standard output: json
     #[arg(long, value_name = "FORMAT")]
     format: Option<Format>,
@@ -84,8 +92,14 @@ pub fn run(args: Args) -> Result<()> {
             Run::new(&model, input, keep.clone(), ())
         }
     })?;
+    let words = Words { dialect: args.names, batch: args.batch };
     let positions = args.positions.map(|positions| positions.of(runs.of.n_tokens()));
-    let written = Export::of(&runs.of, names, positions, format)?.with_base(runs.named_base())?.write(to)?;
+    let export = Export::of(&runs.of, &names, words, positions, format)?.with_base(runs.named_base())?;
+    if export.unnamed > 0 {
+        let left = text::count(export.unnamed, "tensor");
+        say(&format!("note: {left} left out, for which that program has no name"));
+    }
+    let written = export.write(to)?;
     if args.output.as_os_str() != "-" {
         let (tensors, bytes) = (text::count(written.tensors, "tensor"), text::bytes(written.bytes));
         say(&format!("{tensors}, {bytes}, in {}", text::path(&args.output)));

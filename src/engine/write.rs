@@ -121,8 +121,9 @@ impl Writing {
             Some(name) => vec![name],
             None => self.run.cache.names().into_iter().map(TensorName::from).collect(),
         };
+        let words = export::Words::default();
         let written =
-            export::Export::of(&self.run, names, None, format)?.with_base(self.base())?.write(to)?;
+            export::Export::of(&self.run, &names, words, None, format)?.with_base(self.base())?.write(to)?;
         let (path, bytes) = (text::path(&self.path), text::bytes(written.bytes));
         let tensors = text::count(written.tensors, "tensor");
         let their = if written.tensors == 1 { "its" } else { "their" };

@@ -4,22 +4,21 @@ use std::io::{self, Write};
 
 use super::manifest::column;
 use super::sparse::Sparse;
-use super::{Export, Shortest, Stored, values};
+use super::{Export, Shortest, Stored, TensorInfo, values};
 use crate::hooks::Axis;
 
 // Numbers and plain words need no quotes, so lines are written as they are.
 pub(super) fn write(export: &Export, out: &mut dyn Write) -> io::Result<()> {
-    let (name, tensor) = export.tensor()?;
-    let axes = name.axes();
-    let kept: Vec<usize> = (0..axes.len()).filter(|&i| axes[i] != Axis::One).collect();
+    let (TensorInfo { axes, .. }, tensor) = export.tensor()?;
+    let kept: Vec<usize> = (0..axes.len()).filter(|&i| axes[i] != column(Axis::One)).collect();
     for &axis in &kept {
-        write!(out, "{},", column(axes[axis]))?;
+        write!(out, "{},", axes[axis])?;
     }
     out.write_all(b"value\n")?;
 
     let mut row = |index: &[usize], value: f32| {
         for &axis in &kept {
-            let first = if axes[axis] == Axis::Pos { export.positions.start } else { 0 };
+            let first = if axes[axis] == column(Axis::Pos) { export.positions.start } else { 0 };
             write!(out, "{},", first + index[axis])?;
         }
         writeln!(out, "{}", Shortest(value))

@@ -3,12 +3,12 @@
 use std::io::{self, Write};
 
 use super::sparse::Sparse;
-use super::{Export, Shortest, Stored, values};
+use super::{Export, Shortest, Stored, TensorInfo, values};
 
 pub(super) fn write(export: &Export, out: &mut dyn Write) -> io::Result<()> {
     write!(out, "{{\"manifest\": {},\n\"tensors\": {{", export.manifest.to_json())?;
     for (i, tensor) in export.tensors().enumerate() {
-        let (name, tensor) = tensor?;
+        let (TensorInfo { name, .. }, tensor) = tensor?;
         let comma = if i == 0 { "" } else { "," };
         match tensor {
             Stored::Dense(x) => {

@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 use crate::error::Result;
-use crate::hooks::{Axis, TensorName};
+use crate::hooks::Axis;
 use crate::interventions::Interventions;
 use crate::run::Run;
 use crate::text::json;
@@ -66,14 +66,8 @@ impl Manifest {
     ///
     /// # Errors
     /// [`crate::Error::File`] if the weights cannot be read again to be hashed.
-    pub fn new(run: &Run, positions: &Range<usize>, tensors: &[TensorName]) -> Result<Self> {
+    pub fn new(run: &Run, positions: &Range<usize>, tensors: Vec<TensorInfo>) -> Result<Self> {
         let made_by = &run.model.provenance;
-        let info = |name: &TensorName| TensorInfo {
-            name: name.to_string(),
-            shape: shape(*name, run, positions),
-            axes: name.axes().into_iter().map(|axis| column(axis).to_owned()).collect(),
-            sparse: false,
-        };
         Ok(Self {
             actscope_version: env!("CARGO_PKG_VERSION").to_owned(),
             model: made_by.model.clone(),
@@ -91,7 +85,7 @@ impl Manifest {
             token_ids: run.tokens.clone(),
             tokens: (0..run.n_tokens()).map(|position| run.token_text(position)).collect(),
             positions: [positions.start, positions.end],
-            hooks: tensors.iter().map(info).collect(),
+            hooks: tensors,
         })
     }
 
@@ -109,12 +103,6 @@ impl Manifest {
             other => unreachable!("a struct of plain fields is a JSON object, not {other:?}"),
         }
     }
-}
-
-/// Shape of a tensor at some positions: rows of every tensor, queries of an attention map.
-fn shape(name: TensorName, run: &Run, positions: &Range<usize>) -> Vec<usize> {
-    let axes = name.axes().into_iter().zip(name.shape(run.config(), run.n_tokens()));
-    axes.map(|(axis, n)| if axis == Axis::Pos { positions.len() } else { n }).collect()
 }
 
 /// The name of an axis without spaces.

@@ -43,10 +43,13 @@ mod safetensors;
 mod sparse;
 #[cfg(feature = "figures")]
 pub mod walk;
+mod words;
 
 pub use destination::{Destination, Prepared, write_directory};
 pub use manifest::{Manifest, TensorInfo};
 use sparse::Sparse;
+pub use words::Words;
+use words::{Item, unnamed};
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -59,7 +62,7 @@ use candle_core::Tensor;
 
 use crate::analysis::base::Minus as _;
 use crate::error::{Error, Result};
-use crate::hooks::{Axis, Part, TensorName};
+use crate::hooks::TensorName;
 use crate::picture::Matrix;
 use crate::run::Run;
 use crate::text;
@@ -151,9 +154,11 @@ pub struct Export {
     pub manifest: Manifest,
     format: Format,
     positions: Range<usize>,
-    names: Vec<TensorName>,
-    /// Those of them that are written as what is not 0 in them.
-    sparse: BTreeMap<TensorName, Sparse>,
+    items: Vec<Item>,
+    /// Those of them, by number, that are written as what is not 0 in them.
+    sparse: BTreeMap<usize, Sparse>,
+    /// How many tensors the other program has no name for.
+    pub unnamed: usize,
     run: Run,
     /// The run whose tensors are subtracted.
     base: Option<Run>,
@@ -167,23 +172,30 @@ impl Export {
     /// [`Error::Usage`] for positions outside the prompt, or more than one tensor for a format that
     /// holds one; [`Error::File`] if the weights cannot be read again to be hashed.
     pub fn new(run: &Run, positions: Option<Range<usize>>, format: Format) -> Result<Self> {
-        Self::of(run, run.cache.names().into_iter().map(TensorName::from).collect(), positions, format)
+        let names: Vec<_> = run.cache.names().into_iter().map(TensorName::from).collect();
+        Self::of(run, &names, Words::default(), positions, format)
     }
 
-    /// The same of some tensors, which `run` kept or which dictionaries make of what it kept.
+    /// The same of some tensors, which `run` kept or which dictionaries make of what it kept, in the words of another
+    /// program if so wished.
     ///
     /// # Errors
     /// See [`Self::new`].
     pub fn of(
         run: &Run,
-        names: Vec<TensorName>,
+        names: &[TensorName],
+        words: Words,
         positions: Option<Range<usize>>,
         format: Format,
     ) -> Result<Self> {
         let n_tokens = run.n_tokens();
         let range = positions.unwrap_or(0..n_tokens);
         Error::check_all("position", &range, n_tokens)?;
-        match names.len() {
+        let items = Item::all(names, words, run.config());
+        match items.len() {
+            0 if !names.is_empty() => {
+                return Err(Error::usage("that program has no names for these tensors: leave --names out"));
+            }
             0 => return Err(Error::usage("nothing to write: no tensor was kept")),
             n if n > 1 && format.holds_one() => {
                 return Err(Error::usage(format!(
@@ -193,22 +205,20 @@ impl Export {
             }
             _ => {}
         }
-        let manifest = Manifest::new(run, &range, &names)?;
-        let (run, sparse) = (run.clone(), BTreeMap::new());
-        Self { manifest, format, positions: range, names, sparse, run, base: None }.with_sparse()
+        let infos = items.iter().map(|item| item.info(run, &range)).collect();
+        let manifest = Manifest::new(run, &range, infos)?;
+        let (run, sparse, unnamed) = (run.clone(), BTreeMap::new(), unnamed(names, &items));
+        Self { manifest, format, positions: range, items, sparse, unnamed, run, base: None }.with_sparse()
     }
 
     /// Finds what is smaller if only what is not 0 is written.
     fn with_sparse(mut self) -> Result<Self> {
         self.sparse.clear();
-        let part = Part::rows(self.positions.clone());
-        let is_wide = |name: TensorName| matches!(name.axes()[..], [_, Axis::Feature(_)]);
-        for (i, name) in self.names.iter().enumerate().filter(|(_, name)| is_wide(**name)) {
+        for (i, item) in self.items.iter().enumerate().filter(|(_, item)| item.is_wide()) {
             // A .npy file is one array.
-            let found =
-                if self.format == Format::Npy { None } else { Sparse::of(&self.part(*name, &part)?)? };
+            let found = if self.format == Format::Npy { None } else { Sparse::of(&self.values(item)?)? };
             self.manifest.hooks[i].sparse = found.is_some();
-            self.sparse.extend(found.map(|sparse| (*name, sparse)));
+            self.sparse.extend(found.map(|sparse| (i, sparse)));
         }
         Ok(self)
     }
@@ -229,30 +239,30 @@ impl Export {
     /// [`Error::File`] if writing fails: then the old file, if any, is unchanged.
     pub fn write(&self, to: Prepared) -> Result<Written> {
         let bytes = to.write(|out| self.write_to(out))?;
-        Ok(Written { tensors: self.names.len(), bytes })
+        Ok(Written { tensors: self.items.len(), bytes })
     }
 
     /// The tensors, each computed when reached.
-    fn tensors(&self) -> impl Iterator<Item = io::Result<(TensorName, Stored<'_>)>> {
-        let part = Part::rows(self.positions.clone());
-        self.names.iter().map(move |&name| {
-            let stored = match self.sparse.get(&name) {
+    fn tensors(&self) -> impl Iterator<Item = io::Result<(&TensorInfo, Stored<'_>)>> {
+        let all = self.items.iter().zip(&self.manifest.hooks).enumerate();
+        all.map(move |(i, (item, info))| {
+            let stored = match self.sparse.get(&i) {
                 Some(sparse) => Stored::Sparse(sparse),
-                None => Stored::Dense(self.part(name, &part).map_err(io::Error::other)?),
+                None => Stored::Dense(self.values(item).map_err(io::Error::other)?),
             };
-            Ok((name, stored))
+            Ok((info, stored))
         })
     }
 
-    fn part(&self, name: TensorName, part: &Part) -> Result<Tensor> {
-        let of = self.run.part(name, part)?;
+    fn values(&self, item: &Item) -> Result<Tensor> {
+        let of = item.values(&self.run, &self.positions)?;
         let Some(base) = &self.base else { return Ok(of) };
-        let [a, b] = [of.flatten_all()?, base.part(name, part)?.flatten_all()?];
+        let [a, b] = [of.flatten_all()?, item.values(base, &self.positions)?.flatten_all()?];
         Ok(Tensor::from_vec(a.to_vec1::<f32>()?.minus(&b.to_vec1()?), of.shape(), of.device())?)
     }
 
     /// The tensor, for a format that holds one.
-    fn tensor(&self) -> io::Result<(TensorName, Stored<'_>)> {
+    fn tensor(&self) -> io::Result<(&TensorInfo, Stored<'_>)> {
         self.tensors().next().expect("there is at least one")
     }
 

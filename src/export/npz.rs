@@ -6,7 +6,7 @@ use zip::write::SimpleFileOptions;
 use zip::{CompressionMethod, ZipWriter};
 
 use super::sparse::Sparse;
-use super::{Export, Stored, npy};
+use super::{Export, Stored, TensorInfo, npy};
 
 pub(super) fn write(export: &Export, out: &mut dyn Write) -> io::Result<()> {
     // The largest size that zip writes with 32 bits, with ample room for the header of an `.npy`.
@@ -17,13 +17,13 @@ pub(super) fn write(export: &Export, out: &mut dyn Write) -> io::Result<()> {
     zip.start_file("manifest.json", stored)?;
     zip.write_all(export.manifest.to_json().as_bytes())?;
     for tensor in export.tensors() {
-        let (name, tensor) = tensor?;
+        let (TensorInfo { name, .. }, tensor) = tensor?;
         let start = |zip: &mut ZipWriter<_>, name: String, bytes: usize| {
             zip.start_file(format!("{name}.npy"), stored.large_file(bytes > LARGE))
         };
         match tensor {
             Stored::Dense(x) => {
-                start(&mut zip, name.to_string(), x.elem_count() * 4)?;
+                start(&mut zip, name.clone(), x.elem_count() * 4)?;
                 npy::write(&x, &mut zip)?;
             }
             Stored::Sparse(sparse) => {

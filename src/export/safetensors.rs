@@ -25,13 +25,14 @@ pub(super) fn write(export: &Export, out: &mut dyn Write) -> io::Result<()> {
     };
     // The widest numbers come first, so that all lie at multiples of their size.
     let [indices, values] = Sparse::PARTS;
-    for (name, sparse) in &export.sparse {
-        entry(&format!("{name}.{indices}"), ("I64", 8), &[2, sparse.values.len()]);
+    let infos = &export.manifest.hooks;
+    for (i, sparse) in &export.sparse {
+        entry(&format!("{}.{indices}", infos[*i].name), ("I64", 8), &[2, sparse.values.len()]);
     }
-    for (name, TensorInfo { shape, .. }) in export.names.iter().zip(&export.manifest.hooks) {
-        match export.sparse.get(name) {
+    for (i, TensorInfo { name, shape, .. }) in infos.iter().enumerate() {
+        match export.sparse.get(&i) {
             Some(sparse) => entry(&format!("{name}.{values}"), ("F32", 4), &[sparse.values.len()]),
-            None => entry(&name.to_string(), ("F32", 4), shape),
+            None => entry(name, ("F32", 4), shape),
         }
     }
     let mut header = text::json(&header).into_bytes();

@@ -3,7 +3,7 @@
 pub mod check;
 mod diagnose;
 mod file;
-mod layout;
+pub(crate) mod layout;
 pub mod names;
 mod npy;
 

@@ -247,10 +247,10 @@ impl Dialect {
         }
         if self == Hf {
             let name = format!("hidden_states.{}", config.n_layer);
-            all.push((name, vec![Ours::whole(Site::LnFinalOut.once())]));
+            all.insert(0, (name, vec![Ours::whole(Site::LnFinalOut.once())]));
         }
         all.sort_by_key(|(_, parts)| parts[0]);
-        all.dedup_by(|b, a| self == Hf && a.1 == b.1 && !a.0.starts_with("hidden_states"));
+        all.dedup_by(|b, a| self == Hf && a.1 == b.1);
         all
     }
 }

@@ -314,6 +314,27 @@ fn the_debug_state_of_llm_c_is_read() {
     }
 }
 
+/// llm.c's layout by another's reading: all blocks, a batch, heads side by side.
+#[test]
+fn exports_in_llm_cs_words_are_what_llm_c_has() {
+    let net = gpt2();
+    let want = net.stacked(&net.forward(&IDS, Fault::None));
+    let place = tempfile::tempdir().unwrap();
+    let args = ["export", "--token-ids", &ids(), "-o", "x.safetensors", "--names", "llmc"];
+    assert_eq!(actscope(place.path(), &args).0, 0);
+    let bytes = fs::read(place.path().join("x.safetensors")).unwrap();
+    let file = safetensors::SafeTensors::deserialize(&bytes).unwrap();
+    assert_eq!(file.names().len(), want.len() - 1); // all but the losses
+    for (name, view) in file.iter() {
+        let (shape, values) = &want[name];
+        assert_eq!(view.shape(), shape, "{name}");
+        let got = view.data().as_chunks().0.iter().map(|b| f32::from_le_bytes(*b));
+        for (got, want) in got.zip(values).filter(|(got, _)| got.is_finite()) {
+            assert!((got - want).abs() <= 1e-4 * want.abs().max(1.0), "{name}: {got} {want}");
+        }
+    }
+}
+
 #[test]
 fn our_own_exports_check() {
     let place = tempfile::tempdir().unwrap();
@@ -332,6 +353,29 @@ fn our_own_exports_check() {
             answer["tensors"].as_array().unwrap().iter().all(|one| one["max_diff"].as_f64() < Some(1e-5))
         );
     }
+    // In the words of others, all of which are read back.
+    for (name, n) in [("hf", 4 + 12 * 4), ("llmc", 7 - 1 + 16), ("transformerlens2", 4 + 17 * 4)] {
+        for more in [&[][..], &["--batch"], &["--positions", "1..4"]] {
+            let export = ["export", "The old man and the sea", "-o", "words.npz", "--names", name];
+            let (code, _, err) = actscope(place.path(), &[&export[..], more].concat());
+            assert!(code == 0 && err.contains("left out"), "{err}");
+            let mut check = vec!["check", "words.npz", "--json"];
+            check.extend((name == "transformerlens2").then_some(["--names", name]).into_iter().flatten());
+            let (code, out, err) = actscope(place.path(), &check);
+            let answer: Value = serde_json::from_str(&out).unwrap_or_default();
+            assert_eq!(code, 0, "{name}: {err}");
+            let theirs: std::collections::BTreeSet<_> = answer["tensors"]
+                .as_array()
+                .unwrap()
+                .iter()
+                .map(|one| one["theirs"].as_str().unwrap())
+                .collect();
+            assert_eq!(theirs.len(), n, "{name}: {theirs:?}");
+        }
+    }
+    let (code, _, err) =
+        actscope(place.path(), &["export", "a", "-o", "x.npy", "--hooks", "result.1", "--names", "hf"]);
+    assert!(code == 2 && err.contains("no names for these tensors"), "{err}");
     // Of other weights.
     let tiny = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/tiny/plain");
     let (code, _, err) =

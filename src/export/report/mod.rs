@@ -282,7 +282,7 @@ fn largest(run: &Run, out: &mut String) -> Result<()> {
 
 /// How the numbers came about.
 fn origin(run: &Run, out: &mut String) -> Result<()> {
-    let manifest = Manifest::new(run, &(0..run.n_tokens()), &[])?;
+    let manifest = Manifest::new(run, &(0..run.n_tokens()), Vec::new())?;
     out.push_str("<h2 id=\"origin\">Where this comes from</h2>\n<dl>\n");
     for (name, value) in manifest.fields() {
         if ["hooks", "positions", "tokens"].contains(&name.as_str()) || value.is_null() {

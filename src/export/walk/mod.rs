@@ -99,7 +99,7 @@ impl Walk {
             |step| At { step, position, head: place.head, key, column: 0, sampling: Sampling::default() };
         let walked = steps(c).into_iter().filter(|step| step.layer.is_none_or(|layer| layer == place.layer));
         let pages = walked.map(|step| Page::new(&run, at(step))).collect::<Result<_>>()?;
-        let manifest = Manifest::new(&run, &(0..run.n_tokens()), &[])?;
+        let manifest = Manifest::new(&run, &(0..run.n_tokens()), Vec::new())?;
         Ok(Self { place: Focus { position: Some(position), ..place }, run, pages, manifest })
     }
 

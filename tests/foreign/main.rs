@@ -502,3 +502,39 @@ mod lies {
         }
     }
 }
+
+/// The numpy of `docs/porting.md`, as it is and broken as it says.
+#[test]
+fn the_example_of_the_documentation_passes() {
+    let Ok(python) = std::env::var("ACTSCOPE_PYTHON") else {
+        eprintln!("skipped: ACTSCOPE_PYTHON names no Python with numpy");
+        return;
+    };
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let text = fs::read_to_string(root.join("docs/porting.md")).unwrap();
+    let code = text.split("```python\n").nth(1).unwrap().split("```").next().unwrap();
+    assert!(code.lines().filter(|line| !line.trim().is_empty()).count() <= 60);
+    let place = tempfile::tempdir().unwrap();
+    let run = |code: &str, model: &Path, n_head: &str| {
+        fs::write(place.path().join("gpt2.py"), code).unwrap();
+        let weights = model.join("model.safetensors").display().to_string();
+        let done = Command::new(&python)
+            .current_dir(place.path())
+            .args(["gpt2.py", &weights, n_head, "5,7,96,3,42,17", "mine.npz"])
+            .output()
+            .unwrap();
+        assert!(done.status.success(), "{}", String::from_utf8_lossy(&done.stderr));
+        actscope(place.path(), &["check", "mine.npz", "--model", &model.display().to_string()])
+    };
+    for (model, n_head) in [("assets/demo", "6"), ("tests/fixtures/tiny/plain", "4")] {
+        let (code, out, err) = run(code, &root.join(model), n_head);
+        assert!(code == 0 && out.contains("all within 1e-4"), "{out}{err}");
+    }
+    let broken = code.replace(" / np.sqrt(c // n_head)", "");
+    assert_ne!(broken, code);
+    let (_, out, _) = run(&broken, &root.join("assets/demo"), "6");
+    let said = text.split("run both again:\n\n").nth(1).unwrap();
+    for line in said.lines().filter(|line| !line.is_empty()) {
+        assert!(out.contains(line.trim()), "{line}: {out}");
+    }
+}

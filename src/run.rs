@@ -1,5 +1,6 @@
 //! A run: everything GPT-2 computed for one sequence of tokens. Immutable once computed.
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -134,6 +135,15 @@ impl Run {
     /// first, after the input's interventions.
     pub fn new(model: &Arc<Model>, input: Input, keep: HookFilter, hooks: impl Hooks) -> Result<Self> {
         Self::make(None, model, input, ActivationCache::with_filter(keep, &model.net), hooks)
+    }
+
+    /// What another program computed for the tokens of a run: these tensors, and no others.
+    #[must_use]
+    pub fn with_tensors(&self, tensors: BTreeMap<HookName, Tensor>) -> Self {
+        let cache = ActivationCache::holding(tensors, &self.model.net);
+        let input = self.input.clone().with_interventions(Interventions::default());
+        // Nothing of it is what the network computes.
+        Self { cache, input, took: Duration::ZERO, changed: Some(Site::Embed.once()), ..self.clone() }
     }
 
     /// The same without hooks, where all tensors of `keep` are wanted: each is made in the pass and held,

@@ -171,7 +171,9 @@ fn the_calls_are_those_of_every_subcommand() {
     let done = harmless(actscope(place.path(), ["--help"]));
     let help = String::from_utf8(done.stdout).unwrap();
     let listed = help.split_once("Commands:\n").unwrap().1.lines().take_while(|line| !line.is_empty());
-    let listed: Vec<_> = listed.map(|line| line.split_whitespace().next().unwrap()).collect();
+    let listed = listed.map(|line| line.split_whitespace().next().unwrap());
+    // One needs a terminal.
+    let listed: Vec<_> = listed.filter(|name| *name != "open").collect();
     let mut called: Vec<_> = CALLS.iter().filter_map(|(name, _)| name.split(' ').next()).collect();
     called.dedup();
     called.push("help");

@@ -626,3 +626,19 @@ fn child_that_panics() {
     assert!(std::env::var_os("ACTSCOPE_TEST_CHILD").is_some(), "this is not a test of its own");
     let _ = actscope::tui::with_terminal(true, |_| -> std::io::Result<()> { panic!("this went wrong") });
 }
+
+#[test]
+fn a_file_is_opened_beside_the_live_run() {
+    let place = tempfile::tempdir().unwrap();
+    let path = place.path().join("mine.npz");
+    let path = path.to_str().unwrap();
+    let mut export = std::process::Command::new(env!("CARGO_BIN_EXE_actscope"));
+    export.args(["export", "The old man", "-o", path, "--scale", "mlp:1=0.5"]);
+    assert!(export.output().unwrap().status.success());
+    // The file says which tokens; a difference is found.
+    let mut session = Session::start(&["open", path, "--model", "demo"]);
+    session.wait_for("reference − mine of blocks.1.hook_mlp_out");
+    session.wait_for("it looks like a factor");
+    session.send("q");
+    assert_eq!(session.ended().0, 0);
+}

@@ -130,6 +130,11 @@ pub struct Comparison {
 }
 
 impl Comparison {
+    /// Of a run of `n_tokens`, as long as nothing is known of it.
+    pub fn unknown(n_tokens: usize) -> Self {
+        Self { shifts: vec![None; n_tokens], first: None, earliest: None, nan: None }
+    }
+
     /// From `before` to `after`; both need their logits.
     ///
     /// # Errors

@@ -149,6 +149,12 @@ impl InputArgs {
         Ok(input.with_interventions(self.what_if.read()?))
     }
 
+    /// Whether a prompt was given.
+    pub fn has_prompt(&self) -> bool {
+        let of = &self.prompt;
+        of.prompt.is_some() || of.prompt_file.is_some() || of.token_ids.is_some()
+    }
+
     /// Whether `--bos` was given.
     pub fn bos(&self) -> bool {
         self.prompt.bos

@@ -8,8 +8,11 @@ use clap::CommandFactory;
 use super::args::{Color, InputArgs, ModelArgs};
 use super::config;
 use crate::corpus::Atlas;
+use crate::engine::Beside;
 use crate::error::{Error, Result};
+use crate::foreign::Foreign;
 use crate::model::{LoadOptions, Source};
+use crate::run::Input;
 use crate::tui;
 use crate::tui::clipboard::Clipboard;
 use crate::tui::graphics;
@@ -72,7 +75,8 @@ struct ScreenArgs {
     atlas: Option<PathBuf>,
 }
 
-pub fn run(args: Args, given: Given) -> Result<()> {
+/// Runs the explorer, perhaps with what another program computed beside the run.
+pub fn run(args: Args, given: Given, beside: Option<Beside>) -> Result<()> {
     // With the prompt on standard input, keys are read from the terminal itself.
     let keys = args.input.reads_stdin() || std::io::stdin().is_terminal();
     if !keys || !std::io::stdout().is_terminal() {
@@ -93,8 +97,10 @@ pub fn run(args: Args, given: Given) -> Result<()> {
     let (settings, mut problems) =
         config::read().unwrap_or_else(|error| (Settings::default(), vec![error.to_string()]));
     let screen = args.screen;
-    let view = args.input.view()?;
-    let named = view.as_ref().map(|view| view.model.clone()).or(settings.model);
+    let foreign = beside.as_ref().map(|beside| Foreign::about(&beside.path)).transpose()?;
+    let view = if foreign.is_some() { None } else { args.input.view()? };
+    let of_file = foreign.as_ref().and_then(|foreign| foreign.model.clone());
+    let named = view.as_ref().map(|view| view.model.clone()).or(of_file).or(settings.model);
     let source = match named {
         Some(model) if !given.model => Source::parse(&model),
         _ => args.model.source(),
@@ -102,20 +108,27 @@ pub fn run(args: Args, given: Given) -> Result<()> {
     let atlas = screen.atlas.as_deref().map(Atlas::open).transpose()?;
     let folder = config::state();
     let mut found = match &folder {
-        Some(folder) if !screen.fresh => state::load(folder, &source.to_string()),
+        Some(folder) if !screen.fresh && foreign.is_none() => state::load(folder, &source.to_string()),
         _ => state::Found::default(),
     };
     let last = found.state.as_ref().and_then(|state| state.prompts.last()).map_or(SAMPLE, String::as_str);
     let has_bos = args.input.bos();
-    let mut input = match &view {
-        Some(view) => view.input().map_err(Error::usage)?,
-        None => args.input.or(last)?,
+    let own = foreign.as_ref().and_then(|foreign| foreign.tokens.as_ref()?.first().cloned());
+    let mut input = match (&view, own) {
+        (Some(view), _) => view.input().map_err(Error::usage)?,
+        (None, Some(ids)) if !args.input.has_prompt() => Input::ids(ids),
+        (None, None) if foreign.is_some() && !args.input.has_prompt() => {
+            return Err(Error::usage(
+                "no prompt given, and the file has no token ids: pass the prompt that it was run on, or --token-ids 1,2,3",
+            ));
+        }
+        (None, _) => args.input.or(last)?,
     };
     if let Some(view) = view {
         let prompts = found.state.map(|state| state.prompts).unwrap_or_default();
         found.state = Some(view.look.with_prompts(prompts));
     }
-    input.bos |= has_bos || settings.bos;
+    input.bos |= has_bos || (settings.bos && foreign.is_none());
     // A theme on the command line is wrong or right; one in the settings is said to be wrong.
     let mut themes = None;
     if let Some(name) = &screen.theme {
@@ -145,6 +158,7 @@ pub fn run(args: Args, given: Given) -> Result<()> {
         keymap,
         problems,
         atlas,
+        beside,
         found,
         folder,
     })
@@ -160,5 +174,5 @@ pub struct Given {
 fn for_scripts() -> Vec<String> {
     let cli = super::Cli::command();
     let names = cli.get_subcommands().map(|command| command.get_name().to_owned());
-    names.filter(|name| !["completions", "config", "man", "help"].contains(&name.as_str())).collect()
+    names.filter(|name| !["completions", "config", "man", "open", "help"].contains(&name.as_str())).collect()
 }

@@ -21,6 +21,7 @@ mod logging;
 mod man;
 mod neighbours;
 mod neuron;
+mod open;
 mod output;
 mod patch;
 mod pool;
@@ -113,6 +114,7 @@ enum Command {
     Walk(walk::Args),
     Export(export::Args),
     Check(check::Args),
+    Open(open::Args),
     Render(render::Args),
     Report(report::Args),
     Corpus(corpus::Args),
@@ -128,7 +130,9 @@ enum Command {
 /// Any failure, as one sentence.
 pub fn run(args: impl IntoIterator<Item = OsString>) -> Result<()> {
     let parsed = Cli::command().try_get_matches_from(args).and_then(|matches| {
-        let model = matches.value_source("model") == Some(ValueSource::CommandLine);
+        // Of the explorer itself, or of `open`.
+        let asked = matches.subcommand_matches("open").unwrap_or(&matches);
+        let model = asked.value_source("model") == Some(ValueSource::CommandLine);
         Ok((Cli::from_arg_matches(&matches)?, explore::Given { model }))
     });
     let (cli, given) = match parsed {
@@ -146,7 +150,7 @@ pub fn run(args: impl IntoIterator<Item = OsString>) -> Result<()> {
         pool::start()?;
     }
     match cli.command {
-        None => explore::run(cli.explore, given),
+        None => explore::run(cli.explore, given, None),
         Some(Command::Tokens(args)) => tokens::run(args),
         Some(Command::Info(args)) => info::run(args),
         Some(Command::Hooks(args)) => hooks::run(&args),
@@ -164,6 +168,7 @@ pub fn run(args: impl IntoIterator<Item = OsString>) -> Result<()> {
         Some(Command::Walk(args)) => walk::run(args),
         Some(Command::Export(args)) => export::run(args),
         Some(Command::Check(args)) => check::run(args),
+        Some(Command::Open(args)) => open::run(args, given),
         Some(Command::Render(args)) => render::run(&args),
         Some(Command::Report(args)) => report::run(args),
         Some(Command::Corpus(args)) => corpus::run(args),

@@ -1,5 +1,6 @@
 //! Making runs: one request at a time, each abandoned between two layers when a newer one arrives.
 
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -15,6 +16,7 @@ use crate::analysis::logits::{Sampling, Surprise, surprises, surprises_after};
 use crate::analysis::patch::{Patching, Sweep, Swept};
 use crate::corpus::atlas::OfGroup;
 use crate::error::{Error, Result};
+use crate::foreign::{Check, Foreign, Mapping, check};
 use crate::hooks::{HookFilter, HookName, Hooks, TensorName};
 use crate::interventions::Interventions;
 use crate::model::{LoadOptions, Model, Progress, Source};
@@ -54,6 +56,8 @@ pub enum Work {
     Continue { from: Arc<Run>, size: (usize, usize), sampling: Sampling },
     /// Runs a second prompt to compare with `a`; `tokens` are those that patching compares, if chosen.
     Second { a: Arc<Run>, input: Input, tokens: [Option<u32>; 2] },
+    /// Compares `a` with what another program computed for the same tokens.
+    Beside { a: Arc<Run>, beside: Arc<Beside> },
     /// Patches every place of a sweep.
     Sweep { patching: Arc<Patching>, sweep: Sweep },
     /// Measures every head on `n` random tokens, repeated once; if `differs`, also without the
@@ -67,7 +71,11 @@ impl Work {
     /// Its description and number of runs, if it reports progress run by run.
     pub fn steps(&self) -> Option<Steps> {
         let (what, of) = match self {
-            Self::Run { .. } | Self::Generate { .. } | Self::Second { .. } | Self::Repeat { .. } => {
+            Self::Run { .. }
+            | Self::Generate { .. }
+            | Self::Second { .. }
+            | Self::Beside { .. }
+            | Self::Repeat { .. } => {
                 return None;
             }
             Self::Continue { size: (_, n_tokens), .. } => ("sampling", *n_tokens),
@@ -189,6 +197,27 @@ pub struct Second {
     pub comparison: Comparison,
     /// A is the clean prompt, B the corrupt one; or why they cannot be patched.
     pub patching: Result<Arc<Patching>, String>,
+    /// B is of this file, and not of a prompt.
+    pub file: Option<Arc<FromFile>>,
+}
+
+/// A file of what another program computed, and how to read it.
+#[derive(Debug, Clone)]
+pub struct Beside {
+    pub path: PathBuf,
+    /// The name of the only tensor of a file without names.
+    pub hook: Option<String>,
+    pub mapping: Mapping,
+    pub options: check::Options,
+}
+
+/// What a file holds of a run.
+#[derive(Debug, Clone)]
+pub struct FromFile {
+    pub name: String,
+    /// The tensors that can be shown, in data-flow order.
+    pub hooks: Vec<HookName>,
+    pub check: Check,
 }
 
 /// Loads the model and makes runs with it.
@@ -245,6 +274,9 @@ impl Worker {
                     .map(|effects| say(Said::Effects(Arc::new(effects))))
             }
             Work::Second { a, input, tokens } => self.second(id, a, input, tokens, &say),
+            Work::Beside { a, beside } => {
+                second_of_file(a, &beside).map(|second| say(Said::Second(Box::new(second))))
+            }
             Work::Sweep { patching, sweep } => patching
                 .sweep(sweep, patching.only_last(), self.step(id, steps, &say), |swept| {
                     say(Said::Sweeping(swept.clone()));
@@ -355,7 +387,7 @@ impl Worker {
         let comparison = Comparison::new(&a, &b, &alignment)?;
         let patching = Patching::new(Arc::clone(&a), Arc::clone(&b), token, versus);
         let patching = patching.map(Arc::new).map_err(|error| error.to_string());
-        say(Said::Second(Box::new(Second { a, b, alignment, comparison, patching })));
+        say(Said::Second(Box::new(Second { a, b, alignment, comparison, patching, file: None })));
         Ok(())
     }
 
@@ -411,4 +443,29 @@ impl Hooks for Watch<'_> {
         (self.say)(Said::Layer { layer, n_layer: self.n_layer });
         Ok(())
     }
+}
+
+/// What another program computed for the tokens of `a`, as B.
+fn second_of_file(a: Arc<Run>, beside: &Beside) -> Result<Second> {
+    let Beside { path, hook, mapping, options } = beside;
+    let foreign = Foreign::open(path, hook.as_deref(), mapping, a.config())?;
+    let tokens = vec![a.tokens.clone()];
+    if foreign.tokens.as_ref().is_some_and(|own| *own != tokens) {
+        return Err(Error::file(
+            path,
+            "is of another prompt: run its own again (e, then Up), or press n for a prompt B",
+        ));
+    }
+    let (check, tensors) = Check::with_tensors(&a.model, &foreign, &tokens, *options)?;
+    if tensors.is_empty() {
+        return Err(Error::file(path, "has no tensor of all positions, which could be shown"));
+    }
+    let name = path.file_name().unwrap_or(path.as_os_str()).to_string_lossy().into_owned();
+    let file = FromFile { name, hooks: tensors.keys().copied().collect(), check };
+    let b = Arc::new(a.with_tensors(tensors));
+    let alignment = Alignment::new(&a.tokens, &b.tokens);
+    let comparison =
+        Comparison::new(&a, &b, &alignment).unwrap_or_else(|_| Comparison::unknown(b.n_tokens()));
+    let patching = Err(format!("{} is a file: only the run of a prompt can be patched", file.name));
+    Ok(Second { a, b, alignment, comparison, patching, file: Some(Arc::new(file)) })
 }

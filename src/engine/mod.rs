@@ -10,7 +10,7 @@ mod look;
 pub mod pixels;
 mod write;
 
-pub use job::{Event, Job, Made, Request, Said, Second, Summary, Work, Worker};
+pub use job::{Beside, Event, FromFile, Job, Made, Request, Said, Second, Summary, Work, Worker};
 pub use look::{Look, Looker, Map, RowLook, Seen, Slot, Steps, Wanted};
 pub use write::{Errand, Writing};
 

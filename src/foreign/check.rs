@@ -1,5 +1,6 @@
 //! Another program's tensors against ours: how far apart they are, and which is the first that is off.
 
+use std::collections::BTreeMap;
 use std::ops::Range;
 
 use candle_core::Tensor;
@@ -83,6 +84,19 @@ impl Check {
     /// [`Error::File`] for a tensor of another shape, or other weights than the file's; [`Error::Usage`] for tokens that
     /// the model cannot run.
     pub fn new(model: &Model, foreign: &Foreign, tokens: &[Vec<u32>], options: Options) -> Result<Self> {
+        Ok(Self::with_tensors(model, foreign, tokens, options)?.0)
+    }
+
+    /// The same, and for one prompt the tensors of theirs that are whole hooks of ours, in our order.
+    ///
+    /// # Errors
+    /// As [`Self::new`].
+    pub fn with_tensors(
+        model: &Model,
+        foreign: &Foreign,
+        tokens: &[Vec<u32>],
+        options: Options,
+    ) -> Result<(Self, BTreeMap<HookName, Tensor>)> {
         foreign.check_weights(model)?;
         let net = &model.net;
         let theirs = read(net, foreign, tokens, options)?;
@@ -108,7 +122,10 @@ impl Check {
             Some(first) => diagnose::diagnose(net, tokens, &keep, &held, &tensors, first, &side)?,
             None => Vec::new(),
         };
-        Ok(Self { tensors, loss, tolerance: options.tolerance, first_off, diagnoses })
+        let is_whole = foreign.rows(tokens).len() == tokens.first().map_or(0, Vec::len) && tokens.len() == 1;
+        let whole = held.into_iter().filter(|_| is_whole).flat_map(|one| one.hooks(net));
+        let whole = whole.collect::<Result<_>>()?;
+        Ok((Self { tensors, loss, tolerance: options.tolerance, first_off, diagnoses }, whole))
     }
 
     /// Whether the loss is the same.
@@ -177,6 +194,25 @@ pub struct Held {
     pub format: Format,
     /// By row of the batch.
     pub rows: Vec<Tensor>,
+}
+
+impl Held {
+    /// The hooks that it is.
+    fn hooks(self, net: &Gpt2) -> Vec<Result<(HookName, Tensor)>> {
+        let Some(x) = self.rows.into_iter().next() else { return Vec::new() };
+        let (c, h) = (net.config.n_embd, net.config.n_head);
+        match (self.ours.kind, self.ours.hook.layer) {
+            (Kind::Whole, _) => vec![Ok((self.ours.hook, x))],
+            (Kind::Qkv, Some(layer)) => {
+                let part = |(i, site): (usize, Site)| {
+                    let part = x.narrow(1, i * c, c)?.contiguous()?;
+                    Ok((site.at(layer), part.reshape(((), h, c / h))?))
+                };
+                [Site::Q, Site::K, Site::V].into_iter().enumerate().map(part).collect()
+            }
+            _ => Vec::new(),
+        }
+    }
 }
 
 /// All tensors of theirs, in data-flow order.

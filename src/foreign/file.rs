@@ -72,6 +72,8 @@ pub struct Foreign {
     pub targets: Option<Vec<Vec<u32>>>,
     /// The positions that it has, if it says so.
     pub positions: Option<Range<usize>>,
+    /// The model that made it, if it says so.
+    pub model: Option<String>,
     /// Of the weights that made it, if it says so.
     pub weights_sha256: Option<String>,
     /// The mean of the losses, if it has only that.
@@ -102,6 +104,18 @@ impl Foreign {
     /// [`Error::File`] for a file that cannot be read, or has no tensor whose name is known; [`Error::Usage`] for a
     /// `.npy` without a name for it.
     pub fn open(path: &Path, hook: Option<&str>, mapping: &Mapping, config: &Config) -> Result<Self> {
+        Self::read(path, hook, mapping, Some(config))
+    }
+
+    /// What a file says of its prompt, before there is a model.
+    ///
+    /// # Errors
+    /// [`Error::File`] for a file that cannot be read.
+    pub fn about(path: &Path) -> Result<Self> {
+        Self::read(path, None, &Mapping::default(), None)
+    }
+
+    fn read(path: &Path, hook: Option<&str>, mapping: &Mapping, config: Option<&Config>) -> Result<Self> {
         let ending = path.extension().and_then(|ending| ending.to_str()).map(str::to_ascii_lowercase);
         let mut foreign = Self {
             path: path.into(),
@@ -110,12 +124,14 @@ impl Foreign {
             tokens: None,
             targets: None,
             positions: None,
+            model: None,
             weights_sha256: None,
             loss: None,
             notes: Vec::new(),
             from: From::Npz,
         };
         match ending.as_deref() {
+            Some("npy") if config.is_none() => {}
             Some("npy") => foreign.open_npy(hook, mapping, config)?,
             _ if hook.is_some() => {
                 return Err(Error::usage("--hook names the array of a .npy file: other files have names"));
@@ -124,7 +140,7 @@ impl Foreign {
             Some("bin") => foreign.open_debug_state(config)?,
             _ => foreign.open_tensors(mapping, config)?,
         }
-        if foreign.entries.is_empty() && foreign.loss.is_none() {
+        if config.is_some() && foreign.entries.is_empty() && foreign.loss.is_none() {
             let has: Vec<_> =
                 foreign.unknown.iter().take(3).map(|name| brief(name, 60).into_owned()).collect();
             let has = if has.is_empty() { "no tensors".into() } else { format!("`{}`", has.join("`, `")) };
@@ -167,8 +183,9 @@ impl Foreign {
         shape: Vec<usize>,
         format: Format,
         mapping: &Mapping,
-        config: &Config,
+        config: Option<&Config>,
     ) -> Result<()> {
+        let Some(config) = config else { return Ok(()) };
         let known = mapping.0.get(name);
         if known.is_none()
             && (name.rsplit_once('.').is_some_and(|(_, last)| last == "grad") || name.starts_with("grad."))
@@ -227,6 +244,7 @@ impl Foreign {
 
     /// Takes what actscope's own exports say of themselves.
     fn add_manifest(&mut self, value: impl Fn(&str) -> Option<serde_json::Value>) {
+        self.model = value("model").and_then(|model| model.as_str().map(str::to_owned));
         self.weights_sha256 = value("weights_sha256").and_then(|sha| sha.as_str().map(str::to_owned));
         if let Some(ids) = value("token_ids").and_then(|ids| serde_json::from_value::<Vec<u32>>(ids).ok()) {
             self.tokens = Some(vec![ids]);
@@ -235,7 +253,7 @@ impl Foreign {
         self.positions = positions.map(|[first, end]| first..end);
     }
 
-    fn open_tensors(&mut self, mapping: &Mapping, config: &Config) -> Result<()> {
+    fn open_tensors(&mut self, mapping: &Mapping, config: Option<&Config>) -> Result<()> {
         let file = TensorFile::open(&self.path)?;
         self.add_manifest(|key| file.value(key));
         for name in file.names() {
@@ -252,7 +270,7 @@ impl Foreign {
         Ok(())
     }
 
-    fn open_npz(&mut self, mapping: &Mapping, config: &Config) -> Result<()> {
+    fn open_npz(&mut self, mapping: &Mapping, config: Option<&Config>) -> Result<()> {
         let path = self.path.clone();
         let mut archive = Archive::open(&path)?;
         let manifest = archive.text("manifest.json").and_then(|text| serde_json::from_str(&text).ok());
@@ -267,7 +285,7 @@ impl Foreign {
         Ok(())
     }
 
-    fn open_npy(&mut self, hook: Option<&str>, mapping: &Mapping, config: &Config) -> Result<()> {
+    fn open_npy(&mut self, hook: Option<&str>, mapping: &Mapping, config: Option<&Config>) -> Result<()> {
         let Some(hook) = hook else {
             return Err(Error::usage("a .npy file has no name in it: say with --hook NAME what it is"));
         };
@@ -280,7 +298,7 @@ impl Foreign {
     }
 
     /// 256 integers, then the tokens and targets, (B, T), the logits, (B, T, V), and the loss; gradients follow.
-    fn open_debug_state(&mut self, config: &Config) -> Result<()> {
+    fn open_debug_state(&mut self, config: Option<&Config>) -> Result<()> {
         let path = self.path.clone();
         let failed = |path: &Path, why: String| Error::file(path, why);
         let mut file =
@@ -310,7 +328,7 @@ impl Foreign {
                 "is of version {version}, B {b}, T {t}: 1 and 2 are read, of sizes above 0"
             )));
         };
-        let v = config.vocab_size as u64;
+        let v = config.map_or(0, |config| config.vocab_size as u64);
         if 1024 + 4 * (2 * b * t + b * t * v + 1) > length {
             return Err(self.refuse(format!(
                 "is cut short, or of another vocabulary than this model's {v}: B {b} and T {t} take more than its \
@@ -320,6 +338,9 @@ impl Foreign {
         for name in ["x", "y"] {
             let all: Vec<i64> = ints(&read(4 * b * t)?).into_iter().map(i64::from).collect();
             self.add_integers(name, &all, &[b as usize, t as usize])?;
+        }
+        if config.is_none() {
+            return Ok(());
         }
         let logits = read(4 * b * t * v)?;
         let shape = vec![b as usize, t as usize, v as usize];

@@ -52,6 +52,12 @@ impl ActivationCache {
         Ok(Self::with_filter(HookFilter::new(patterns, &net.config)?, net))
     }
 
+    /// These tensors and no others, as another program computed them: nothing is derived of them.
+    pub fn holding(tensors: BTreeMap<HookName, Tensor>, net: &Gpt2) -> Self {
+        let filter = HookFilter::of(tensors.keys().copied());
+        Self { made: true, kept: tensors, ..Self::with_filter(filter, net) }
+    }
+
     pub fn with_filter(filter: HookFilter, net: &Gpt2) -> Self {
         let mut needed = HashSet::new();
         let mut names = filter.names(&net.config);

@@ -24,13 +24,14 @@ use super::atlas;
 use super::clipboard::{self, Clipboard};
 use super::graphics;
 use super::keymap::Keymap;
+use super::screens::compare;
 use super::screens::walk::TICK;
 use super::state;
 use super::theme::{Depth, Theme, Themes};
 use super::update::{Message, update};
 use crate::analysis::logits::Sampling;
 use crate::corpus::Atlas;
-use crate::engine::{Engine, Request};
+use crate::engine::{Beside, Engine, Request};
 use crate::error::{Error, Result};
 use crate::model::{LoadOptions, Source};
 use crate::picture::colormap::Palette;
@@ -59,6 +60,8 @@ pub struct Options {
     pub problems: Vec<String>,
     /// Examples of units; `None`: those of the demo model, with the demo model.
     pub atlas: Option<Atlas>,
+    /// What another program computed, to compare with the run.
+    pub beside: Option<Beside>,
     /// What was remembered, and the folder to remember in.
     pub found: state::Found,
     pub folder: Option<PathBuf>,
@@ -158,6 +161,28 @@ fn leave() {
     let _ = disable_raw_mode();
 }
 
+/// The explorer as it starts.
+fn at_first(options: &mut Options, theme: Theme, size: (u16, u16)) -> App {
+    let mut app = App::new(options.source.to_string(), options.input.clone(), theme, size);
+    (app.keymap, app.sampling) = (std::mem::take(&mut options.keymap), options.sampling);
+    app.atlas = atlas::State::new(options.atlas.take());
+    if let Some(state) = &options.found.state {
+        state.restore(&mut app);
+    }
+    if let Some(beside) = options.beside.take() {
+        compare::beside(&mut app, beside);
+    }
+    if options.found.first {
+        app.welcome();
+    }
+    let problems: Vec<_> = options.problems.drain(..).chain(options.found.problem.take()).collect();
+    if !problems.is_empty() {
+        app.complain(problems.join("; "));
+    }
+    app.remember_prompt();
+    app
+}
+
 /// The event loop: draws, waits, updates; redraws only if something happened. Returns the signal to end by, if
 /// a signal ended it.
 fn explore(
@@ -175,20 +200,7 @@ fn explore(
         // Colours name the images that are letters, and terminals that have them show all colours.
         theme.depth = Depth::True;
     }
-    let mut app = App::new(options.source.to_string(), options.input, theme, size()?);
-    (app.keymap, app.sampling) = (options.keymap, options.sampling);
-    app.atlas = atlas::State::new(options.atlas);
-    if let Some(state) = &options.found.state {
-        state.restore(&mut app);
-    }
-    if options.found.first {
-        app.welcome();
-    }
-    let problems: Vec<_> = options.problems.into_iter().chain(options.found.problem).collect();
-    if !problems.is_empty() {
-        app.complain(problems.join("; "));
-    }
-    app.remember_prompt();
+    let mut app = at_first(&mut options, theme, size()?);
     // Draw the first frame before anything is loaded.
     draw(terminal, &app)?;
     let events = sender.clone();

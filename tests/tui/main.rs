@@ -1,6 +1,7 @@
 //! The explorer through its real update and draw, by key sequences.
 
 mod atlas;
+mod beside;
 mod broken;
 mod difference;
 mod features;

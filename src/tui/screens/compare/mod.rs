@@ -1,5 +1,6 @@
 //! Two prompts: their tokens aligned, any tensor of either or their difference, and patching.
 
+mod file;
 mod patching;
 
 use std::collections::HashMap;
@@ -10,12 +11,14 @@ use ratatui::layout::Rect;
 use ratatui::text::Span;
 use unicode_width::UnicodeWidthStr;
 
+pub use self::file::beside;
+use self::file::{lacking, opened};
 use self::patching::{draw_sweep, go_to, strongest};
 pub use self::patching::{patch, swap, swept};
 use super::{Scene, cell_text, draw_computing, shape};
 use crate::analysis::View;
 use crate::analysis::patch::{Sweep, Swept};
-use crate::engine::{Look, Map, Request, RowLook, Second, Seen, Slot, Work};
+use crate::engine::{Beside, Look, Map, Request, RowLook, Second, Seen, Slot, Work};
 use crate::hooks::{Axis, HookName, TensorName};
 use crate::interventions::{Change, Interventions};
 use crate::picture::chart::Chart;
@@ -49,6 +52,16 @@ impl Shown {
             Self::Difference => "A − B",
         }
     }
+
+    /// The same where B is of a file.
+    fn name_in(self, app: &App) -> &'static str {
+        match self {
+            _ if app.screens.compare.file.is_none() => self.name(),
+            Self::A => "reference",
+            Self::B => "mine",
+            Self::Difference => "reference − mine",
+        }
+    }
 }
 
 /// The state of this screen.
@@ -56,6 +69,8 @@ impl Shown {
 pub struct State {
     /// The input of prompt B.
     pub prompt: Option<Prompt>,
+    /// What another program computed, in place of prompt B.
+    pub file: Option<Arc<Beside>>,
     /// The tokens whose logits patching compares, if chosen.
     pub token: Option<u32>,
     pub versus: Option<u32>,
@@ -82,7 +97,8 @@ pub struct State {
 #[derive(Debug, Clone)]
 struct Question {
     a: Arc<Run>,
-    prompt: Prompt,
+    /// `None` for a file.
+    prompt: Option<Prompt>,
     tokens: [Option<u32>; 2],
 }
 
@@ -168,6 +184,9 @@ impl Scene for Body {
         else {
             return Vec::new();
         };
+        if lacking(app, second).is_some() {
+            return Vec::new();
+        }
         let range = app.range_for(view(app).quantity());
         let plot = plot(app, run, second, layout(area).sheet.plot);
         vec![
@@ -179,9 +198,12 @@ impl Scene for Body {
     fn draw(&self, app: &App, run: &Run, area: Rect, buffer: &mut Buffer) {
         let theme = app.theme;
         let Some(second) = app.screens.compare.second(run) else {
-            let said = match (&app.screens.compare.prompt, &app.activity) {
-                (Some(_), Some(_)) => "prompt B is running",
-                (Some(_), None) => "prompt B could not be run: press n to change it",
+            let state = &app.screens.compare;
+            let is_there = state.prompt.as_ref().map(|_| ()).or(state.file.as_ref().map(|_| ()));
+            let said = match (is_there, &app.activity) {
+                (Some(()), None) if state.file.is_some() => "the file could not be compared with this prompt",
+                (Some(()), Some(_)) => "B is being read or run",
+                (Some(()), None) => "prompt B could not be run: press n to change it",
                 (None, _) => "press n to type a second prompt, B, to compare with this one, A",
             };
             put(buffer, area.x, area.y + 1, area.width, said, theme.strong());
@@ -234,7 +256,7 @@ impl Scene for Body {
         let value = row_look(app).and_then(|look| look.values.get(column).copied());
         let mut first = vec![
             Span::styled(pair_label(second, pairs.get(row).copied()), theme.accent()),
-            Span::styled(format!("   {} ", app.screens.compare.shown.name()), theme.dim()),
+            Span::styled(format!("   {} ", app.screens.compare.shown.name_in(app)), theme.dim()),
             Span::styled(cell_text(row, column, value), theme.strong()),
         ];
         if let Some(look) = row_look(app) {
@@ -255,6 +277,11 @@ impl Scene for Body {
                 num(shift.kl as f32)
             );
             second_line.push(Span::styled(said, theme.text()));
+        }
+        if let Some(file) = &second.file {
+            let said = format!("B is {}", crate::text::plain(&file.name));
+            second_line
+                .push(Span::styled(if shift.is_some() { format!(" · {said}") } else { said }, theme.dim()));
         }
         if let Some((_, at)) = second.comparison.first {
             second_line
@@ -358,8 +385,9 @@ impl Scene for Body {
         if app.what_if.pair.is_none() && !a.input.interventions.is_idle() {
             return None;
         }
-        let prompt = app.screens.compare.prompt.clone()?;
-        if Input::new(prompt.clone()).is_empty() {
+        let file = app.screens.compare.file.clone();
+        let prompt = app.screens.compare.prompt.clone().filter(|_| file.is_none());
+        if prompt.clone().map_or(file.is_none(), |prompt| Input::new(prompt).is_empty()) {
             return None;
         }
         let tokens = [app.screens.compare.token, app.screens.compare.versus];
@@ -369,8 +397,14 @@ impl Scene for Body {
             return None;
         }
         app.screens.compare.asked = Some(Question { a: Arc::clone(&a), prompt: prompt.clone(), tokens });
-        let input = Input { prompt, ..a.input.clone() };
-        Some(app.start(Work::Second { a, input, tokens }))
+        Some(app.start(match (file, prompt) {
+            (Some(beside), _) => Work::Beside { a, beside },
+            (None, Some(prompt)) => {
+                let input = Input { prompt, ..a.input.clone() };
+                Work::Second { a, input, tokens }
+            }
+            (None, None) => return None,
+        }))
     }
 }
 
@@ -389,7 +423,9 @@ pub fn edit(app: &mut App) {
 pub fn edited(app: &mut App) {
     let Some(Overlay::Second(editor)) = &app.overlay else { return };
     match editor.prompt() {
-        Ok(prompt) => app.screens.compare.prompt = Some(prompt),
+        Ok(prompt) => {
+            (app.screens.compare.prompt, app.screens.compare.file) = (Some(prompt), None);
+        }
         Err(error) => app.complain(error.to_string()),
     }
 }
@@ -410,8 +446,12 @@ pub fn ran(app: &mut App, second: Second) {
         }
         state.swept_of = Some(pair);
     }
+    let file = second.file.clone();
     state.second = Some(Arc::new(second));
     app.shown_id += 1;
+    if let Some(file) = file {
+        opened(app, &file);
+    }
 }
 
 struct Layout {
@@ -523,6 +563,9 @@ fn draw_tokens(app: &App, second: &Second, area: Rect, buffer: &mut Buffer) {
 
 /// What this screen can show: a tensor, each sweep over all blocks, and those of one block.
 fn modes(app: &App) -> Vec<Option<Sweep>> {
+    if app.screens.compare.file.is_some() {
+        return vec![None];
+    }
     let block = app.screens.compare.sweep.and_then(Sweep::block).unwrap_or(app.selection.layer);
     std::iter::once(None).chain(Sweep::all().chain(Sweep::of_block(block)).map(Some)).collect()
 }
@@ -539,18 +582,22 @@ fn draw_modes(app: &App, area: Rect, buffer: &mut Buffer) {
         spans.push(Span::styled("‹ ", theme.dim()));
     }
     for mode in modes.into_iter().skip(skipped) {
-        let name = mode.map_or_else(|| format!("tensor {}", app.screens.compare.shown.name()), Sweep::name);
+        let name =
+            mode.map_or_else(|| format!("tensor {}", app.screens.compare.shown.name_in(app)), Sweep::name);
         let on = mode == app.screens.compare.sweep;
         spans.push(Span::styled(
             if on { format!("[{name}]") } else { format!(" {name} ") },
             if on { theme.accent() } else { theme.dim() },
         ));
-        if mode.is_none() {
+        if mode.is_none() && app.screens.compare.file.is_none() {
             spans.push(Span::styled("  patching A into B:", theme.dim()));
         }
     }
-    let keys =
-        if app.screens.compare.sweep.is_none() { "   m: next · s: A, B, A − B" } else { "   m: next" };
+    let keys = match app.screens.compare.sweep {
+        _ if app.screens.compare.file.is_some() => "   s: A reference, B mine, A − B",
+        None => "   m: next · s: A, B, A − B",
+        Some(_) => "   m: next",
+    };
     spans.push(Span::styled(keys, theme.dim()));
     put_line(buffer, area, &spans);
 }
@@ -559,7 +606,7 @@ fn draw_map(app: &App, run: &Run, second: &Second, layout: &Layout, buffer: &mut
     let theme = app.theme;
     let name = app.selection.tensor();
     let mut title = vec![
-        Span::styled(format!("{} of {name}", app.screens.compare.shown.name()), theme.strong()),
+        Span::styled(format!("{} of {name}", app.screens.compare.shown.name_in(app)), theme.strong()),
         Span::styled(format!("  {}", shape(&name.shape(run.config(), run.n_tokens()))), theme.dim()),
     ];
     if view(app).has_heads() {
@@ -572,6 +619,16 @@ fn draw_map(app: &App, run: &Run, second: &Second, layout: &Layout, buffer: &mut
     }
     title.push(Span::styled("  / another tensor", theme.dim()));
     put_line(buffer, layout.said, &title);
+    if let Some(file) = lacking(app, second) {
+        let has: Vec<_> = file.hooks.iter().map(HookName::short).collect();
+        let said = format!("{} has no {name}: / finds another; it has {}", file.name, has.join(", "));
+        for (line, y) in
+            wrap(&said, layout.sheet.plot.width.into()).iter().zip(layout.chart.y..layout.chart.bottom())
+        {
+            put(buffer, layout.chart.x, y, layout.chart.width, line, theme.dim());
+        }
+        return;
+    }
     let Some(map) = map(app) else {
         draw_computing(buffer, layout.sheet.plot, theme);
         return;

@@ -96,6 +96,9 @@ fn about(patching: &Patching) -> String {
 
 /// The place under the cursor in B and its source in A, or why there is none.
 fn patchable(app: &App, second: &Second) -> Result<(Place, Donor), String> {
+    if second.file.is_some() {
+        return Err("B is a file: only the run of a prompt can be patched".into());
+    }
     let from = |position| Donor { tokens: second.a.tokens.clone(), position };
     let Some(sweep) = app.screens.compare.sweep else {
         if app.selection.made.is_some() {
@@ -157,6 +160,10 @@ pub fn swap(app: &mut App) -> Vec<Request> {
 }
 
 fn exchange(app: &mut App) -> Vec<Request> {
+    if app.screens.compare.file.is_some() {
+        app.complain("B is a file: only prompts can be exchanged");
+        return Vec::new();
+    }
     let Some(b) = app.screens.compare.prompt.clone() else {
         app.complain(NO_SECOND);
         return Vec::new();

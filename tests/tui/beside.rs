@@ -1,0 +1,115 @@
+//! Another program's activations on the screen Compare.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::sync::Arc;
+
+use actscope::engine::Beside;
+use actscope::export::{Destination, Export, Format, Words};
+use actscope::foreign::Mapping;
+use actscope::foreign::check::Options;
+use actscope::foreign::names::Dialect;
+use actscope::hooks::{HookFilter, Site};
+use actscope::interventions::Change;
+use actscope::tui::app::Screen;
+use actscope::tui::screens::compare;
+use actscope::tui::theme::Theme;
+use actscope::{Input, Model, Run};
+use candle_core::Tensor;
+
+use super::harness::{Explorer, assert_snapshot};
+use super::{LARGE, SMALL};
+
+const PROMPT: &str = "The old man said to the young man";
+
+/// What a run with these changes is, in the words of a program, without what says so.
+fn file(changes: &[&str], hooks: &[&str], place: &tempfile::TempDir) -> Beside {
+    let model = Arc::new(Model::demo());
+    let changes = changes.iter().map(|change| change.parse::<Change>().unwrap()).collect();
+    let keep = HookFilter::new(hooks, model.config()).unwrap();
+    let run = Run::new(&model, Input::text(PROMPT).with_interventions(changes), keep, ()).unwrap();
+    let tensors: BTreeMap<String, Tensor> = run.cache.iter().map(|(hook, x)| (hook.to_string(), x)).collect();
+    let path = place.path().join("mine.safetensors");
+    candle_core::safetensors::save(&tensors.into_iter().collect(), &path).unwrap();
+    Beside { path, hook: None, mapping: Mapping::default(), options: Options::default() }
+}
+
+fn explorer(beside: Beside, size: (u16, u16)) -> Explorer {
+    let mut e = Explorer::new(PROMPT, size, Theme::default());
+    compare::beside(&mut e.app, beside);
+    e.keys("home"); // what follows from the new file is asked for with the next message
+    e
+}
+
+#[test]
+fn it_starts_at_the_first_tensor_that_is_off() {
+    let place = tempfile::tempdir().unwrap();
+    for (size, name) in [(LARGE, "160x48"), (SMALL, "80x24")] {
+        let mut e = explorer(file(&["scale mlp:1@3=0.5"], &["*"], &place), size);
+        assert_eq!((e.app.screen, e.app.selection.hook), (Screen::Compare, Site::MlpOut.at(1)));
+        assert_eq!(e.app.selection.position, 3);
+        assert!(
+            e.shows("the first that is off in mine.safetensors is blocks.1.hook_mlp_out"),
+            "{}",
+            e.lines().join("\n")
+        );
+        assert_snapshot(&format!("beside_{name}"), &e);
+        // Mine, then reference, then the difference again.
+        e.keys("s");
+        assert!(e.shows("reference of blocks.1.hook_mlp_out"), "{}", e.lines().join("\n"));
+        e.keys("s");
+        assert!(e.shows("mine of blocks.1.hook_mlp_out"), "{}", e.lines().join("\n"));
+        e.keys("s");
+        assert!(e.shows("reference − mine of blocks.1.hook_mlp_out"), "{}", e.lines().join("\n"));
+    }
+}
+
+#[test]
+fn what_is_not_in_the_file_is_said_and_not_made_up() {
+    let place = tempfile::tempdir().unwrap();
+    let mut e = explorer(file(&[], &["attn_scores.1", "resid_post.*"], &place), LARGE);
+    assert!(e.shows("all of mine.safetensors is within 1e-4 of the reference"), "{}", e.lines().join("\n"));
+    // It could be derived from their scores, but is not theirs.
+    e.keys("/").text("pattern.1").keys("enter");
+    assert!(e.shows("mine.safetensors has no blocks.1.attn.hook_pattern"), "{}", e.lines().join("\n"));
+    e.keys("s");
+    assert!(e.shows("reference of blocks.1.attn.hook_pattern"), "{}", e.lines().join("\n"));
+    e.keys("s /").text("resid_post.2").keys("enter");
+    assert!(e.shows("mine of blocks.2.hook_resid_post"), "{}", e.lines().join("\n"));
+    // What needs a prompt says so.
+    for (key, says) in [("a", "B is a file"), ("X", "B is a file")] {
+        e.keys(key);
+        assert!(e.shows(says) || key == "X", "{key}: {}", e.lines().join("\n"));
+    }
+    // A prompt B takes its place.
+    e.keys("n").text("The young man").keys("esc");
+    assert!(
+        e.shows("A − B of blocks.2.hook_resid_post") || e.shows("B of blocks.2"),
+        "{}",
+        e.lines().join("\n")
+    );
+}
+
+#[test]
+fn a_file_of_another_prompt_is_refused() {
+    let place = tempfile::tempdir().unwrap();
+    let model = Arc::new(Model::demo());
+    let run = Run::all(&model, Input::text("Something else")).unwrap();
+    let path = place.path().join("other.npz");
+    let words = Words { dialect: Some(Dialect::Llmc), batch: false };
+    let names: Vec<_> = run.cache.names().into_iter().map(Into::into).collect();
+    let export = Export::of(&run, &names, words, None, Format::Npz).unwrap();
+    export.write(Destination::new(&path).prepare().unwrap()).unwrap();
+    let beside =
+        Beside { path: path.clone(), hook: None, mapping: Mapping::default(), options: Options::default() };
+    let e = explorer(beside.clone(), LARGE);
+    assert!(e.shows("is of another prompt"), "{}", e.lines().join("\n"));
+    // llm.c's layout, of its own prompt.
+    let mut e = Explorer::new("Something else", LARGE, Theme::default());
+    compare::beside(&mut e.app, beside.clone());
+    e.keys("home");
+    assert!(e.shows("all of other.npz is within"), "{}", e.lines().join("\n"));
+    fs::write(&path, "nonsense").unwrap();
+    let e = explorer(beside, LARGE);
+    assert!(e.shows("is no .npz file") && e.shows("could not be compared"), "{}", e.lines().join("\n"));
+}

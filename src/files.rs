@@ -45,7 +45,6 @@ pub fn read(path: &Path, kind: Kind) -> Result<Vec<u8>> {
 ///
 /// # Errors
 /// See [`read`]; also [`Error::File`], with the place, for bytes that are not UTF-8.
-#[cfg(any(feature = "cli", feature = "tui"))]
 pub fn read_text(path: &Path, kind: Kind) -> Result<String> {
     utf8(read(path, kind)?, path)
 }
@@ -69,7 +68,6 @@ fn read_all(file: impl Read, length: u64, name: &Path, kind: Kind) -> Result<Vec
     Ok(bytes)
 }
 
-#[cfg(any(feature = "cli", feature = "tui"))]
 fn utf8(bytes: Vec<u8>, name: &Path) -> Result<String> {
     String::from_utf8(bytes).map_err(|e| {
         let place = e.utf8_error().valid_up_to();

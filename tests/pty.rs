@@ -642,3 +642,21 @@ fn a_file_is_opened_beside_the_live_run() {
     session.send("q");
     assert_eq!(session.ended().0, 0);
 }
+
+#[test]
+fn a_saved_run_is_opened_without_its_model() {
+    let place = tempfile::tempdir().unwrap();
+    let path = place.path().join("run.safetensors");
+    let path = path.to_str().unwrap();
+    let mut export = std::process::Command::new(env!("CARGO_BIN_EXE_actscope"));
+    export.args(["export", "The old man", "-o", path, "--ablate", "mlp:1"]);
+    assert!(export.output().unwrap().status.success());
+    let mut session = Session::start(&["open", path]);
+    session.wait_for("this run was saved with changes: zero mlp:1");
+    session.send("3");
+    session.wait_for("blocks.0.hook_resid_pre");
+    session.send("8");
+    session.wait_for("this needs the model");
+    session.send("q");
+    assert_eq!(session.ended().0, 0);
+}

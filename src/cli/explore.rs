@@ -8,7 +8,7 @@ use clap::CommandFactory;
 use super::args::{Color, InputArgs, ModelArgs};
 use super::config;
 use crate::corpus::Atlas;
-use crate::engine::Beside;
+use crate::engine::{Beside, saved};
 use crate::error::{Error, Result};
 use crate::foreign::Foreign;
 use crate::model::{LoadOptions, Source};
@@ -76,7 +76,7 @@ struct ScreenArgs {
 }
 
 /// Runs the explorer, perhaps with what another program computed beside the run.
-pub fn run(args: Args, given: Given, beside: Option<Beside>) -> Result<()> {
+pub fn run(args: Args, given: Given, mut beside: Option<Beside>) -> Result<()> {
     // With the prompt on standard input, keys are read from the terminal itself.
     let keys = args.input.reads_stdin() || std::io::stdin().is_terminal();
     if !keys || !std::io::stdout().is_terminal() {
@@ -97,6 +97,13 @@ pub fn run(args: Args, given: Given, beside: Option<Beside>) -> Result<()> {
     let (settings, mut problems) =
         config::read().unwrap_or_else(|error| (Settings::default(), vec![error.to_string()]));
     let screen = args.screen;
+    // A run of ours needs no model to be looked at.
+    let alone = |beside: &&Beside| !given.model && !args.input.has_prompt() && beside.mapping.is_empty();
+    let saved = beside.as_ref().filter(alone).map(|beside| saved::open(&beside.path)).transpose()?.flatten();
+    if let Some(run) = &saved {
+        beside = None;
+        problems.extend(run.model.provenance.notes.iter().cloned());
+    }
     let foreign = beside.as_ref().map(|beside| Foreign::about(&beside.path)).transpose()?;
     let view = if foreign.is_some() { None } else { args.input.view()? };
     let of_file = foreign.as_ref().and_then(|foreign| foreign.model.clone());
@@ -108,13 +115,16 @@ pub fn run(args: Args, given: Given, beside: Option<Beside>) -> Result<()> {
     let atlas = screen.atlas.as_deref().map(Atlas::open).transpose()?;
     let folder = config::state();
     let mut found = match &folder {
-        Some(folder) if !screen.fresh && foreign.is_none() => state::load(folder, &source.to_string()),
+        Some(folder) if !screen.fresh && foreign.is_none() && saved.is_none() => {
+            state::load(folder, &source.to_string())
+        }
         _ => state::Found::default(),
     };
     let last = found.state.as_ref().and_then(|state| state.prompts.last()).map_or(SAMPLE, String::as_str);
     let has_bos = args.input.bos();
     let own = foreign.as_ref().and_then(|foreign| foreign.tokens.as_ref()?.first().cloned());
     let mut input = match (&view, own) {
+        _ if saved.is_some() => saved.as_ref().map_or_else(|| Input::ids([]), |run| run.input.clone()),
         (Some(view), _) => view.input().map_err(Error::usage)?,
         (None, Some(ids)) if !args.input.has_prompt() => Input::ids(ids),
         (None, None) if foreign.is_some() && !args.input.has_prompt() => {
@@ -128,7 +138,7 @@ pub fn run(args: Args, given: Given, beside: Option<Beside>) -> Result<()> {
         let prompts = found.state.map(|state| state.prompts).unwrap_or_default();
         found.state = Some(view.look.with_prompts(prompts));
     }
-    input.bos |= has_bos || (settings.bos && foreign.is_none());
+    input.bos |= has_bos || (settings.bos && foreign.is_none() && saved.is_none());
     // A theme on the command line is wrong or right; one in the settings is said to be wrong.
     let mut themes = None;
     if let Some(name) = &screen.theme {
@@ -159,6 +169,7 @@ pub fn run(args: Args, given: Given, beside: Option<Beside>) -> Result<()> {
         problems,
         atlas,
         beside,
+        saved,
         found,
         folder,
     })

@@ -19,9 +19,10 @@ Examples:
   actscope open mine.safetensors \"The cat sat\" --map names.txt
   actscope open z.npy --hook z.3 --token-ids 464,3797,3332
 
-FILE is what `actscope export` wrote, or what `actscope check` reads. The screen Compare shows every tensor of it as mine,
-as reference (the live run) or as the difference, and starts at the first that is off; all other screens show the live
-run. A file that names its model and its token ids needs nothing else.")]
+A run that `actscope export` wrote (.safetensors or .npz, with all positions) is opened alone: what needs only tensors
+works without the model, and what needs weights asks for it. With --model, and for what `actscope check` reads, the
+screen Compare shows every tensor of the file as mine, as reference (the live run) or as the difference, and starts at
+the first that is off; all other screens show the live run.")]
 pub struct Args {
     /// File of the activations
     #[arg(value_name = "FILE")]

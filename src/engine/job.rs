@@ -17,7 +17,7 @@ use crate::analysis::patch::{Patching, Sweep, Swept};
 use crate::corpus::atlas::OfGroup;
 use crate::error::{Error, Result};
 use crate::foreign::{Check, Foreign, Mapping, check};
-use crate::hooks::{HookFilter, HookName, Hooks, TensorName};
+use crate::hooks::{HookFilter, HookName, Hooks, Site, TensorName};
 use crate::interventions::Interventions;
 use crate::model::{LoadOptions, Model, Progress, Source};
 use crate::run::{Input, Run};
@@ -227,17 +227,28 @@ pub struct Worker {
     newest: Arc<AtomicU64>,
     /// The previous run, which the next one reuses where possible.
     last: Option<(Arc<Run>, Arc<Summary>)>,
+    /// The only run that there is, without its model.
+    saved: Option<Arc<Run>>,
 }
 
 impl Worker {
     pub fn new(newest: Arc<AtomicU64>) -> Self {
-        Self { model: None, newest, last: None }
+        Self { model: None, newest, last: None, saved: None }
     }
 
     /// The same worker with a model that is already loaded.
     #[must_use]
     pub fn holding(self, model: Arc<Model>) -> Self {
         Self { model: Some(model), ..self }
+    }
+
+    /// Takes a run that was saved, in place of its model.
+    pub fn open(&mut self, run: Run, sink: &Sink) -> Arc<Model> {
+        let run = Arc::new(run);
+        let model = Arc::clone(&run.model);
+        (self.model, self.saved) = (Some(Arc::clone(&model)), Some(run));
+        sink(Event::Loaded(Arc::clone(&model)));
+        model
     }
 
     pub fn load(&mut self, source: &Source, options: &LoadOptions, sink: &Sink) -> Option<Arc<Model>> {
@@ -263,6 +274,7 @@ impl Worker {
         let say = |said| emit(Event::Job { id, said });
         let steps = work.steps();
         let done = match work {
+            work if self.saved.is_some() => self.show_saved(&work, &say),
             Work::Run { input, base } => {
                 self.run(id, input, 0, &say).and_then(|run| self.compare(id, &run, base, &say))
             }
@@ -292,6 +304,22 @@ impl Worker {
             Ok(()) => {}
             Err(Error::Cancelled) => say(Said::Cancelled),
             Err(error) => say(Said::Refused(error.to_string())),
+        }
+    }
+
+    /// Of a saved run there is only this run.
+    fn show_saved(&self, work: &Work, say: &dyn Fn(Said)) -> Result<()> {
+        let Some(run) = &self.saved else { return Ok(()) };
+        match work {
+            Work::Run { input, .. } if *input == run.input => {
+                let has_logits = run.cache.has(Site::Logits.once());
+                let surprises = if has_logits { surprises(run) } else { vec![None; run.n_tokens()] };
+                let summary = Arc::new(Summary { surprises });
+                say(Said::Ran { run: Arc::clone(run), summary: Arc::clone(&summary), left: 0 });
+                say(Said::Summed(summary));
+                Ok(())
+            }
+            _ => Err(super::saved::needs_model(&run.model)),
         }
     }
 

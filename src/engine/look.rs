@@ -212,6 +212,23 @@ pub enum Seen {
     Nothing(Look, String),
 }
 
+impl Look {
+    /// Whether it is made of a run's tensors alone, without weights.
+    fn needs_only_tensors(&self) -> bool {
+        match self {
+            Self::Map { view, .. } | Self::Row { view, .. } => match view.source {
+                ViewSource::Tensor(name) => name.made.is_none(),
+                ViewSource::Stage(..) | ViewSource::Merged(_) | ViewSource::KeysT(_) | ViewSource::Mask => {
+                    true
+                }
+                ViewSource::Wte | ViewSource::Wpe | ViewSource::Weight(..) | ViewSource::Unembed => false,
+            },
+            Self::Next { .. } | Self::Nexts { .. } | Self::Flow { .. } | Self::Found => true,
+            _ => false,
+        }
+    }
+}
+
 impl Seen {
     /// The request that this answers.
     pub fn look(&self) -> &Look {
@@ -372,7 +389,12 @@ impl Looker {
                 emit(Event::Looking { id, steps: steps.map(|steps| Steps { done, ..steps }) });
                 if goes_on() { Ok(()) } else { Err(Error::Cancelled) }
             };
-            match self.see(&run, base.as_deref(), &look, &mut step) {
+            let known = if run.model.is_absent() && !look.needs_only_tensors() {
+                Err(super::saved::needs_model(&run.model))
+            } else {
+                self.see(&run, base.as_deref(), &look, &mut step)
+            };
+            match known {
                 Err(Error::Cancelled) => return,
                 Err(error) => seen.push((slot, Arc::new(Seen::Nothing(look, error.to_string())))),
                 Ok(whole) => seen.push((slot, Arc::new(whole))),

@@ -8,6 +8,7 @@
 mod job;
 mod look;
 pub mod pixels;
+pub mod saved;
 mod write;
 
 pub use job::{Beside, Event, FromFile, Job, Made, Request, Said, Second, Summary, Work, Worker};
@@ -19,7 +20,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 
 use crate::error::Result;
-use crate::model::{LoadOptions, Source};
+use crate::model::{LoadOptions, Model, Source};
+use crate::run::Run;
 use crate::threads;
 
 /// Receives events; called from the workers' threads.
@@ -38,8 +40,23 @@ impl Engine {
     ///
     /// # Errors
     /// [`Error::System`](crate::Error::System) if no threads are available.
-    #[allow(clippy::needless_pass_by_value)] // the workers keep it
     pub fn start(source: Source, options: LoadOptions, sink: Sink) -> Result<Self> {
+        Self::begin(move |worker, sink| worker.load(&source, &options, sink), sink)
+    }
+
+    /// The same with a run that was saved in place of a model.
+    ///
+    /// # Errors
+    /// [`Error::System`](crate::Error::System) if no threads are available.
+    pub fn open(run: Run, sink: Sink) -> Result<Self> {
+        Self::begin(move |worker, sink| Some(worker.open(run, sink)), sink)
+    }
+
+    #[allow(clippy::needless_pass_by_value)] // the workers keep it
+    fn begin(
+        load: impl FnOnce(&mut Worker, &Sink) -> Option<Arc<Model>> + Send + 'static,
+        sink: Sink,
+    ) -> Result<Self> {
         let engine = Self {
             jobs: Arc::new(Newest::default()),
             looks: Arc::new(Newest::default()),
@@ -50,7 +67,7 @@ impl Engine {
             (Arc::clone(&engine.jobs), Arc::clone(&engine.newest), Arc::clone(&sink));
         spawn("actscope-run", &sink, move || {
             let mut worker = Worker::new(newest);
-            let Some(model) = worker.load(&source, &options, &events) else { return };
+            let Some(model) = load(&mut worker, &events) else { return };
             let hashed = Arc::clone(&events);
             // Without its own thread, it is computed when needed.
             let _ = spawn("actscope-hash", &events, move || {

@@ -5,6 +5,7 @@ use std::ops::Range;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
+use crate::config::Config;
 use crate::error::Result;
 use crate::hooks::Axis;
 use crate::interventions::Interventions;
@@ -23,6 +24,9 @@ pub struct Manifest {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub adapter: Option<String>,
     pub weights_sha256: String,
+    /// The sizes and switches of the model, so that the run can be looked at without it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub config: Option<Config>,
     /// Number format of the weights in their file.
     pub stored_dtype: Option<String>,
     /// Number format of the computation; the tensors are always written as float32.
@@ -74,6 +78,7 @@ impl Manifest {
             revision: made_by.revision.clone(),
             adapter: made_by.adapter.clone(),
             weights_sha256: made_by.weights_sha256()?.to_owned(),
+            config: Some(run.config().clone()),
             stored_dtype: made_by.stored_dtype.map(|format| format.to_string()),
             dtype: made_by.dtype.as_str().to_owned(),
             device: made_by.device.clone(),

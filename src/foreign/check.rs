@@ -215,6 +215,19 @@ impl Held {
     }
 }
 
+/// The tensors of a file of one prompt that are whole hooks, in our order.
+///
+/// # Errors
+/// [`Error::File`] for a tensor of another shape, or that cannot be read.
+pub fn tensors(net: &Gpt2, foreign: &Foreign, tokens: &[u32]) -> Result<BTreeMap<HookName, Tensor>> {
+    let all = read(net, foreign, &[tokens.to_vec()], Options::default())?.into_iter();
+    let held = all.filter_map(|one| {
+        let (rows, _) = one.fitted.orders.into_iter().next()?;
+        Some(Held { ours: one.fitted.ours, format: one.format, rows })
+    });
+    held.flat_map(|one| one.hooks(net)).collect()
+}
+
 /// All tensors of theirs, in data-flow order.
 fn read(net: &Gpt2, foreign: &Foreign, tokens: &[Vec<u32>], options: Options) -> Result<Vec<Theirs>> {
     let n = tokens.first().map_or(0, Vec::len);

@@ -21,6 +21,10 @@ use crate::text::{brief, plain};
 pub struct Mapping(BTreeMap<String, String>);
 
 impl Mapping {
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
     /// Reads a JSON object, or lines of a name of theirs and one of ours.
     ///
     /// # Errors
@@ -76,6 +80,8 @@ pub struct Foreign {
     pub model: Option<String>,
     /// Of the weights that made it, if it says so.
     pub weights_sha256: Option<String>,
+    /// All that a file of ours says of itself.
+    pub manifest: Option<serde_json::Value>,
     /// The mean of the losses, if it has only that.
     pub loss: Option<f32>,
     /// What is in it and is not compared.
@@ -126,6 +132,7 @@ impl Foreign {
             positions: None,
             model: None,
             weights_sha256: None,
+            manifest: None,
             loss: None,
             notes: Vec::new(),
             from: From::Npz,
@@ -256,6 +263,7 @@ impl Foreign {
     fn open_tensors(&mut self, mapping: &Mapping, config: Option<&Config>) -> Result<()> {
         let file = TensorFile::open(&self.path)?;
         self.add_manifest(|key| file.value(key));
+        self.manifest = file.metadata().filter(|all| all.contains_key("actscope_version")).map(manifest_of);
         for name in file.names() {
             let (Some(format), Some(shape)) = (file.format(&name), file.shape(&name)) else { continue };
             match format {
@@ -276,6 +284,7 @@ impl Foreign {
         let manifest = archive.text("manifest.json").and_then(|text| serde_json::from_str(&text).ok());
         let manifest: serde_json::Value = manifest.unwrap_or_default();
         self.add_manifest(|key| manifest.get(key).cloned());
+        self.manifest = manifest.get("actscope_version").is_some().then_some(manifest);
         for name in archive.names() {
             match archive.array(&name)? {
                 Array::Floats(x, format) => self.add(&name, x.dims().to_vec(), format, mapping, config)?,
@@ -354,4 +363,16 @@ impl Foreign {
         self.from = From::Held([("logits".to_owned(), logits)].into());
         Ok(())
     }
+}
+
+/// A manifest whose fields are texts: those that were texts, and JSON.
+fn manifest_of(fields: BTreeMap<String, String>) -> serde_json::Value {
+    const TEXTS: [&str; 8] =
+        ["actscope_version", "model", "adapter", "weights_sha256", "dtype", "device", "prompt", "difference"];
+    let value = |(key, text): (String, String)| {
+        let json: Option<serde_json::Value> =
+            if TEXTS.contains(&&*key) { None } else { serde_json::from_str(&text).ok() };
+        (key, json.unwrap_or(text.into()))
+    };
+    fields.into_iter().map(value).collect()
 }

@@ -2,6 +2,7 @@
 //! fitted to it.
 
 mod about;
+pub mod absent;
 mod batch;
 mod cache;
 mod derive;
@@ -18,6 +19,7 @@ mod tokenizer;
 mod weights;
 
 pub use about::{About, SpecialToken};
+
 pub use batch::{Kept, Sequence};
 pub use cache::ActivationCache;
 pub use device::{DeviceSpec, DtypeSpec};
@@ -125,6 +127,8 @@ pub struct Provenance {
 pub(crate) enum WeightBytes {
     Embedded(&'static [u8]),
     Files(Vec<PathBuf>),
+    /// They are not here: see [`absent`].
+    Absent,
 }
 
 impl Provenance {
@@ -160,6 +164,7 @@ impl Provenance {
         let computed = match &self.weights {
             WeightBytes::Embedded(bytes) => weights::sha256_of_bytes(bytes),
             WeightBytes::Files(files) => weights::sha256_of_files(files)?,
+            WeightBytes::Absent => return Err(Error::usage("the weights are not here")),
         };
         Ok(self.sha256.get_or_init(|| computed))
     }

@@ -41,6 +41,11 @@ impl Conv1D {
         Ok(Self { weight: Weight::Plain(weight), bias })
     }
 
+    /// The same as it is, for a weight that takes no memory.
+    pub(super) fn plain(weight: Tensor, bias: Tensor) -> Self {
+        Self { weight: Weight::Plain(weight), bias }
+    }
+
     /// The same from a slice of weights, row by row.
     pub(super) fn pack(weight: &[f32], bias: Tensor, arch: Arch) -> Self {
         let packed = Packed::new(arch, Mat::new(weight, bias.elem_count()));
@@ -83,6 +88,11 @@ impl Table {
             return Ok(Self { weight: Weight::Packed(Arc::new(Packed::new(arch, w.matrix().t()))) });
         }
         Ok(Self { weight: Weight::Plain(rows.t()?) })
+    }
+
+    /// The same from (C, V) as it is, for a weight that takes no memory.
+    pub(super) fn plain(weight: Tensor) -> Self {
+        Self { weight: Weight::Plain(weight) }
     }
 
     /// The same from a slice of rows of `c` values.

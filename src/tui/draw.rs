@@ -2,6 +2,7 @@
 
 use ratatui::buffer::Buffer;
 use ratatui::layout::Rect;
+use ratatui::style::Style;
 use ratatui::text::{Line, Span};
 use unicode_width::UnicodeWidthStr;
 
@@ -17,6 +18,7 @@ use crate::analysis::lens;
 use crate::engine::{Seen, Slot};
 use crate::hooks::HookName;
 use crate::model::{Model, Progress};
+use crate::run::Run;
 
 /// Draws everything.
 pub fn draw(app: &App, buffer: &mut Buffer) {
@@ -39,7 +41,7 @@ pub fn draw(app: &App, buffer: &mut Buffer) {
             }
             match &app.run {
                 Some(run) => {
-                    app.screen.scene().draw(app, run, frame.body, buffer);
+                    draw_body(app, run, frame.body, buffer);
                     draw_inspector(app, frame.inspector, app.screen.scene().inspect(app, run), buffer);
                 }
                 None => draw_waiting(app, frame.body, buffer),
@@ -49,6 +51,28 @@ pub fn draw(app: &App, buffer: &mut Buffer) {
         }
     }
     app.theme.degrade(buffer);
+}
+
+/// The screen, or why there is nothing to see.
+fn draw_body(app: &App, run: &Run, area: Rect, buffer: &mut Buffer) {
+    let scene = app.screen.scene();
+    scene.draw(app, run, area, buffer);
+    if !run.model.is_absent() {
+        return;
+    }
+    let seen = scene
+        .wanted(app, run, area)
+        .into_iter()
+        .find_map(|(slot, look)| app.seen.get(&slot).filter(|seen| *seen.look() == look).cloned());
+    if let Some(Seen::Nothing(_, why)) = seen.as_deref() {
+        buffer.set_style(area, Style::reset());
+        for y in area.top()..area.bottom() {
+            put(buffer, area.x, y, area.width, &" ".repeat(area.width.into()), app.theme.page());
+        }
+        for (line, y) in wrap(why, area.width.min(90).into()).iter().zip(area.y + 1..area.bottom()) {
+            put(buffer, area.x, y, area.width, line, app.theme.strong());
+        }
+    }
 }
 
 fn draw_too_small(app: &App, area: Rect, buffer: &mut Buffer) {

@@ -35,7 +35,7 @@ use crate::engine::{Beside, Engine, Request};
 use crate::error::{Error, Result};
 use crate::model::{LoadOptions, Source};
 use crate::picture::colormap::Palette;
-use crate::run::Input;
+use crate::run::{Input, Run};
 use crate::signals::{self, Signal};
 use crate::{temporary, threads};
 
@@ -60,6 +60,8 @@ pub struct Options {
     pub problems: Vec<String>,
     /// Examples of units; `None`: those of the demo model, with the demo model.
     pub atlas: Option<Atlas>,
+    /// A run that was saved, in place of a model.
+    pub saved: Option<Run>,
     /// What another program computed, to compare with the run.
     pub beside: Option<Beside>,
     /// What was remembered, and the folder to remember in.
@@ -205,7 +207,10 @@ fn explore(
     draw(terminal, &app)?;
     let events = sender.clone();
     let sink = Arc::new(move |event| drop(events.send(Message::Engine(event)))) as _;
-    let started = Engine::start(options.source, options.load, sink);
+    let started = match options.saved {
+        Some(run) => Engine::open(run, sink),
+        None => Engine::start(options.source, options.load, sink),
+    };
     let engine = match started.and_then(|engine| read_terminal(sender).map(|()| engine)) {
         Ok(engine) => engine,
         Err(error) => return Ok(Err(error)),

@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::sync::Arc;
 
-use actscope::engine::Beside;
-use actscope::export::{Destination, Export, Format, Words};
+use actscope::engine::{Beside, saved};
+use actscope::export::{self, Destination, Export, Format, Words};
 use actscope::foreign::Mapping;
 use actscope::foreign::check::Options;
 use actscope::foreign::names::Dialect;
@@ -112,4 +112,73 @@ fn a_file_of_another_prompt_is_refused() {
     fs::write(&path, "nonsense").unwrap();
     let e = explorer(beside, LARGE);
     assert!(e.shows("is no .npz file") && e.shows("could not be compared"), "{}", e.lines().join("\n"));
+}
+
+/// What needs only tensors works, with the same numbers; what needs weights says so, and makes nothing up.
+#[test]
+fn a_saved_run_is_walked_without_its_model() {
+    let place = tempfile::tempdir().unwrap();
+    let model = Arc::new(Model::demo());
+    let run = Run::all(&model, Input::text(PROMPT).with_bos(true)).unwrap();
+    for (name, format) in [("run.safetensors", Format::Safetensors), ("run.npz", Format::Npz)] {
+        let path = place.path().join(name);
+        export::write(&run, None, format, Destination::new(&path).prepare().unwrap()).unwrap();
+        let saved = saved::open(&path).unwrap().unwrap();
+        assert!(saved.model.is_absent() && saved.input.bos && saved.tokens == run.tokens);
+        assert_eq!(saved.cache.names(), run.cache.names());
+        for (hook, x) in run.cache.iter() {
+            let [a, b] =
+                [x, saved.tensor(hook).unwrap()].map(|x| x.flatten_all().unwrap().to_vec1::<f32>().unwrap());
+            assert!(a.iter().zip(&b).all(|(a, b)| a.to_bits() == b.to_bits()), "{hook}");
+        }
+        // What weights would give is NaN.
+        let wpe = saved.model.net.wpe.get(5).unwrap().to_vec1::<f32>().unwrap();
+        assert!(wpe.iter().all(|x| x.is_nan()));
+        let mut e = Explorer::of_saved(saved, LARGE);
+        for (key, works) in "1345269 78w".chars().filter(|c| *c != ' ').map(|key| (key, "1345".contains(key)))
+        {
+            e.keys(&key.to_string());
+            assert_eq!(!e.shows("this needs the model"), works, "{key}: {}", e.lines().join("\n"));
+            assert!(!e.shows("NaN"), "{key}: {}", e.lines().join("\n"));
+        }
+        e.keys("3 /").text("resid_post.2").keys("enter");
+        assert!(e.shows("blocks.2.hook_resid_post"), "{}", e.lines().join("\n"));
+        assert_snapshot("saved_160x48", &e);
+        // An edit, and a what if.
+        for keys in ["a", "g"] {
+            e.keys(keys);
+            assert!(e.shows("this needs the model"), "{keys}: {}", e.lines().join("\n"));
+        }
+    }
+}
+
+#[test]
+fn what_is_no_whole_run_is_not_opened_as_one() {
+    let place = tempfile::tempdir().unwrap();
+    let model = Arc::new(Model::demo());
+    let run = Run::all(&model, Input::text(PROMPT)).unwrap();
+    let path = place.path().join("x.safetensors");
+    let to = || Destination::new(&path).prepare().unwrap();
+    export::write(&run, Some(1..3), Format::Safetensors, to()).unwrap();
+    let said = saved::open(&path).unwrap_err().to_string();
+    assert!(said.contains("holds positions 1..3 only"), "{said}");
+    let export = Export::new(&run, None, Format::Safetensors).unwrap();
+    export.with_base(Some((&run, "changed − base"))).unwrap().write(to()).unwrap();
+    let said = saved::open(&path).unwrap_err().to_string();
+    assert!(said.contains("holds a difference"), "{said}");
+    // A file that says nothing of its model is no run of ours.
+    let beside = file(&[], &["resid_post.*"], &place);
+    assert!(saved::open(&beside.path).unwrap().is_none());
+    // One that was changed says so.
+    let change = "zero head:1.2".parse::<Change>().unwrap();
+    let changed = run
+        .then(
+            run.input.clone().with_interventions([change].into_iter().collect()),
+            HookFilter::all(run.config()),
+            (),
+        )
+        .unwrap();
+    export::write(&changed, None, Format::Safetensors, to()).unwrap();
+    let saved = saved::open(&path).unwrap().unwrap();
+    assert_eq!(saved.model.provenance.notes, ["this run was saved with changes: zero head:1.2"]);
 }

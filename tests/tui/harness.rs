@@ -53,6 +53,21 @@ impl Explorer {
         explorer
     }
 
+    /// The explorer on a run that was saved, without its model.
+    pub fn of_saved(run: Run, size: (u16, u16)) -> Self {
+        let heard = Arc::new(std::sync::Mutex::new(Vec::new()));
+        let events = Arc::clone(&heard);
+        let app = App::new("saved".into(), run.input.clone(), Theme::default(), size);
+        let mut worker = Worker::new(Arc::default());
+        worker.open(run, &(Arc::new(move |event| events.lock().unwrap().push(event)) as _));
+        let mut explorer = Self { app, worker, looker: Looker::default() };
+        let events: Vec<_> = heard.lock().unwrap().drain(..).collect();
+        for event in events {
+            explorer.send(Message::Engine(event));
+        }
+        explorer
+    }
+
     /// The explorer in a state of its own, without a model.
     pub fn before_loading(app: App) -> Self {
         Self { app, worker: Worker::new(Arc::default()), looker: Looker::default() }

@@ -5,6 +5,7 @@ mod others;
 mod pieces;
 mod transformers;
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use serde_json::Value;
@@ -44,6 +45,8 @@ enum State {
         file: PathBuf,
         problem: String,
     },
+    /// There is none, but some tokens have texts.
+    Texts(BTreeMap<u32, String>),
     Ready(Box<Inner>),
 }
 
@@ -79,6 +82,11 @@ impl Tokenizer {
     /// No tokenizer: [`Tokenizer::encode`] fails, and ids are shown as `#464`.
     pub fn none() -> Self {
         Self::default()
+    }
+
+    /// None, but for the texts of some tokens, with every byte visible.
+    pub fn of_texts(texts: BTreeMap<u32, String>) -> Self {
+        Self { state: State::Texts(texts) }
     }
 
     /// A tokenizer that cannot be used, so that the model runs on token ids.
@@ -167,7 +175,7 @@ impl Tokenizer {
     /// What it is, in a few words.
     pub fn kind(&self) -> String {
         let inner = match &self.state {
-            State::None => return "none: the model runs on token ids".into(),
+            State::None | State::Texts(_) => return "none: the model runs on token ids".into(),
             State::Broken { .. } => return "none that can be used: the model runs on token ids".into(),
             State::Ready(inner) => inner,
         };
@@ -201,7 +209,7 @@ impl Tokenizer {
     /// What was unusual about it and how it was read, a sentence each, for a model with `vocab_size` ids.
     pub fn notes(&self, vocab_size: usize) -> Vec<String> {
         let inner = match &self.state {
-            State::None => return Vec::new(),
+            State::None | State::Texts(_) => return Vec::new(),
             State::Broken { file, problem } => {
                 let name = file.file_name().unwrap_or_default().to_string_lossy();
                 return vec![format!("the tokenizer cannot be used: {name} {problem}")];
@@ -265,7 +273,7 @@ impl Tokenizer {
     /// The token ids of `text` alone.
     fn encode_inside(&self, text: &str) -> Result<Vec<u32>> {
         let inner = match &self.state {
-            State::None => {
+            State::None | State::Texts(_) => {
                 return Err(Error::usage(
                     "this model has no tokenizer: use token ids (--token-ids 1,2,3) instead of text, or put its \
                  tokenizer.json into its directory",
@@ -302,7 +310,7 @@ impl Tokenizer {
     /// tokenizer.
     pub fn one(&self, text: &str) -> Result<u32> {
         match &self.state {
-            State::None => {
+            State::None | State::Texts(_) => {
                 return Err(Error::usage(format!(
                     "this model has no tokenizer: use a token id instead of `{text}`"
                 )));
@@ -351,10 +359,11 @@ impl Tokenizer {
 
     /// A token for display: see [`visible`]; `#464` for an id without text.
     pub fn show(&self, id: u32) -> String {
-        match self.bytes(id) {
-            Some(bytes) => visible(&bytes),
-            None => format!("#{id}"),
-        }
+        let text = match &self.state {
+            State::Texts(texts) => texts.get(&id).cloned(),
+            _ => self.bytes(id).map(|bytes| visible(&bytes)),
+        };
+        text.unwrap_or_else(|| format!("#{id}"))
     }
 }
 

@@ -8,7 +8,7 @@ mod own;
 mod safetensors;
 mod unchanged;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
 use std::io::Read;
 use std::path::{Path, PathBuf};
@@ -93,6 +93,14 @@ impl TensorFile {
                 Some(serde_json::from_str(text).unwrap_or_else(|_| text.into()))
             }
             WeightFile::LlmC(..) => None,
+        }
+    }
+
+    /// What the file says of itself: texts, or JSON as texts.
+    pub fn metadata(&self) -> Option<BTreeMap<String, String>> {
+        match &self.0 {
+            WeightFile::Safetensors(file) => file.all_metadata(),
+            _ => None,
         }
     }
 

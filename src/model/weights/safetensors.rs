@@ -1,5 +1,6 @@
 //! A safetensors file, or one that is built in.
 
+use std::collections::BTreeMap;
 use std::fs::File;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -112,6 +113,13 @@ impl Safetensors {
     /// A field of the file's metadata.
     pub fn metadata(&self, key: &str) -> Option<&str> {
         self.tensors.metadata().as_ref()?.get(key).map(String::as_str)
+    }
+
+    /// All of the file's metadata.
+    pub fn all_metadata(&self) -> Option<BTreeMap<String, String>> {
+        Some(
+            self.tensors.metadata().as_ref()?.iter().map(|(key, text)| (key.clone(), text.clone())).collect(),
+        )
     }
 
     /// Whether the bytes of a tensor are float32 values already.

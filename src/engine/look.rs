@@ -443,7 +443,7 @@ impl Looker {
                     }
                 };
                 let range = if *range == RangeMode::Shown { Range::shown(&grid, quantity) } else { whole };
-                let first_query = view.source.is_causal().then_some(0);
+                let first_query = (view.source.is_causal() && hides_nothing(&matrix, run, base)).then_some(0);
                 let picture = Picture { first_query, ..Picture::new(&matrix, grid, range) };
                 let (look, pixels) = (look.clone(), canvas.and_then(|canvas| canvas.draw(&picture)));
                 Seen::Map(Map { look, view: *view, picture, stats, differs: base.is_some(), pixels })
@@ -584,6 +584,17 @@ impl Looker {
             Look::Walk(at) => Seen::Walk(look.clone(), Box::new(Page::with_base(run, base, *at)?)),
         })
     }
+}
+
+/// Whether the future of an attention map is masked, as it is in whatever the network computes; another program may
+/// have forgotten it.
+fn hides_nothing(map: &Matrix, run: &Run, base: Option<&Run>) -> bool {
+    let is_ours = |run: &Run| run.changed.is_none() && !run.model.is_absent();
+    if is_ours(run) && base.is_none_or(is_ours) {
+        return true;
+    }
+    let is_masked = |row: &[f32]| row.iter().all(|x| *x == 0.0 || *x == f32::NEG_INFINITY);
+    map.read(|rows| (0..map.n_rows).all(|at| rows.get(at).get(at + 1..).is_none_or(is_masked)))
 }
 
 /// A view of a run less that of its base, token by token.

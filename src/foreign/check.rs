@@ -5,7 +5,7 @@ use std::ops::Range;
 
 use candle_core::Tensor;
 
-use super::diagnose::{self, Diagnosis};
+use super::diagnose::{Case, Diagnosis};
 use super::file::Foreign;
 use super::layout::{self, Fitted};
 use super::names::{Dialect, Kind, Named, Ours};
@@ -119,7 +119,10 @@ impl Check {
         let loss = foreign.loss.map(|loss| Ok::<_, Error>((loss, mean_loss(&caches, &side)?))).transpose()?;
         let first_off = tensors.iter().position(|one| !one.difference.is_ok());
         let diagnoses = match first_off {
-            Some(first) => diagnose::diagnose(net, tokens, &keep, &held, &tensors, first, &side)?,
+            Some(first) => {
+                let (held, tensors, side) = (&held[..], &tensors[..], &side);
+                Case { net, tokens, keep: &keep, held, tensors, first, side }.diagnose()?
+            }
             None => Vec::new(),
         };
         let is_whole = foreign.rows(tokens).len() == tokens.first().map_or(0, Vec::len) && tokens.len() == 1;

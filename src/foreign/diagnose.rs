@@ -31,31 +31,78 @@ const LEFT: f32 = 0.05;
 /// The most steps of a half format that rounding adds up to.
 const STEPS: f32 = 64.0;
 
-/// What the first difference looks like, the likeliest first; none if it is nothing known.
-pub fn diagnose(
-    net: &Gpt2,
-    tokens: &[Vec<u32>],
-    keep: &HookFilter,
-    held: &[Held],
-    tensors: &[Compared],
-    first: usize,
-    side: &Side,
-) -> Result<Vec<Diagnosis>> {
-    let mut found = Vec::new();
-    let caches = run(net, tokens, keep, &mut || ())?;
-    let ours = values(held[first].ours, &caches, side)?;
-    found.extend(rounding(&held[first], &ours)?);
-    found.extend(heads(&held[first], &ours, side)?);
-    if found.is_empty() {
-        found.extend(swapped(held, &caches, side)?);
+/// A comparison that does not hold.
+pub struct Case<'a> {
+    pub net: &'a Gpt2,
+    pub tokens: &'a [Vec<u32>],
+    /// The hooks that are compared.
+    pub keep: &'a HookFilter,
+    /// What there is of theirs, and how far it is off, in data-flow order.
+    pub held: &'a [Held],
+    pub tensors: &'a [Compared],
+    /// The first that is off.
+    pub first: usize,
+    pub side: &'a Side,
+}
+
+impl Case<'_> {
+    /// What the first difference looks like, the likeliest first; none if it is nothing known.
+    ///
+    /// # Errors
+    /// [`crate::Error::Tensor`]
+    pub fn diagnose(&self) -> Result<Vec<Diagnosis>> {
+        let mut found = Vec::new();
+        let caches = run(self.net, self.tokens, self.keep, &mut || ())?;
+        let (held, side) = (&self.held[self.first], self.side);
+        let ours = values(held.ours, &caches, side)?;
+        found.extend(rounding(held, &ours)?);
+        found.extend(heads(held, &ours, side)?);
+        if found.is_empty() {
+            found.extend(swapped(self.held, &caches, side)?);
+        }
+        if found.is_empty() {
+            found.extend(self.fault()?);
+        }
+        if found.is_empty() {
+            found.extend(factor(held, &ours, side)?);
+        }
+        Ok(found)
     }
-    if found.is_empty() {
-        found.extend(faults(net, tokens, keep, held, tensors, first, side)?);
+
+    /// The fault that gives what the other program gives, if one does.
+    fn fault(&self) -> Result<Option<Diagnosis>> {
+        let mut best: Option<(usize, f32, Fault)> = None;
+        for fault in Fault::all(self.net) {
+            let broken = fault.network(self.net)?;
+            let hooks = || Wrong { net: &broken, fault, q: None, k: None, resid: None };
+            let caches = run(&broken, self.tokens, self.keep, &mut { hooks })?;
+            let of = |one: &Held| {
+                difference(one.ours, &values(one.ours, &caches, self.side)?, &one.rows, self.side.tolerance)
+            };
+            let at_first = of(&self.held[self.first])?.excess;
+            if at_first > (LEFT * self.tensors[self.first].difference.excess).max(1.0) {
+                continue;
+            }
+            // What was right stays right.
+            let mut holds = 0;
+            let mut left = at_first;
+            for (one, known) in self.held.iter().zip(self.tensors) {
+                let found = of(one)?;
+                // q, k and v side by side are not yet dealt to heads.
+                let is_dealt = !(matches!(fault, Fault::Heads(_)) && one.ours.kind == Kind::Qkv);
+                if known.difference.is_ok() && found.excess > 2.0 && is_dealt {
+                    holds = 0;
+                    break;
+                }
+                holds += usize::from(found.excess <= 1.0f32.max(LEFT * known.difference.excess));
+                left = left.max(found.excess);
+            }
+            if holds > 0 && best.is_none_or(|(most, least, _)| (holds, -left) > (most, -least)) {
+                best = Some((holds, left, fault));
+            }
+        }
+        Ok(best.map(|(.., fault)| fault.says(self.net)))
     }
-    if found.is_empty() {
-        found.extend(factor(&held[first], &ours, side)?);
-    }
-    Ok(found)
 }
 
 /// Whether all values are those of a half format, and ours but for its rounding.
@@ -473,46 +520,4 @@ impl Hooks for Wrong<'_> {
             _ => None,
         })
     }
-}
-
-/// The fault that gives what the other program gives, if one does.
-fn faults(
-    net: &Gpt2,
-    tokens: &[Vec<u32>],
-    keep: &HookFilter,
-    held: &[Held],
-    tensors: &[Compared],
-    first: usize,
-    side: &Side,
-) -> Result<Option<Diagnosis>> {
-    let mut best: Option<(usize, f32, Fault)> = None;
-    for fault in Fault::all(net) {
-        let broken = fault.network(net)?;
-        let hooks = || Wrong { net: &broken, fault, q: None, k: None, resid: None };
-        let caches = run(&broken, tokens, keep, &mut { hooks })?;
-        let of =
-            |one: &Held| difference(one.ours, &values(one.ours, &caches, side)?, &one.rows, side.tolerance);
-        let at_first = of(&held[first])?.excess;
-        if at_first > (LEFT * tensors[first].difference.excess).max(1.0) {
-            continue;
-        }
-        // What was right stays right.
-        let mut holds = 0;
-        let mut left = at_first;
-        for (one, known) in held.iter().zip(tensors) {
-            let found = of(one)?;
-            // q, k and v side by side are not yet dealt to heads.
-            let is_dealt = !(matches!(fault, Fault::Heads(_)) && one.ours.kind == Kind::Qkv);
-            if known.difference.is_ok() && found.excess > 2.0 && is_dealt {
-                holds = 0;
-                break;
-            }
-            holds += usize::from(found.excess <= 1.0f32.max(LEFT * known.difference.excess));
-            left = left.max(found.excess);
-        }
-        if holds > 0 && best.is_none_or(|(most, least, _)| (holds, -left) > (most, -least)) {
-            best = Some((holds, left, fault));
-        }
-    }
-    Ok(best.map(|(.., fault)| fault.says(net)))
 }

@@ -90,6 +90,21 @@ fn what_is_not_in_the_file_is_said_and_not_made_up() {
     );
 }
 
+/// What another program did not mask is not hidden under our mask.
+#[test]
+fn a_missing_mask_is_seen() {
+    let place = tempfile::tempdir().unwrap();
+    let beside = file(&[], &["pattern.1"], &place);
+    let masked = explorer(beside.clone(), LARGE);
+    assert!(masked.shows("masked: the future"), "{}", masked.lines().join("\n"));
+    let name = "blocks.1.attn.hook_pattern";
+    let x = candle_core::safetensors::load(&beside.path, &candle_core::Device::Cpu).unwrap();
+    let all = (x[name].ones_like().unwrap() / 8.0).unwrap();
+    candle_core::safetensors::save(&std::collections::HashMap::from([(name, all)]), &beside.path).unwrap();
+    let e = explorer(beside, LARGE);
+    assert!(e.shows("reference − mine") && !e.shows("masked: the future"), "{}", e.lines().join("\n"));
+}
+
 #[test]
 fn a_file_of_another_prompt_is_refused() {
     let place = tempfile::tempdir().unwrap();

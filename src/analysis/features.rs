@@ -1,6 +1,5 @@
 //! What a sparse dictionary makes of a run.
 
-use std::collections::BTreeMap;
 use std::ops::Range;
 
 use candle_core::{Device, Tensor};
@@ -262,15 +261,18 @@ impl Listed {
 
 /// All features that are active anywhere, that with the largest activation first.
 fn anywhere(features: &Features) -> Vec<Active> {
-    let mut along: BTreeMap<u32, Vec<f32>> = BTreeMap::new();
+    let mut along: Vec<Vec<f32>> = vec![Vec::new(); features.n];
     for (position, row) in features.rows.iter().enumerate() {
         for (feature, value) in row {
-            along.entry(*feature).or_insert_with(|| vec![0.0; features.rows.len()])[position] = *value;
+            let along = &mut along[*feature as usize];
+            along.resize(features.rows.len(), 0.0);
+            along[position] = *value;
         }
     }
     let largest = |along: &[f32]| (0..along.len()).rev().max_by(|a, b| along[*a].total_cmp(&along[*b]));
     let of = |(feature, along): (u32, Vec<f32>)| Active::new(feature, largest(&along).unwrap_or(0), along);
-    let mut list: Vec<_> = along.into_iter().map(of).collect();
+    let alive = (0u32..).zip(along).filter(|(_, along)| !along.is_empty());
+    let mut list: Vec<_> = alive.map(of).collect();
     list.sort_by(|a, b| b.value.total_cmp(&a.value).then(a.feature.cmp(&b.feature)));
     list
 }

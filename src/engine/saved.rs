@@ -14,6 +14,9 @@ use crate::model::{ActivationCache, Model};
 use crate::run::{Input, Prompt, Run};
 use crate::text::plain;
 
+/// Far more than any model has; each has names.
+const MOST_LAYERS: usize = 1 << 12;
+
 /// What to say where weights are needed.
 pub fn needs_model(model: &Model) -> Error {
     let name = plain(&model.provenance.model).into_owned();
@@ -32,6 +35,9 @@ pub fn open(path: &Path) -> Result<Option<Run>> {
     let Some(config) = manifest.config else { return Ok(None) };
     let refuse = |problem: String| Error::file(path, problem);
     let config = config.checked(&[], path)?;
+    if config.n_layer > MOST_LAYERS {
+        return Err(refuse(format!("claims to be of a model of {} blocks", config.n_layer)));
+    }
     if let Some(difference) = &manifest.difference {
         return Err(refuse(format!("holds a difference, {}, and no run", plain(difference))));
     }
@@ -42,10 +48,12 @@ pub fn open(path: &Path) -> Result<Option<Run>> {
     if manifest.token_ids.iter().any(|id| *id as usize >= config.vocab_size) {
         return Err(refuse("has token ids that its vocabulary does not have".into()));
     }
-    let texts: BTreeMap<u32, String> = manifest.token_ids.iter().copied().zip(manifest.tokens).collect();
+    // They are shown as they are.
+    let texts = manifest.tokens.iter().map(|text| plain(text).into_owned());
+    let texts: BTreeMap<u32, String> = manifest.token_ids.iter().copied().zip(texts).collect();
     let known = Known {
         config,
-        model: manifest.model,
+        model: plain(&manifest.model).into_owned(),
         revision: manifest.revision,
         weights_sha256: manifest.weights_sha256,
         texts,

@@ -45,7 +45,7 @@ pub fn fit(
             let found = x.dims();
             return Err(format!(
                 "has shape {found:?} where {shape:?} is expected{}",
-                hint(found, &shape, batch)
+                hint(found, &shape, (batch, positions.0))
             ));
         }
         Ok(Fitted { ours, orders })
@@ -66,8 +66,7 @@ pub fn fit(
 }
 
 /// What may be the reason for another shape.
-fn hint(found: &[usize], expected: &[usize], batch: usize) -> String {
-    let t = expected[0];
+fn hint(found: &[usize], expected: &[usize], (batch, t): (usize, usize)) -> String {
     match found {
         [b, rest @ ..] if batch == 1 && *b > 1 && rest == expected => {
             format!(": a batch of {b}, but one prompt")

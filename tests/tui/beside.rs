@@ -184,6 +184,20 @@ fn what_is_no_whole_run_is_not_opened_as_one() {
     // A file that says nothing of its model is no run of ours.
     let beside = file(&[], &["resid_post.*"], &place);
     assert!(saved::open(&beside.path).unwrap().is_none());
+    // Nor is one whose file lies about its model.
+    export::write(&run, None, Format::Npz, Destination::new(place.path().join("y.npz")).prepare().unwrap())
+        .unwrap();
+    export::write(&run, None, Format::Safetensors, to()).unwrap();
+    let bytes = std::fs::read(&path).unwrap();
+    let at = |text: &[u8]| bytes.windows(text.len()).position(|some| some == text).unwrap();
+    let mut lies = bytes.clone();
+    lies[at(br#"n_layer\":4"#) + 10] = b'9';
+    fs::write(&path, &lies).unwrap();
+    assert!(saved::open(&path).is_ok_and(|run| run.is_some())); // blocks without tensors are none
+    let mut lies = bytes.clone();
+    lies[at(br#"n_head\":6"#) + 9] = b'5';
+    fs::write(&path, &lies).unwrap();
+    assert!(saved::open(&path).unwrap_err().to_string().contains("n_head 5"));
     // One that was changed says so.
     let change = "zero head:1.2".parse::<Change>().unwrap();
     let changed = run

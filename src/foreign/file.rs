@@ -95,6 +95,9 @@ enum From {
     Held(BTreeMap<String, Tensor>),
 }
 
+/// Of the files that are read.
+const ENDINGS: [&str; 6] = ["safetensors", "npz", "npy", "pt", "pth", "bin"];
+
 /// The first number of a debug state of llm.c.
 const DEBUG_STATE: i32 = 20_240_327;
 
@@ -123,6 +126,14 @@ impl Foreign {
 
     fn read(path: &Path, hook: Option<&str>, mapping: &Mapping, config: Option<&Config>) -> Result<Self> {
         let ending = path.extension().and_then(|ending| ending.to_str()).map(str::to_ascii_lowercase);
+        let found = std::fs::metadata(path).map_err(|error| files::unreadable(path, &error))?;
+        if !found.is_file() {
+            return Err(Error::file(path, "is no regular file: name the file of the activations"));
+        }
+        if !ending.as_ref().is_some_and(|ending| ENDINGS.contains(&ending.as_str())) {
+            let kinds = "a .safetensors, .npz, .npy or .pt file, or the .bin of a debug state of llm.c";
+            return Err(Error::file(path, format!("is of no kind that activations are read from: {kinds}")));
+        }
         let mut foreign = Self {
             path: path.into(),
             entries: Vec::new(),

@@ -426,8 +426,18 @@ fn what_cannot_be_is_one_sentence() {
     refused(&["x.safetensors"], "no prompt given");
     refused(&["x.safetensors", "--token-ids", "1", "--tolerance", "0"], "a number above 0");
     refused(&["x.safetensors", "--token-ids", "1", "--hook", "q.0"], "other files have names");
-    refused(&["no.npy", "--token-ids", "1"], "say with --hook");
+    fs::write(place.path().join("x.npy"), "").unwrap();
+    refused(&["x.npy", "--token-ids", "1"], "say with --hook");
     refused(&["no.npz", "--token-ids", "1"], "cannot be read");
+    refused(&[".", "--token-ids", "1"], "is no regular file");
+    fs::write(place.path().join("run.json"), "{}").unwrap();
+    refused(&["run.json", "--token-ids", "1"], "is of no kind that activations are read from");
+    #[cfg(unix)]
+    for pipe in ["pipe.npz", "pipe.safetensors"] {
+        // Nobody writes to it: it is not waited for.
+        assert!(Command::new("mkfifo").current_dir(place.path()).arg(pipe).status().unwrap().success());
+        refused(&[pipe, "--token-ids", "1"], "is no regular file");
+    }
     write(&[("resid_post.1", array(&[3, 192], [0.0; 576]))]);
     refused(&["x.safetensors", "--token-ids", "1,2"], "is BOS the difference?");
     write(&[("ln1", array(&[3, 2, 192], [0.0; 1152]))]);

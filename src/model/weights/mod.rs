@@ -498,7 +498,7 @@ fn unreadable(file: &Path, cause: &str) -> Error {
     let size = std::fs::metadata(file).map(|m| format!(" of {} bytes", m.len())).unwrap_or_default();
     Error::file(
         file,
-        format!("this weight file{size} cannot be read ({cause}); download or convert it again"),
+        format!("this file{size} cannot be read ({cause}); download, convert or write it again"),
     )
 }
 

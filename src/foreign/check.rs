@@ -244,9 +244,11 @@ fn read(net: &Gpt2, foreign: &Foreign, tokens: &[Vec<u32>], options: Options) ->
         {
             ours.hook = affine;
         }
+        // Before it is read: a file may claim to be huge.
+        let refuse = |why: String| Error::file(&foreign.path, format!("`{}` {why}", plain(&entry.name)));
+        layout::check_size(&entry.shape, &named, tokens.len(), &net.config, positions).map_err(refuse)?;
         let x = foreign.tensor(entry)?;
-        let fitted = layout::fit(&x, &named, tokens.len(), &net.config, positions)
-            .map_err(|why| Error::file(&foreign.path, format!("`{}` {why}", plain(&entry.name))))?;
+        let fitted = layout::fit(&x, &named, tokens.len(), &net.config, positions).map_err(refuse)?;
         for fitted in fitted {
             // What TransformerLens 2 calls normalized is after weight and bias.
             let other = affine(fitted.ours.hook)

@@ -105,6 +105,11 @@ const DEBUG_STATE: i32 = 20_240_327;
 const TOKENS: [&str; 5] = ["input_ids", "token_ids", "tokens", "x", "idx"];
 const TARGETS: [&str; 3] = ["targets", "labels", "y"];
 
+/// Whether whole numbers of this name are token ids.
+fn is_tokens(name: &str) -> bool {
+    TOKENS.contains(&name) || TARGETS.contains(&name)
+}
+
 impl Foreign {
     /// Opens a `.safetensors`, `.npz`, `.npy`, `.pt`, or a debug state of llm.c. `hook` names the only tensor of a file
     /// without names.
@@ -232,13 +237,8 @@ impl Foreign {
         }
     }
 
-    /// Takes whole numbers, if they are tokens: (T), or (B, T).
+    /// Takes token ids, (T) or (B, T).
     fn add_integers(&mut self, name: &str, all: &[i64], shape: &[usize]) -> Result<()> {
-        let is = |names: &[&str]| names.contains(&name);
-        if !is(&TOKENS) && !is(&TARGETS) {
-            self.unknown.push(name.to_owned());
-            return Ok(());
-        }
         let n = match shape {
             [_, n] | [n] if *n > 0 => *n,
             _ => {
@@ -249,7 +249,7 @@ impl Foreign {
         };
         let ids: Option<Vec<u32>> = all.iter().map(|id| u32::try_from(*id).ok()).collect();
         let rows = ids.map(|ids| ids.chunks(n).map(<[u32]>::to_vec).collect::<Vec<_>>());
-        if is(&TARGETS) {
+        if TARGETS.contains(&name) {
             // Targets that are to be left out are −1 or −100.
             self.targets = rows.or(self.targets.take());
         } else {
@@ -278,7 +278,7 @@ impl Foreign {
         for name in file.names() {
             let (Some(format), Some(shape)) = (file.format(&name), file.shape(&name)) else { continue };
             match format {
-                Format::Other(..) => match file.integers(&name) {
+                Format::Other(..) => match file.integers(&name).filter(|_| is_tokens(&name)) {
                     Some(all) => self.add_integers(&name, &all, &shape)?,
                     None => self.unknown.push(name),
                 },
@@ -297,9 +297,14 @@ impl Foreign {
         self.add_manifest(|key| manifest.get(key).cloned());
         self.manifest = manifest.get("actscope_version").is_some().then_some(manifest);
         for name in archive.names() {
-            match archive.array(&name)? {
-                Array::Floats(x, format) => self.add(&name, x.dims().to_vec(), format, mapping, config)?,
-                Array::Integers(all, shape) => self.add_integers(&name, &all, &shape)?,
+            match archive.info(&name)? {
+                Some((Format::Other(..), _)) if is_tokens(&name) => {
+                    if let Array::Integers(all, shape) = archive.array(&name)? {
+                        self.add_integers(&name, &all, &shape)?;
+                    }
+                }
+                None | Some((Format::Other(..), _)) => self.unknown.push(name),
+                Some((format, shape)) => self.add(&name, shape, format, mapping, config)?,
             }
         }
         Ok(())

@@ -65,6 +65,32 @@ pub fn fit(
     }
 }
 
+/// Refuses a tensor that is far larger than any layout of what is expected: padding at most doubles it.
+///
+/// # Errors
+/// The shape that was expected, in words.
+pub fn check_size(
+    found: &[usize],
+    named: &Named,
+    batch: usize,
+    config: &Config,
+    positions: (usize, usize),
+) -> Result<(), String> {
+    let (n, first) = match named {
+        Named::One(ours) => (1, *ours),
+        Named::Stacked(all) => (all.len(), all[0]),
+    };
+    let shape = shape(first, config, positions);
+    let expected = (n * batch) as u128 * shape.iter().map(|axis| *axis as u128).product::<u128>();
+    if found.iter().map(|axis| *axis as u128).product::<u128>() <= 2 * expected {
+        return Ok(());
+    }
+    Err(format!(
+        "has shape {found:?} where {shape:?} is expected{}",
+        hint(found, &shape, (batch, positions.0))
+    ))
+}
+
 /// What may be the reason for another shape.
 fn hint(found: &[usize], expected: &[usize], (batch, t): (usize, usize)) -> String {
     match found {

@@ -13,6 +13,8 @@ use crate::guard::guard;
 use crate::model::Format;
 use crate::text::plain;
 
+/// More than any header has.
+const LONGEST_HEADER: u64 = 1 << 16;
 /// The most bytes of an array that are read.
 const MOST: u64 = 1 << 34;
 
@@ -67,8 +69,23 @@ impl<'a> Archive<'a> {
     /// # Errors
     /// [`Error::File`] for one that is missing or cannot be read.
     pub fn array(&mut self, name: &str) -> Result<Array> {
-        let path = self.path;
-        let shown = plain(name).into_owned();
+        let (length, bytes) = self.start(name, MOST)?;
+        array(Cursor::new(bytes), length, &plain(name), self.path)
+    }
+
+    /// The format and shape of an array, of which only the header is read; `None` if it holds no numbers.
+    ///
+    /// # Errors
+    /// [`Error::File`] for one that is missing, no array, or shorter than its shape takes.
+    pub fn info(&mut self, name: &str) -> Result<Option<(Format, Vec<usize>)>> {
+        let (length, bytes) = self.start(name, LONGEST_HEADER)?;
+        let header = header(&mut Cursor::new(bytes), length, &plain(name), self.path)?;
+        Ok(header.map(|header| (header.format, header.shape)))
+    }
+
+    /// The length of a member, and at most so many of its first bytes.
+    fn start(&mut self, name: &str, most: u64) -> Result<(u64, Vec<u8>)> {
+        let (path, shown) = (self.path, plain(name).into_owned());
         let member = guard(|| {
             let member = self.zip.by_name(&format!("{name}.npy")).map_err(|error| error.to_string())?;
             let length = member.size();
@@ -76,14 +93,11 @@ impl<'a> Archive<'a> {
                 return Err("it is too large".to_owned());
             }
             let mut bytes = Vec::new();
-            member.take(length).read_to_end(&mut bytes).map_err(|error| error.to_string())?;
-            Ok(bytes)
+            member.take(length.min(most)).read_to_end(&mut bytes).map_err(|error| error.to_string())?;
+            Ok((length, bytes))
         });
-        let bytes = member.and_then(|read| read);
-        let bytes =
-            bytes.map_err(|why| Error::file(path, format!("array `{shown}` cannot be read: {why}")))?;
-        let length = bytes.len() as u64;
-        array(Cursor::new(bytes), length, &shown, path)
+        let read = member.and_then(|read| read);
+        read.map_err(|why| Error::file(path, format!("array `{shown}` cannot be read: {why}")))
     }
 
     /// A member that is no array, as text.
@@ -94,33 +108,52 @@ impl<'a> Archive<'a> {
     }
 }
 
-/// The array that is `length` bytes long with its header.
-fn array(mut from: impl Read, length: u64, name: &str, path: &Path) -> Result<Array> {
+/// What an array says of itself.
+struct Header {
+    format: Format,
+    shape: Vec<usize>,
+    /// Whether it is in Fortran's order.
+    turned: bool,
+}
+
+/// Which array an error is about.
+fn which(name: &str, path: &Path, why: &str) -> Error {
     let which = if name.is_empty() { String::new() } else { format!("array `{name}` ") };
-    let failed = |why: String| Error::file(path, format!("{which}{why}"));
-    let read = guard(|| NpyHeader::from_reader(&mut from).map_err(|error| error.to_string()));
+    Error::file(path, format!("{which}{why}"))
+}
+
+/// The header of an array that is `length` bytes long with it; `None` if it holds no numbers that can be compared.
+fn header(from: &mut impl Read, length: u64, name: &str, path: &Path) -> Result<Option<Header>> {
+    let failed = |why: String| which(name, path, &why);
+    let read = guard(|| NpyHeader::from_reader(from).map_err(|error| error.to_string()));
     let header = read.and_then(|read| read).map_err(|why| failed(format!("is no array of numpy: {why}")))?;
     let (npyz::DType::Plain(kind), shape) = (header.dtype(), header.shape().to_vec()) else {
-        return Err(failed("holds records, not numbers".into()));
+        return Ok(None);
     };
-    let Some((format, size)) = format_of(&kind) else {
-        return Err(failed(format!("holds {kind}, which are no numbers that can be compared")));
-    };
+    let Some(format) = format_of(&kind) else { return Ok(None) };
+    let size = format.size() as u64;
     let n = shape.iter().try_fold(1u64, |n, axis| n.checked_mul(*axis)).filter(|n| *n <= MOST / size);
     let n = n.ok_or_else(|| failed(format!("claims the shape {shape:?}, which is too large")))?;
     if n * size > length {
         return Err(failed(format!("claims the shape {shape:?}, but has {length} bytes")));
     }
+    let shape = shape.iter().map(|axis| *axis as usize).collect();
+    Ok(Some(Header { format, shape, turned: header.order() == Order::Fortran }))
+}
+
+/// The array that is `length` bytes long with its header.
+fn array(mut from: impl Read, length: u64, name: &str, path: &Path) -> Result<Array> {
+    let failed = |why: String| which(name, path, &why);
+    let Some(Header { format, mut shape, turned }) = header(&mut from, length, name, path)? else {
+        return Err(failed("holds no numbers that can be compared".into()));
+    };
+    let n_bytes = (shape.iter().product::<usize>() * format.size()) as u64;
     let mut bytes = Vec::new();
-    from.take(n * size)
-        .read_to_end(&mut bytes)
-        .map_err(|error| failed(format!("cannot be read: {error}")))?;
-    if bytes.len() as u64 != n * size {
+    from.take(n_bytes).read_to_end(&mut bytes).map_err(|error| failed(format!("cannot be read: {error}")))?;
+    if bytes.len() as u64 != n_bytes {
         return Err(failed(format!("claims the shape {shape:?}, but ends early")));
     }
-    let mut shape: Vec<usize> = shape.iter().map(|axis| *axis as usize).collect();
     // Fortran's order is that of the transpose.
-    let turned = header.order() == Order::Fortran;
     if turned {
         shape.reverse();
     }
@@ -136,8 +169,8 @@ fn array(mut from: impl Read, length: u64, name: &str, path: &Path) -> Result<Ar
     Ok(Array::Floats(x, format))
 }
 
-/// The format of little-endian numbers, and their size.
-fn format_of(kind: &TypeStr) -> Option<(Format, u64)> {
+/// The format of little-endian numbers.
+fn format_of(kind: &TypeStr) -> Option<Format> {
     let text = kind.to_string();
     let name = match text.trim_start_matches(['\'', '"']).trim_end_matches(['\'', '"']) {
         "<f2" => "F16",
@@ -150,6 +183,5 @@ fn format_of(kind: &TypeStr) -> Option<(Format, u64)> {
         "<u4" => "U32",
         _ => return None,
     };
-    let format = Format::of_safetensors(name)?;
-    Some((format, format.size() as u64))
+    Format::of_safetensors(name)
 }

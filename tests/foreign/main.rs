@@ -231,9 +231,11 @@ fn numpys_files_are_read() {
     // An archive brings its tokens.
     let ids: Vec<u8> = IDS.iter().flat_map(|id| i64::from(*id).to_le_bytes()).collect();
     let mut zip = zip::ZipWriter::new(fs::File::create(place.path().join("all.npz")).unwrap());
-    for (name, bytes) in
-        [("input_ids", npy("<i8", false, &[1, 12], &ids)), ("resid_post.1", npy("<f4", false, &shape, &f4))]
-    {
+    for (name, bytes) in [
+        ("mask", npy("|b1", false, &[12], &[1; 12])), // left aside
+        ("input_ids", npy("<i8", false, &[1, 12], &ids)),
+        ("resid_post.1", npy("<f4", false, &shape, &f4)),
+    ] {
         zip.start_file(
             format!("{name}.npy"),
             zip::write::SimpleFileOptions::default().compression_method(zip::CompressionMethod::Stored),

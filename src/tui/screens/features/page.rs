@@ -17,7 +17,7 @@ use crate::text::{plain, signed_fixed};
 use crate::tui::app::App;
 use crate::tui::overlays::draw_unit;
 use crate::tui::screens::draw_computing;
-use crate::tui::text::{count, fixed, num, pad, put, put_line};
+use crate::tui::text::{count, fixed, num, pad, put, put_line, wrap};
 use crate::tui::widgets::row_strip;
 
 /// The width from which the corpus is beside the rest.
@@ -112,7 +112,7 @@ fn draw_facts(
         let range = Range { mode: RangeMode::Full, quantity: Quantity::Positive, limit, beyond: 0 };
         row_strip::draw(buffer, strip, &of.along, &range, app.pooling, theme);
         let (per_cell, _) = row_strip::fit(of.along.len(), strip.width);
-        let prompt = if per_cell == 1 { "prompt".into() } else { format!("{per_cell} a cell") };
+        let prompt = if per_cell == 1 { "prompt".into() } else { format!("{per_cell} per cell") };
         put(buffer, area.x, area.y + 1, NAMES as u16, &prompt, theme.dim());
     }
 }
@@ -125,7 +125,10 @@ fn draw_corpus(app: &App, (dictionary, page): (&Dictionary, &Page), area: Rect, 
             (Some(atlas), Some(model)) => atlas.check_tensor(model, tensor).err().map(|why| why.to_string()),
             _ => Some(WITHOUT.into()),
         };
-        put(buffer, area.x, area.y, area.width, &why.unwrap_or_else(|| "reading …".into()), theme.dim());
+        let why = why.unwrap_or_else(|| "reading …".into());
+        for (line, y) in wrap(&why, area.width.into()).iter().zip(area.y..area.bottom()) {
+            put(buffer, area.x, y, area.width, line, theme.dim());
+        }
         return;
     };
     let unit = page.of.feature as usize;

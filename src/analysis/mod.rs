@@ -7,6 +7,7 @@ pub mod continuations;
 pub mod effects;
 pub mod features;
 pub mod find;
+pub mod gradients;
 pub mod heads;
 pub mod lens;
 pub mod logits;

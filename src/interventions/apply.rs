@@ -14,7 +14,7 @@ use crate::model::{ActivationCache, Model, Sequence};
 /// Applies the active changes of a list.
 #[derive(Debug)]
 pub struct Changes {
-    all: Vec<(Change, Option<ActivationCache>)>,
+    pub(super) all: Vec<(Change, Option<ActivationCache>)>,
     features: OnFeatures,
 }
 
@@ -127,7 +127,7 @@ impl Change {
     }
 
     /// The ranges it changes in a tensor of these dimensions, axis by axis.
-    fn ranges(&self, hook: HookName, dims: &[usize]) -> Vec<Range<usize>> {
+    pub(super) fn ranges(&self, hook: HookName, dims: &[usize]) -> Vec<Range<usize>> {
         match *self {
             Self::Knockout(Edge { head, query, key, .. }) => [head, query, key].map(|i| i..i + 1).into(),
             _ => self.place().map_or_else(Vec::new, |place| place.ranges(hook, dims)),

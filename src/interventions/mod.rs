@@ -39,6 +39,7 @@
 //! ```
 
 mod apply;
+mod back;
 mod features;
 mod words;
 

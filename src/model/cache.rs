@@ -151,7 +151,8 @@ impl ActivationCache {
             || (!sources().is_empty() && sources().into_iter().all(|source| self.has(source)))
     }
 
-    pub(super) fn fetch(&self, name: HookName, part: &Part) -> Result<Tensor> {
+    /// A part of a tensor that is in memory or can be derived, wanted or not.
+    pub(crate) fn fetch(&self, name: HookName, part: &Part) -> Result<Tensor> {
         let known = self.kept.get(&name).cloned().or_else(|| self.recent().get(name));
         if let Some(x) = known {
             return part.of(name, &x);

@@ -3,6 +3,7 @@
 
 mod about;
 pub mod absent;
+mod activation;
 mod batch;
 mod cache;
 mod derive;

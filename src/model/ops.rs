@@ -242,6 +242,100 @@ impl Ops {
         }
     }
 
+    /// g · wᵀ, the gradient of what [`Self::linear`] reads of that of what it makes: (S, out) → (S, in).
+    pub fn linear_back(self, g: &Tensor, w: &Conv1D) -> Result<Tensor> {
+        self.back(g, &w.weight)
+    }
+
+    /// g · wte, or another table: the gradient of what [`Self::logits`] reads, (S, V) → (S, C).
+    pub fn logits_back(self, g: &Tensor, table: &Table) -> Result<Tensor> {
+        self.back(g, &table.weight)
+    }
+
+    fn back(self, g: &Tensor, weight: &Weight) -> Result<Tensor> {
+        let g = g.contiguous()?;
+        match (weight, self.fused([&g])) {
+            (Weight::Packed(weight), Some((_, [rows]))) => {
+                let out = weight.linear_t(rows.matrix());
+                Ok(Tensor::from_vec(out, (g.dims()[0], weight.shape().0), &Device::Cpu)?)
+            }
+            (Weight::Plain(weight), _) => Ok(g.matmul(&weight.t()?)?),
+            (Weight::Packed(weight), None) => {
+                let weight = Tensor::from_vec(weight.unpack(), weight.shape(), &Device::Cpu)?;
+                Ok(g.matmul(&weight.t()?)?)
+            }
+        }
+    }
+
+    /// act′(x) ⊙ g: the gradient of what the activation function reads.
+    pub fn activation_back(self, act: Activation, x: &Tensor, g: &Tensor) -> Result<Tensor> {
+        let (x, g) = (x.contiguous()?, g.contiguous()?);
+        if act == Activation::GeluNew
+            && let Some((arch, [x, g])) = self.fused([&x, &g])
+        {
+            let out = kernels::gelu_new_back(arch, x.values(), g.values());
+            return Ok(Tensor::from_vec(out, x.dims(), &Device::Cpu)?);
+        }
+        let values = x.to_device(&Device::Cpu)?.to_dtype(DType::F64)?.flatten_all()?.to_vec1::<f64>()?;
+        let slopes: Vec<f64> = values.par_iter().map(|&x| act.derivative(x)).collect();
+        let slopes = Tensor::from_vec(slopes, x.shape(), &Device::Cpu)?.to_dtype(x.dtype())?;
+        Ok((g * slopes.to_device(x.device())?)?)
+    }
+
+    /// p ⊙ (g − Σ g ⊙ p) along the last axis: the gradient of what softmax reads where it made p.
+    pub fn softmax_back(self, p: &Tensor, g: &Tensor) -> Result<Tensor> {
+        let (p, g) = (p.contiguous()?, g.contiguous()?);
+        if let Some((arch, [values, of])) = self.fused([&p, &g])
+            && let Some(&n) = p.dims().last()
+        {
+            let out = kernels::softmax_back(arch, values.values(), of.values(), n);
+            return Ok(Tensor::from_vec(out, p.dims(), &Device::Cpu)?);
+        }
+        let sum = (&g * &p)?.sum_keepdim(D::Minus1)?;
+        Ok((&p * g.broadcast_sub(&sum)?)?)
+    }
+
+    /// The gradient of what [`Self::layer_norm`] reads: (T, C) → (T, C).
+    pub fn layer_norm_back(self, x: &Tensor, ln: &LayerNorm, g: &Tensor) -> Result<Tensor> {
+        let (x, g) = (x.contiguous()?, g.contiguous()?);
+        if let Some((arch, [values, w, of])) = self.fused([&x, &ln.weight, &g]) {
+            let out = kernels::layer_norm_back(arch, values.values(), w.values(), of.values(), ln.eps as f32);
+            return Ok(Tensor::from_vec(out, x.dims(), &Device::Cpu)?);
+        }
+        let (centered, scale) = ln.center(&x)?;
+        let normalized = centered.broadcast_div(&scale)?;
+        let h = g.broadcast_mul(&ln.weight)?;
+        let along = normalized.broadcast_mul(&(&h * &normalized)?.mean_keepdim(D::Minus1)?)?;
+        Ok((h.broadcast_sub(&h.mean_keepdim(D::Minus1)?)? - along)?.broadcast_div(&scale)?)
+    }
+
+    /// The gradients of q, k and v of all T positions, of that of what [`Self::attention`] gathers: (T, H, d_head)
+    /// each.
+    pub fn attention_back(
+        self,
+        q: &Tensor,
+        k: &Tensor,
+        v: &Tensor,
+        g: &Tensor,
+        scale: f64,
+    ) -> Result<[Tensor; 3]> {
+        if let Some((arch, [qs, ks, vs, gs])) = self.fused([q, k, v, g]) {
+            let out =
+                kernels::attention_back(arch, qs.heads(), ks.heads(), vs.heads(), gs.heads(), scale as f32);
+            let [q, k, v] = out.map(|out| Tensor::from_vec(out, q.dims(), &Device::Cpu));
+            return Ok([q?, k?, v?]);
+        }
+        let by_head = |x: &Tensor| x.transpose(0, 1)?.contiguous();
+        let pattern = self.softmax(&self.scores(q, k, 0, scale)?)?; // (H, T, T)
+        let of_pattern = by_head(g)?.matmul(&by_head(v)?.t()?)?; // (H, T, T)
+        let of_scores = (self.softmax_back(&pattern, &of_pattern)? * scale)?; // (H, T, T)
+        Ok([
+            self.weigh(&of_scores, k)?,
+            self.weigh(&of_scores.t()?, q)?,
+            self.weigh(&pattern.t()?, &g.contiguous()?)?,
+        ])
+    }
+
     /// a + b of equal shapes, elementwise.
     pub fn add(self, a: &Tensor, b: &Tensor) -> Result<Tensor> {
         let (a, b) = (a.contiguous()?, b.contiguous()?);
@@ -386,33 +480,6 @@ impl LayerNorm {
     }
 }
 
-impl Activation {
-    /// Applied elementwise.
-    pub fn forward(self, x: &Tensor) -> Result<Tensor> {
-        let sigmoid = candle_nn::ops::sigmoid;
-        Ok(match self {
-            // candle's `gelu` is the tanh approximation, its `gelu_erf` the exact one.
-            Self::GeluNew => x.gelu()?,
-            Self::Gelu => x.gelu_erf()?,
-            Self::Gelu10 => x.gelu_erf()?.clamp(-10.0, 10.0)?,
-            Self::QuickGelu => (x * sigmoid(&(x * 1.702)?)?)?,
-            Self::Relu => x.relu()?,
-            Self::Relu2 => x.relu()?.sqr()?,
-            Self::Relu6 => x.clamp(0.0, 6.0)?,
-            Self::LeakyRelu => candle_nn::ops::leaky_relu(x, 0.01)?,
-            Self::Silu => x.silu()?,
-            Self::Tanh => x.tanh()?,
-            Self::Sigmoid => sigmoid(x)?,
-            // tanh(ln(1 + e^x)), with softplus written so that e^x cannot overflow.
-            Self::Mish => {
-                let softplus = (x.relu()? + (x.abs()?.neg()?.exp()? + 1.0)?.log()?)?;
-                (x * softplus.tanh()?)?
-            }
-            Self::Linear => x.clone(),
-        })
-    }
-}
-
 /// The causal mask that is added to scores: (S, T), 0 or −inf, for queries at
 /// positions `first`..`first + S`.
 pub fn causal_mask(first: usize, s: usize, n: usize, dtype: DType, device: &Device) -> Result<Tensor> {
@@ -534,6 +601,9 @@ mod tests {
             let rows = random(&[n_out, n_in], 1.0);
             let table = |ops| Table::new(&rows, ops).unwrap();
             agree("logits", |ops| ops.logits(&x, &table(ops)));
+            let g = random(&[s, n_out], scale);
+            agree("linear_back", |ops| ops.linear_back(&g, &w(ops)));
+            agree("logits_back", |ops| ops.logits_back(&g, &table(ops)));
             let some: Vec<u32> = (0..n_out as u32).rev().step_by(2).collect();
             for ops in Ops::available() {
                 prop_assert_eq!(table(ops).dims(), (n_out, n_in));
@@ -552,6 +622,7 @@ mod tests {
             agree("layer_norm", |ops| ops.layer_norm(&x, &ln));
             agree("center", |ops| Ok(ops.center(&x, &ln)?.0));
             agree("scale", |ops| Ok(ops.center(&x, &ln)?.1));
+            agree_to(1e-4, "layer_norm_back", |ops| ops.layer_norm_back(&x, &ln, &x));
             for ops in Ops::available() {
                 let (centered, scale) = ops.center(&x, &ln).unwrap();
                 let steps = ops.affine(&ops.divide(&centered, &scale).unwrap(), &ln).unwrap();
@@ -560,6 +631,7 @@ mod tests {
             // Plainly, 1 + tanh(u) is rounded to 6e-8 where it is nearly 0.
             let least = values(&x).iter().fold(1e-3, |most: f32, x| most.max(x.abs())) * 1e-7;
             agree_to(least, "gelu_new", |ops| ops.activation(Activation::GeluNew, &x));
+            agree("gelu_new_back", |ops| ops.activation_back(Activation::GeluNew, &x, &x));
 
             let n = before + s;
             let (q, k, v) = (random(&[n, h, d_head], scale), random(&[n, h, d_head], 1.0), random(&[n, h, d_head], 1.0));
@@ -570,8 +642,14 @@ mod tests {
             agree("scores of a head", |ops| ops.scores(&head(&q), &head(&k), before, 0.3));
             let scores = Ops::Plain.scores(&q, &k, before, 0.3).unwrap();
             agree("softmax", |ops| ops.softmax(&scores));
+            agree("softmax_back", |ops| ops.softmax_back(&ops.softmax(&scores)?, &random(&[h, s, n], 1.0)));
             agree("weigh", |ops| ops.weigh(&ops.softmax(&scores)?, &v));
             agree("attention", |ops| ops.attention(&q, &k, &v, 0.3, 0));
+            let all = random(&[n, h, d_head], scale);
+            let g = random(&[n, h, d_head], 2.0);
+            for which in 0..3 {
+                agree_to(1e-4, "attention_back", |ops| Ok(ops.attention_back(&all, &k, &v, &g, 0.3)?[which].clone()));
+            }
             agree("attention as of many", |ops| ops.attention(&q, &k, &v, 0.3, 100));
         }
     }

@@ -5,12 +5,14 @@ use rayon::prelude::*;
 
 use super::memory::in_pieces;
 use super::packed::{Packed, ROWS, Rows};
-use super::{FewRows, LANES, Mat, Softmax, WIDEST, exp};
+use super::{FewRows, LANES, Mat, Softmax, SoftmaxBack, WIDEST, exp};
 
 /// With fewer queries than this, packing keys and values does not pay.
 const FEW_QUERIES: usize = 8;
 /// The number of queries of a head in one unit of work.
 const QUERIES: usize = 256;
+/// The same in the backward pass, where each keeps two rows of as many keys as it sees.
+const QUERIES_BACK: usize = 96;
 
 /// (T, H, d_head) inside a slice: the matrix of a head is (T, d_head).
 #[derive(Clone, Copy)]
@@ -260,4 +262,68 @@ pub fn weigh(arch: Arch, pattern: &[f32], n_queries: usize, v: Heads) -> Vec<f32
         }
     });
     out
+}
+
+/// The gradients of queries, keys and values of causal attention, of that of what it gathers, g: (T, H, d_head) each.
+/// With p = softmax(q · kᵀ · scale) and s = p ⊙ (g · vᵀ − Σ p ⊙ (g · vᵀ)) · scale, head by head: s · k, sᵀ · q
+/// and pᵀ · g.
+pub fn attention_back(arch: Arch, q: Heads, k: Heads, v: Heads, g: Heads, scale: f32) -> [Vec<f32>; 3] {
+    let (n, d_head, width) = (q.n, q.d_head, q.n_head * q.d_head);
+    // A column of blocks of d_head values for each head.
+    let mut out = [(); 3].map(|()| vec![0.0; n * width]);
+    let mut heads: Vec<[Vec<&mut [f32]>; 3]> =
+        (0..q.n_head).map(|_| [(); 3].map(|()| Vec::with_capacity(n))).collect();
+    for (which, out) in out.iter_mut().enumerate() {
+        for (i, row) in out.chunks_exact_mut(d_head).enumerate() {
+            heads[i % q.n_head][which].push(row);
+        }
+    }
+    heads.par_iter_mut().with_max_len(1).enumerate().for_each(|(head, out)| {
+        let [q, k, v, g] = [q, k, v, g].map(|heads| heads.head(head));
+        attention_back_of_head(arch, [q, k, v, g], scale, out);
+    });
+    out
+}
+
+/// The same for one head, some queries at a time.
+fn attention_back_of_head(arch: Arch, [q, k, v, g]: [Mat; 4], scale: f32, out: &mut [Vec<&mut [f32]>; 3]) {
+    let (n, d_head) = (q.rows, q.columns);
+    let keys = Packed::new(arch, k.t()); // (d_head, T)
+    let values = Packed::new(arch, v.t()); // (d_head, T)
+    let keys_by_row = Packed::new(arch, k); // (T, d_head)
+    let mut part = vec![0.0; n.max(QUERIES_BACK) * d_head];
+    for first in (0..n).step_by(QUERIES_BACK) {
+        let rows = first..n.min(first + QUERIES_BACK);
+        let (seen, queries) = (rows.end, rows.len());
+        let (q, g) = (q.rows(rows.clone()), g.rows(rows.clone()));
+        let mut p = vec![0.0; queries * seen];
+        keys.part(q, seen, &mut p, seen);
+        for (i, row) in p.chunks_exact_mut(seen).enumerate() {
+            let (row, future) = row.split_at_mut(first + i + 1);
+            row.iter_mut().for_each(|score| *score *= scale);
+            arch.dispatch(Softmax { n: row.len(), rows: row });
+            future.fill(0.0);
+        }
+        let mut s = vec![0.0; queries * seen];
+        values.part(g, seen, &mut s, seen); // g · vᵀ
+        for (i, (s, p)) in s.chunks_exact_mut(seen).zip(p.chunks_exact(seen)).enumerate() {
+            let (s, future) = s.split_at_mut(first + i + 1);
+            arch.dispatch(SoftmaxBack { p: &p[..s.len()], g: s });
+            s.iter_mut().for_each(|s| *s *= scale);
+            future.fill(0.0);
+        }
+        let (p, s) = (Mat::new(&p, seen), Mat::new(&s, seen));
+        let part = &mut part[..queries * d_head];
+        keys_by_row.part(s, d_head, part, d_head);
+        for (to, from) in out[0][rows.clone()].iter_mut().zip(part.chunks_exact(d_head)) {
+            to.copy_from_slice(from);
+        }
+        for (which, weights, of) in [(1, s, q), (2, p, g)] {
+            let mut part = vec![0.0; seen * d_head];
+            Packed::new(arch, of).part(weights.t(), d_head, &mut part, d_head); // weightsᵀ · of
+            for (to, from) in out[which].iter_mut().zip(part.chunks_exact(d_head)) {
+                to.iter_mut().zip(from).for_each(|(to, from)| *to += from);
+            }
+        }
+    }
 }

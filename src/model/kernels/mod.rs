@@ -11,7 +11,7 @@ use std::ops::Range;
 
 use pulp::{Arch, Simd, WithSimd};
 
-pub use attention::{Heads, attention, scores, weigh};
+pub use attention::{Heads, attention, attention_back, scores, weigh};
 use memory::in_pieces;
 pub use packed::Packed;
 
@@ -211,6 +211,49 @@ impl WithSimd for Normalize<'_> {
     }
 }
 
+/// The gradient of what a LayerNorm reads, of that of what it makes, each row by itself: with n = (x − mean) / scale
+/// and h = g ⊙ weight, (h − mean(h) − n · mean(h ⊙ n)) / scale, (T, C) → (T, C).
+pub fn layer_norm_back(arch: Arch, x: &[f32], weight: &[f32], g: &[f32], eps: f32) -> Vec<f32> {
+    let c = weight.len();
+    by_rows(x.len() / c, c, 2 * x.len(), |first, out| {
+        let (x, g) = (&x[first * c..][..out.len()], &g[first * c..][..out.len()]);
+        arch.dispatch(NormalizeBack { x, weight, g, eps, out });
+    })
+}
+
+struct NormalizeBack<'a> {
+    x: &'a [f32],
+    weight: &'a [f32],
+    g: &'a [f32],
+    eps: f32,
+    out: &'a mut [f32],
+}
+
+impl WithSimd for NormalizeBack<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn with_simd<S: Simd>(self, _: S) {
+        let Self { x, weight, g, eps, out } = self;
+        let c = weight.len();
+        let mut products = vec![0.0; c];
+        for ((x, g), out) in x.chunks_exact(c).zip(g.chunks_exact(c)).zip(out.chunks_exact_mut(c)) {
+            let (mean, scale) = mean_and_scale(x, eps);
+            out.iter_mut().zip(g).zip(weight).for_each(|((h, g), w)| *h = g * w);
+            products
+                .iter_mut()
+                .zip(&*out)
+                .zip(x)
+                .for_each(|((product, h), x)| *product = h * ((x - mean) / scale));
+            let n = c as f32;
+            let (of_h, of_products) = (sum(out, |h| h) / n, sum(&products, |p| p) / n);
+            out.iter_mut()
+                .zip(x)
+                .for_each(|(h, x)| *h = (*h - of_h - (x - mean) / scale * of_products) / scale);
+        }
+    }
+}
+
 /// x minus its mean, and √(var + ε), each row by itself: (T, C) → (T, C), (T).
 pub fn center(arch: Arch, x: &[f32], c: usize, eps: f32) -> (Vec<f32>, Vec<f32>) {
     let rows = x.len() / c;
@@ -307,6 +350,8 @@ fn exp(x: f32) -> f32 {
     if x < -87.0 { 0.0 } else { y }
 }
 
+const TWICE_SQRT_2_OVER_PI: f32 = 1.595_769;
+
 /// gelu_new, elementwise: 0.5x(1 + tanh(u)) is x / (1 + e⁻²ᵘ), u = √(2/π)(x + 0.044715x³).
 pub fn gelu_new(arch: Arch, x: &[f32]) -> Vec<f32> {
     by_rows(x.len(), 1, x.len() * 4, |first, out| {
@@ -325,11 +370,72 @@ impl WithSimd for Gelu<'_> {
 
     #[inline(always)]
     fn with_simd<S: Simd>(self, _: S) {
-        const TWICE_SQRT_2_OVER_PI: f32 = 1.595_769;
         for (out, &x) in self.out.iter_mut().zip(self.x) {
             let minus_2u = -TWICE_SQRT_2_OVER_PI * (x + 0.044_715 * x * x * x);
             *out = x / (1.0 + exp(if minus_2u > 88.0 { 88.0 } else { minus_2u }));
         }
+    }
+}
+
+/// The derivative of gelu_new times g, elementwise: s + x · s(1 − s) · 2u′ with s = 1 / (1 + e⁻²ᵘ).
+pub fn gelu_new_back(arch: Arch, x: &[f32], g: &[f32]) -> Vec<f32> {
+    by_rows(x.len(), 1, x.len() * 4, |first, out| {
+        let (x, g) = (&x[first..][..out.len()], &g[first..][..out.len()]);
+        arch.dispatch(GeluBack { x, g, out });
+    })
+}
+
+struct GeluBack<'a> {
+    x: &'a [f32],
+    g: &'a [f32],
+    out: &'a mut [f32],
+}
+
+impl WithSimd for GeluBack<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn with_simd<S: Simd>(self, _: S) {
+        for ((out, &x), &g) in self.out.iter_mut().zip(self.x).zip(self.g) {
+            let minus_2u = -TWICE_SQRT_2_OVER_PI * (x + 0.044_715 * x * x * x);
+            let e = exp(if minus_2u > 40.0 { 40.0 } else { minus_2u });
+            let s = 1.0 / (1.0 + e);
+            // s(1 − s) as e · s², which does not round to 0 too soon.
+            let slope = e * s * s * TWICE_SQRT_2_OVER_PI * (1.0 + 3.0 * 0.044_715 * x * x);
+            *out = g * (s + x * slope);
+        }
+    }
+}
+
+/// p ⊙ (g − Σ g ⊙ p), each row of n values by itself: the gradient of what softmax reads, of that of what it makes, p.
+pub fn softmax_back(arch: Arch, p: &[f32], g: &[f32], n: usize) -> Vec<f32> {
+    by_rows(p.len() / n.max(1), n, p.len() * 2, |first, rows| {
+        rows.copy_from_slice(&g[first * n..][..rows.len()]);
+        let p = p[first * n..].chunks_exact(n);
+        rows.chunks_exact_mut(n).zip(p).for_each(|(g, p)| arch.dispatch(SoftmaxBack { p, g }));
+    })
+}
+
+/// Replaces a row of gradients.
+struct SoftmaxBack<'a> {
+    p: &'a [f32],
+    g: &'a mut [f32],
+}
+
+impl WithSimd for SoftmaxBack<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn with_simd<S: Simd>(self, _: S) {
+        let Self { p, g } = self;
+        let mut lanes = [0f32; LANES];
+        let ((chunks, rest), (of_chunks, of_rest)) = (p.as_chunks::<LANES>(), g.as_chunks::<LANES>());
+        for (p, g) in chunks.iter().zip(of_chunks) {
+            lanes.iter_mut().zip(p).zip(g).for_each(|((lane, p), g)| *lane += p * g);
+        }
+        lanes.iter_mut().zip(rest).zip(of_rest).for_each(|((lane, p), g)| *lane += p * g);
+        let mean: f32 = lanes.iter().sum();
+        g.iter_mut().zip(p).for_each(|(g, p)| *g = p * (*g - mean));
     }
 }
 

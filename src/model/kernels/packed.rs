@@ -1,12 +1,13 @@
 //! Products with a matrix that is stored in the order in which they read it.
 
+use std::cell::RefCell;
 use std::ops::Range;
 
 use pulp::{Arch, Simd, WithSimd};
 use rayon::prelude::*;
 
 use super::Mat;
-use super::memory::{Buffer, in_stripes};
+use super::memory::{Buffer, in_pieces, in_stripes};
 
 /// Rows of x that are processed together: with two vectors each, the sums fill the registers.
 pub const ROWS: usize = 6;
@@ -14,6 +15,13 @@ pub const ROWS: usize = 6;
 const GROUPS: usize = 11;
 /// Rows of a panel that stay in the cache while the rows of x stream by.
 const DEPTH: usize = 1024;
+/// With fewer rows than this, turning panels does not pay.
+const FEW: usize = 6;
+
+thread_local! {
+    /// Panels of a transposed matrix, while a product reads them.
+    static TURNED: RefCell<Vec<f32>> = const { RefCell::new(Vec::new()) };
+}
 
 /// A matrix (K, N) cut into panels of a few columns, each stored row by row: a product reads it
 /// once, from front to back. The last panel is padded with zeros.
@@ -86,6 +94,55 @@ impl Packed {
         });
     }
 
+    /// x · wᵀ on all threads: (S, N) · (K, N)ᵀ → (S, K). The panels of wᵀ are made from those of w while they
+    /// are read, one per thread, so that there is no second copy of w.
+    pub fn linear_t(&self, x: Mat) -> Vec<f32> {
+        assert!(x.columns == self.columns);
+        if x.rows < FEW {
+            return (0..x.rows).flat_map(|i| self.row_t(x.rows(i..i + 1))).collect();
+        }
+        let rows = Rows::new(x);
+        let panels = (0..self.rows).step_by(self.width);
+        let stripes = panels.map(|first| first..self.rows.min(first + self.width));
+        in_stripes(x.rows, stripes, |ks, out| {
+            TURNED.with_borrow_mut(|values| {
+                let w = self.turned(&ks, values);
+                let put = |row: usize, column: usize, sums: &[f32]| out.put(row, column, sums);
+                self.arch.dispatch(Product { x: &rows, w, columns: 0..ks.len(), bias: None, put });
+            });
+        })
+    }
+
+    /// Rows `ks` of w as the columns of a panel: (N, ks).
+    fn turned<'a>(&self, ks: &Range<usize>, values: &'a mut Vec<f32>) -> Panels<'a> {
+        let width = self.width;
+        values.resize(self.columns * width, 0.0);
+        for (i, panel) in values.chunks_mut(width * width).enumerate() {
+            let columns = panel.len() / width;
+            let from = Mat::new(self.panel(i, ks.clone()), width).columns(0..columns); // (ks, columns)
+            pack(panel, from.t(), 0, width);
+        }
+        Panels { rows: self.columns, width, values }
+    }
+
+    /// The same product for one row: each panel is read once, in memory order.
+    fn row_t(&self, x: Mat) -> Vec<f32> {
+        let x: Vec<f32> = x.values.iter().step_by(x.strides.1).take(x.columns).copied().collect();
+        let n_panels = self.columns.div_ceil(self.width);
+        let per_piece = n_panels.div_ceil(4 * rayon::current_num_threads()).max(1);
+        let firsts: Vec<_> = (0..n_panels).step_by(per_piece).collect();
+        // A sum of each piece for each row of w.
+        let sums = in_pieces(firsts.iter().map(|_| self.rows), |i, out| {
+            let panels = firsts[i]..n_panels.min(firsts[i] + per_piece);
+            self.arch.dispatch(Dots { x: &x, w: self.all(), panels, out });
+        });
+        let mut out = vec![0.0; self.rows];
+        for piece in sums.chunks_exact(self.rows.max(1)) {
+            out.iter_mut().zip(piece).for_each(|(out, sum)| *out += sum);
+        }
+        out
+    }
+
     /// Calls `put` with a row, a column and the sums from there on, until all are done.
     fn product(
         &self,
@@ -95,17 +152,75 @@ impl Packed {
         put: impl FnMut(usize, usize, &[f32]),
     ) {
         assert!(x.columns <= self.rows && columns.end <= self.columns);
-        self.arch.dispatch(Product { x, w: self, columns, bias, put });
+        self.arch.dispatch(Product { x, w: self.all(), columns, bias, put });
+    }
+
+    fn all(&self) -> Panels<'_> {
+        Panels { rows: self.rows, width: self.width, values: &self.values }
     }
 
     /// The panels that contain the columns.
     fn panels(&self, columns: &Range<usize>) -> Range<usize> {
-        columns.start / self.width..columns.end.div_ceil(self.width)
+        self.all().of(columns)
     }
 
     /// Some rows of a panel.
     fn panel(&self, i: usize, rows: Range<usize>) -> &[f32] {
+        self.all().panel(i, rows)
+    }
+}
+
+/// Panels of `width` columns, one after the other, each row by row.
+#[derive(Clone, Copy)]
+struct Panels<'a> {
+    rows: usize,
+    width: usize,
+    values: &'a [f32],
+}
+
+impl<'a> Panels<'a> {
+    /// Those that contain the columns.
+    fn of(self, columns: &Range<usize>) -> Range<usize> {
+        columns.start / self.width..columns.end.div_ceil(self.width)
+    }
+
+    /// Some rows of one.
+    fn panel(self, i: usize, rows: Range<usize>) -> &'a [f32] {
         &self.values[i * self.rows * self.width..][rows.start * self.width..rows.end * self.width]
+    }
+}
+
+/// Adds x · panelᵀ of some panels to a value for each of their rows: (N) · (K, N)ᵀ → (K).
+struct Dots<'a> {
+    x: &'a [f32],
+    w: Panels<'a>,
+    panels: Range<usize>,
+    out: &'a mut [f32],
+}
+
+impl WithSimd for Dots<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn with_simd<S: Simd>(self, simd: S) {
+        let Self { x, w, panels, out } = self;
+        // Sums of each lane, added up at the end.
+        let mut sums = vec![[simd.splat_f32s(0.0); 2]; w.rows];
+        let mut padded = vec![0.0; w.width];
+        for i in panels {
+            let of_panel = &x[i * w.width..x.len().min((i + 1) * w.width)];
+            padded[..of_panel.len()].copy_from_slice(of_panel);
+            padded[of_panel.len()..].fill(0.0);
+            let [left, right] = S::as_simd_f32s(&padded).0.as_chunks::<2>().0[0];
+            let rows = S::as_simd_f32s(w.panel(i, 0..w.rows)).0.as_chunks::<2>().0;
+            for (sums, &[a, b]) in sums.iter_mut().zip(rows) {
+                sums[0] = simd.mul_add_e_f32s(left, a, sums[0]);
+                sums[1] = simd.mul_add_e_f32s(right, b, sums[1]);
+            }
+        }
+        for (out, [a, b]) in out.iter_mut().zip(sums) {
+            *out += simd.reduce_sum_f32s(simd.add_f32s(a, b));
+        }
     }
 }
 
@@ -227,7 +342,7 @@ fn interleave<const R: usize>(x: Mat, out: &mut [f32]) {
 /// Columns of x · w + bias on this thread, (S, K) · (K, N); passes the sums of a row in a panel to `put`.
 struct Product<'a, P> {
     x: &'a Rows,
-    w: &'a Packed,
+    w: Panels<'a>,
     columns: Range<usize>,
     bias: Option<&'a [f32]>,
     put: P,
@@ -240,7 +355,7 @@ impl<P: FnMut(usize, usize, &[f32])> WithSimd for Product<'_, P> {
     fn with_simd<S: Simd>(self, simd: S) {
         let Self { x, w, columns, bias, mut put } = self;
         let width = 2 * S::F32_LANES;
-        let panels = w.panels(&columns);
+        let panels = w.of(&columns);
         let mut start = vec![0.0; panels.len() * width];
         if let Some(bias) = bias {
             start[columns.start - panels.start * width..][..bias.len()].copy_from_slice(bias);

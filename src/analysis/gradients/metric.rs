@@ -1,0 +1,410 @@
+//! Metrics: the numbers of a run whose gradients can be asked.
+
+use std::fmt;
+use std::ops::Range;
+use std::sync::Arc;
+
+use candle_core::{DType, Device, Tensor};
+use rayon::prelude::*;
+
+use crate::analysis::softmax::Softmax;
+use crate::config::Config;
+use crate::error::{Error, Result};
+use crate::hooks::{HookName, Part, Site};
+use crate::model::{Gpt2, Model};
+use crate::run::Run;
+
+/// A number that follows from a run. Logarithms are natural, so that losses are in nats.
+///
+/// | text | number |
+/// |---|---|
+/// | `logit:TOKEN[@POS]` | the logit of a token after a position |
+/// | `logit_diff:A,B[@POS]` | logit of A − logit of B |
+/// | `logprob:TOKEN[@POS]` | ln p(TOKEN) |
+/// | `loss[:A..B]` | the mean of −ln p over the tokens A..B of the prompt, each predicted from those before it; by default all but the first |
+/// | `entropy[@POS]` | −Σ p ln p |
+/// | `value:HOOK[i,j,…]` | an element of a tensor, or the sum of those that `*` or missing indices leave open |
+///
+/// TOKEN is text or an id, POS the last position by default.
+#[derive(Debug, Clone)]
+pub struct Metric {
+    of: Of,
+}
+
+#[derive(Debug, Clone)]
+enum Of {
+    /// Σ factor · logit, of some tokens.
+    Logits {
+        tokens: Vec<(u32, f64)>,
+        at: usize,
+    },
+    LogProb {
+        token: u32,
+        at: usize,
+    },
+    /// Of the tokens in this range.
+    Loss {
+        tokens: Range<usize>,
+    },
+    Entropy {
+        at: usize,
+    },
+    /// D(p ‖ q), for the log-probabilities of another run's p.
+    Kl {
+        log_p: Arc<Vec<f32>>,
+        at: usize,
+    },
+    Value {
+        hook: HookName,
+        index: Vec<Option<usize>>,
+    },
+}
+
+impl Metric {
+    /// The logit of a token after a position, minus that of another, if one is given.
+    pub fn logit(token: u32, versus: Option<u32>, at: usize) -> Self {
+        let minus = versus.map(|versus| (versus, -1.0));
+        Self { of: Of::Logits { tokens: std::iter::once((token, 1.0)).chain(minus).collect(), at } }
+    }
+
+    /// ln p of a token after a position.
+    pub fn log_prob(token: u32, at: usize) -> Self {
+        Self { of: Of::LogProb { token, at } }
+    }
+
+    /// D(p ‖ q) in nats after a position: how far the predictions q of the run whose gradients are asked are from
+    /// those of `run`.
+    ///
+    /// # Errors
+    /// [`Error::Usage`] for a position out of range, or logits that were not captured.
+    pub fn kl_from(run: &Run, at: usize) -> Result<Self> {
+        Error::check("position", at, 0..run.n_tokens())?;
+        let logits = logits(run, at..at + 1)?.remove(0);
+        let log_sum = Softmax::new(&logits).log_sum();
+        let log_p = logits.into_iter().map(|x| (f64::from(x) - log_sum) as f32).collect();
+        Ok(Self { of: Of::Kl { log_p: Arc::new(log_p), at } })
+    }
+
+    /// The sum of a part of a tensor, as in `value:HOOK[i,j,…]`.
+    pub fn value_of(hook: HookName, index: impl IntoIterator<Item = Option<usize>>) -> Self {
+        Self { of: Of::Value { hook, index: index.into_iter().collect() } }
+    }
+
+    /// Parses a metric of runs of `n_tokens` tokens.
+    ///
+    /// # Errors
+    /// [`Error::Usage`] that names what is wrong: an unknown metric, token, hook, position or index.
+    pub fn parse(text: &str, model: &Model, n_tokens: usize) -> Result<Self> {
+        let named = |why: Error| Error::usage(format!("--metric {text}: {why}"));
+        let of = parse(text, model, n_tokens).map_err(named)?;
+        let metric = Self { of };
+        metric.check(model.config(), n_tokens).map_err(named)?;
+        Ok(metric)
+    }
+
+    /// The position whose predictions it reads, if it is one.
+    pub fn position(&self) -> Option<usize> {
+        match self.of {
+            Of::Logits { at, .. } | Of::LogProb { at, .. } | Of::Entropy { at } | Of::Kl { at, .. } => {
+                Some(at)
+            }
+            Of::Loss { .. } | Of::Value { .. } => None,
+        }
+    }
+
+    /// Checks it against the size of a run.
+    pub(super) fn check(&self, config: &Config, n_tokens: usize) -> Result<()> {
+        if let Some(at) = self.position() {
+            Error::check("position", at, 0..n_tokens)?;
+        }
+        match &self.of {
+            Of::Logits { tokens, .. } => tokens
+                .iter()
+                .try_for_each(|(id, _)| Error::check("token id", *id as usize, 0..config.vocab_size)),
+            Of::LogProb { token, .. } => Error::check("token id", *token as usize, 0..config.vocab_size),
+            Of::Loss { tokens } if tokens.is_empty() || tokens.start == 0 || tokens.end > n_tokens => {
+                Err(Error::usage(match n_tokens {
+                    0 | 1 => "a loss needs two tokens: nothing predicts the first".to_owned(),
+                    n => format!("tokens A..B from 1 to {n}, A before B: nothing predicts token 0"),
+                }))
+            }
+            Of::Value { hook, index } => {
+                let axes = hook.point().axes;
+                if index.len() > axes.len() {
+                    let problem = format!("{hook} has {} axes, not {}", axes.len(), index.len());
+                    return Err(Error::usage(problem));
+                }
+                let mut each = axes.iter().zip(index);
+                each.try_for_each(|(axis, i)| {
+                    i.map_or(Ok(()), |i| Error::check(axis.noun(), i, 0..axis.len(config, n_tokens)))
+                })
+            }
+            Of::Loss { .. } | Of::Entropy { .. } | Of::Kl { .. } => Ok(()),
+        }
+    }
+
+    /// The number itself.
+    ///
+    /// # Errors
+    /// [`Error::Usage`] if what it reads was not captured.
+    pub fn value(&self, run: &Run) -> Result<f64> {
+        if let Of::Value { hook, index } = &self.of {
+            let values =
+                part(&run.cache.fetch(*hook, &Part::default())?, index)?.flatten_all()?.to_vec1::<f32>()?;
+            return Ok(values.into_iter().map(f64::from).sum());
+        }
+        let rows = self.rows();
+        let n = rows.len() as f64;
+        let mut total = 0.0;
+        for rows in pieces(rows) {
+            let of = logits(run, rows.clone())?;
+            let values = of.par_iter().zip(rows).map(|(logits, row)| self.of_row(logits, row, run));
+            total += values.collect::<Vec<_>>().into_iter().sum::<f64>();
+        }
+        Ok(total / n)
+    }
+
+    /// What it reads of a tensor itself: its gradient where nothing else follows from the tensor; `None` is 0.
+    pub(super) fn reads(&self, name: HookName, run: &Run) -> Result<Option<Tensor>> {
+        match &self.of {
+            Of::Value { hook, index } if *hook == name => {
+                let zeros =
+                    Tensor::zeros(hook.shape(run.config(), run.n_tokens()), DType::F32, &Device::Cpu)?;
+                let ranges = ranges(zeros.dims(), index);
+                let ones = part(&zeros, index)?.ones_like()?;
+                Ok(Some(zeros.slice_assign(&ranges, &ones)?))
+            }
+            Of::Value { .. } => Ok(None),
+            _ if name == Site::Logits.once() => {
+                let whole = (run.n_tokens(), run.config().vocab_size);
+                let zeros = Tensor::zeros(whole, DType::F32, &Device::Cpu)?;
+                for rows in pieces(self.rows()) {
+                    zeros.slice_set(&self.of_logits(run, rows.clone())?, 0, rows.start)?;
+                }
+                Ok(Some(zeros))
+            }
+            _ => Ok(None),
+        }
+    }
+
+    /// The rows of the logits that it reads; none if it reads another tensor.
+    fn rows(&self) -> Range<usize> {
+        match &self.of {
+            Of::Loss { tokens } => tokens.start - 1..tokens.end - 1,
+            _ => self.position().map_or(0..0, |at| at..at + 1),
+        }
+    }
+
+    /// The same, a few at a time: rows of logits are long.
+    pub(super) fn pieces(&self) -> impl Iterator<Item = Range<usize>> + use<> {
+        pieces(self.rows())
+    }
+
+    /// The gradient of some rows of what `ln_f` makes, where only the unembedding follows from it: (n, V) · W_Uᵀ →
+    /// (n, C).
+    pub(super) fn of_unembedded(&self, run: &Run, net: &Gpt2, rows: Range<usize>) -> Result<Tensor> {
+        if let Of::Logits { tokens, .. } = &self.of {
+            let (ids, factors): (Vec<_>, Vec<_>) = tokens.iter().map(|&(id, by)| (id, by as f32)).unzip();
+            let factors = Tensor::new(&factors[..], net.device())?.to_dtype(net.dtype())?.unsqueeze(0)?;
+            return Ok(factors.matmul(&net.unembed.rows(&ids)?.contiguous()?)?); // (1, C)
+        }
+        let g = self.of_logits(run, rows)?.to_device(net.device())?.to_dtype(net.dtype())?;
+        net.ops.logits_back(&g, &net.unembed)
+    }
+
+    /// The gradient of some rows of the logits, (n, V).
+    fn of_logits(&self, run: &Run, rows: Range<usize>) -> Result<Tensor> {
+        let (n, v) = (rows.len(), run.config().vocab_size);
+        let per_row = 1.0 / self.rows().len() as f64;
+        let of = logits(run, rows.clone())?;
+        let mut out = vec![0f32; n * v];
+        let each = out.par_chunks_mut(v.max(1)).zip(&of).zip(rows);
+        each.for_each(|((out, logits), row)| self.slope(logits, row, run, per_row, out));
+        Ok(Tensor::from_vec(out, (n, v), &Device::Cpu)?)
+    }
+
+    /// The metric of the logits of one row.
+    fn of_row(&self, logits: &[f32], row: usize, run: &Run) -> f64 {
+        let softmax = Softmax::new(logits);
+        match &self.of {
+            Of::Logits { tokens, .. } => {
+                tokens.iter().map(|&(id, factor)| factor * f64::from(logits[id as usize])).sum()
+            }
+            Of::LogProb { token, .. } => softmax.log_prob(logits[*token as usize]),
+            Of::Loss { .. } => -softmax.log_prob(logits[run.tokens[row + 1] as usize]),
+            Of::Entropy { .. } => softmax.entropy_bits() * std::f64::consts::LN_2,
+            Of::Kl { log_p, .. } => {
+                let each = log_p.iter().zip(logits).map(|(&log_p, &logit)| {
+                    let log_p = f64::from(log_p);
+                    if log_p == f64::NEG_INFINITY {
+                        0.0
+                    } else {
+                        log_p.exp() * (log_p - softmax.log_prob(logit))
+                    }
+                });
+                each.sum()
+            }
+            Of::Value { .. } => 0.0,
+        }
+    }
+
+    /// Its gradient for the logits of one row, times `factor`.
+    fn slope(&self, logits: &[f32], row: usize, run: &Run, factor: f64, out: &mut [f32]) {
+        let softmax = Softmax::new(logits);
+        let p = |logit: f32| softmax.prob(logit);
+        match &self.of {
+            Of::Logits { tokens, .. } => {
+                tokens.iter().for_each(|&(id, by)| out[id as usize] += by as f32);
+            }
+            // ∂ ln p(a) = 1[a] − p
+            Of::LogProb { token, .. } => {
+                out.iter_mut().zip(logits).for_each(|(out, &x)| *out = -p(x) as f32);
+                out[*token as usize] = (1.0 - p(logits[*token as usize])) as f32;
+            }
+            // ∂(−ln p(a)) = p − 1[a], of each of the tokens
+            Of::Loss { .. } => {
+                let next = run.tokens[row + 1] as usize;
+                out.iter_mut().zip(logits).for_each(|(out, &x)| *out = (p(x) * factor) as f32);
+                out[next] = ((p(logits[next]) - 1.0) * factor) as f32;
+            }
+            // ∂H = −p · (ln p + H)
+            Of::Entropy { .. } => {
+                let entropy = softmax.entropy_bits() * std::f64::consts::LN_2;
+                let slope = |x: f32| if p(x) == 0.0 { 0.0 } else { -p(x) * (softmax.log_prob(x) + entropy) };
+                out.iter_mut().zip(logits).for_each(|(out, &x)| *out = slope(x) as f32);
+            }
+            // ∂D(p ‖ q) = q − p
+            Of::Kl { log_p, .. } => {
+                let of = out.iter_mut().zip(logits).zip(&**log_p);
+                of.for_each(|((out, &x), &log_p)| *out = (p(x) - f64::from(log_p).exp()) as f32);
+            }
+            Of::Value { .. } => {}
+        }
+    }
+
+    /// As it is written, with the names of the model's tokens.
+    pub fn words(&self, model: &Model) -> String {
+        let show = |id: u32| model.tokenizer.show(id);
+        match &self.of {
+            Of::Logits { tokens, at } => match tokens[..] {
+                [(a, _), (b, _)] => format!("logit of {} over {} after position {at}", show(a), show(b)),
+                _ => format!("logit of {} after position {at}", show(tokens[0].0)),
+            },
+            Of::LogProb { token, at } => format!("log-probability of {} after position {at}", show(*token)),
+            Of::Loss { tokens } => format!("mean loss of tokens {}..{}", tokens.start, tokens.end),
+            Of::Entropy { at } => format!("entropy after position {at}"),
+            Of::Kl { at, .. } => format!("KL divergence from the other run after position {at}"),
+            Of::Value { .. } => self.to_string(),
+        }
+    }
+}
+
+/// As [`Metric::parse`] reads it, with token ids and positions.
+impl fmt::Display for Metric {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.of {
+            Of::Logits { tokens, at } => match tokens[..] {
+                [(a, _), (b, _)] => write!(f, "logit_diff:{a},{b}@{at}"),
+                _ => write!(f, "logit:{}@{at}", tokens[0].0),
+            },
+            Of::LogProb { token, at } => write!(f, "logprob:{token}@{at}"),
+            Of::Loss { tokens } => write!(f, "loss:{}..{}", tokens.start, tokens.end),
+            Of::Entropy { at } => write!(f, "entropy@{at}"),
+            Of::Kl { at, .. } => write!(f, "kl@{at}"),
+            Of::Value { hook, index } => {
+                let index: Vec<_> =
+                    index.iter().map(|i| i.map_or_else(|| "*".into(), |i| i.to_string())).collect();
+                write!(f, "value:{hook}")?;
+                if index.is_empty() { Ok(()) } else { write!(f, "[{}]", index.join(",")) }
+            }
+        }
+    }
+}
+
+/// Rows of logits that are held at once.
+fn pieces(rows: Range<usize>) -> impl Iterator<Item = Range<usize>> {
+    const AT_ONCE: usize = 128;
+    rows.clone().step_by(AT_ONCE).map(move |first| first..rows.end.min(first + AT_ONCE))
+}
+
+fn logits(run: &Run, rows: Range<usize>) -> Result<Vec<Vec<f32>>> {
+    Ok(run.cache.fetch(Site::Logits.once(), &Part::rows(rows))?.to_vec2()?)
+}
+
+/// The ranges of a tensor that an index leaves, axis by axis.
+fn ranges(dims: &[usize], index: &[Option<usize>]) -> Vec<Range<usize>> {
+    let along = |(axis, &n): (usize, &usize)| index.get(axis).copied().flatten().map_or(0..n, |i| i..i + 1);
+    dims.iter().enumerate().map(along).collect()
+}
+
+fn part(x: &Tensor, index: &[Option<usize>]) -> Result<Tensor> {
+    let mut part = x.clone();
+    for (axis, range) in ranges(x.dims(), index).into_iter().enumerate() {
+        part = part.narrow(axis, range.start, range.len())?;
+    }
+    Ok(part)
+}
+
+/// The forms of [`Metric`].
+const FORMS: &str = "logit:TOKEN, logit_diff:A,B, logprob:TOKEN, loss, loss:A..B, entropy or value:HOOK[i,j], most with @POSITION";
+
+fn parse(text: &str, model: &Model, n_tokens: usize) -> Result<Of> {
+    let (kind, rest) = text.split_once(':').unwrap_or((text, ""));
+    let unknown = || Error::usage(format!("is none of {FORMS}"));
+    let (kind, rest) = match kind.split_once('@') {
+        Some((kind, at)) if rest.is_empty() => (kind, format!("@{at}")),
+        _ => (kind, rest.to_owned()),
+    };
+    // A position follows the last @; any other is part of a token.
+    let (rest, at) = match rest.rsplit_once('@').map(|(rest, at)| (rest, at.parse::<usize>())) {
+        Some((before, Ok(at))) => (before, at),
+        _ => (&*rest, n_tokens.saturating_sub(1)),
+    };
+    let token = |named: &str| model.token(named);
+    match kind {
+        "logit" if !rest.is_empty() => Ok(Of::Logits { tokens: vec![(token(rest)?, 1.0)], at }),
+        "logit_diff" => {
+            // A token may have a comma in it.
+            let pairs = rest.match_indices(',').map(|(i, _)| (&rest[..i], &rest[i + 1..]));
+            let pair = |(a, b): (&str, &str)| Ok::<_, Error>([token(a)?, token(b)?]);
+            let mut tried =
+                pairs.filter(|(a, b)| !a.is_empty() && !b.is_empty()).map(pair).collect::<Vec<_>>();
+            let found = tried.iter().position(Result::is_ok).unwrap_or(0);
+            if tried.is_empty() {
+                return Err(Error::usage("takes two tokens, as in logit_diff: man, woman"));
+            }
+            let [a, b] = tried.swap_remove(found)?;
+            Ok(Of::Logits { tokens: vec![(a, 1.0), (b, -1.0)], at })
+        }
+        "logprob" if !rest.is_empty() => Ok(Of::LogProb { token: token(rest)?, at }),
+        "loss" if rest.is_empty() => Ok(Of::Loss { tokens: 1..n_tokens }),
+        "loss" => {
+            let ends = rest.split_once("..").and_then(|(a, b)| Some((a.parse().ok()?, b.parse().ok()?)));
+            let (a, b) = ends.ok_or_else(|| Error::usage("takes a range of tokens, as in loss:1..5"))?;
+            Ok(Of::Loss { tokens: a..b })
+        }
+        "entropy" if rest.is_empty() => Ok(Of::Entropy { at }),
+        "value" => {
+            let (name, index) = rest.split_once('[').unwrap_or((rest, "]"));
+            let index =
+                index.strip_suffix(']').ok_or_else(|| Error::usage("the index has no `]` at its end"))?;
+            let one = |word: &str| match word.trim() {
+                "*" | ":" => Ok(None),
+                word => word.parse().map(Some).map_err(|_| {
+                    Error::usage(format!("`{word}` is no index: give numbers from 0, or * for all"))
+                }),
+            };
+            let words = index.split(',').filter(|_| !index.is_empty());
+            let hook = HookName::find(name, model.config())?;
+            Ok(Of::Value { hook, index: words.map(one).collect::<Result<_>>()? })
+        }
+        _ => Err(unknown()),
+    }
+}
+
+impl Metric {
+    /// Whether it reads elements of this tensor itself.
+    pub(super) fn is_value_of(&self, name: HookName) -> bool {
+        matches!(&self.of, Of::Value { hook, .. } if *hook == name)
+    }
+}

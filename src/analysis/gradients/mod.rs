@@ -1,0 +1,140 @@
+//! Gradients: how a metric changes with every number of a run, for all at once.
+//!
+//! One [backward pass](backward) computes ∂m/∂x of the metric m for the tensor x of every hook; interventions are
+//! part of what is differentiated.
+//!
+//! ```
+//! use std::sync::Arc;
+//! use actscope::analysis::gradients::Metric;
+//! use actscope::hooks::{Part, Site};
+//! use actscope::{Input, Model, Run};
+//!
+//! let model = Arc::new(Model::demo());
+//! let run = Run::all(&model, Input::text("The old man saw the young woman"))?;
+//! let metric = Metric::parse("logit_diff: man, woman", &model, run.n_tokens())?;
+//! let gradients = run.gradients(&metric)?;
+//! let of_pattern = gradients.part(Site::Pattern.at(3), &Part::default())?;
+//! assert_eq!(of_pattern.dims(), [model.config().n_head, run.n_tokens(), run.n_tokens()]);
+//! # Ok::<(), actscope::Error>(())
+//! ```
+
+mod backward;
+mod metric;
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use candle_core::{DType, Device, Tensor};
+
+use backward::{Backward, Gradient};
+pub use metric::Metric;
+
+use crate::error::{Error, Result};
+use crate::hooks::{HookName, Made, Part, Site, TensorName};
+use crate::interventions::Changes;
+use crate::run::Run;
+
+/// Where gradients do not pass, by choice: practice differs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Stop {
+    /// Not through the scales of LayerNorms to what they are computed from: the scales are constants, as in
+    /// direct attribution.
+    pub scale: bool,
+    /// Not through attention patterns to scores, queries and keys.
+    pub pattern: bool,
+}
+
+/// ∂m/∂x of a metric for the tensors of a run: float32, on the CPU, of the shapes of the tensors.
+///
+/// As in a run, only those are held from which the others soon follow.
+#[derive(Debug, Clone)]
+pub struct Gradients {
+    pub run: Run,
+    pub metric: Metric,
+    /// The metric in the run.
+    pub value: f64,
+    pub stop: Stop,
+    /// Duration of the backward pass.
+    pub took: Duration,
+    changes: Arc<Changes>,
+    kept: BTreeMap<HookName, Gradient>,
+}
+
+impl Run {
+    /// The gradients of a metric: one backward pass.
+    ///
+    /// # Errors
+    /// [`Error::Usage`] for a metric that this run has not, for tensors that were not captured, and for changes
+    /// that gradients do not pass.
+    pub fn gradients(&self, metric: &Metric) -> Result<Gradients> {
+        self.gradients_with(metric, Stop::default(), &|| Ok(()))
+    }
+
+    /// The same with choices; before each block, `go_on` can end it.
+    ///
+    /// # Errors
+    /// See there; the error of `go_on`.
+    pub fn gradients_with(
+        &self,
+        metric: &Metric,
+        stop: Stop,
+        go_on: &dyn Fn() -> Result<()>,
+    ) -> Result<Gradients> {
+        let start = Instant::now();
+        let interventions = &self.input.interventions;
+        metric.check(self.config(), self.n_tokens())?;
+        interventions.check_back()?;
+        if self.changed.is_some() {
+            return Err(Error::usage("this run was not computed by the model alone: it has no gradients"));
+        }
+        // What was taken from other prompts is known: nothing is run again.
+        let changes = interventions.hooks(&self.model, &mut self.donors.clone())?;
+        let value = metric.value(self)?;
+        let pass = Backward::new(self, metric, &changes, stop);
+        for l in (0..self.config().n_layer).rev() {
+            go_on()?;
+            for site in KEPT {
+                pass.of(site.at(l))?;
+            }
+            pass.keep_only(|name| KEPT.contains(&name.site));
+        }
+        let kept = pass.into_known();
+        let (run, metric) = (self.clone(), metric.clone());
+        Ok(Gradients { run, metric, value, stop, took: start.elapsed(), changes: Arc::new(changes), kept })
+    }
+}
+
+/// What a pass computes and holds, in its order; everything else of a block follows from these.
+const KEPT: [Site; 6] = [Site::ResidPost, Site::ResidMid, Site::V, Site::K, Site::Q, Site::ResidPre];
+
+impl Gradients {
+    /// The gradient of a tensor or a part of it; 0 where nothing that the metric reads follows from it. That of
+    /// features is of their directions: how the metric changes with what is added of each.
+    ///
+    /// # Errors
+    /// [`Error::Usage`] for a tensor, rows or a head that there is not.
+    pub fn part(&self, name: impl Into<TensorName>, part: &Part) -> Result<Tensor> {
+        let TensorName { hook, made } = name.into();
+        let whole = self.of(hook)?;
+        let Some(Made::Features(_)) = made else { return Ok(part.of(hook, &whole)?.contiguous()?) };
+        let none = || Error::usage(format!("there is no sparse dictionary of {hook}: see --dictionary"));
+        let dictionary = self.run.model.dictionary_of(hook).ok_or_else(none)?;
+        let rows = Part { head: None, ..part.clone() }.of(hook, &whole)?.flatten_from(1)?.contiguous()?; // (S, C)
+        let directions =
+            Tensor::new(&dictionary.directions()[..], &Device::Cpu)?.reshape((dictionary.n, ()))?;
+        Ok(rows.matmul(&directions.t()?)?) // (S, n)
+    }
+
+    fn of(&self, hook: HookName) -> Result<Tensor> {
+        let run = &self.run;
+        if hook.layer.is_some_and(|layer| layer >= run.config().n_layer) {
+            return Err(Error::usage(format!("this model has no {hook}")));
+        }
+        let pass = Backward::new(run, &self.metric, &self.changes, self.stop).knowing(self.kept.clone());
+        Ok(match pass.of(hook)? {
+            Some(g) => g.to_device(&Device::Cpu)?.to_dtype(DType::F32)?.contiguous()?,
+            None => Tensor::zeros(hook.shape(run.config(), run.n_tokens()), DType::F32, &Device::Cpu)?,
+        })
+    }
+}

@@ -14,6 +14,9 @@ use proptest::prelude::*;
 use safetensors::SafeTensors;
 use serde::Deserialize;
 
+#[path = "gradients/uses.rs"]
+mod uses;
+
 #[derive(Deserialize)]
 struct Case {
     metric: String,

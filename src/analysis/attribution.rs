@@ -9,13 +9,15 @@
 
 use std::fmt;
 
+use candle_core::Tensor;
 use rayon::prelude::*;
 
 use super::View;
 use super::base::{DIFFERENCE, Minus, WithBase};
+use super::gradients::{Metric, products};
 use super::logits::{Next, logits_after};
 use crate::error::{Error, Result};
-use crate::hooks::{Quantity, Site};
+use crate::hooks::{HookName, Part, Quantity, Site};
 use crate::picture::Matrix;
 use crate::picture::chart::{Chart, Labels};
 use crate::picture::matrix::dot;
@@ -220,6 +222,48 @@ impl Attribution {
         WithBase::ask(run, base, |run, base| {
             Self::new(run, position, token.or(base.map(|base: &Self| base.token)), versus)
         })
+    }
+
+    /// The metric whose parts these are.
+    pub fn metric(&self) -> Metric {
+        Metric::logit(self.token, self.versus, self.position)
+    }
+
+    /// The first-order total effect of each part, in their order: what it wrote at all positions times the gradient
+    /// there, so through everything that reads it and not only the final LayerNorm and the unembedding. It is how much
+    /// the logit would fall if the part were taken away and everything were linear. `None` for interventions.
+    ///
+    /// # Errors
+    /// As [`Run::gradients`].
+    pub fn totals(&self, run: &Run) -> Result<Vec<Option<f64>>> {
+        let gradients = run.gradients(&self.metric())?;
+        let block = |l: usize| &run.model.net.blocks[l];
+        let product = |hook: HookName| -> Result<Vec<f64>> {
+            let x = run.cache.fetch(hook, &Part::default())?;
+            products(&x, &gradients.part(hook, &Part::default())?)
+        };
+        // A bias is written at every position, before the changes of its tensor.
+        let of_bias = |hook: HookName, bias: &Tensor| -> Result<f64> {
+            let g = Matrix::of(&gradients.before_changes(hook)?.sum_keepdim(0)?)?.row(0);
+            Ok(dot(&values(bias)?, &g.into_iter().map(f64::from).collect::<Vec<_>>()))
+        };
+        let total = |part: &Contribution| -> Result<Option<f64>> {
+            Ok(Some(match part.component {
+                Component::Embed => product(Site::Embed.once())?.iter().sum(),
+                Component::PosEmbed => product(Site::PosEmbed.once())?.iter().sum(),
+                Component::Head(l, h) => {
+                    let head = Part::head(h);
+                    let x = run.cache.fetch(Site::Z.at(l), &head)?;
+                    products(&x, &gradients.part(Site::Z.at(l), &head)?)?.iter().sum()
+                }
+                Component::AttnBias(l) => of_bias(Site::AttnOut.at(l), &block(l).attn_proj.bias)?,
+                Component::Mlp(l) => product(Site::MlpPost.at(l))?.iter().sum(),
+                Component::MlpBias(l) => of_bias(Site::MlpOut.at(l), &block(l).mlp_proj.bias)?,
+                Component::LnFinalBias => of_bias(Site::LnFinalOut.once(), &run.model.net.ln_f.bias)?,
+                Component::Change(_) | Component::FinalChange => return Ok(None),
+            }))
+        };
+        self.parts.par_iter().map(total).collect()
     }
 
     /// The parts by magnitude, largest first; NaN before all others.

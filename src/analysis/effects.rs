@@ -4,11 +4,12 @@ use rayon::prelude::*;
 
 use super::base::WithBase;
 use super::compare::Shift;
+use super::gradients::Metric;
 use super::logits::{logits, logits_after};
 use super::softmax::Softmax;
 use super::vary::{Variation, vary};
 use crate::error::Result;
-use crate::hooks::{Quantity, Site};
+use crate::hooks::{Part, Quantity, Site};
 use crate::interventions::{Change, Donors, Interventions, Place, Target};
 use crate::picture::Matrix;
 use crate::picture::chart::{Chart, Labels};
@@ -35,6 +36,8 @@ pub struct Effect {
     pub delta_logprob: f64,
     /// KL(with ‖ without) of the prediction, in nats.
     pub kl: f64,
+    /// What the gradient predicts for `delta_logprob`: ∂ log p / ∂x · (ablated − x). `None` if the run has none.
+    pub first_order: Option<f64>,
 }
 
 impl Effect {
@@ -56,8 +59,34 @@ impl Effect {
         match measure {
             Measure::DeltaLogprob => self.delta_logprob,
             Measure::Kl => self.kl,
+            Measure::FirstOrder => self.first_order.unwrap_or(f64::NAN),
         }
     }
+}
+
+/// What the gradient of the log-probability predicts for each ablation, in the order of [`Effects::all`]; `None` if the
+/// run did not keep what gradients need, or has changes that they do not pass.
+fn first_order(run: &Run, question: Question, token: u32) -> Result<Option<Vec<f64>>> {
+    let (n, n_layer) = (run.n_tokens(), run.config().n_layer);
+    let kept = |site: Site| (0..n_layer).all(|l| run.cache.has(site.at(l)));
+    let has_all = [Site::Q, Site::K, Site::V, Site::Z, Site::AttnOut, Site::ResidPost].into_iter().all(kept);
+    if !has_all || run.changed.is_some() || run.input.interventions.check_back().is_err() {
+        return Ok(None);
+    }
+    let gradients = run.gradients(&Metric::log_prob(token, question.position))?;
+    let mut all = Vec::new();
+    for l in 0..n_layer {
+        for site in [Site::Z, Site::MlpOut] {
+            let x = run.cache.fetch(site.at(l), &Part::default())?; // (T, H, d_head) or (T, C)
+            let ablated =
+                if question.mean { x.mean_keepdim(0)?.broadcast_as(x.shape())? } else { x.zeros_like()? };
+            let g = gradients.part(site.at(l), &Part::default())?;
+            let effect =
+                (g * (ablated - &x)?)?.reshape((n, if site == Site::Z { x.dim(1)? } else { 1 }, ()))?;
+            all.extend(effect.sum(2)?.sum(0)?.to_vec1::<f32>()?.into_iter().map(f64::from));
+        }
+    }
+    Ok(Some(all))
 }
 
 fn component(layer: usize, head: Option<usize>) -> Place {
@@ -73,16 +102,18 @@ pub enum Measure {
     #[default]
     DeltaLogprob,
     Kl,
+    FirstOrder,
 }
 
 impl Measure {
-    pub const ALL: [Self; 2] = [Self::DeltaLogprob, Self::Kl];
+    pub const ALL: [Self; 3] = [Self::DeltaLogprob, Self::Kl, Self::FirstOrder];
 
     /// As in JSON.
     pub fn name(self) -> &'static str {
         match self {
             Self::DeltaLogprob => "delta_logprob",
             Self::Kl => "kl",
+            Self::FirstOrder => "first_order",
         }
     }
 }
@@ -118,6 +149,7 @@ impl Effects {
             |layer: usize| (0..config.n_head).map(Some).chain([None]).map(move |head| (layer, head));
         let components: Vec<_> = (0..config.n_layer).flat_map(of_layer).collect();
         let n = components.len();
+        let first_order = first_order(run, question, token)?;
         let variation = |&(layer, head): &(usize, Option<usize>)| {
             let place = component(layer, head);
             let change = if question.mean { Change::Mean(place) } else { Change::Zero(place) };
@@ -128,12 +160,13 @@ impl Effects {
         let mut all = Vec::with_capacity(n);
         let go_on = |done| progress(done, n);
         vary(run, question.position, variations, go_on, |first, x| {
-            let effect = |(&(layer, head), after): (&(usize, Option<usize>), Vec<f32>)| {
+            let effect = |(i, after): (usize, Vec<f32>)| {
+                let (layer, head) = components[first + i];
                 let delta_logprob = log_prob(&after) - log_prob(&before);
-                Effect { layer, head, delta_logprob, kl: Shift::new(&before, &after, None).kl }
+                let first_order = first_order.as_ref().map(|of_each| of_each[first + i]);
+                Effect { layer, head, delta_logprob, kl: Shift::new(&before, &after, None).kl, first_order }
             };
-            let after = logits(run, &x)?;
-            all.par_extend(components[first..].par_iter().zip(after).map(effect));
+            all.par_extend(logits(run, &x)?.into_par_iter().enumerate().map(effect));
             Ok(())
         })?;
         Ok(Self { question, token, all })
@@ -174,9 +207,12 @@ impl Effects {
         let (title, formula, quantity) = match measure {
             Measure::DeltaLogprob => ("Δ log p", "log p without − log p with it, nats", Quantity::Signed),
             Measure::Kl => ("KL", "D(with ‖ without), nats", Quantity::Positive),
+            Measure::FirstOrder => {
+                ("first-order Δ log p", "∂ log p / ∂x · (ablated − x), nats", Quantity::Signed)
+            }
         };
         let title = match measure {
-            Measure::DeltaLogprob => format!("ablation: {title} of {token}"),
+            Measure::DeltaLogprob | Measure::FirstOrder => format!("ablation: {title} of {token}"),
             Measure::Kl => format!("ablation: {title}"),
         };
         Chart {

@@ -5,11 +5,13 @@
 //! logit(versus): `recovered` = (patched − corrupt) / (clean − corrupt), 0 if the patch does
 //! nothing and 1 if it restores the value of the clean prompt.
 
+use std::collections::HashMap;
 use std::str::FromStr;
 use std::sync::Arc;
 
 use candle_core::{DType, Device, Tensor};
 
+use super::gradients::{Gradients, Metric};
 use super::logits::{Next, logits_after, order};
 use super::softmax::Softmax;
 use super::vary::{Variation, vary};
@@ -381,6 +383,59 @@ impl Patching {
             Ok(())
         })?;
         Ok(swept)
+    }
+}
+
+impl Patching {
+    /// The gradients of the logit difference in the corrupt run: what [`Self::first_order`] reads.
+    ///
+    /// # Errors
+    /// As [`Run::gradients`].
+    pub fn gradients(&self) -> Result<Gradients> {
+        let at = self.corrupt.n_tokens() - 1;
+        self.corrupt.gradients(&Metric::logit(self.token, Some(self.versus), at))
+    }
+
+    /// Attribution patching: what the gradients predict that each place of a sweep restores, (clean − corrupt) ·
+    /// ∂(logit difference)/∂x in the corrupt run, as a share of what there is to recover.
+    ///
+    /// # Errors
+    /// As [`Self::patched`].
+    pub fn first_order(&self, sweep: Sweep, last: bool, gradients: &Gradients) -> Result<Swept> {
+        let (rows, columns) = self.grid(sweep, last);
+        let recoverable = self.clean_difference - self.corrupt_difference;
+        // Of prompts of equal length, a place is a part of one product for its whole tensor.
+        let mut whole: HashMap<HookName, Tensor> = HashMap::new();
+        let mut value = |row: usize, column: usize| -> Result<f32> {
+            let Transplant { place, shift, .. } = self.transplant(sweep.place(row, column), last)?;
+            let product = |hook: HookName| -> Result<Tensor> {
+                let [to, from] =
+                    [&self.corrupt, &self.clean].map(|run| run.cache.fetch(hook, &Part::default()));
+                let (to, from) = (to?, from?);
+                let put = if shift == 0 { from } else { place.transplant(hook, &to, &from, shift)? };
+                Ok(((put - to)? * gradients.part(hook, &Part::default())?)?)
+            };
+            let mut total = 0.0;
+            for hook in place.target.hooks() {
+                let mut part = match whole.get(&hook) {
+                    Some(known) => known.clone(),
+                    None => product(hook)?,
+                };
+                if shift == 0 {
+                    whole.entry(hook).or_insert_with(|| part.clone());
+                }
+                for (axis, range) in place.ranges(hook, part.dims()).into_iter().enumerate() {
+                    part = part.narrow(axis, range.start, range.len())?;
+                }
+                total += part.flatten_all()?.to_vec1::<f32>()?.into_iter().map(f64::from).sum::<f64>();
+            }
+            Ok(total as f32 / recoverable)
+        };
+        let mut values = Vec::with_capacity(rows.len());
+        for &row in &rows {
+            values.push(columns.iter().map(|&column| value(row, column)).collect::<Result<Vec<_>>>()?);
+        }
+        Ok(Swept { sweep, rows, columns, values })
     }
 }
 

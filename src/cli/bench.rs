@@ -16,6 +16,7 @@ use serde_json::Value;
 use super::args::ModelArgs;
 use super::output::{Column, Table, print, print_object, say};
 use crate::analysis::effects::{Effects, Question};
+use crate::analysis::gradients::Metric;
 use crate::analysis::logits::ROWS_AT_ONCE;
 use crate::analysis::patch::{Patching, Sweep};
 use crate::error::{Error, Result};
@@ -48,6 +49,8 @@ Columns, in milliseconds:
   floor   only the matrix products of the pass, with the `gemm` crate, logits included
   edit    another run with a different last token, and its logits there
   append  another run with one token more, and its logits there
+  back    backward pass for a log-probability at the last position: the gradients of every hook
+  loss    the same for the mean loss of all positions
   peak    GFLOP/s of these threads at the same time with nothing but multiply-adds
 
 Sweeps and effects are those of a prompt of 19 tokens: each place or component is a run of its own. A \
@@ -100,6 +103,10 @@ struct Row {
     edit_ms: Option<f64>,
     /// null if the context is full.
     append_ms: Option<f64>,
+    /// The backward pass of a run, for a log-probability at the last position.
+    back_ms: f64,
+    /// The same for the mean loss; null for a prompt of one token.
+    loss_ms: Option<f64>,
     /// The speed of these threads with nothing but multiply-adds, just after the runs.
     peak_gflops: f64,
     /// Peak memory of the process during the runs of this length; null if the system does not report it.
@@ -278,6 +285,8 @@ fn show(report: &Report) -> Result<()> {
         "floor",
         "edit",
         "append",
+        "back",
+        "loss",
         "peak",
         "peak memory",
     ];
@@ -293,6 +302,8 @@ fn show(report: &Report) -> Result<()> {
             f(row.floor_ms),
             or(row.edit_ms),
             or(row.append_ms),
+            f(row.back_ms),
+            or(row.loss_ms),
             f(row.peak_gflops),
             row.peak_rss_bytes.map_or_else(|| "?".to_owned(), text::bytes),
         ]);
@@ -379,6 +390,12 @@ fn measure(model: &Arc<Model>, n_tokens: usize, runs: u32) -> Result<Row> {
     let edited = [&ids[..n_tokens - 1], &[(ids[n_tokens - 1] + 1) % config.vocab_size as u32]].concat();
     let edit_ms = if n_tokens > 1 { Some(then(Input::ids(edited))?) } else { None };
     let append_ms = if n_tokens < config.n_positions { Some(then(Input::ids(ids))?) } else { None };
+    let back = |metric: &str| {
+        let metric = Metric::parse(metric, model, n_tokens)?;
+        times(runs, || before.gradients(&metric).map(drop)).map(|(ms, _)| ms)
+    };
+    let back_ms = back("logprob:0")?;
+    let loss_ms = if n_tokens > 1 { Some(back("loss")?) } else { None };
     let peak_rss_bytes = peak_rss();
     let peak_gflops = peak_gflops();
     let (floor_ms, _) = times(runs, floor(model, n_tokens)?)?;
@@ -393,6 +410,8 @@ fn measure(model: &Arc<Model>, n_tokens: usize, runs: u32) -> Result<Row> {
         floor_ms,
         edit_ms,
         append_ms,
+        back_ms,
+        loss_ms,
         peak_rss_bytes,
     })
 }

@@ -365,7 +365,7 @@ impl Gpt2 {
     }
 
     /// What each head writes to the residual stream: (S, H, d_head) → (S, H, C).
-    pub(super) fn results(&self, w: &Block, z: &Tensor) -> Result<Tensor> {
+    pub(crate) fn results(&self, w: &Block, z: &Tensor) -> Result<Tensor> {
         let (_, n_head, d_head) = z.dims3()?;
         let w_o = w.attn_proj.weight()?.reshape((n_head, d_head, self.config.n_embd))?; // (H, d_head, C)
         let by_head = z.transpose(0, 1)?.contiguous()?.matmul(&w_o)?; // (H, S, C)

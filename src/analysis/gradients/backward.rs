@@ -45,6 +45,20 @@ impl<'a> Backward<'a> {
         Self { known: RefCell::new(known), ..self }
     }
 
+    /// The metric, whose gradient for the output of `ln_f` is then known where it follows from the same logits.
+    pub fn of_metric(&self) -> Result<f64> {
+        if !self.is_of_logits_alone() {
+            return self.metric.value(self.run);
+        }
+        let Some((value, g)) = self.metric.of_unembedded(self.run)? else {
+            return self.metric.value(self.run);
+        };
+        let out = Site::LnFinalOut.once();
+        let g = self.sum(Some(g), self.metric.reads(out, self.run)?)?;
+        self.known.borrow_mut().insert(out, g);
+        Ok(value)
+    }
+
     /// Forgets the gradients of other hooks.
     pub fn keep_only(&self, keep: impl Fn(HookName) -> bool) {
         self.known.borrow_mut().retain(|name, _| keep(*name));
@@ -87,8 +101,8 @@ impl<'a> Backward<'a> {
             }),
             Site::LnFinalOut => self.through_unembedding(), // g · W_Uᵀ: (T, C)
             Site::LnFinalNormalized => then(Site::LnFinalOut, &|g| weighed(g, &net.ln_f)), // g ⊙ w: (T, C)
-            Site::LnFinalScale => self.through_division(&LN_FINAL, l, &net.ln_f), // (T, 1)
-            Site::ResidPost if l == last => self.through_layer_norm(&LN_FINAL, l, &net.ln_f), // (T, C)
+            Site::LnFinalScale => self.through_division(LN_FINAL, l, &net.ln_f), // (T, 1)
+            Site::ResidPost if l == last => self.through_layer_norm(LN_FINAL, l, &net.ln_f), // (T, C)
 
             Site::ResidPost => self.before(Site::ResidPre.at(l + 1)), // (T, C)
             Site::MlpOut => g(Site::ResidPost),                       // (T, C)
@@ -98,8 +112,8 @@ impl<'a> Backward<'a> {
             }),
             Site::Ln2Out => then(Site::MlpPre, &|g| ops.linear_back(g, &w.c_fc)), // g · W_inᵀ: (T, C)
             Site::Ln2Normalized => then(Site::Ln2Out, &|g| weighed(g, &w.ln_2)),  // g ⊙ w: (T, C)
-            Site::Ln2Scale => self.through_division(&LN_2, l, &w.ln_2),           // (T, 1)
-            Site::ResidMid => self.sum(g(Site::ResidPost)?, self.through_layer_norm(&LN_2, l, &w.ln_2)?), // (T, C)
+            Site::Ln2Scale => self.through_division(LN_2, l, &w.ln_2),            // (T, 1)
+            Site::ResidMid => self.sum(g(Site::ResidPost)?, self.through_layer_norm(LN_2, l, &w.ln_2)?), // (T, C)
 
             Site::AttnOut => g(Site::ResidMid), // (T, C)
             Site::Result => then(Site::AttnOut, &|g| {
@@ -116,35 +130,34 @@ impl<'a> Backward<'a> {
             }),
             Site::Q | Site::K | Site::V => self.through_attention(name.site, l), // (T, H, d_head)
             Site::Ln1Out => {
-                let g = self.side_by_side([g(Site::Q)?, g(Site::K)?, g(Site::V)?])?; // (T, 3 C)
+                let g = side_by_side(&[g(Site::Q)?, g(Site::K)?, g(Site::V)?])?; // (T, 3 C)
                 g.map(|g| ops.linear_back(&g, &w.c_attn)).transpose() // g · W_QKVᵀ: (T, C)
             }
             Site::Ln1Normalized => then(Site::Ln1Out, &|g| weighed(g, &w.ln_1)), // g ⊙ w: (T, C)
-            Site::Ln1Scale => self.through_division(&LN_1, l, &w.ln_1),          // (T, 1)
-            Site::ResidPre => self.sum(g(Site::ResidMid)?, self.through_layer_norm(&LN_1, l, &w.ln_1)?), // (T, C)
+            Site::Ln1Scale => self.through_division(LN_1, l, &w.ln_1),           // (T, 1)
+            Site::ResidPre => self.sum(g(Site::ResidMid)?, self.through_layer_norm(LN_1, l, &w.ln_1)?), // (T, C)
             Site::Embed | Site::PosEmbed => self.before(Site::ResidPre.at(0)), // (T, C)
         }
     }
 
-    /// What the metric passes to the output of `ln_f`, by its rows where only logits follow: (T, C).
+    /// Whether the metric reads the logits as the unembedding made them, so that their gradients need not be held.
+    pub fn is_of_logits_alone(&self) -> bool {
+        let [logits, probs] = [Site::Logits, Site::Probs].map(Site::once);
+        !(self.changes.wants(logits) || self.metric.is_value_of(logits) || self.metric.is_value_of(probs))
+    }
+
+    /// What the metric passes to the output of `ln_f`, (T, C).
     fn through_unembedding(&self) -> Result<Gradient> {
-        let (net, logits) = (&self.run.model.net, Site::Logits.once());
-        let of_value = self.metric.is_value_of(logits) || self.metric.is_value_of(Site::Probs.once());
-        if of_value || self.changes.wants(logits) {
-            let g = self.before(logits)?;
-            return g.map(|g| net.ops.logits_back(&g, &net.unembed)).transpose();
+        let net = &self.run.model.net;
+        if self.is_of_logits_alone() {
+            return Ok(self.metric.of_unembedded(self.run)?.map(|(_, g)| g));
         }
-        let mut whole = None;
-        for rows in self.metric.pieces() {
-            let zeros = || Tensor::zeros((self.run.n_tokens(), net.config.n_embd), net.dtype(), net.device());
-            let whole = whole.get_or_insert(zeros()?);
-            whole.slice_set(&self.metric.of_unembedded(self.run, net, rows.clone())?, 0, rows.start)?;
-        }
-        Ok(whole)
+        let g = self.before(Site::Logits.once())?;
+        g.map(|g| net.ops.logits_back(&g, &net.unembed)).transpose()
     }
 
     /// To the input x of a LayerNorm, through its division and its scale: (T, C).
-    fn through_layer_norm(&self, names: &[Site; 3], l: usize, ln: &LayerNorm) -> Result<Gradient> {
+    fn through_layer_norm(&self, names: [Site; 3], l: usize, ln: &LayerNorm) -> Result<Gradient> {
         let ops = &self.run.model.net.ops;
         let [scale, normalized, out] = names.map(|site| site.near(l));
         let x = || self.value(self.input_of(names, l));
@@ -171,7 +184,7 @@ impl<'a> Backward<'a> {
     }
 
     /// To the scale of a LayerNorm, which divides: −Σ g ⊙ (x − mean) / scale², (T, 1).
-    fn through_division(&self, names: &[Site; 3], l: usize, ln: &LayerNorm) -> Result<Gradient> {
+    fn through_division(&self, names: [Site; 3], l: usize, ln: &LayerNorm) -> Result<Gradient> {
         let [scale, normalized, _] = names.map(|site| site.near(l));
         let Some(g) = self.before(normalized)? else { return Ok(None) };
         let (centred, _) = self.run.model.net.ops.center(&self.value(self.input_of(names, l))?, ln)?;
@@ -228,7 +241,7 @@ impl<'a> Backward<'a> {
     }
 
     /// The tensor that a LayerNorm reads.
-    fn input_of(&self, names: &[Site; 3], l: usize) -> HookName {
+    fn input_of(&self, names: [Site; 3], l: usize) -> HookName {
         match names[0] {
             Site::Ln1Scale => Site::ResidPre.at(l),
             Site::Ln2Scale => Site::ResidMid.at(l),
@@ -252,17 +265,6 @@ impl<'a> Backward<'a> {
             (a, b) => Ok(a.or(b)),
         }
     }
-
-    /// Gradients of q, k and v in the order of the columns of W_QKV: (T, H, d_head) each → (T, 3 C).
-    fn side_by_side(&self, of_each: [Gradient; 3]) -> Result<Gradient> {
-        let Some(some) = of_each.iter().flatten().next() else { return Ok(None) };
-        let flat = |g: &Gradient| match g {
-            Some(g) => g.flatten_from(1),
-            None => some.zeros_like()?.flatten_from(1),
-        };
-        let [q, k, v] = of_each.each_ref().map(flat);
-        Ok(Some(Tensor::cat(&[q?, k?, v?], 1)?))
-    }
 }
 
 /// The hooks of a LayerNorm: its scale, what it divides, and what it makes.
@@ -278,4 +280,15 @@ fn weighed(g: &Tensor, ln: &LayerNorm) -> Result<Tensor> {
 /// (T, H, n) → (H, T, n)
 fn by_head(x: &Tensor) -> Result<Tensor> {
     Ok(x.transpose(0, 1)?.contiguous()?)
+}
+
+/// Gradients of q, k and v in the order of the columns of W_QKV: (T, H, d_head) each → (T, 3 C).
+fn side_by_side(of_each: &[Gradient; 3]) -> Result<Gradient> {
+    let Some(some) = of_each.iter().flatten().next() else { return Ok(None) };
+    let flat = |g: &Gradient| match g {
+        Some(g) => g.flatten_from(1),
+        None => some.zeros_like()?.flatten_from(1),
+    };
+    let [q, k, v] = of_each.each_ref().map(flat);
+    Ok(Some(Tensor::cat(&[q?, k?, v?], 1)?))
 }

@@ -1,5 +1,6 @@
 //! Metrics: the numbers of a run whose gradients can be asked.
 
+use std::f64::consts::LN_2;
 use std::fmt;
 use std::ops::Range;
 use std::sync::Arc;
@@ -11,7 +12,7 @@ use crate::analysis::softmax::Softmax;
 use crate::config::Config;
 use crate::error::{Error, Result};
 use crate::hooks::{HookName, Part, Site};
-use crate::model::{Gpt2, Model};
+use crate::model::Model;
 use crate::run::Run;
 
 /// A number that follows from a run. Logarithms are natural, so that losses are in nats.
@@ -153,15 +154,34 @@ impl Metric {
                 part(&run.cache.fetch(*hook, &Part::default())?, index)?.flatten_all()?.to_vec1::<f32>()?;
             return Ok(values.into_iter().map(f64::from).sum());
         }
-        let rows = self.rows();
-        let n = rows.len() as f64;
         let mut total = 0.0;
-        for rows in pieces(rows) {
-            let of = logits(run, rows.clone())?;
-            let values = of.par_iter().zip(rows).map(|(logits, row)| self.of_row(logits, row, run));
-            total += values.collect::<Vec<_>>().into_iter().sum::<f64>();
+        for rows in self.pieces() {
+            total += self.of_rows(&logits(run, rows.clone())?, rows, run);
         }
-        Ok(total / n)
+        Ok(total)
+    }
+
+    /// The number, and its gradient for what `ln_f` makes, (T, C), where only the unembedding follows from it:
+    /// logits are computed once. `None` for a metric of another tensor.
+    pub(super) fn of_unembedded(&self, run: &Run) -> Result<Option<(f64, Tensor)>> {
+        let net = &run.model.net;
+        let whole = Tensor::zeros((run.n_tokens(), net.config.n_embd), net.dtype(), net.device())?;
+        let mut total = 0.0;
+        for rows in self.pieces() {
+            let logits = logits(run, rows.clone())?;
+            total += self.of_rows(&logits, rows.clone(), run);
+            // Few of their gradients are not 0.
+            let g = if let Of::Logits { tokens, .. } = &self.of {
+                let (ids, factors): (Vec<_>, Vec<_>) = tokens.iter().map(|&(id, by)| (id, by as f32)).unzip();
+                let factors = Tensor::new(&factors[..], net.device())?.to_dtype(net.dtype())?.unsqueeze(0)?;
+                factors.matmul(&net.unembed.rows(&ids)?.contiguous()?)? // (1, C)
+            } else {
+                let g = self.slopes(&logits, rows.clone(), run)?.to_device(net.device())?;
+                net.ops.logits_back(&g.to_dtype(net.dtype())?, &net.unembed)? // (n, V) · W_Uᵀ: (n, C)
+            };
+            whole.slice_set(&g, 0, rows.start)?;
+        }
+        Ok(if self.rows().is_empty() { None } else { Some((total, whole)) })
     }
 
     /// What it reads of a tensor itself: its gradient where nothing else follows from the tensor; `None` is 0.
@@ -178,8 +198,12 @@ impl Metric {
             _ if name == Site::Logits.once() => {
                 let whole = (run.n_tokens(), run.config().vocab_size);
                 let zeros = Tensor::zeros(whole, DType::F32, &Device::Cpu)?;
-                for rows in pieces(self.rows()) {
-                    zeros.slice_set(&self.of_logits(run, rows.clone())?, 0, rows.start)?;
+                for rows in self.pieces() {
+                    zeros.slice_set(
+                        &self.slopes(&logits(run, rows.clone())?, rows.clone(), run)?,
+                        0,
+                        rows.start,
+                    )?;
                 }
                 Ok(Some(zeros))
             }
@@ -196,51 +220,43 @@ impl Metric {
     }
 
     /// The same, a few at a time: rows of logits are long.
-    pub(super) fn pieces(&self) -> impl Iterator<Item = Range<usize>> + use<> {
-        pieces(self.rows())
+    fn pieces(&self) -> impl Iterator<Item = Range<usize>> + use<> {
+        const AT_ONCE: usize = 128;
+        let rows = self.rows();
+        rows.clone().step_by(AT_ONCE).map(move |first| first..rows.end.min(first + AT_ONCE))
     }
 
-    /// The gradient of some rows of what `ln_f` makes, where only the unembedding follows from it: (n, V) · W_Uᵀ →
-    /// (n, C).
-    pub(super) fn of_unembedded(&self, run: &Run, net: &Gpt2, rows: Range<usize>) -> Result<Tensor> {
-        if let Of::Logits { tokens, .. } = &self.of {
-            let (ids, factors): (Vec<_>, Vec<_>) = tokens.iter().map(|&(id, by)| (id, by as f32)).unzip();
-            let factors = Tensor::new(&factors[..], net.device())?.to_dtype(net.dtype())?.unsqueeze(0)?;
-            return Ok(factors.matmul(&net.unembed.rows(&ids)?.contiguous()?)?); // (1, C)
-        }
-        let g = self.of_logits(run, rows)?.to_device(net.device())?.to_dtype(net.dtype())?;
-        net.ops.logits_back(&g, &net.unembed)
+    /// What some rows of the logits add to the number.
+    fn of_rows(&self, logits: &[Vec<f32>], rows: Range<usize>, run: &Run) -> f64 {
+        let values = logits.par_iter().zip(rows).map(|(logits, row)| self.of_row(logits, row, run));
+        values.collect::<Vec<_>>().into_iter().sum::<f64>() / self.rows().len() as f64
     }
 
     /// The gradient of some rows of the logits, (n, V).
-    fn of_logits(&self, run: &Run, rows: Range<usize>) -> Result<Tensor> {
+    fn slopes(&self, logits: &[Vec<f32>], rows: Range<usize>, run: &Run) -> Result<Tensor> {
         let (n, v) = (rows.len(), run.config().vocab_size);
-        let per_row = 1.0 / self.rows().len() as f64;
-        let of = logits(run, rows.clone())?;
         let mut out = vec![0f32; n * v];
-        let each = out.par_chunks_mut(v.max(1)).zip(&of).zip(rows);
-        each.for_each(|((out, logits), row)| self.slope(logits, row, run, per_row, out));
+        let each = out.par_chunks_mut(v.max(1)).zip(logits).zip(rows);
+        each.for_each(|((out, logits), row)| self.slope(logits, row, run, out));
         Ok(Tensor::from_vec(out, (n, v), &Device::Cpu)?)
     }
 
     /// The metric of the logits of one row.
     fn of_row(&self, logits: &[f32], row: usize, run: &Run) -> f64 {
-        let softmax = Softmax::new(logits);
+        let softmax = || Softmax::new(logits);
         match &self.of {
             Of::Logits { tokens, .. } => {
                 tokens.iter().map(|&(id, factor)| factor * f64::from(logits[id as usize])).sum()
             }
-            Of::LogProb { token, .. } => softmax.log_prob(logits[*token as usize]),
-            Of::Loss { .. } => -softmax.log_prob(logits[run.tokens[row + 1] as usize]),
-            Of::Entropy { .. } => softmax.entropy_bits() * std::f64::consts::LN_2,
+            Of::LogProb { token, .. } => softmax().log_prob(logits[*token as usize]),
+            Of::Loss { .. } => -softmax().log_prob(logits[run.tokens[row + 1] as usize]),
+            Of::Entropy { .. } => softmax().entropy_bits() * LN_2,
             Of::Kl { log_p, .. } => {
-                let each = log_p.iter().zip(logits).map(|(&log_p, &logit)| {
+                let softmax = softmax();
+                let known = log_p.iter().zip(logits).filter(|(log_p, _)| **log_p != f32::NEG_INFINITY);
+                let each = known.map(|(&log_p, &logit)| {
                     let log_p = f64::from(log_p);
-                    if log_p == f64::NEG_INFINITY {
-                        0.0
-                    } else {
-                        log_p.exp() * (log_p - softmax.log_prob(logit))
-                    }
+                    log_p.exp() * (log_p - softmax.log_prob(logit))
                 });
                 each.sum()
             }
@@ -248,35 +264,43 @@ impl Metric {
         }
     }
 
-    /// Its gradient for the logits of one row, times `factor`.
-    fn slope(&self, logits: &[f32], row: usize, run: &Run, factor: f64, out: &mut [f32]) {
+    /// Its gradient for the logits of one row.
+    fn slope(&self, logits: &[f32], row: usize, run: &Run, out: &mut [f32]) {
         let softmax = Softmax::new(logits);
-        let p = |logit: f32| softmax.prob(logit);
+        // p − 1[token], without the rounding of the difference to 1.
+        let minus_one = |out: &mut [f32], token: usize| {
+            out.copy_from_slice(&softmax.probs(logits));
+            let others = softmax.log_prob(logits[token]).exp_m1();
+            out[token] = others as f32;
+        };
+        let times = |out: &mut [f32], factor: f32| out.iter_mut().for_each(|x| *x *= factor);
         match &self.of {
             Of::Logits { tokens, .. } => {
-                tokens.iter().for_each(|&(id, by)| out[id as usize] += by as f32);
+                for &(id, by) in tokens {
+                    out[id as usize] += by as f32;
+                }
             }
             // ∂ ln p(a) = 1[a] − p
             Of::LogProb { token, .. } => {
-                out.iter_mut().zip(logits).for_each(|(out, &x)| *out = -p(x) as f32);
-                out[*token as usize] = (1.0 - p(logits[*token as usize])) as f32;
+                minus_one(out, *token as usize);
+                times(out, -1.0);
             }
             // ∂(−ln p(a)) = p − 1[a], of each of the tokens
             Of::Loss { .. } => {
-                let next = run.tokens[row + 1] as usize;
-                out.iter_mut().zip(logits).for_each(|(out, &x)| *out = (p(x) * factor) as f32);
-                out[next] = ((p(logits[next]) - 1.0) * factor) as f32;
+                minus_one(out, run.tokens[row + 1] as usize);
+                times(out, 1.0 / self.rows().len() as f32);
             }
             // ∂H = −p · (ln p + H)
             Of::Entropy { .. } => {
-                let entropy = softmax.entropy_bits() * std::f64::consts::LN_2;
-                let slope = |x: f32| if p(x) == 0.0 { 0.0 } else { -p(x) * (softmax.log_prob(x) + entropy) };
-                out.iter_mut().zip(logits).for_each(|(out, &x)| *out = slope(x) as f32);
+                let (entropy, log_sum) = (softmax.entropy_bits() * LN_2, softmax.log_sum());
+                out.copy_from_slice(&softmax.probs(logits));
+                let known = out.iter_mut().zip(logits).filter(|(p, _)| **p != 0.0);
+                known.for_each(|(p, &x)| *p *= -(f64::from(x) - log_sum + entropy) as f32);
             }
             // ∂D(p ‖ q) = q − p
             Of::Kl { log_p, .. } => {
-                let of = out.iter_mut().zip(logits).zip(&**log_p);
-                of.for_each(|((out, &x), &log_p)| *out = (p(x) - f64::from(log_p).exp()) as f32);
+                out.copy_from_slice(&softmax.probs(logits));
+                out.iter_mut().zip(&**log_p).for_each(|(q, log_p)| *q -= log_p.exp());
             }
             Of::Value { .. } => {}
         }
@@ -319,12 +343,6 @@ impl fmt::Display for Metric {
             }
         }
     }
-}
-
-/// Rows of logits that are held at once.
-fn pieces(rows: Range<usize>) -> impl Iterator<Item = Range<usize>> {
-    const AT_ONCE: usize = 128;
-    rows.clone().step_by(AT_ONCE).map(move |first| first..rows.end.min(first + AT_ONCE))
 }
 
 fn logits(run: &Run, rows: Range<usize>) -> Result<Vec<Vec<f32>>> {

@@ -19,6 +19,8 @@
 //! ```
 
 mod backward;
+pub mod edges;
+mod inputs;
 mod metric;
 
 use std::collections::BTreeMap;
@@ -28,10 +30,11 @@ use std::time::{Duration, Instant};
 use candle_core::{DType, Device, Tensor};
 
 use backward::{Backward, Gradient};
+pub use inputs::{Inputs, Method, products};
 pub use metric::Metric;
 
 use crate::error::{Error, Result};
-use crate::hooks::{HookName, Made, Part, Site, TensorName};
+use crate::hooks::{HookName, Hooks, Made, Part, Site, TensorName};
 use crate::interventions::Changes;
 use crate::run::Run;
 
@@ -81,17 +84,22 @@ impl Run {
         stop: Stop,
         go_on: &dyn Fn() -> Result<()>,
     ) -> Result<Gradients> {
+        if self.changed.is_some() {
+            return Err(Error::usage("this run was not computed by the model alone: it has no gradients"));
+        }
+        self.pass_back(metric, stop, go_on)
+    }
+
+    /// The same for a run that hooks changed: only gradients after what they changed are right.
+    fn pass_back(&self, metric: &Metric, stop: Stop, go_on: &dyn Fn() -> Result<()>) -> Result<Gradients> {
         let start = Instant::now();
         let interventions = &self.input.interventions;
         metric.check(self.config(), self.n_tokens())?;
         interventions.check_back()?;
-        if self.changed.is_some() {
-            return Err(Error::usage("this run was not computed by the model alone: it has no gradients"));
-        }
         // What was taken from other prompts is known: nothing is run again.
         let changes = interventions.hooks(&self.model, &mut self.donors.clone())?;
-        let value = metric.value(self)?;
         let pass = Backward::new(self, metric, &changes, stop);
+        let value = pass.of_metric()?;
         for l in (0..self.config().n_layer).rev() {
             go_on()?;
             for site in KEPT {
@@ -124,6 +132,15 @@ impl Gradients {
         let directions =
             Tensor::new(&dictionary.directions()[..], &Device::Cpu)?.reshape((dictionary.n, ()))?;
         Ok(rows.matmul(&directions.t()?)?) // (S, n)
+    }
+
+    /// The gradient of what the formula of a hook computed, before its changes: what its sources are given.
+    ///
+    /// # Errors
+    /// [`Error::Usage`] for a tensor that there is not.
+    pub(crate) fn before_changes(&self, hook: HookName) -> Result<Tensor> {
+        let g = self.of(hook)?;
+        if self.changes.wants(hook) { self.changes.back(hook, &g) } else { Ok(g) }
     }
 
     fn of(&self, hook: HookName) -> Result<Tensor> {

@@ -300,7 +300,9 @@ fn attention_back_of_head(arch: Arch, [q, k, v, g]: [Mat; 4], scale: f32, out: &
         keys.part(q, seen, &mut p, seen);
         for (i, row) in p.chunks_exact_mut(seen).enumerate() {
             let (row, future) = row.split_at_mut(first + i + 1);
-            row.iter_mut().for_each(|score| *score *= scale);
+            for score in row.iter_mut() {
+                *score *= scale;
+            }
             arch.dispatch(Softmax { n: row.len(), rows: row });
             future.fill(0.0);
         }
@@ -309,7 +311,9 @@ fn attention_back_of_head(arch: Arch, [q, k, v, g]: [Mat; 4], scale: f32, out: &
         for (i, (s, p)) in s.chunks_exact_mut(seen).zip(p.chunks_exact(seen)).enumerate() {
             let (s, future) = s.split_at_mut(first + i + 1);
             arch.dispatch(SoftmaxBack { p: &p[..s.len()], g: s });
-            s.iter_mut().for_each(|s| *s *= scale);
+            for s in s.iter_mut() {
+                *s *= scale;
+            }
             future.fill(0.0);
         }
         let (p, s) = (Mat::new(&p, seen), Mat::new(&s, seen));

@@ -120,7 +120,7 @@ fn without_colors(text: &str) -> String {
 }
 
 /// What each subcommand needs to get to its work; options are tied to their values.
-const CALLS: [(&str, &[&str]); 27] = [
+const CALLS: [(&str, &[&str]); 30] = [
     ("tokens", &[PROMPT]),
     ("info", &[]),
     ("hooks", &[]),
@@ -131,6 +131,9 @@ const CALLS: [(&str, &[&str]); 27] = [
     ("effects", &[PROMPT]),
     ("patch", &["--clean=A cat", "--corrupt=A dog", "--sweep=heads"]),
     ("attribute", &[PROMPT]),
+    ("gradients", &[PROMPT]),
+    ("inputs", &[PROMPT]),
+    ("edges", &["--clean=A cat", "--corrupt=A dog"]),
     ("find", &[PROMPT]),
     ("neighbours", &[" the"]),
     ("circuit", &["1.5"]),

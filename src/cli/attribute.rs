@@ -6,7 +6,7 @@ use serde::Serialize;
 
 use super::args::{InputArgs, ModelArgs};
 use super::output::{self, Column, Table, print, print_object};
-use crate::analysis::attribution::Attribution;
+use crate::analysis::attribution::{Attribution, Contribution};
 use crate::error::Result;
 use crate::hooks::HookFilter;
 use crate::model::Model;
@@ -21,10 +21,12 @@ Examples:
   actscope attribute \"The old man and the\"
   actscope attribute \"The old man and the\" --token \" sea\" --versus \" land\" --json
   actscope attribute \"The old man and the\" --position 2 --neurons 3
+  actscope attribute \"The old man and the\" --total
 
 The parts are what the embeddings, heads (without bias), MLPs (without bias) and biases write to the residual \
 stream, seen through the final LayerNorm with its scale frozen and through the unembedding; weights are as \
-in the checkpoint. They add up to the logit, except for the residue, which is rounding.")]
+in the checkpoint. They add up to the logit, except for the residue, which is rounding. The total of a part is first-order: \
+how much the logit would fall if it were taken away and everything after it were linear; totals do not add up.")]
 pub struct Args {
     #[command(flatten)]
     input: InputArgs,
@@ -36,10 +38,15 @@ pub struct Args {
     /// Also list the neurons of this block's MLP
     #[arg(long, value_name = "L")]
     neurons: Option<usize>,
+    /// Also show the total effect of each part, by the gradient: what it wrote at all positions, through everything
+    /// that reads it
+    #[arg(long)]
+    total: bool,
     /// Number of neurons to list
     #[arg(short, value_name = "N", default_value_t = 10, value_parser = clap::value_parser!(u32).range(1..))]
     k: u32,
-    /// Write {position, token, versus, logit, parts: [{component, layer, head, value}], residue}
+    /// Write {position, token, versus, logit, parts: [{component, layer, head, value}], residue}; with --total, also
+    /// total
     #[arg(long)]
     json: bool,
     #[command(flatten)]
@@ -98,6 +105,8 @@ struct PartRow {
     head: Option<usize>,
     #[serde(serialize_with = "output::number")]
     value: f32,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    total: Option<f64>,
 }
 
 #[derive(Serialize)]
@@ -115,14 +124,16 @@ pub fn run(args: Args) -> Result<()> {
     let model = args.model.load()?;
     let token = args.token.map(|token| model.token(&token)).transpose()?;
     let versus = args.of.versus(&model)?;
-    let run = run_for_attribution(&model, input)?;
+    let run = if args.total { Run::all(&model, input)? } else { run_for_attribution(&model, input)? };
     let position = args.of.position(&run);
     let attribution = Attribution::new(&run, position, token, versus)?;
+    let totals = if args.total { attribution.totals(&run)? } else { vec![None; attribution.parts.len()] };
     let of_layer = |layer| attribution.neurons(&run, layer, args.k as usize).map(|found| (layer, found));
     let neurons = args.neurons.map(of_layer).transpose()?;
 
     if args.json {
-        let part = |part: &crate::analysis::attribution::Contribution| PartRow {
+        let part = |(part, total): (&Contribution, &Option<f64>)| PartRow {
+            total: *total,
             component: part.component.name(),
             layer: part.component.layer(),
             head: part.component.head(),
@@ -139,7 +150,7 @@ pub fn run(args: Args) -> Result<()> {
             token: attribution.token,
             versus,
             logit: attribution.logit as f32,
-            parts: attribution.parts.iter().map(part).collect(),
+            parts: attribution.parts.iter().zip(&totals).map(part).collect(),
             residue: attribution.residue as f32,
             neurons: neurons.map(|(layer, neurons)| neurons.iter().map(|n| neuron(layer, n)).collect()),
         });
@@ -157,9 +168,19 @@ pub fn run(args: Args) -> Result<()> {
     let ranked = attribution.ranked();
     let bar_of = |value: f64, most: f64| bar((value / most).abs() as f32, 30);
     let most = ranked[0].value;
-    let mut table = Table::new([Column::Left("component"), Column::Right("wrote"), Column::Left("")]);
+    let total_of = |part: &Contribution| {
+        let found = attribution.parts.iter().position(|one| one.component == part.component);
+        found.and_then(|i| totals[i]).map_or_else(|| "–".to_owned(), |total| signed_fixed(total, 4))
+    };
+    let mut columns = vec![Column::Left("component"), Column::Right("wrote")];
+    columns.extend(args.total.then_some(Column::Right("total")));
+    columns.push(Column::Left(""));
+    let mut table = Table::new(columns);
     for part in &ranked {
-        table.row([part.component.to_string(), signed_fixed(part.value, 4), bar_of(part.value, most)]);
+        let mut row = vec![part.component.to_string(), signed_fixed(part.value, 4)];
+        row.extend(args.total.then(|| total_of(part)));
+        row.push(bar_of(part.value, most));
+        table.row(row);
     }
     table.print()?;
     let Some((layer, neurons)) = neurons else { return Ok(()) };

@@ -10,7 +10,6 @@ use super::progress::count;
 use crate::analysis::base::WithBase;
 use crate::analysis::effects::{Effects, Question};
 use crate::error::Result;
-use crate::hooks::HookFilter;
 use crate::model::Model;
 use crate::run::{Input, Run};
 use crate::text::num;
@@ -25,7 +24,8 @@ Examples:
 
 Each is ablated by itself, at all positions. delta_logprob is the change in the natural
 log-probability of one token (the likeliest without ablation, or --token) after one
-position: negative if the component helps it. kl is D(with ‖ without), in nats. With --ablate,
+position: negative if the component helps it. kl is D(with ‖ without), in nats. first_order is what the
+gradient of the log-probability predicts for delta_logprob. With --ablate,
 --knockout and the like, everything is measured on top of those changes.")]
 pub struct Args {
     #[command(flatten)]
@@ -36,7 +36,7 @@ pub struct Args {
     /// Position after which to predict, counted from 0; default: the last
     #[arg(long, value_name = "T")]
     position: Option<usize>,
-    /// Write a JSON array of {component, layer, head, delta_logprob, kl}; head is null for an MLP
+    /// Write a JSON array of {component, layer, head, delta_logprob, kl, first_order}; head is null for an MLP
     #[arg(long)]
     json: bool,
     #[command(flatten)]
@@ -52,6 +52,8 @@ struct Row {
     delta_logprob: f32,
     #[serde(serialize_with = "output::number")]
     kl: f32,
+    /// null where gradients do not pass the changes.
+    first_order: Option<f64>,
 }
 
 /// The run and the effects of its components, with progress on standard error.
@@ -60,9 +62,7 @@ pub fn measure(
     inputs: WithBase<Input>,
     (position, token, mean): (Option<usize>, Option<u32>, bool),
 ) -> Result<(Run, WithBase<Effects>)> {
-    // With the residual stream kept, the blocks below an ablated one need not be computed again.
-    let keep = HookFilter::new(&["logits", "resid_post.*"], model.config())?;
-    let runs = inputs.runs(|input| Run::new(model, input, keep.clone(), ()))?;
+    let runs = inputs.runs(|input| Run::all(model, input))?;
     let run = runs.of;
     let position = position.unwrap_or(run.n_tokens() - 1);
     let question = Question { position, token, mean };
@@ -84,13 +84,15 @@ pub fn run(mut args: Args) -> Result<()> {
             head: effect.head,
             delta_logprob: effect.delta_logprob as f32,
             kl: effect.kl as f32,
+            first_order: effect.first_order,
         });
         return print_json(&rows.collect::<Vec<_>>());
     }
-    let mut table =
-        Table::new([Column::Left("without"), Column::Right("delta_logprob"), Column::Right("kl")]);
+    let names = ["delta_logprob", "kl", "first_order"].map(Column::Right);
+    let mut table = Table::new([Column::Left("without")].into_iter().chain(names));
     for effect in &effects.of.all {
-        table.row([effect.name(), num(effect.delta_logprob as f32), num(effect.kl as f32)]);
+        let first_order = effect.first_order.map_or_else(|| "–".to_owned(), |x| num(x as f32));
+        table.row([effect.name(), num(effect.delta_logprob as f32), num(effect.kl as f32), first_order]);
     }
     table.print()
 }

@@ -109,13 +109,13 @@ pub fn run(args: Args) -> Result<()> {
 
 /// A range with open ends.
 #[derive(Debug, Clone, PartialEq)]
-struct Positions {
+pub struct Positions {
     from: usize,
     to: Option<usize>,
 }
 
 impl Positions {
-    fn of(&self, n_tokens: usize) -> Range<usize> {
+    pub fn of(&self, n_tokens: usize) -> Range<usize> {
         self.from..self.to.unwrap_or(n_tokens)
     }
 }

@@ -8,14 +8,17 @@ mod circuit;
 mod completions;
 mod config;
 mod corpus;
+mod edges;
 mod effects;
 mod explore;
 mod export;
 mod features;
 mod find;
+mod gradients;
 mod heads;
 mod hooks;
 mod info;
+mod inputs;
 mod lens;
 mod logging;
 mod man;
@@ -107,6 +110,9 @@ enum Command {
     Effects(effects::Args),
     Patch(patch::Args),
     Attribute(attribute::Args),
+    Gradients(gradients::Args),
+    Inputs(inputs::Args),
+    Edges(edges::Args),
     Find(find::Args),
     Neighbours(neighbours::Args),
     Circuit(circuit::Args),
@@ -161,6 +167,9 @@ pub fn run(args: impl IntoIterator<Item = OsString>) -> Result<()> {
         Some(Command::Effects(args)) => effects::run(args),
         Some(Command::Patch(args)) => patch::run(args),
         Some(Command::Attribute(args)) => attribute::run(args),
+        Some(Command::Gradients(args)) => gradients::run(args),
+        Some(Command::Inputs(args)) => inputs::run(args),
+        Some(Command::Edges(args)) => edges::run(&args),
         Some(Command::Find(args)) => find::run(args),
         Some(Command::Neighbours(args)) => neighbours::run(args),
         Some(Command::Circuit(args)) => circuit::run(&args),

@@ -24,6 +24,7 @@ Examples:
     --token \" man\" --versus \" woman\" --sweep resid_pre --json
   actscope patch --clean \"A boy and a girl\" --corrupt \"A cat and a dog\" --sweep heads
   actscope patch --clean \"One two\" --corrupt \"One three\" --at head:1.5 --at resid_mid.2@1
+  actscope patch --clean \"A boy and a girl\" --corrupt \"A cat and a dog\" --sweep neurons.2 --first-order
 
 Each value is the recovered logit difference of --token over --versus at the last position:
 (patched − corrupt) / (clean − corrupt): 1 if fully restored, 0 if nothing changes.
@@ -57,7 +58,11 @@ pub struct Args {
     /// tensors of attention
     #[arg(long, value_name = "TARGET")]
     at: Vec<Place>,
-    /// Write a JSON object of {sweep, rows, columns, values} and the two tokens and differences
+    /// Predict a sweep from one backward pass instead: attribution patching, (clean − corrupt) · gradient in the
+    /// corrupt run
+    #[arg(long, conflicts_with = "at")]
+    first_order: bool,
+    /// Write a JSON object of {sweep, first_order, rows, columns, values} and the two tokens and differences
     #[arg(long)]
     json: bool,
     #[command(flatten)]
@@ -121,19 +126,25 @@ pub fn run(args: Args) -> Result<()> {
     let Some(sweep) = args.sweep else {
         return at(&patching, &args.at, last, args.json);
     };
-    let swept = patching.sweep(sweep, last, count("patching"), |_| {})?;
+    let swept = if args.first_order {
+        patching.first_order(sweep, last, &patching.gradients()?)?
+    } else {
+        patching.sweep(sweep, last, count("patching"), |_| {})?
+    };
     if args.json {
         let values = swept.values.iter().map(|row| row.iter().map(|&x| Number(x)).collect()).collect();
         let of = About::new(&patching);
         return print_object(&Grid {
             sweep: sweep.name(),
+            first_order: args.first_order,
             rows: swept.rows,
             columns: swept.columns,
             values,
             of,
         });
     }
-    let mut text = format!("{}\n{:>6}", words(&patching), sweep.nouns().0);
+    let predicted = if args.first_order { "; predicted by the gradient" } else { "" };
+    let mut text = format!("{}{predicted}\n{:>6}", words(&patching), sweep.nouns().0);
     for column in &swept.columns {
         text.push_str(&format!("{column:>9}"));
     }
@@ -183,6 +194,8 @@ struct Number(#[serde(serialize_with = "output::number")] f32);
 #[derive(Serialize)]
 struct Grid {
     sweep: String,
+    /// Whether the values are predicted.
+    first_order: bool,
     rows: Vec<usize>,
     columns: Vec<usize>,
     values: Vec<Vec<Number>>,

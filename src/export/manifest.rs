@@ -44,6 +44,9 @@ pub struct Manifest {
     /// `changed − base` if the values are those with the interventions minus those without.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub difference: Option<String>,
+    /// What the values are gradients of, if they are.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub gradient: Option<OfMetric>,
     /// The complete input of the network.
     pub token_ids: Vec<u32>,
     /// The same as text, with every byte visible.
@@ -51,6 +54,17 @@ pub struct Manifest {
     /// The first position written, and the one after the last.
     pub positions: [usize; 2],
     pub hooks: Vec<TensorInfo>,
+}
+
+/// What gradients are of.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct OfMetric {
+    /// As `--metric` takes it.
+    pub metric: String,
+    pub value: f64,
+    /// What was taken as constant: `scale`, `pattern`.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub stop: Vec<String>,
 }
 
 /// One tensor of a file.
@@ -86,6 +100,7 @@ impl Manifest {
             bos: run.input.has_bos(&run.model),
             interventions: Interventions(run.input.interventions.active().cloned().collect()),
             difference: None,
+            gradient: None,
             prompt: run.prompt_text(),
             token_ids: run.tokens.clone(),
             tokens: (0..run.n_tokens()).map(|position| run.token_text(position)).collect(),

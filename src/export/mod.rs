@@ -46,7 +46,7 @@ pub mod walk;
 mod words;
 
 pub use destination::{Destination, Prepared, write_directory};
-pub use manifest::{Manifest, TensorInfo};
+pub use manifest::{Manifest, OfMetric, TensorInfo};
 use sparse::Sparse;
 pub use words::Words;
 use words::{Item, unnamed};
@@ -61,8 +61,9 @@ use std::str::FromStr;
 use candle_core::Tensor;
 
 use crate::analysis::base::Minus as _;
+use crate::analysis::gradients::Gradients;
 use crate::error::{Error, Result};
-use crate::hooks::TensorName;
+use crate::hooks::{Part, TensorName};
 use crate::picture::Matrix;
 use crate::run::Run;
 use crate::text;
@@ -162,6 +163,8 @@ pub struct Export {
     run: Run,
     /// The run whose tensors are subtracted.
     base: Option<Run>,
+    /// The gradients that are written in place of the tensors.
+    gradients: Option<Gradients>,
 }
 
 impl Export {
@@ -208,7 +211,32 @@ impl Export {
         let infos = items.iter().map(|item| item.info(run, &range)).collect();
         let manifest = Manifest::new(run, &range, infos)?;
         let (run, sparse, unnamed) = (run.clone(), BTreeMap::new(), unnamed(names, &items));
-        Self { manifest, format, positions: range, items, sparse, unnamed, run, base: None }.with_sparse()
+        Self { manifest, format, positions: range, items, sparse, unnamed, run, base: None, gradients: None }
+            .with_sparse()
+    }
+
+    /// The gradients of a metric for some tensors of its run, each as `NAME.grad`; the manifest names the metric.
+    ///
+    /// # Errors
+    /// See [`Self::new`].
+    pub fn of_gradients(
+        gradients: &Gradients,
+        names: &[TensorName],
+        positions: Option<Range<usize>>,
+        format: Format,
+    ) -> Result<Self> {
+        let mut export = Self::of(&gradients.run, names, Words::default(), positions, format)?;
+        export.sparse.clear();
+        for (item, info) in export.items.iter_mut().zip(&mut export.manifest.hooks) {
+            item.name.push_str(".grad");
+            (info.name, info.sparse) = (item.name.clone(), false);
+        }
+        export.manifest.gradient = Some(OfMetric {
+            metric: gradients.metric.to_string(),
+            value: gradients.value,
+            stop: gradients.stop.names().into_iter().map(String::from).collect(),
+        });
+        Ok(Self { gradients: Some(gradients.clone()), ..export })
     }
 
     /// Finds what is smaller if only what is not 0 is written.
@@ -255,6 +283,9 @@ impl Export {
     }
 
     fn values(&self, item: &Item) -> Result<Tensor> {
+        if let Some((gradients, name)) = self.gradients.as_ref().zip(item.own()) {
+            return gradients.part(name, &Part::rows(self.positions.clone()));
+        }
         let of = item.values(&self.run, &self.positions)?;
         let Some(base) = &self.base else { return Ok(of) };
         let [a, b] = [of.flatten_all()?, item.values(base, &self.positions)?.flatten_all()?];

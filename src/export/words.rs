@@ -60,6 +60,14 @@ impl Item {
         }
     }
 
+    /// The tensor of ours that it is.
+    pub fn own(&self) -> Option<TensorName> {
+        match self.of {
+            Of::Own(name) => Some(name),
+            Of::Theirs(..) => None,
+        }
+    }
+
     pub fn info(&self, run: &Run, positions: &Range<usize>) -> TensorInfo {
         let (config, n) = (run.config(), run.n_tokens());
         let len = |axis: &Axis| if *axis == Axis::Pos { positions.len() } else { axis.len(config, n) };

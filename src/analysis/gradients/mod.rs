@@ -48,6 +48,14 @@ pub struct Stop {
     pub pattern: bool,
 }
 
+impl Stop {
+    /// As in JSON.
+    pub fn names(self) -> Vec<&'static str> {
+        let all = [(self.scale, "scale"), (self.pattern, "pattern")];
+        all.into_iter().filter_map(|(stops, name)| stops.then_some(name)).collect()
+    }
+}
+
 /// ∂m/∂x of a metric for the tensors of a run: float32, on the CPU, of the shapes of the tensors.
 ///
 /// As in a run, only those are held from which the others soon follow.
@@ -132,6 +140,17 @@ impl Gradients {
         let directions =
             Tensor::new(&dictionary.directions()[..], &Device::Cpu)?.reshape((dictionary.n, ()))?;
         Ok(rows.matmul(&directions.t()?)?) // (S, n)
+    }
+
+    /// The tensor itself, in memory or derived.
+    ///
+    /// # Errors
+    /// [`Error::Usage`] for a tensor that there is not.
+    pub fn value_of(&self, name: impl Into<TensorName>) -> Result<Tensor> {
+        let TensorName { hook, made } = name.into();
+        let get = |hook: HookName, part: &Part| Ok(self.run.cache.fetch(hook, part)?.contiguous()?);
+        let whole = Part::default();
+        made.map_or_else(|| get(hook, &whole), |made| self.run.model.make((hook, made), &whole, &get))
     }
 
     /// The gradient of what the formula of a hook computed, before its changes: what its sources are given.

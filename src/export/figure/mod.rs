@@ -19,6 +19,7 @@
 //! ```
 
 mod ansi;
+pub mod graph;
 mod png;
 mod svg;
 

@@ -128,6 +128,26 @@ pub struct Run {
     pub changed: Option<HookName>,
     /// The tensors that its interventions took from other prompts.
     pub donors: Donors,
+    /// What its tensors are read through, if they are not its own.
+    pub reader: Option<Reader>,
+}
+
+/// Gives parts of tensors in place of those of a run, such as their gradients.
+#[derive(Clone)]
+pub struct Reader(Arc<Read>);
+
+type Read = dyn Fn(TensorName, &Part) -> Result<Tensor> + Send + Sync;
+
+impl Reader {
+    pub fn new(read: impl Fn(TensorName, &Part) -> Result<Tensor> + Send + Sync + 'static) -> Self {
+        Self(Arc::new(read))
+    }
+}
+
+impl fmt::Debug for Reader {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Reader")
+    }
 }
 
 impl Run {
@@ -273,7 +293,7 @@ impl Run {
 
     /// The tensor of a hook, if it was kept: float32, contiguous, on the CPU.
     pub fn tensor(&self, hook: HookName) -> Option<Tensor> {
-        self.cache.tensor(hook)
+        self.part(hook, &Part::default()).ok()
     }
 
     /// A part of a tensor: see [`ActivationCache::part`].
@@ -281,9 +301,19 @@ impl Run {
     /// # Errors
     /// See there.
     pub fn part(&self, name: impl Into<TensorName>, part: &Part) -> Result<Tensor> {
-        let TensorName { hook, made } = name.into();
+        let name = name.into();
+        if let Some(Reader(read)) = &self.reader {
+            return read(name, part);
+        }
+        let TensorName { hook, made } = name;
         let get = |hook: HookName, part: &Part| self.cache.part(hook, part);
         made.map_or_else(|| get(hook, part), |made| self.model.make((hook, made), part, &get))
+    }
+
+    /// The same run with other numbers in place of its tensors: what [`Self::part`] gives.
+    #[must_use]
+    pub fn read_through(&self, reader: Reader) -> Self {
+        Self { reader: Some(reader), changed: Some(Site::Embed.once()), ..self.clone() }
     }
 
     /// The same run with only one tensor.
@@ -365,7 +395,7 @@ impl<H: Hooks> Begun<H> {
 
     fn run(self, model: &Arc<Model>, took: Duration) -> Run {
         let Self { input, tokens, chain: (_, cache), changed, donors } = self;
-        Run { model: Arc::clone(model), input, tokens, cache, took, changed, donors }
+        Run { model: Arc::clone(model), input, tokens, cache, took, changed, donors, reader: None }
     }
 }
 

@@ -273,8 +273,10 @@ fn heads() {
     assert_eq!(table.lines().count(), 1 + atlas.heads.len());
     assert!(table.lines().nth(1).unwrap().starts_with("0.0 "));
     // What the prediction is without them, on request.
-    let effects =
-        rows(&stdout(&["effects", PROMPT, "--json"]), &["component", "layer", "head", "delta_logprob", "kl"]);
+    let effects = rows(
+        &stdout(&["effects", PROMPT, "--json"]),
+        &["component", "layer", "head", "delta_logprob", "kl", "first_order"],
+    );
     let with: Vec<Value> = serde_json::from_str(&stdout(&["heads", PROMPT, "--effects", "--json"])).unwrap();
     let of_heads: Vec<_> = effects.iter().filter(|row| row["component"] == "head").collect();
     assert_eq!(with.len(), of_heads.len());

@@ -125,7 +125,7 @@ fn wanted(looks: Vec<(Slot, Look)>) -> Wanted {
     let model = Arc::new(actscope::Model::demo());
     let prompt = "The old man said to the young man that the sea was calm. ".repeat(4);
     let run = Arc::new(actscope::Run::all(&model, Input::text(prompt)).unwrap());
-    Wanted { run, base: None, shown_id: 1, id: 1, looks }
+    Wanted { run, base: None, shown_id: 1, id: 1, metric: None, looks }
 }
 
 /// All that is said to `wanted`, of which only so many steps are waited for.

@@ -133,7 +133,7 @@ const CALLS: [(&str, &[&str]); 30] = [
     ("attribute", &[PROMPT]),
     ("gradients", &[PROMPT]),
     ("inputs", &[PROMPT]),
-    ("edges", &["--clean=A cat", "--corrupt=A dog"]),
+    ("edges", &["--clean=A cat", "--corrupt=A dog", "--token= the"]),
     ("find", &[PROMPT]),
     ("neighbours", &[" the"]),
     ("circuit", &["1.5"]),
@@ -253,6 +253,8 @@ fn prompts_are_seen_and_not_obeyed() {
             }
             let with = |prompt: &str| {
                 let put = |old: &&str| match old.split_once('=') {
+                    // Of equal length.
+                    Some(("--corrupt", _)) if name == "edges" => format!("--corrupt={prompt}"),
                     _ if *old != arg => (*old).to_owned(),
                     Some((option, _)) => format!("{option}={prompt}"),
                     None => prompt.to_owned(),

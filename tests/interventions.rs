@@ -586,7 +586,7 @@ mod command_line {
         let rows = rows.as_array().unwrap();
         assert_eq!(rows.len(), reference.effects.zero.len());
         for (row, (layer, head, delta, kl)) in rows.iter().zip(&reference.effects.zero) {
-            assert_eq!(keys(row), ["component", "layer", "head", "delta_logprob", "kl"]);
+            assert_eq!(keys(row), ["component", "layer", "head", "delta_logprob", "kl", "first_order"]);
             assert_eq!(row["component"], if head.is_some() { "head" } else { "mlp" });
             assert_eq!((&row["layer"], &row["head"]), (&(*layer).into(), &serde_json::json!(head)));
             assert_close(row["delta_logprob"].as_f64().unwrap(), *delta, 1.0, "delta_logprob");

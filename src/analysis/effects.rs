@@ -64,29 +64,50 @@ impl Effect {
     }
 }
 
-/// What the gradient of the log-probability predicts for each ablation, in the order of [`Effects::all`]; `None` if the
-/// run did not keep what gradients need, or has changes that they do not pass.
-fn first_order(run: &Run, question: Question, token: u32) -> Result<Option<Vec<f64>>> {
-    let (n, n_layer) = (run.n_tokens(), run.config().n_layer);
-    let kept = |site: Site| (0..n_layer).all(|l| run.cache.has(site.at(l)));
-    let has_all = [Site::Q, Site::K, Site::V, Site::Z, Site::AttnOut, Site::ResidPost].into_iter().all(kept);
-    if !has_all || run.changed.is_some() || run.input.interventions.check_back().is_err() {
-        return Ok(None);
-    }
-    let gradients = run.gradients(&Metric::log_prob(token, question.position))?;
-    let mut all = Vec::new();
-    for l in 0..n_layer {
-        for site in [Site::Z, Site::MlpOut] {
-            let x = run.cache.fetch(site.at(l), &Part::default())?; // (T, H, d_head) or (T, C)
-            let ablated =
-                if question.mean { x.mean_keepdim(0)?.broadcast_as(x.shape())? } else { x.zeros_like()? };
-            let g = gradients.part(site.at(l), &Part::default())?;
-            let effect =
-                (g * (ablated - &x)?)?.reshape((n, if site == Site::Z { x.dim(1)? } else { 1 }, ()))?;
-            all.extend(effect.sum(2)?.sum(0)?.to_vec1::<f32>()?.into_iter().map(f64::from));
+/// What the gradient predicts for each ablation: ∂ log p / ∂x · (ablated − x), in the order of [`Effects::all`].
+#[derive(Debug, Clone, PartialEq)]
+pub struct FirstOrder {
+    pub question: Question,
+    /// The token whose log-probability it is.
+    pub token: u32,
+    pub values: Vec<f64>,
+}
+
+impl FirstOrder {
+    /// One backward pass.
+    ///
+    /// # Errors
+    /// As [`Run::gradients`].
+    pub fn new(run: &Run, question: Question) -> Result<Self> {
+        let before = logits_after(run, question.position)?;
+        let token = question.token.unwrap_or_else(|| Shift::new(&before, &before, None).predicted.0);
+        run.model.net.check_ids(&[token])?;
+        let gradients = run.gradients(&Metric::log_prob(token, question.position))?;
+        let mut values = Vec::new();
+        for l in 0..run.config().n_layer {
+            for site in [Site::Z, Site::MlpOut] {
+                let x = run.cache.fetch(site.at(l), &Part::default())?; // (T, H, d_head) or (T, C)
+                let ablated =
+                    if question.mean { x.mean_keepdim(0)?.broadcast_as(x.shape())? } else { x.zeros_like()? };
+                let g = gradients.part(site.at(l), &Part::default())?;
+                let n_parts = if site == Site::Z { x.dim(1)? } else { 1 };
+                let effect = (g * (ablated - &x)?)?.reshape((run.n_tokens(), n_parts, ()))?;
+                values.extend(effect.sum(2)?.sum(0)?.to_vec1::<f32>()?.into_iter().map(f64::from));
+            }
         }
+        Ok(Self { question, token, values })
     }
-    Ok(Some(all))
+
+    /// Blocks down, heads across.
+    pub fn chart_of_heads(&self, run: &Run) -> Chart {
+        let effect = |(i, &first): (usize, &f64)| {
+            let (layer, part) = (i / (run.config().n_head + 1), i % (run.config().n_head + 1));
+            let head = (part < run.config().n_head).then_some(part);
+            Effect { layer, head, delta_logprob: f64::NAN, kl: f64::NAN, first_order: Some(first) }
+        };
+        let all = self.values.iter().enumerate().map(effect).collect();
+        Effects { question: self.question, token: self.token, all }.heads_by(run, Measure::FirstOrder)
+    }
 }
 
 fn component(layer: usize, head: Option<usize>) -> Place {
@@ -149,7 +170,8 @@ impl Effects {
             |layer: usize| (0..config.n_head).map(Some).chain([None]).map(move |head| (layer, head));
         let components: Vec<_> = (0..config.n_layer).flat_map(of_layer).collect();
         let n = components.len();
-        let first_order = first_order(run, question, token)?;
+        // Not of runs that did not keep what gradients need, or with changes that they do not pass.
+        let first_order = FirstOrder::new(run, Question { token: Some(token), ..question }).ok();
         let variation = |&(layer, head): &(usize, Option<usize>)| {
             let place = component(layer, head);
             let change = if question.mean { Change::Mean(place) } else { Change::Zero(place) };
@@ -163,7 +185,7 @@ impl Effects {
             let effect = |(i, after): (usize, Vec<f32>)| {
                 let (layer, head) = components[first + i];
                 let delta_logprob = log_prob(&after) - log_prob(&before);
-                let first_order = first_order.as_ref().map(|of_each| of_each[first + i]);
+                let first_order = first_order.as_ref().map(|of_each| of_each.values[first + i]);
                 Effect { layer, head, delta_logprob, kl: Shift::new(&before, &after, None).kl, first_order }
             };
             all.par_extend(logits(run, &x)?.into_par_iter().enumerate().map(effect));
@@ -189,11 +211,15 @@ impl Effects {
 
     /// Blocks down, heads across: the change of log p without each.
     pub fn chart_of_heads(&self, run: &Run) -> Chart {
+        self.heads_by(run, Measure::DeltaLogprob)
+    }
+
+    fn heads_by(&self, run: &Run, measure: Measure) -> Chart {
         let heads = self.all.iter().filter(|effect| effect.head.is_some());
-        let values = heads.map(|effect| effect.delta_logprob as f32).collect();
+        let values = heads.map(|effect| effect.get(measure) as f32).collect();
         let values = Matrix::new(values, run.config().n_layer, run.config().n_head);
         let values = values.expect("one value per head");
-        let chart = self.chart(run, Measure::DeltaLogprob);
+        let chart = self.chart(run, measure);
         Chart { columns: Labels::numbered("head"), values, ..chart }
     }
 

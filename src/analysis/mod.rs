@@ -18,4 +18,4 @@ mod view;
 pub mod walk;
 pub mod weights;
 
-pub use view::{AttnStage, View, ViewSource, Weight};
+pub use view::{AttnStage, Shown, View, ViewSource, Weight};

@@ -103,17 +103,52 @@ impl ViewSource {
     }
 }
 
+/// What is shown of a tensor x.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+pub enum Shown {
+    #[default]
+    Value,
+    /// ∂m/∂x of a metric m.
+    Gradient,
+    /// x ⊙ ∂m/∂x
+    Times,
+}
+
+impl Shown {
+    pub const ALL: [Self; 3] = [Self::Value, Self::Gradient, Self::Times];
+
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Value => "values",
+            Self::Gradient => "gradient",
+            Self::Times => "gradient × value",
+        }
+    }
+}
+
 /// A matrix: a tensor, and one head if it has heads.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct View {
     pub source: ViewSource,
     /// Ignored if the tensor has no head axis.
     pub head: usize,
+    /// What the numbers are: those of the run that is read are taken to be this.
+    pub shown: Shown,
 }
 
 impl View {
+    pub const fn of(source: ViewSource, head: usize) -> Self {
+        Self { source, head, shown: Shown::Value }
+    }
+
     pub fn hook(name: impl Into<TensorName>, head: usize) -> Self {
-        Self { source: ViewSource::Tensor(name.into()), head }
+        Self::of(ViewSource::Tensor(name.into()), head)
+    }
+
+    /// The same of a tensor's gradient, where it is one of a run.
+    #[must_use]
+    pub fn showing(self, shown: Shown) -> Self {
+        Self { shown: if self.source.is_same() { Shown::Value } else { shown }, ..self }
     }
 
     /// What the rows and the columns count.
@@ -159,6 +194,7 @@ impl View {
 
     pub fn quantity(&self) -> Quantity {
         match self.source {
+            _ if self.shown != Shown::Value => Quantity::Signed,
             ViewSource::Tensor(name) => name.quantity(),
             ViewSource::Stage(_, AttnStage::Pattern) => Quantity::Probability,
             _ => Quantity::Signed,
@@ -240,6 +276,12 @@ impl View {
             ViewSource::Unembed => of(&run.model.net.unembed.all()?.t()?)?,
             ViewSource::Stage(l, AttnStage::Masked) => run.part(Site::AttnScores.at(l), &part)?,
             ViewSource::Stage(l, AttnStage::Pattern) => run.part(Site::Pattern.at(l), &part)?,
+            // Of gradients, there are those of masked scores; the chain rule gives the others.
+            ViewSource::Stage(l, stage) if self.shown != Shown::Value => {
+                let before_scale = stage == AttnStage::Scores && self.shown == Shown::Gradient;
+                let factor = if before_scale { run.config().attn_scale(l) } else { 1.0 };
+                (run.part(Site::AttnScores.at(l), &part)? * factor)?
+            }
             ViewSource::Stage(l, stage) => {
                 let (q, k) = (run.part(Site::Q.at(l), &part)?, run.part(Site::K.at(l), &all_keys)?);
                 let scores = q.squeeze(1)?.matmul(&k.squeeze(1)?.t()?)?; // (S, T)

@@ -9,7 +9,6 @@ use super::args::{InputArgs, ModelArgs};
 use super::export::Positions;
 use super::output::{self, Column, Table, print, print_object, say};
 use crate::analysis::gradients::{Gradients, Metric, Stop};
-use crate::analysis::logits::Next;
 use crate::error::{Error, Result};
 use crate::export::{Destination, Export, Format};
 use crate::hooks::{Part, TensorName};
@@ -74,10 +73,9 @@ enum StopAt {
 impl MetricArgs {
     /// The metric for a run.
     pub fn of(&self, run: &Run) -> Result<Metric> {
-        let last = run.n_tokens() - 1;
         match &self.metric {
             Some(text) => Metric::parse(text, &run.model, run.n_tokens()),
-            None => Ok(Metric::log_prob(Next::new(run, last, 1)?.top[0].id, last)),
+            None => Metric::of_prediction(run),
         }
     }
 

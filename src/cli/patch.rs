@@ -62,7 +62,7 @@ pub struct Args {
     /// corrupt run
     #[arg(long, conflicts_with = "at")]
     first_order: bool,
-    /// Write a JSON object of {sweep, first_order, rows, columns, values} and the two tokens and differences
+    /// Write a JSON object of {sweep, rows, columns, values, first_order} and the two tokens and differences
     #[arg(long)]
     json: bool,
     #[command(flatten)]
@@ -136,10 +136,10 @@ pub fn run(args: Args) -> Result<()> {
         let of = About::new(&patching);
         return print_object(&Grid {
             sweep: sweep.name(),
-            first_order: args.first_order,
             rows: swept.rows,
             columns: swept.columns,
             values,
+            first_order: args.first_order,
             of,
         });
     }
@@ -194,11 +194,11 @@ struct Number(#[serde(serialize_with = "output::number")] f32);
 #[derive(Serialize)]
 struct Grid {
     sweep: String,
-    /// Whether the values are predicted.
-    first_order: bool,
     rows: Vec<usize>,
     columns: Vec<usize>,
     values: Vec<Vec<Number>>,
+    /// Whether the values are predicted.
+    first_order: bool,
     #[serde(flatten)]
     of: About,
 }

@@ -7,18 +7,21 @@ use std::ops::{self, Deref};
 use std::sync::Arc;
 
 use super::Event;
+use super::gradients::OfRun;
 use super::pixels::{Canvas, Pixels};
-use crate::analysis::attribution::{Attribution, Neuron};
-use crate::analysis::base::WithBase;
+use crate::analysis::attribution::{Attribution, Component, Neuron};
+use crate::analysis::base::{Minus as _, WithBase};
 use crate::analysis::compare::{Alignment, difference};
+use crate::analysis::effects::{FirstOrder, Question};
 use crate::analysis::features;
 use crate::analysis::find::Found;
+use crate::analysis::gradients::{Inputs, Method};
 use crate::analysis::heads::{Atlas, Exclude};
 use crate::analysis::lens::{self, Lens, Reader, Reading};
 use crate::analysis::logits::Next;
 use crate::analysis::walk::{At, Page};
 use crate::analysis::weights::{Circuit, Ends, Neighbour, NeuronTokens, Spectrum, embedding, nearest};
-use crate::analysis::{View, ViewSource};
+use crate::analysis::{Shown, View, ViewSource};
 use crate::error::{Error, Result};
 use crate::hooks::{Quantity, Site};
 use crate::model::fitted::dictionary::{Features, Fit};
@@ -77,6 +80,12 @@ pub enum Slot {
     Weights,
     /// The extremes of the run.
     Found,
+    /// What the tokens account for.
+    Inputs,
+    /// What the gradient predicts for ablations.
+    FirstOrder,
+    /// The total effects of the parts of a logit.
+    Totals,
 }
 
 /// Something to compute.
@@ -129,6 +138,12 @@ pub enum Look {
         token: Option<u32>,
         versus: Option<u32>,
     },
+    /// The total effect of each contribution, first-order.
+    Totals {
+        position: usize,
+        token: Option<u32>,
+        versus: Option<u32>,
+    },
     /// The neurons of block `layer` with the largest contributions to it.
     Neurons {
         position: usize,
@@ -170,6 +185,12 @@ pub enum Look {
         k: usize,
     },
     Found,
+    /// What each token accounts for of the metric.
+    Inputs(Method),
+    /// The first-order effect of each head and MLP on the likeliest token after a position.
+    FirstOrder {
+        position: usize,
+    },
 }
 
 impl Look {
@@ -177,6 +198,7 @@ impl Look {
     pub fn steps(&self, run: &Run) -> Option<Steps> {
         let (what, of) = match self {
             Self::Found => ("searching", run.cache.names().len()),
+            Self::Inputs(Method::Integrated(steps)) => ("integrating", *steps),
             Self::Lens { lens, rows, positions, .. } => {
                 let n = lens::hooks_of(run.config(), lens.of(run)).len();
                 let rows = rows.end.min(n).saturating_sub(rows.start);
@@ -202,12 +224,16 @@ pub enum Seen {
     Walk(Look, Box<Page>),
     Attribution(Look, WithBase<Attribution>),
     Neurons(Look, Vec<WithBase<Neuron>>),
+    Totals(Look, Vec<(Component, f64)>),
     Features(Look, Fit, features::Listed),
     Feature(Look, features::Page),
     Neighbours(Look, Vec<Neighbour>),
     Circuit(Look, Spectrum, [Ends; 2]),
     Neuron(Look, NeuronTokens, Vec<f32>),
     Found(Look, Found),
+    /// With the metric in words.
+    Inputs(Look, Inputs, String),
+    FirstOrder(Look, WithBase<FirstOrder>),
     /// Nothing to show, with the reason.
     Nothing(Look, String),
 }
@@ -216,6 +242,7 @@ impl Look {
     /// Whether it is made of a run's tensors alone, without weights.
     fn needs_only_tensors(&self) -> bool {
         match self {
+            Self::Map { view, .. } | Self::Row { view, .. } if view.shown != Shown::Value => false,
             Self::Map { view, .. } | Self::Row { view, .. } => match view.source {
                 ViewSource::Tensor(name) => name.made.is_none(),
                 ViewSource::Stage(..) | ViewSource::Merged(_) | ViewSource::KeysT(_) | ViewSource::Mask => {
@@ -244,12 +271,15 @@ impl Seen {
             | Self::Walk(look, _)
             | Self::Attribution(look, _)
             | Self::Neurons(look, _)
+            | Self::Totals(look, _)
             | Self::Neighbours(look, _)
             | Self::Circuit(look, ..)
             | Self::Features(look, ..)
             | Self::Feature(look, _)
             | Self::Neuron(look, ..)
             | Self::Found(look, _)
+            | Self::Inputs(look, ..)
+            | Self::FirstOrder(look, _)
             | Self::Nothing(look, _) => look,
         }
     }
@@ -270,6 +300,8 @@ pub struct Map {
     pub stats: Stats,
     /// Whether it is a difference of two runs.
     pub differs: bool,
+    /// What it is a gradient of, and its number in the run; `None` for values.
+    pub metric: Option<Arc<str>>,
     pub pixels: Option<Pixels>,
 }
 
@@ -303,6 +335,8 @@ pub struct Wanted {
     pub shown_id: u64,
     /// The number of this request.
     pub id: u64,
+    /// What gradients are of; `None`: the log-probability of the likeliest next token.
+    pub metric: Option<String>,
     pub looks: Vec<(Slot, Look)>,
 }
 
@@ -346,6 +380,8 @@ pub struct Looker {
     lens: (lens::Which, Option<lens::Which>),
     /// The features of each dictionary.
     features: HashMap<usize, (Features, Fit)>,
+    /// Of the run and of its base.
+    gradients: [OfRun; 2],
 }
 
 impl Looker {
@@ -370,7 +406,7 @@ impl Looker {
         let same = |a: Option<&Arc<Run>>, b: Option<&Arc<Run>>| a.map(Arc::as_ptr) == b.map(Arc::as_ptr);
         let (id, run, base) = &self.of;
         let runs = same(run.as_ref(), Some(&wanted.run)) && same(base.as_ref(), wanted.base.as_ref());
-        if wanted.shown_id != *id || !runs {
+        if wanted.shown_id != *id || !runs || !self.gradients[0].is_of(wanted.metric.as_deref()) {
             self.of = (wanted.shown_id, Some(Arc::clone(&wanted.run)), wanted.base.clone());
             self.known.retain(|(view, ..), _| view.source.is_weight());
         }
@@ -378,7 +414,10 @@ impl Looker {
             self.readings.clear();
             self.features.clear();
         }
-        let Wanted { run, base, shown_id, id, looks } = wanted;
+        if !runs || !self.gradients[0].is_of(wanted.metric.as_deref()) {
+            self.gradients = [(); 2].map(|()| OfRun::of(wanted.metric.clone()));
+        }
+        let Wanted { run, base, shown_id, id, metric: _, looks } = wanted;
         let mut seen = Vec::with_capacity(looks.len());
         for (slot, look) in looks {
             let steps = look.steps(&run);
@@ -392,7 +431,7 @@ impl Looker {
             let known = if run.model.is_absent() && !look.needs_only_tensors() {
                 Err(super::saved::needs_model(&run.model))
             } else {
-                self.see(&run, base.as_deref(), &look, &mut step)
+                self.see_shown((&run, base.as_ref()), &look, &mut step)
             };
             match known {
                 Err(Error::Cancelled) => return,
@@ -406,6 +445,32 @@ impl Looker {
 
     /// Before each piece of a slow result, `step` receives the result so far and the number of
     /// steps done; an error from it ends the computation.
+    fn see_shown(
+        &mut self,
+        (run, base): (&Arc<Run>, Option<&Arc<Run>>),
+        look: &Look,
+        step: &mut dyn FnMut(Option<Seen>, usize) -> Result<()>,
+    ) -> Result<Seen> {
+        let shown = match look {
+            Look::Map { view, .. } | Look::Row { view, .. } => view.shown,
+            _ => Shown::Value,
+        };
+        if shown == Shown::Value {
+            return self.see(run, base.map(AsRef::as_ref), look, step);
+        }
+        let mut go_on = || step(None, 0);
+        let [of_run, of_base] = &mut self.gradients;
+        let of = of_run.through(run, shown, &mut go_on)?;
+        let base = base.map(|base| of_base.through(base, shown, &mut go_on)).transpose()?;
+        let words = of_run.words();
+        let mut seen = self.see(&of, base.as_deref(), look, step)?;
+        if let Seen::Map(map) = &mut seen {
+            map.metric = words;
+        }
+        Ok(seen)
+    }
+
+    /// The same of values.
     #[allow(clippy::too_many_lines)] // one arm per kind
     fn see(
         &mut self,
@@ -446,7 +511,8 @@ impl Looker {
                 let first_query = (view.source.is_causal() && hides_nothing(&matrix, run, base)).then_some(0);
                 let picture = Picture { first_query, ..Picture::new(&matrix, grid, range) };
                 let (look, pixels) = (look.clone(), canvas.and_then(|canvas| canvas.draw(&picture)));
-                Seen::Map(Map { look, view: *view, picture, stats, differs: base.is_some(), pixels })
+                let differs = base.is_some();
+                Seen::Map(Map { look, view: *view, picture, stats, differs, metric: None, pixels })
             }
             Look::Row { view, row } => {
                 let (row, values) = if let Some(base) = base.filter(|_| !view.source.is_same()) {
@@ -471,6 +537,11 @@ impl Looker {
             Look::Attribution { position, token, versus } => {
                 let of = Attribution::with_base(run, base, *position, *token, *versus)?;
                 Seen::Attribution(look.clone(), of)
+            }
+            Look::Totals { position, token, versus } => {
+                let of = Attribution::with_base(run, base, *position, *token, *versus)?.of;
+                let each = of.parts.iter().zip(of.totals(run)?);
+                Seen::Totals(look.clone(), each.filter_map(|(part, x)| Some((part.component, x?))).collect())
             }
             Look::Neurons { position, token, versus, layer, k } => {
                 let of = Attribution::with_base(run, base, *position, *token, *versus)?;
@@ -513,6 +584,25 @@ impl Looker {
                 };
                 let posts = WithBase::ask(run, base, posts)?.shown(Vec::clone);
                 Seen::Neuron(look.clone(), tokens, posts)
+            }
+            Look::FirstOrder { position } => {
+                let question = Question { position: *position, token: None, mean: false };
+                let of = |run: &Run, base: Option<&FirstOrder>| {
+                    FirstOrder::new(run, Question { token: base.map(|base| base.token), ..question })
+                };
+                Seen::FirstOrder(look.clone(), WithBase::ask(run, base, of)?)
+            }
+            Look::Inputs(method) => {
+                let mut of = |run: &Run| {
+                    let metric = self.gradients[0].metric(run)?;
+                    let inputs = Inputs::new(run, &metric, *method, |done, _| step(None, done))?;
+                    Ok::<_, Error>((inputs, metric.words(&run.model)))
+                };
+                let (mut inputs, words) = of(run)?;
+                if let Some(base) = base {
+                    inputs = inputs.minus(&of(base)?.0);
+                }
+                Seen::Inputs(look.clone(), inputs, words)
             }
             Look::Found => Seen::Found(look.clone(), Found::new(run, |done, _| step(None, done))?),
             Look::Lens { lens, versus, rows, positions, token, k } => {

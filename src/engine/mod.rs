@@ -5,6 +5,7 @@
 //! computes what the screens show of a run (likewise, a newer request ends a slow one between
 //! two pieces). Exports get their own thread.
 
+mod gradients;
 mod job;
 mod look;
 pub mod pixels;

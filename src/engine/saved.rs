@@ -79,6 +79,7 @@ pub fn open(path: &Path) -> Result<Option<Run>> {
         took: Duration::ZERO,
         changed: None,
         donors: Donors::default(),
+        reader: None,
         model,
     }))
 }

@@ -7,6 +7,7 @@ use std::time::Instant;
 
 use super::actions::moved;
 use super::atlas;
+use super::gradient;
 use super::keymap::Keymap;
 use super::overlays::{Editor, Overlay};
 use super::places::Places;
@@ -126,6 +127,7 @@ pub struct App {
     /// The range chosen by the user; `None`: as suits the quantity.
     pub range: Option<RangeMode>,
     pub stage: AttnStage,
+    pub gradient: gradient::State,
     pub sampling: Sampling,
     pub what_if: what_if::State,
     /// The state of single screens.
@@ -196,6 +198,7 @@ impl App {
             pooling: Pooling::default(),
             range: None,
             stage: AttnStage::Pattern,
+            gradient: gradient::State::default(),
             sampling: Sampling::default(),
             what_if: what_if::State::default(),
             screens: States::default(),
@@ -222,7 +225,7 @@ impl App {
 
     /// The tensor of the screen Stages, as a matrix.
     pub fn stages_view(&self) -> View {
-        View::hook(self.selection.tensor(), self.selection.head)
+        View::hook(self.selection.tensor(), self.selection.head).showing(self.gradient.shown)
     }
 
     pub fn range_for(&self, quantity: Quantity) -> RangeMode {
@@ -341,7 +344,8 @@ impl App {
             self.tick = 0;
         }
         self.waits = !looks.is_empty();
-        Request::Look(Wanted { run, base, shown_id: self.shown_id, id: self.look_id, looks })
+        let metric = self.gradient.metric.clone();
+        Request::Look(Wanted { run, base, shown_id: self.shown_id, id: self.look_id, metric, looks })
     }
 
     /// Greets someone new.

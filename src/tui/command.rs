@@ -5,6 +5,7 @@ use std::sync::LazyLock;
 use super::actions as act;
 use super::app::App;
 use super::atlas;
+use super::gradient;
 use super::overlays::{AboutPanel, Asked, Changes, Overlay, Picker};
 use super::places::{self, Goals};
 use super::screens::{self, Screen, attention, compare, heads, lens, stages, walk};
@@ -60,6 +61,8 @@ pub const BLOCKS: &[Command] =
     &[Command::PreviousLayer, Command::NextLayer, Command::PreviousHead, Command::NextHead];
 /// Colours of maps.
 pub const COLOURS: &[Command] = &[Command::Pooling, Command::Range];
+/// Gradients in place of values.
+pub const GRADIENTS: &[Command] = &[Command::Gradient, Command::Metric];
 /// What if.
 pub const CHANGES: &[Command] = &[Command::Zero, Command::Mean, Command::Scale];
 
@@ -194,6 +197,10 @@ commands! { |app|
                     => act::next_pooling(app);
     Range           "range"            ["r"]                     OWN   "range"    "colour range: robust, full, or each row by itself"
                     => act::next_range(app);
+    Gradient        "gradient"         ["R"]                     OWN   "gradient" "show values, gradients of the metric, or gradient × value; on Tokens, what each token accounts for; on Attribution, total effects; on Compare, predicted patches"
+                    => app.screen.scene().turn_gradient(app);
+    Metric          "metric"           ["Q"]                     OWN   ""         "choose the metric: what gradients are of"
+                    => gradient::ask(app);
     AttentionStage  "attention-stage"  ["s"]                     OWN   "stage"    "scores, scaled, masked, or pattern"
                     => app.stage = act::turned(&AttnStage::ALL, app.stage, 1);
     }

@@ -9,6 +9,7 @@ pub mod atlas;
 pub mod clipboard;
 pub mod command;
 pub mod draw;
+pub mod gradient;
 pub mod graphics;
 pub mod headless;
 mod jobs;

@@ -11,6 +11,7 @@ use super::actions::moved;
 use super::app::{Activity, App, Focus};
 use super::atlas;
 use super::command::Command;
+use super::gradient;
 use super::keymap::Key;
 use super::layout::Frame;
 use super::overlays::{Choice, Clicked, ExamplesAsked, Overlay, Picker};
@@ -142,6 +143,12 @@ fn on_key(app: &mut App, event: KeyEvent) -> Vec<Request> {
             }
             Vec::new()
         }
+        Some(Overlay::Metric(form)) => {
+            if form.key(event) {
+                gradient::take(app);
+            }
+            Vec::new()
+        }
         Some(Overlay::Finding) => Vec::new(),
         Some(Overlay::About(panel)) => {
             panel.key(event);
@@ -206,6 +213,7 @@ fn on_paste(app: &mut App, text: &str) -> Vec<Request> {
         Some(Overlay::Picker(picker)) => picker.paste(text),
         Some(Overlay::Export(form)) => form.paste(text),
         Some(Overlay::Token(form)) => form.paste(text),
+        Some(Overlay::Metric(form)) => form.paste(text),
         Some(Overlay::Changes(list)) => list.paste(text),
         Some(Overlay::Second(editor)) => {
             if editor.paste(text) {

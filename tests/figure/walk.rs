@@ -185,7 +185,7 @@ fn the_numbers_are_those_of_the_run() {
     }
     // wte's rows before and after are under the magnifier.
     let id = run.tokens[t] as usize;
-    let wte = View { source: actscope::analysis::ViewSource::Wte, head: 0 }.matrix(&run).unwrap();
+    let wte = View::of(actscope::analysis::ViewSource::Wte, 0).matrix(&run).unwrap();
     for row in [id - 1, id, id + 1] {
         let line = step(Kind::Wte).lines().find(|line| line.contains(&format!("`{row} ")));
         assert!(line.unwrap().contains(&ends(&wte.row(row))), "{line:?}");

@@ -10,6 +10,7 @@ use std::str::FromStr;
 use candle_core::Tensor;
 
 use super::{Metric, Stop};
+use crate::analysis::base::Minus;
 use crate::error::{Error, Result};
 use crate::hooks::{Part, Site};
 use crate::interventions::{Change, Intervention, Interventions, Target};
@@ -119,6 +120,15 @@ impl Inputs {
     /// What there is to account for: the metric minus that of the baseline.
     pub fn difference(&self) -> f64 {
         self.value - self.baseline
+    }
+}
+
+/// Token by token, of runs of equal length.
+impl Minus for Inputs {
+    fn minus(&self, base: &Self) -> Self {
+        let values = self.values.iter().zip(&base.values).map(|(of, base)| of - base).collect();
+        let (value, baseline) = (self.value - base.value, self.baseline - base.baseline);
+        Self { values, value, baseline, ..*self }
     }
 }
 

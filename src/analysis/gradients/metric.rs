@@ -314,7 +314,7 @@ impl Metric {
                 [(a, _), (b, _)] => format!("logit of {} over {} after position {at}", show(a), show(b)),
                 _ => format!("logit of {} after position {at}", show(tokens[0].0)),
             },
-            Of::LogProb { token, at } => format!("log-probability of {} after position {at}", show(*token)),
+            Of::LogProb { token, at } => format!("log p of {} after position {at}", show(*token)),
             Of::Loss { tokens } => format!("mean loss of tokens {}..{}", tokens.start, tokens.end),
             Of::Entropy { at } => format!("entropy after position {at}"),
             Of::Kl { at, .. } => format!("KL divergence from the other run after position {at}"),

@@ -24,7 +24,7 @@ mod inputs;
 mod metric;
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use candle_core::{DType, Device, Tensor};
@@ -33,10 +33,23 @@ use backward::{Backward, Gradient};
 pub use inputs::{Inputs, Method, products};
 pub use metric::Metric;
 
+use crate::analysis::Shown;
+use crate::analysis::logits::Next;
 use crate::error::{Error, Result};
 use crate::hooks::{HookName, Hooks, Made, Part, Site, TensorName};
 use crate::interventions::Changes;
-use crate::run::Run;
+use crate::run::{Reader, Run};
+
+impl Metric {
+    /// The log-probability of the likeliest token after the last position: the metric where none is chosen.
+    ///
+    /// # Errors
+    /// [`Error::Usage`] if the logits were not captured.
+    pub fn of_prediction(run: &Run) -> Result<Self> {
+        let last = run.n_tokens() - 1;
+        Ok(Self::log_prob(Next::new(run, last, 1)?.top[0].id, last))
+    }
+}
 
 /// Where gradients do not pass, by choice: practice differs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -142,6 +155,30 @@ impl Gradients {
         Ok(rows.matmul(&directions.t()?)?) // (S, n)
     }
 
+    /// The run with its gradients in place of its tensors, or with both multiplied: what [`Run::part`] gives.
+    #[must_use]
+    pub fn as_run(self: &Arc<Self>, shown: Shown) -> Run {
+        let of = Arc::clone(self);
+        // Views read a tensor head by head, or row by row.
+        let last: Mutex<Option<(HookName, Tensor)>> = Mutex::new(None);
+        self.run.read_through(Reader::new(move |name, part| {
+            if name.made.is_some() {
+                let g = of.part(name, part)?;
+                return if shown == Shown::Times { times(&of.run.part(name, part)?, &g) } else { Ok(g) };
+            }
+            let mut last = last.lock().unwrap_or_else(PoisonError::into_inner);
+            let known = last.as_ref().filter(|(hook, _)| *hook == name.hook).map(|(_, x)| x.clone());
+            let whole = if let Some(whole) = known {
+                whole
+            } else {
+                let g = of.of(name.hook)?;
+                if shown == Shown::Times { times(&of.value_of(name)?, &g)? } else { g }
+            };
+            *last = Some((name.hook, whole.clone()));
+            Ok(part.of(name.hook, &whole)?.contiguous()?)
+        }))
+    }
+
     /// The tensor itself, in memory or derived.
     ///
     /// # Errors
@@ -173,4 +210,12 @@ impl Gradients {
             None => Tensor::zeros(hook.shape(run.config(), run.n_tokens()), DType::F32, &Device::Cpu)?,
         })
     }
+}
+
+/// x ⊙ g, elementwise; what is masked has no gradient, where −inf · 0 would be NaN.
+fn times(x: &Tensor, g: &Tensor) -> Result<Tensor> {
+    let [values, of] = [x, g].map(|x| x.flatten_all()?.to_vec1::<f32>());
+    let product = |(x, g): (f32, f32)| if g == 0.0 { 0.0 } else { x * g };
+    let products: Vec<f32> = values?.into_iter().zip(of?).map(product).collect();
+    Ok(Tensor::from_vec(products, x.shape(), &Device::Cpu)?)
 }

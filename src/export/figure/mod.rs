@@ -102,7 +102,7 @@ impl Figure {
         options: Options,
     ) -> Result<Self> {
         let base = base.filter(|_| !source.is_same());
-        let view = View { source, head: head.unwrap_or(0) };
+        let view = View::of(source, head.unwrap_or(0));
         let (name, doc, formula) = words(source);
         if head.is_some() && !view.has_heads() {
             return Err(Error::usage(format!("{name} has no heads: leave --head out")));
@@ -113,7 +113,7 @@ impl Figure {
             None => 0..=0,
         };
         let panel = |head| {
-            let matrix = |run: &Run, _: Option<&Matrix>| View { source, head }.matrix(run);
+            let matrix = |run: &Run, _: Option<&Matrix>| View::of(source, head).matrix(run);
             Ok(WithBase::ask(run, base.map(|(run, _)| run), matrix)?.shown(Matrix::clone))
         };
         let panels: Vec<_> = heads.map(panel).collect::<Result<_>>()?;

@@ -7,6 +7,7 @@ mod examples;
 mod export;
 mod field;
 mod keys;
+mod metric;
 mod picker;
 mod token;
 mod welcome;
@@ -16,6 +17,7 @@ pub use changes::{Changes, back, key as changes_key};
 pub use editor::Editor;
 pub use examples::{Asked as ExamplesAsked, Examples, draw_unit};
 pub use export::ExportForm;
+pub use metric::MetricForm;
 pub use picker::{Choice, Picker};
 pub use token::{Asked, TokenForm};
 
@@ -37,6 +39,8 @@ pub enum Overlay {
     Picker(Picker),
     Export(Box<ExportForm>),
     Token(TokenForm),
+    /// What gradients are of.
+    Metric(MetricForm),
     Changes(Changes),
     /// Waits for the extremes of the run.
     Finding,
@@ -60,6 +64,7 @@ pub fn draw(app: &App, area: Rect, buffer: &mut Buffer) {
         Overlay::Picker(picker) => picker::draw(picker, app.theme, inside, buffer),
         Overlay::Export(form) => export::draw(form, app.theme, inside, buffer),
         Overlay::Token(form) => token::draw(form, app, inside, buffer),
+        Overlay::Metric(form) => metric::draw(form, app, inside, buffer),
         Overlay::Changes(list) => changes::draw(list, app, inside, buffer),
         Overlay::About(about) => about::draw(about, app, inside, buffer),
         Overlay::Examples(shown) => examples::draw(shown, app, inside, buffer),
@@ -77,6 +82,7 @@ fn panel(app: &App, area: Rect) -> Option<Panel> {
         Overlay::Picker(picker) => picker::panel(picker, area),
         Overlay::Export(_) => export::panel(area),
         Overlay::Token(form) => token::panel(form, area),
+        Overlay::Metric(_) => metric::panel(area),
         Overlay::Changes(list) => changes::panel(list, app, area),
         Overlay::About(about) => about::panel(about, app, area),
         Overlay::Examples(shown) => examples::panel(shown, app, area),

@@ -16,7 +16,8 @@ use crate::interventions::Place;
 use crate::run::Run;
 use crate::tui::actions::moved;
 use crate::tui::app::{App, Focus, Selection};
-use crate::tui::command::{BLOCKS, CHANGES, COLOURS, Command};
+use crate::tui::command::{BLOCKS, CHANGES, COLOURS, Command, GRADIENTS};
+use crate::tui::gradient;
 use crate::tui::text::{count, fixed, num, pad, put, put_line, short};
 use crate::tui::widgets::bar;
 use crate::tui::widgets::heatmap::{self, Form, Plot, Sheet, Zoom};
@@ -83,7 +84,7 @@ fn layout(app: &App, run: &Run, area: Rect) -> Layout {
 }
 
 fn view(app: &App, head: usize) -> View {
-    View { source: ViewSource::Stage(app.selection.layer, app.stage), head }
+    View::of(ViewSource::Stage(app.selection.layer, app.stage), head).showing(app.gradient.shown)
 }
 
 fn head_plot(app: &App, run: &Run, area: Rect) -> Plot {
@@ -227,6 +228,7 @@ impl Scene for Body {
             COLOURS,
             CHANGES,
             &[Command::AttentionStage, Command::AllHeads, Command::Knockout, Command::Direction],
+            GRADIENTS,
         ]
     }
 
@@ -277,7 +279,7 @@ impl Scene for Body {
         if app.screens.attention.all {
             let all = AllHeads::new(run, area, app.selection.layer);
             for (layer, head) in all.heads(run) {
-                let view = View { source: ViewSource::Stage(layer, app.stage), head };
+                let view = View::of(ViewSource::Stage(layer, app.stage), head).showing(app.gradient.shown);
                 let look = all.plot(app, run, layer, head).look(view, app.pooling, range(view));
                 looks.push((Slot::Head(layer * run.config().n_head + head), look));
             }
@@ -291,10 +293,8 @@ impl Scene for Body {
         }
         let view = view(app, app.selection.head);
         looks.push((Slot::Main, main_plot(app, run, layout.sheet.plot).look(view, app.pooling, range(view))));
-        let pattern = View {
-            source: ViewSource::Stage(app.selection.layer, AttnStage::Pattern),
-            head: app.selection.head,
-        };
+        let pattern =
+            View::of(ViewSource::Stage(app.selection.layer, AttnStage::Pattern), app.selection.head);
         looks.push((Slot::Row, Look::Row { view: pattern, row: app.selection.position }));
         let stage = Look::Row { view, row: app.selection.position };
         looks.push((Slot::Strip(0), stage));
@@ -359,7 +359,7 @@ impl Scene for Body {
                 format!("{} → {}", position_label(run, position).trim(), position_label(run, key).trim()),
                 theme.accent(),
             ),
-            Span::styled(format!("   {stage_name} "), theme.dim()),
+            Span::styled(format!("   {}{stage_name} ", app.gradient.prefix()), theme.dim()),
             Span::styled(value(Slot::Strip(0)).map_or_else(|| "…".into(), num), theme.strong()),
             Span::styled(if key > position { "   the future: masked" } else { "" }, theme.dim()),
         ];
@@ -453,6 +453,8 @@ fn draw_stages(app: &App, area: Rect, buffer: &mut Buffer) {
         spans.push(Span::styled(name, if stage == app.stage { theme.accent() } else { theme.dim() }));
     }
     spans.push(Span::styled("   s: next", theme.dim()));
+    spans.push(Span::raw("   "));
+    spans.extend(gradient::title(app));
     put_line(buffer, area, &spans);
 }
 

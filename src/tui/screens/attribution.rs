@@ -16,6 +16,7 @@ use crate::run::Run;
 use crate::tui::actions::moved;
 use crate::tui::app::{App, Screen, Selection, Writer};
 use crate::tui::command::{BLOCKS, CHANGES, Command};
+use crate::tui::gradient;
 use crate::tui::overlays::Asked;
 use crate::tui::text::{fit, num, pad, put, put_line, put_right};
 use crate::tui::theme::Theme;
@@ -106,6 +107,18 @@ fn component(app: &App) -> Component {
     }
 }
 
+/// The total effect of a component, or why there is none.
+fn total(app: &App, component: Component) -> Result<f64, &str> {
+    match app.seen.get(&Slot::Totals).map(|seen| &**seen) {
+        Some(Seen::Totals(_, all)) => {
+            let found = all.iter().find(|(one, _)| *one == component);
+            found.map(|(_, total)| *total).ok_or("no total effect: it is a change")
+        }
+        Some(Seen::Nothing(_, why)) => Err(why),
+        _ => Err("computing …"),
+    }
+}
+
 /// The selected line of the list of neurons, if it is shown.
 fn line(app: &App) -> Option<usize> {
     app.screens.attribution.neuron.filter(|_| app.selection.writer == Writer::Mlp)
@@ -116,7 +129,11 @@ pub struct Body;
 
 impl Scene for Body {
     fn commands(&self) -> &'static [&'static [Command]] {
-        &[BLOCKS, CHANGES, &[Command::Range, Command::Versus, Command::ChooseToken, Command::FinalAnswer]]
+        &[
+            BLOCKS,
+            CHANGES,
+            &[Command::Range, Command::Gradient, Command::Versus, Command::ChooseToken, Command::FinalAnswer],
+        ]
     }
 
     fn place(&self, app: &App) -> Result<Place, &'static str> {
@@ -160,6 +177,10 @@ impl Scene for Body {
         }
     }
 
+    fn turn_gradient(&self, app: &mut App) {
+        gradient::next_totals(app);
+    }
+
     fn back(&self, app: &mut App) {
         app.screens.attribution.neuron = None;
     }
@@ -188,6 +209,9 @@ impl Scene for Body {
         let State { token, versus, .. } = app.screens.attribution;
         let position = app.selection.position;
         let mut looks = vec![(Slot::Attribution, Look::Attribution { position, token, versus })];
+        if app.gradient.totals {
+            looks.push((Slot::Totals, Look::Totals { position, token, versus }));
+        }
         if line(app).is_some() {
             let (layer, k) = (app.selection.layer, layout(area).list.height.into());
             looks.push((Slot::Neurons, Look::Neurons { position, token, versus, layer, k }));
@@ -256,6 +280,13 @@ impl Scene for Body {
         let all = num(found.shown(|of| of.logit) as f32);
         let said = format!("of {}{all}   rank {rank} of {}", app.delta(), ranked.len());
         first.push(Span::styled(said, theme.text()));
+        if app.gradient.totals {
+            let total = match total(app, component) {
+                Ok(total) => Span::styled(format!("   total effect {}", num(total as f32)), theme.accent()),
+                Err(why) => Span::styled(format!("   {why}"), theme.dim()),
+            };
+            first.push(total);
+        }
         let what = match component {
             Component::Head(..) => "x = z · W_O of this head, without b_O; Enter: its map",
             Component::Mlp(_) => "x = post · W_out, without b_out; Enter: its neurons",
@@ -426,6 +457,8 @@ struct Entry {
     sides: Option<[f64; 2]>,
     value: f64,
     selected: bool,
+    /// The total effect.
+    total: Option<f64>,
     /// What is shown in place of the bar.
     instead: Option<String>,
 }
@@ -433,13 +466,14 @@ struct Entry {
 impl Entry {
     fn new<T>(name: String, of: &WithBase<T>, value: impl Fn(&T) -> f64, selected: bool) -> Self {
         let sides = of.base.as_ref().map(|base| [value(base), value(&of.of)]);
-        Self { name, sides, value: of.shown(value), selected, instead: None }
+        Self { name, sides, value: of.shown(value), selected, total: None, instead: None }
     }
 
     fn draw(&self, area: Rect, most: f64, theme: Theme, buffer: &mut Buffer) {
         const NAME: usize = 11;
         let sides = self.sides.filter(|_| area.width >= WITH_SIDES);
-        let width = usize::from(area.width).saturating_sub(NAME + 11 + if sides.is_some() { 18 } else { 0 });
+        let numbers = if sides.is_some() { 18 } else { 0 } + if self.total.is_some() { 9 } else { 0 };
+        let width = usize::from(area.width).saturating_sub(NAME + 11 + numbers);
         let style = if self.selected { theme.selected() } else { theme.text() };
         let sides = sides.map_or_else(String::new, |[base, changed]| {
             format!("{:>8} {:>8} ", num(base as f32), num(changed as f32))
@@ -450,6 +484,9 @@ impl Entry {
             Span::styled(sides, if self.selected { style } else { theme.dim() }),
             Span::styled(format!("{:>8} ", num(self.value as f32)), style),
         ];
+        if let Some(total) = self.total {
+            spans.push(Span::styled(format!("{:>8} ", num(total as f32)), theme.signed(total as f32)));
+        }
         match &self.instead {
             Some(text) => spans.push(Span::styled(fit(text, width), theme.dim())),
             None => spans.extend(bar::signed(bar::share(self.value, most), width, theme)),
@@ -482,13 +519,21 @@ fn draw_parts(app: &App, found: &WithBase<Attribution>, layout: &Layout, buffer:
     } else {
         format!("{} parts", ranked.len())
     };
-    draw_heading(&text, found.differs(), layout.list_title, theme, buffer);
+    let has_totals = app.gradient.totals && !found.differs();
+    if has_totals {
+        let heading = format!("{}{:>8} {:>8}", pad(&format!(" {text}"), 12), "direct", "total");
+        put_line(buffer, layout.list_title, &[Span::styled(heading, theme.strong())]);
+    } else {
+        draw_heading(&text, found.differs(), layout.list_title, theme, buffer);
+    }
     let most = ranked.first().map_or(0.0, |part| part.value.abs());
     for (line, row) in shown(at, places.len(), ranked.len()).zip(places) {
         match line.and_then(|i| Some((i, ranked.get(i)?))) {
             Some((i, Contribution { component, .. })) => {
                 let value = |of: &Attribution| of.value(*component).unwrap_or(0.0);
                 let entry = Entry::new(component.to_string(), found, value, Some(i) == at);
+                let total = if has_totals { total(app, *component).ok() } else { None };
+                let entry = Entry { total, ..entry };
                 entry.draw(row, most, theme, buffer);
             }
             None => put_line(buffer, row, &[Span::styled("  …", theme.dim())]),

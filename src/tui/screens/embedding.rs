@@ -14,13 +14,14 @@ use crate::picture::range::{Range, RangeMode};
 use crate::run::Run;
 use crate::tui::actions::moved;
 use crate::tui::app::{App, Focus, Selection};
-use crate::tui::command::{CHANGES, COLOURS, Command};
+use crate::tui::command::{CHANGES, COLOURS, Command, GRADIENTS};
+use crate::tui::gradient;
 use crate::tui::text::{fit, num, pad, put, put_line};
 use crate::tui::widgets::heatmap::{self, Form, Plot, Sheet, Zoom};
 use crate::tui::widgets::row_strip;
 
-const WTE: View = View { source: ViewSource::Wte, head: 0 };
-const WPE: View = View { source: ViewSource::Wpe, head: 0 };
+const WTE: View = View::of(ViewSource::Wte, 0);
+const WPE: View = View::of(ViewSource::Wpe, 0);
 
 /// Indices of the seven strips in [`Slot::Strip`].
 const WTE_ROWS: usize = 0;
@@ -33,8 +34,8 @@ const LABEL: u16 = 18;
 /// The input of block 0.
 const ENCODED: HookName = HookName { site: Site::ResidPre, layer: Some(0) };
 
-fn encoder() -> View {
-    View::hook(ENCODED, 0)
+fn encoder(app: &App) -> View {
+    View::hook(ENCODED, 0).showing(app.gradient.shown)
 }
 
 struct Layout {
@@ -84,7 +85,7 @@ fn mini_look(app: &App, run: &Run, view: View, area: Rect) -> Look {
 }
 
 fn plot(app: &App, run: &Run, area: Rect) -> Plot {
-    Plot::new(area, encoder().dims(run), Zoom::default(), Form::new(Axis::Model, app.theme))
+    Plot::new(area, encoder(app).dims(run), Zoom::default(), Form::new(Axis::Model, app.theme))
 }
 
 /// The row `around` with the one before and the one after, if they exist.
@@ -100,7 +101,7 @@ pub struct Body;
 
 impl Scene for Body {
     fn commands(&self) -> &'static [&'static [Command]] {
-        &[COLOURS, CHANGES, &[Command::Direction]]
+        &[COLOURS, CHANGES, &[Command::Direction], GRADIENTS]
     }
 
     fn place_in_flow(&self, _app: &App) -> HookName {
@@ -130,13 +131,13 @@ impl Scene for Body {
     fn wanted(&self, app: &App, run: &Run, area: Rect) -> Vec<(Slot, Look)> {
         let layout = layout(area);
         let position = app.selection.position;
-        let range = app.range_for(encoder().quantity());
+        let range = app.range_for(encoder(app).quantity());
         let id = run.tokens[position] as usize;
         let mut looks = vec![
             (Slot::Wte, mini_look(app, run, WTE, layout.tables[0].mini)),
             (Slot::Wpe, mini_look(app, run, WPE, layout.tables[1].mini)),
-            (Slot::Main, plot(app, run, layout.sheet.plot).look(encoder(), app.pooling, range)),
-            (Slot::Strip(SUM), Look::Row { view: encoder(), row: position }),
+            (Slot::Main, plot(app, run, layout.sheet.plot).look(encoder(app), app.pooling, range)),
+            (Slot::Strip(SUM), Look::Row { view: View::hook(ENCODED, 0), row: position }),
         ];
         for (view, around, first) in [(WTE, id, WTE_ROWS), (WPE, position, WPE_ROWS)] {
             for (i, row) in neighbours(around, view.dims(run).0).into_iter().enumerate() {
@@ -184,15 +185,17 @@ impl Scene for Body {
             buffer,
         );
         draw_sum(app, run, layout.sum, buffer);
-        let what = [
+        let mut what = vec![
             Span::styled("x", theme.strong()),
             Span::styled(
                 format!(" {} what enters block 0: all positions", shape(&[run.n_tokens(), c.n_embd])),
                 theme.dim(),
             ),
         ];
+        what.push(Span::raw("   "));
+        what.extend(gradient::title(app));
         put_line(buffer, layout.map_title, &what);
-        if let Some(map) = app.map(Slot::Main).filter(|map| map.view == encoder()) {
+        if let Some(map) = app.map(Slot::Main).filter(|map| map.view == encoder(app)) {
             let plot = plot(app, run, layout.sheet.plot);
             let label = |row: usize| position_label(run, row);
             layout.sheet.draw(buffer, &plot, map, &label, (position, app.selection.column), theme);

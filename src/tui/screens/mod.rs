@@ -24,6 +24,7 @@ use unicode_width::UnicodeWidthStr;
 use super::app::{App, Focus, Selection};
 use super::atlas::unit_at;
 use super::command::{Command, Entry};
+use super::gradient;
 use super::layout::Frame;
 use super::overlays::{Asked, Overlay, Picker};
 use super::text::{num, put};
@@ -182,6 +183,11 @@ pub trait Scene: Sync {
 
     /// Shows the next or previous number.
     fn turn(&self, _app: &mut App, _by: isize) {}
+
+    /// Shows values, gradients, or both multiplied.
+    fn turn_gradient(&self, app: &mut App) {
+        gradient::next_shown(app);
+    }
 
     /// Scrolls so that the selection is visible.
     fn settle(&self, _app: &mut App) {}

@@ -9,13 +9,15 @@ use ratatui::text::Span;
 use super::{
     Scene, cell_text, draw_computing, longest_label, position_label, row_label, shape, token_names, unit_at,
 };
+use crate::analysis::Shown;
 use crate::engine::{Look, Request, Slot};
 use crate::hooks::{Axis, HookName, Site, TensorName};
 use crate::interventions::{Edge, Place, Target};
 use crate::run::Run;
 use crate::tui::actions::moved;
 use crate::tui::app::{App, Focus, Selection};
-use crate::tui::command::{BLOCKS, CHANGES, COLOURS, Command};
+use crate::tui::command::{BLOCKS, CHANGES, COLOURS, Command, GRADIENTS};
+use crate::tui::gradient;
 use crate::tui::layout::Frame;
 use crate::tui::text::{num, pad, put, put_line};
 use crate::tui::widgets::bar::histogram;
@@ -77,6 +79,7 @@ impl Scene for Body {
             COLOURS,
             CHANGES,
             &[Command::ZoomIn, Command::ZoomOut, Command::ZoomReset, Command::Knockout, Command::Direction],
+            GRADIENTS,
         ]
     }
 
@@ -222,6 +225,7 @@ impl Scene for Body {
         };
         let row_words = if row_axis == Axis::Pos { run.token_text(row) } else { row.to_string() };
         let first = vec![
+            Span::styled(app.gradient.prefix(), theme.accent()),
             Span::styled(cell_text(row, column, look.values.get(column).copied()), theme.accent()),
             Span::styled(format!("  {row_words} × {where_column}   "), theme.text()),
             Span::styled("row ", theme.dim()),
@@ -415,10 +419,13 @@ fn draw_map(app: &App, run: &Run, layout: &Layout, buffer: &mut Buffer) {
         title.push(Span::styled(format!(" of {}, [ ] others", run.config().n_head), theme.dim()));
     }
     put_line(buffer, layout.title, &title);
-    let formula = [
+    let mut formula = vec![
         Span::styled(format!("= {}", name.formula()), theme.focus()),
         Span::styled(format!("   {}", name.doc()), theme.dim()),
     ];
+    if app.gradient.shown != Shown::Value {
+        formula = gradient::title(app);
+    }
     put_line(buffer, Rect { y: layout.title.y + 1, ..layout.title }, &formula);
     match app.map(Slot::Main) {
         Some(map) if map.view == app.stages_view() => {

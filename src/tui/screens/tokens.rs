@@ -2,21 +2,23 @@
 
 use ratatui::buffer::Buffer;
 use ratatui::layout::Rect;
-use ratatui::style::Style;
+use ratatui::style::{Color, Style};
 use ratatui::text::Span;
 use unicode_width::UnicodeWidthStr;
 
 use super::{SURPRISED, Scene, Screen, surprise_shade};
-use crate::engine::Request;
-use crate::hooks::{HookName, Site};
+use crate::analysis::gradients::{Inputs, Method};
+use crate::engine::{Look, Request, Slot};
+use crate::hooks::{HookName, Quantity, Site};
 use crate::run::Run;
 use crate::tui::actions::moved;
 use crate::tui::app::{App, Selection};
-use crate::tui::command::{CHANGES, Command};
+use crate::tui::command::{CHANGES, Command, GRADIENTS};
+use crate::tui::gradient;
 use crate::tui::overlays::Picker;
 use crate::tui::text::{count, fit, fixed, num, pad, prob, put, put_line, signed_fixed};
 use crate::tui::theme::{Depth, Theme};
-use crate::tui::widgets::bar::bar;
+use crate::tui::widgets::bar::{self, bar};
 
 /// Columns of the table: with what is always there, with the token that was expected, and with bytes.
 const TABLE: [u16; 3] = [56, 78, 96];
@@ -74,7 +76,7 @@ pub struct Body;
 
 impl Scene for Body {
     fn commands(&self) -> &'static [&'static [Command]] {
-        &[CHANGES, &[Command::Direction]]
+        &[CHANGES, &[Command::Direction], GRADIENTS]
     }
 
     fn place_in_flow(&self, _app: &App) -> HookName {
@@ -87,6 +89,23 @@ impl Scene for Body {
 
     fn finder(&self, run: &Run) -> Picker {
         Picker::tokens(run)
+    }
+
+    fn turn_gradient(&self, app: &mut App) {
+        gradient::next_inputs(app);
+    }
+
+    fn wanted(&self, app: &App, _run: &Run, _area: Rect) -> Vec<(Slot, Look)> {
+        app.gradient.inputs.map(|method| (Slot::Inputs, Look::Inputs(method))).into_iter().collect()
+    }
+
+    fn token_shade(&self, app: &App, position: usize) -> Option<Color> {
+        match gradient::inputs(app) {
+            Some(Ok((inputs, _))) => {
+                Some(app.theme.shade(Quantity::Signed, share(inputs, position).midpoint(1.0)))
+            }
+            _ => Some(surprise_shade(app, app.surprise(position)?)),
+        }
     }
 
     fn go(&self, app: &mut App, run: &Run, right: isize, down: isize) {
@@ -107,8 +126,8 @@ impl Scene for Body {
             pad("token", 18),
             "id",
             if layout.bytes { pad("bytes", 18) } else { String::new() },
-            pad(if app.differs() { "Δ surprise, bits, rank" } else { "surprise, bits, rank" }, 24),
-            if layout.expected { "expected" } else { "" },
+            pad(column(app), 24),
+            if layout.expected && app.gradient.inputs.is_none() { "expected" } else { "" },
         );
         for table in &layout.tables {
             put(buffer, table.x, area.y, table.width, &head, theme.dim());
@@ -130,6 +149,15 @@ impl Scene for Body {
             ];
             if layout.bytes {
                 spans.push(Span::styled(pad(&bytes.join(" "), 18), dim));
+            }
+            if app.gradient.inputs.is_some() {
+                if let Some(Ok((inputs, _))) = gradient::inputs(app) {
+                    let value = inputs.values.get(position).copied().unwrap_or(f64::NAN);
+                    spans.push(Span::styled(format!("{:>9} ", signed_fixed(value, 4)), plain));
+                    spans.extend(bar::signed(share(inputs, position), 14, theme));
+                }
+                put_line(buffer, row, &spans);
+                continue;
             }
             match app.summary.as_ref().and_then(|s| *s.surprises.get(position)?) {
                 Some(surprise) => {
@@ -184,6 +212,9 @@ impl Scene for Body {
                 ));
             }
         }
+        if app.gradient.inputs.is_some() {
+            return vec![first, account(app)];
+        }
         let known: Vec<f32> = (0..run.n_tokens()).filter_map(|p| app.surprise(p)).collect();
         let mut said = format!("{} of at most {}", count(run.n_tokens(), "token"), run.config().n_positions);
         // Nothing predicts the first token.
@@ -207,6 +238,49 @@ impl Scene for Body {
     }
 }
 
+/// The heading of what is shown of each token.
+fn column(app: &App) -> &'static str {
+    match (app.gradient.inputs, app.differs()) {
+        (Some(_), false) => "accounts for, of m",
+        (Some(_), true) => "Δ accounts for, of m",
+        (None, true) => "Δ surprise, bits, rank",
+        (None, false) => "surprise, bits, rank",
+    }
+}
+
+/// What a token accounts for, as a share of the most.
+fn share(inputs: &Inputs, position: usize) -> f32 {
+    let most = inputs.values.iter().fold(f64::MIN_POSITIVE, |most, x| most.max(x.abs()));
+    (inputs.values.get(position).copied().unwrap_or(0.0) / most) as f32
+}
+
+/// How what the tokens account for adds up.
+fn account(app: &App) -> Vec<Span<'static>> {
+    let theme = app.theme;
+    let (inputs, words) = match gradient::inputs(app) {
+        Some(Ok(known)) => known,
+        Some(Err(why)) => return vec![Span::styled(why.to_owned(), theme.bad())],
+        None => return vec![Span::styled("computing …", theme.dim())],
+    };
+    let how = match inputs.method {
+        Method::GradTimesInput => "gradient × input".to_owned(),
+        Method::Integrated(steps) => format!("integrated gradients, {steps} steps"),
+    };
+    vec![
+        Span::styled(format!("m: {words}   "), theme.text()),
+        Span::styled(
+            format!(
+                "{how}: sum {} of {} = {} − {} without tokens (wte rows 0)",
+                num(inputs.sum() as f32),
+                num(inputs.difference() as f32),
+                num(inputs.value as f32),
+                num(inputs.baseline as f32)
+            ),
+            theme.dim(),
+        ),
+    ]
+}
+
 fn bar_style(app: &App, bits: f32, selected: bool) -> Style {
     let theme = app.theme;
     let style = if selected { theme.selected() } else { theme.text() };
@@ -224,7 +298,9 @@ fn draw_text(app: &App, run: &Run, area: Rect, buffer: &mut Buffer) {
         area.x,
         area.y,
         area.width,
-        if app.differs() {
+        if app.gradient.inputs.is_some() {
+            "the prompt: red speaks for m, blue against it"
+        } else if app.differs() {
             "the prompt, coloured by the change of surprise"
         } else {
             "the prompt: dark was expected, bright was a surprise"

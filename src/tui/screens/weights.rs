@@ -112,11 +112,11 @@ fn matrix(app: &App, run: &Run) -> Option<(View, usize)> {
     Some(match app.screens.weights.mode {
         Mode::Wte => {
             let row = app.screens.weights.token.unwrap_or(run.tokens[position] as usize);
-            (View { source: ViewSource::Wte, head: 0 }, row.min(run.config().vocab_size - 1))
+            (View::of(ViewSource::Wte, 0), row.min(run.config().vocab_size - 1))
         }
         Mode::Wpe => {
             let row = app.screens.weights.position.unwrap_or(position);
-            (View { source: ViewSource::Wpe, head: 0 }, row.min(run.config().n_positions - 1))
+            (View::of(ViewSource::Wpe, 0), row.min(run.config().n_positions - 1))
         }
         Mode::Residual => (View::hook(residual(app), 0), position),
         _ => return None,

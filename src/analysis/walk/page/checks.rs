@@ -21,7 +21,7 @@ impl Draft<'_> {
 
     /// x · W + b once more, from column `first` on, against what the run holds.
     pub(super) fn recompute(&self, x: &[f32], weight: Weight, first: usize, result: &[f32]) -> Result<Check> {
-        let view = View { source: ViewSource::Weight(self.l, weight), head: 0 };
+        let view = View::of(ViewSource::Weight(self.l, weight), 0);
         let bias = floats(&self.conv(weight).bias)?;
         let columns = first..first + result.len();
         let (sums, sizes) = times(x, &view.matrix(self.run)?, columns.clone());

@@ -18,9 +18,9 @@ const LISTED: usize = 8;
 /// Up to so many tokens all keys are listed, beyond it those that are read most.
 const KEYS: usize = 16;
 
-const WTE: View = View { source: ViewSource::Wte, head: 0 };
-const WPE: View = View { source: ViewSource::Wpe, head: 0 };
-const UNEMBED: View = View { source: ViewSource::Unembed, head: 0 };
+const WTE: View = View::of(ViewSource::Wte, 0);
+const WPE: View = View::of(ViewSource::Wpe, 0);
+const UNEMBED: View = View::of(ViewSource::Unembed, 0);
 
 impl Page {
     /// What a step shows of `run`.
@@ -203,7 +203,7 @@ impl<'a> Draft<'a> {
             Kind::Softmax => self.softmax(),
             Kind::Z => self.gather(),
             Kind::AttnOut => {
-                let z = View { source: ViewSource::Merged(Site::Z.at(l)), head: 0 };
+                let z = View::of(ViewSource::Merged(Site::Z.at(l)), 0);
                 self.project(z, Weight::O, Site::AttnOut, ["z", "W_O", "b_O", "attn_out"])
             }
             Kind::ResidMid => {
@@ -248,7 +248,7 @@ impl<'a> Draft<'a> {
     }
 
     fn stage(&self, stage: AttnStage) -> View {
-        View { source: ViewSource::Stage(self.l, stage), head: self.at.head }
+        View::of(ViewSource::Stage(self.l, stage), self.at.head)
     }
 
     /// The token's row of a matrix.

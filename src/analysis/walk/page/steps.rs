@@ -199,7 +199,7 @@ impl<'a> Draft<'a> {
         weight: Weight,
         column: usize,
     ) -> Result<(Vec<f32>, Vec<f32>)> {
-        let view = View { source: ViewSource::Weight(self.l, weight), head: 0 };
+        let view = View::of(ViewSource::Weight(self.l, weight), 0);
         let matrix = view.matrix(self.run)?;
         let values: Vec<f32> = matrix.read(|rows| (0..matrix.n_rows).map(|i| rows.get(i)[column]).collect());
         let shape = vec![matrix.n_rows, matrix.n_columns];
@@ -241,7 +241,7 @@ impl<'a> Draft<'a> {
 
     /// A tensor that has heads, with its heads side by side.
     pub(super) fn merged(&self, site: Site) -> View {
-        View { source: ViewSource::Merged(site.at(self.l)), head: 0 }
+        View::of(ViewSource::Merged(site.at(self.l)), 0)
     }
 
     pub(super) fn heads(&mut self) -> Result<Check> {
@@ -272,7 +272,7 @@ impl<'a> Draft<'a> {
         let q = self.matrix("q", self.hook(Site::Q))?;
         self.sign("×");
         let k = self.hook(Site::K).matrix(self.run)?.row(key);
-        let turned = View { source: ViewSource::KeysT(self.l), head: self.at.head };
+        let turned = View::of(ViewSource::KeysT(self.l), self.at.head);
         let shape = vec![self.c.d_head(), self.run.n_tokens()];
         self.operand("kᵀ", shape, Some(turned), None, Some(key), k.clone());
         self.sign("=");
@@ -303,7 +303,7 @@ impl<'a> Draft<'a> {
     pub(super) fn mask(&mut self) -> Result<Check> {
         let scaled = self.matrix("scaled", self.stage(AttnStage::Scaled))?;
         self.sign("+");
-        self.matrix("mask", View { source: ViewSource::Mask, head: 0 })?;
+        self.matrix("mask", View::of(ViewSource::Mask, 0))?;
         self.sign("=");
         let masked = self.matrix("masked", self.stage(AttnStage::Masked))?;
         self.by_key("scores_of", &[("scaled", &scaled), ("masked", &masked)], None)?;

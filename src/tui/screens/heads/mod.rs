@@ -1,15 +1,19 @@
 //! What every head does: a grid of heads by one number, and a ranking.
 
+mod number;
+
 use std::sync::{Arc, Weak};
 
 use ratatui::buffer::Buffer;
 use ratatui::layout::Rect;
 use ratatui::text::Span;
 
+pub use number::{Filter, Number};
+
 use super::{Scene, head_place, longest_label, position_label};
 use crate::analysis::View;
 use crate::analysis::base::WithBase;
-use crate::analysis::effects::{Effect, Effects, Question};
+use crate::analysis::effects::{Effect, Effects, FirstOrder, Question};
 use crate::analysis::heads::{Atlas, Metric};
 use crate::engine::{Look, Request, Seen, Slot, Work};
 use crate::hooks::{Axis, Site, TensorName};
@@ -83,63 +87,6 @@ impl Default for State {
     }
 }
 
-/// The number that the grid shows for a head.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Number {
-    Score(Metric),
-    /// The change of the prediction without it.
-    Effect,
-}
-
-impl Number {
-    fn all() -> Vec<Self> {
-        Metric::ALL.into_iter().map(Self::Score).chain([Self::Effect]).collect()
-    }
-
-    fn title(self) -> &'static str {
-        match self {
-            Self::Score(metric) => metric.title(),
-            Self::Effect => "ablation effect",
-        }
-    }
-
-    fn word(self) -> &'static str {
-        match self {
-            Self::Score(metric) => metric.word(),
-            Self::Effect => "effect",
-        }
-    }
-
-    fn formula(self) -> &'static str {
-        match self {
-            Self::Score(metric) => metric.formula(),
-            Self::Effect => "log p with the head at 0 − log p, nats",
-        }
-    }
-}
-
-/// The heads in the ranking.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Filter {
-    All,
-    /// The heads of the selected layer.
-    Layer,
-    /// Those with at least half of the largest number.
-    Strong,
-}
-
-impl Filter {
-    const ALL: [Self; 3] = [Self::All, Self::Layer, Self::Strong];
-
-    fn words(self, layer: usize) -> String {
-        match self {
-            Self::All => "all heads".into(),
-            Self::Layer => format!("layer {layer}"),
-            Self::Strong => "at least half of the first".into(),
-        }
-    }
-}
-
 /// The current measurement on random tokens.
 fn repeat(app: &App, run: &Run) -> Repeat {
     let n = RANDOM.min(run.config().n_positions / 2);
@@ -153,7 +100,7 @@ fn repeat(app: &App, run: &Run) -> Repeat {
 
 /// Whether what is shown was measured on random tokens; effects always are of the prompt.
 fn on_random(app: &App) -> bool {
-    app.screens.heads.random && app.screens.heads.number != Number::Effect
+    app.screens.heads.random && !app.screens.heads.number.is_effect()
 }
 
 /// The scores on random tokens, if still current.
@@ -200,6 +147,9 @@ impl Scene for Body {
         if !on_random(app) {
             looks.push((Slot::Heads, Look::Heads));
         }
+        if app.screens.heads.number == Number::FirstOrder {
+            looks.push((Slot::FirstOrder, Look::FirstOrder { position: app.selection.position }));
+        }
         let Some((slot, of)) = mapped(app, run) else { return looks };
         if let Some(map) = layout(app, run, area).map {
             let view = pattern(app);
@@ -215,13 +165,11 @@ impl Scene for Body {
         let number = app.screens.heads.number;
         let doc = match (number, effects(app)) {
             (Number::Score(metric), _) => metric.doc().into(),
-            (Number::Effect, Some(effects)) => {
-                let (token, position) =
-                    (run.model.tokenizer.show(effects.of.token), effects.of.question.position);
-                let after = run.token_text(position);
-                format!("change of log p of {token} after {after} ({position}) without the head, nats")
-            }
+            (Number::Effect, Some(effects)) => without(run, effects.of.token, effects.of.question.position),
             (Number::Effect, None) => "change of the prediction without the head".into(),
+            (Number::FirstOrder, _) => first_order(app).map_or_else(String::new, |first| {
+                format!("predicted {}", without(run, first.of.token, first.of.question.position))
+            }),
         };
         let delta = app.delta();
         let title = [
@@ -235,8 +183,12 @@ impl Scene for Body {
         }
         let Some((chart, ranked)) = shown(app, run) else {
             let place = Rect { y: layout.chart.plot.area.y, height: 1, ..area };
-            let todo = if app.is_busy() { "measuring…" } else { "not measured yet" };
-            put_line(buffer, place, &[Span::styled(todo, theme.dim())]);
+            let todo = match app.seen.get(&Slot::FirstOrder).map(|seen| &**seen) {
+                Some(Seen::Nothing(_, why)) if number == Number::FirstOrder => why,
+                _ if app.is_busy() || number == Number::FirstOrder => "measuring…",
+                _ => "not measured yet",
+            };
+            put_line(buffer, place, &[Span::styled(todo.to_owned(), theme.dim())]);
             return;
         };
         let selected = (app.selection.layer, app.selection.head);
@@ -263,6 +215,10 @@ impl Scene for Body {
             let of_head = |effect: &&Effect| (effect.layer, effect.head) == (layer, Some(head));
             effects.all.iter().find(of_head).map_or(f32::NAN, |effect| effect.delta_logprob as f32)
         };
+        let predicted = |effects: &Effects| {
+            let of_head = |effect: &&Effect| (effect.layer, effect.head) == (layer, Some(head));
+            effects.all.iter().find(of_head).and_then(|effect| effect.first_order).unwrap_or(f64::NAN) as f32
+        };
         let mut first = vec![Span::styled(format!("head {layer}.{head}  "), theme.accent())];
         let mut second = Vec::new();
         // The chosen number in all three, if there are three; then the others.
@@ -286,6 +242,8 @@ impl Scene for Body {
             let delta = if effects.differs() { "Δ " } else { "" };
             second.push(Span::styled(format!("{delta}effect "), theme.dim()));
             second.push(Span::styled(format!("{} nats  ", num(effects.shown(of_head))), style));
+            second.push(Span::styled("first-order ", theme.dim()));
+            second.push(Span::styled(format!("{}  ", num(effects.shown(predicted))), theme.text()));
         }
         if let Some((_, ranked)) = shown(app, run) {
             let rank = ranked.iter().find(|ranked| is_selected(app, ranked)).map_or(0, |ranked| ranked.rank);
@@ -345,16 +303,12 @@ impl Scene for Body {
         match app.screens.heads.number {
             Number::Score(_) => Some((self.shown(app)?, self.base(app))),
             // They belong to the prompt.
-            Number::Effect => Some((app.run.clone()?, what_if::base_shown(app))),
+            Number::Effect | Number::FirstOrder => Some((app.run.clone()?, what_if::base_shown(app))),
         }
     }
 
     fn chart(&self, app: &App, run: &Run) -> Option<(String, Chart)> {
-        let name = match app.screens.heads.number {
-            Number::Score(metric) => metric.name(),
-            Number::Effect => "effect",
-        };
-        Some((format!("heads.{name}"), shown(app, run)?.0))
+        Some((format!("heads.{}", app.screens.heads.number.name()), shown(app, run)?.0))
     }
 
     fn refresh(&self, app: &mut App) -> Option<Request> {
@@ -411,6 +365,19 @@ fn effects(app: &App) -> Option<&WithBase<Effects>> {
     (of.as_ptr() == Arc::as_ptr(app.run.as_ref()?)).then_some(effects)
 }
 
+/// What the gradient predicts, of the current request.
+fn first_order(app: &App) -> Option<&WithBase<FirstOrder>> {
+    match &**app.seen.get(&Slot::FirstOrder)? {
+        Seen::FirstOrder(_, first) => Some(first),
+        _ => None,
+    }
+}
+
+fn without(run: &Run, token: u32, position: usize) -> String {
+    let (token, after) = (run.model.tokenizer.show(token), run.token_text(position));
+    format!("change of log p of {token} after {after} ({position}) without the head, nats")
+}
+
 /// A head and its number.
 struct Ranked {
     rank: usize,
@@ -432,6 +399,10 @@ fn shown(app: &App, run: &Run) -> Option<(Chart, Vec<Ranked>)> {
             let effects = effects(app)?;
             (effects.shown(|effects| effects.chart_of_heads(run)), effects.differs())
         }
+        Number::FirstOrder => {
+            let first = first_order(app)?;
+            (first.shown(|first| first.chart_of_heads(run)), first.differs())
+        }
     };
     let n_head = chart.values.n_columns;
     let values = (0..chart.values.n_rows).flat_map(|layer| chart.values.row(layer));
@@ -440,7 +411,7 @@ fn shown(app: &App, run: &Run) -> Option<(Chart, Vec<Ranked>)> {
         _ if value.is_nan() => f32::NEG_INFINITY,
         _ if differs => value.abs(),
         Number::Score(_) => value,
-        Number::Effect => -value,
+        Number::Effect | Number::FirstOrder => -value,
     };
     heads.sort_by(|a, b| matters(b.2).total_cmp(&matters(a.2)));
     let ranked = |(i, (layer, head, value))| Ranked { rank: i + 1, layer, head, value };
@@ -577,6 +548,7 @@ fn draw_source(app: &App, run: &Run, area: Rect, buffer: &mut Buffer) {
             let runs = count(run.config().n_layer * (run.config().n_head + 1), "run");
             (the_prompt, format!("  u: after {at}, {runs}"))
         }
+        Number::FirstOrder => (the_prompt, "  one backward pass  u: measure it".into()),
         Number::Score(_) if on_random(app) => {
             (format!("{random} (seed {seed})"), "  s: the prompt  S: others".into())
         }
@@ -593,7 +565,7 @@ fn draw_source(app: &App, run: &Run, area: Rect, buffer: &mut Buffer) {
         Number::Score(metric) => {
             atlas(app, run).and_then(|atlas| Some(atlas).filter(|atlas| !atlas.differs())?.of.most(metric))
         }
-        Number::Effect => None,
+        Number::Effect | Number::FirstOrder => None,
     };
     if let Some(most) = most.filter(|most| *most < 1.0) {
         let said = if most > 0.0 {
@@ -637,7 +609,7 @@ fn draw_list(app: &App, ranked: Vec<Ranked>, area: Rect, buffer: &mut Buffer) {
     put_line(buffer, area, &head);
     let bar_width = usize::from(area.width).saturating_sub(19);
     // Of signed numbers, both sides of 0 are seen.
-    let is_signed = app.differs() || app.screens.heads.number == Number::Effect;
+    let is_signed = app.differs() || app.screens.heads.number.is_effect();
     for (ranked, y) in list.iter().skip(first).zip(area.y + 1..area.bottom()) {
         let selected = is_selected(app, ranked);
         let ink = if selected { theme.accent() } else { theme.text() };

@@ -1,0 +1,74 @@
+//! The gradients of the run that is looked at.
+
+use std::cell::RefCell;
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use crate::analysis::Shown;
+use crate::analysis::gradients::{Gradients, Metric, Stop};
+use crate::error::Result;
+use crate::run::Run;
+use crate::text::num;
+
+/// The gradients of a metric in one run, computed when they are first asked for.
+#[derive(Default)]
+pub struct OfRun {
+    /// As it was typed; `None`: the log-probability of the likeliest next token.
+    metric: Option<String>,
+    known: Option<Arc<Gradients>>,
+    /// Runs that give them in place of values.
+    through: HashMap<Shown, Arc<Run>>,
+}
+
+impl OfRun {
+    pub fn of(metric: Option<String>) -> Self {
+        Self { metric, ..Self::default() }
+    }
+
+    pub fn is_of(&self, metric: Option<&str>) -> bool {
+        self.metric.as_deref() == metric
+    }
+
+    /// The metric, for a run.
+    ///
+    /// # Errors
+    /// [`crate::Error::Usage`] for a metric that this run has not.
+    pub fn metric(&self, run: &Run) -> Result<Metric> {
+        match &self.metric {
+            Some(text) => Metric::parse(text, &run.model, run.n_tokens()),
+            None => Metric::of_prediction(run),
+        }
+    }
+
+    /// The metric in words and its number, if it is known.
+    pub fn words(&self) -> Option<Arc<str>> {
+        let gradients = self.known.as_ref()?;
+        let words = gradients.metric.words(&gradients.run.model);
+        Some(format!("{words} = {}", num(gradients.value as f32)).into())
+    }
+
+    /// A run that gives gradients in place of values; before each block of the backward pass, `go_on` can end it.
+    ///
+    /// # Errors
+    /// As [`Run::gradients`]; the error of `go_on`.
+    pub fn through(
+        &mut self,
+        run: &Arc<Run>,
+        shown: Shown,
+        go_on: &mut dyn FnMut() -> Result<()>,
+    ) -> Result<Arc<Run>> {
+        if let Some(known) = self.through.get(&shown) {
+            return Ok(Arc::clone(known));
+        }
+        let gradients = if let Some(known) = &self.known {
+            Arc::clone(known)
+        } else {
+            let go_on = RefCell::new(go_on);
+            let made = run.gradients_with(&self.metric(run)?, Stop::default(), &|| go_on.borrow_mut()())?;
+            Arc::clone(self.known.insert(Arc::new(made)))
+        };
+        let of = Arc::new(gradients.as_run(shown));
+        self.through.insert(shown, Arc::clone(&of));
+        Ok(of)
+    }
+}

@@ -192,6 +192,25 @@ impl Swept {
         Some(self.sweep.place(*self.rows.get(row)?, *self.columns.get(column)?))
     }
 
+    /// Measured and predicted values of the places that are measured.
+    pub fn pairs<'a>(&'a self, predicted: &'a Self) -> impl Iterator<Item = (f32, f32)> + Clone + 'a {
+        let both = self.values.iter().flatten().zip(predicted.values.iter().flatten());
+        both.map(|(measured, predicted)| (*measured, *predicted)).filter(|(measured, _)| measured.is_finite())
+    }
+
+    /// Pearson's correlation of the two, with the number of places; `None` for fewer than three, or where
+    /// one of the two is the same everywhere.
+    pub fn correlation(&self, predicted: &Self) -> Option<(f64, usize)> {
+        let pairs: Vec<_> = self.pairs(predicted).map(|(x, y)| (f64::from(x), f64::from(y))).collect();
+        let n = pairs.len() as f64;
+        let mean = |of: fn(&(f64, f64)) -> f64| pairs.iter().map(of).sum::<f64>() / n;
+        let (mean_x, mean_y) = (mean(|pair| pair.0), mean(|pair| pair.1));
+        let sum =
+            |of: &dyn Fn(f64, f64) -> f64| pairs.iter().map(|(x, y)| of(x - mean_x, y - mean_y)).sum::<f64>();
+        let (xy, xx, yy) = (sum(&|x, y| x * y), sum(&|x, _| x * x), sum(&|_, y| y * y));
+        (pairs.len() > 2 && xx > 0.0 && yy > 0.0).then(|| (xy / (xx * yy).sqrt(), pairs.len()))
+    }
+
     pub fn chart(&self, patching: &Patching) -> Chart {
         let run = &patching.corrupt;
         let show = |id: u32| run.model.tokenizer.show(id);

@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use crate::analysis::Shown;
 use crate::analysis::gradients::{Gradients, Metric, Stop};
+use crate::analysis::patch::{Patching, Sweep, Swept};
 use crate::error::Result;
 use crate::run::Run;
 use crate::text::num;
@@ -70,5 +71,31 @@ impl OfRun {
         let of = Arc::new(gradients.as_run(shown));
         self.through.insert(shown, Arc::clone(&of));
         Ok(of)
+    }
+}
+
+/// What the gradient predicts for patches of one prompt into another, from one backward pass.
+#[derive(Default)]
+pub struct Patches(Option<((u32, u32), Patching, Gradients)>);
+
+impl Patches {
+    /// A sweep for the logit difference of two tokens.
+    ///
+    /// # Errors
+    /// As [`Patching::first_order`].
+    pub fn predict(
+        &mut self,
+        (clean, corrupt): (&Run, &Run),
+        tokens: (u32, u32),
+        sweep: Sweep,
+    ) -> Result<Swept> {
+        if self.0.as_ref().is_none_or(|(of, ..)| *of != tokens) {
+            let [clean, corrupt] = [clean, corrupt].map(|run| Arc::new(run.clone()));
+            let patching = Patching::new(clean, corrupt, Some(tokens.0), Some(tokens.1))?;
+            let gradients = patching.gradients()?;
+            self.0 = Some((tokens, patching, gradients));
+        }
+        let Some((_, patching, gradients)) = &self.0 else { unreachable!("it was just computed") };
+        patching.first_order(sweep, patching.only_last(), gradients)
     }
 }

@@ -7,18 +7,21 @@ use std::ops::{self, Deref};
 use std::sync::Arc;
 
 use super::Event;
-use super::gradients::OfRun;
+use super::gradients::{OfRun, Patches};
 use super::pixels::{Canvas, Pixels};
+use super::slot::Slot;
 use crate::analysis::attribution::{Attribution, Component, Neuron};
 use crate::analysis::base::{Minus as _, WithBase};
 use crate::analysis::compare::{Alignment, difference};
 use crate::analysis::effects::{FirstOrder, Question};
 use crate::analysis::features;
 use crate::analysis::find::Found;
+use crate::analysis::gradients::edges::{Edges, Ready};
 use crate::analysis::gradients::{Inputs, Method};
 use crate::analysis::heads::{Atlas, Exclude};
 use crate::analysis::lens::{self, Lens, Reader, Reading};
 use crate::analysis::logits::Next;
+use crate::analysis::patch::{Sweep, Swept};
 use crate::analysis::walk::{At, Page};
 use crate::analysis::weights::{Circuit, Ends, Neighbour, NeuronTokens, Spectrum, embedding, nearest};
 use crate::analysis::{Shown, View, ViewSource};
@@ -32,61 +35,6 @@ use crate::picture::grid::{Pooling, Window};
 use crate::picture::range::{Range, RangeMode};
 use crate::picture::stats::{Stats, histogram, largest};
 use crate::run::Run;
-
-/// A place on a screen that shows something computed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum Slot {
-    /// The large map of the screen.
-    Main,
-    /// The small map of a head.
-    Head(usize),
-    /// The miniatures of wte and wpe.
-    Wte,
-    Wpe,
-    /// The map of two prompts, and its row under the cursor.
-    Beside,
-    BesideRow,
-    /// The row under the cursor.
-    Row,
-    /// Adjacent rows on the screen Embedding.
-    Strip(usize),
-    /// The likeliest next tokens, after one position and after many.
-    Next,
-    Nexts,
-    /// The norms of the residual stream.
-    Flow,
-    /// What a token reads, over all heads.
-    Reads,
-    /// The scores of every head.
-    Heads,
-    /// The map of a head on random tokens.
-    OnRandom,
-    /// The readings of the logit lens.
-    Lens,
-    /// The page of the walk, and the operands of its operation.
-    Walk,
-    Operand(usize),
-    /// The contributions to a logit.
-    Attribution,
-    /// The neurons of an MLP with the largest contributions.
-    Neurons,
-    /// The active features of a dictionary.
-    Features,
-    /// The page of one of them.
-    Feature,
-    /// The nearest neighbours of a row.
-    Neighbours,
-    /// A circuit, or a neuron.
-    Weights,
-    /// The extremes of the run.
-    Found,
-    /// What the tokens account for.
-    Inputs,
-    /// What the gradient predicts for ablations.
-    FirstOrder,
-    /// The total effects of the parts of a logit.
-    Totals,
-}
 
 /// Something to compute.
 #[derive(Debug, Clone, PartialEq)]
@@ -187,6 +135,18 @@ pub enum Look {
     Found,
     /// What each token accounts for of the metric.
     Inputs(Method),
+    /// A sweep of the run patched into its base, by the gradient.
+    Predicted {
+        sweep: Sweep,
+        token: u32,
+        versus: u32,
+    },
+    /// The edges that tell the run from its base, by integrated gradients if there are steps.
+    Edges {
+        token: u32,
+        versus: u32,
+        steps: Option<usize>,
+    },
     /// The first-order effect of each head and MLP on the likeliest token after a position.
     FirstOrder {
         position: usize,
@@ -199,6 +159,7 @@ impl Look {
         let (what, of) = match self {
             Self::Found => ("searching", run.cache.names().len()),
             Self::Inputs(Method::Integrated(steps)) => ("integrating", *steps),
+            Self::Edges { steps, .. } => ("scoring edges", steps.unwrap_or(1)),
             Self::Lens { lens, rows, positions, .. } => {
                 let n = lens::hooks_of(run.config(), lens.of(run)).len();
                 let rows = rows.end.min(n).saturating_sub(rows.start);
@@ -234,6 +195,8 @@ pub enum Seen {
     /// With the metric in words.
     Inputs(Look, Inputs, String),
     FirstOrder(Look, WithBase<FirstOrder>),
+    Predicted(Look, Swept),
+    Edges(Look, Edges),
     /// Nothing to show, with the reason.
     Nothing(Look, String),
 }
@@ -280,6 +243,8 @@ impl Seen {
             | Self::Found(look, _)
             | Self::Inputs(look, ..)
             | Self::FirstOrder(look, _)
+            | Self::Predicted(look, _)
+            | Self::Edges(look, _)
             | Self::Nothing(look, _) => look,
         }
     }
@@ -382,6 +347,7 @@ pub struct Looker {
     features: HashMap<usize, (Features, Fit)>,
     /// Of the run and of its base.
     gradients: [OfRun; 2],
+    patches: Patches,
 }
 
 impl Looker {
@@ -413,6 +379,7 @@ impl Looker {
         if !runs {
             self.readings.clear();
             self.features.clear();
+            self.patches = Patches::default();
         }
         if !runs || !self.gradients[0].is_of(wanted.metric.as_deref()) {
             self.gradients = [(); 2].map(|()| OfRun::of(wanted.metric.clone()));
@@ -584,6 +551,15 @@ impl Looker {
                 };
                 let posts = WithBase::ask(run, base, posts)?.shown(Vec::clone);
                 Seen::Neuron(look.clone(), tokens, posts)
+            }
+            Look::Predicted { sweep, token, versus } => {
+                let base = base.ok_or_else(|| Error::usage("there is no second prompt"))?;
+                Seen::Predicted(look.clone(), self.patches.predict((run, base), (*token, *versus), *sweep)?)
+            }
+            Look::Edges { token, versus, steps } => {
+                let base = base.ok_or_else(|| Error::usage("there is no second prompt"))?;
+                let pair = Ready::of(run.clone(), base.clone(), (*token, Some(*versus)))?;
+                Seen::Edges(look.clone(), Edges::new(&[pair], *steps, |done, _| step(None, done))?)
             }
             Look::FirstOrder { position } => {
                 let question = Question { position: *position, token: None, mean: false };

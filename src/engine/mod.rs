@@ -10,10 +10,12 @@ mod job;
 mod look;
 pub mod pixels;
 pub mod saved;
+mod slot;
 mod write;
 
 pub use job::{Beside, Event, FromFile, Job, Made, Request, Said, Second, Summary, Work, Worker};
-pub use look::{Look, Looker, Map, RowLook, Seen, Slot, Steps, Wanted};
+pub use look::{Look, Looker, Map, RowLook, Seen, Steps, Wanted};
+pub use slot::Slot;
 pub use write::{Errand, Writing};
 
 use std::panic::{AssertUnwindSafe, catch_unwind};

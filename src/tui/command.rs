@@ -279,6 +279,8 @@ commands! { |app|
                     => compare::next_shown(app);
     Patch           "patch"            ["a"]                     OWN   "patch"    "what if: make B the prompt, with the row or cell under the cursor taken from A"
                     => compare::patch(app);
+    Edges           "edges"            ["W"]                     OWN   ""         "show which connections between heads and MLPs tell A from B, as a graph"
+                    => compare::edges(app);
     Swap            "swap-prompts"     ["N"]                     OWN   ""         "swap the prompt and prompt B"
                     => compare::swap(app);
     }

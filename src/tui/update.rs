@@ -149,6 +149,10 @@ fn on_key(app: &mut App, event: KeyEvent) -> Vec<Request> {
             }
             Vec::new()
         }
+        Some(Overlay::Edges(shown)) => {
+            shown.key(event);
+            Vec::new()
+        }
         Some(Overlay::Finding) => Vec::new(),
         Some(Overlay::About(panel)) => {
             panel.key(event);
@@ -221,7 +225,12 @@ fn on_paste(app: &mut App, text: &str) -> Vec<Request> {
             }
         }
         Some(
-            Overlay::Finding | Overlay::About(_) | Overlay::Examples(_) | Overlay::Keys | Overlay::Welcome,
+            Overlay::Finding
+            | Overlay::Edges(_)
+            | Overlay::About(_)
+            | Overlay::Examples(_)
+            | Overlay::Keys
+            | Overlay::Welcome,
         )
         | None => {}
     }

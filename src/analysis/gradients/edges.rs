@@ -142,14 +142,21 @@ impl Ready {
     /// Runs both prompts of a pair.
     ///
     /// # Errors
+    /// As [`Self::of`].
+    pub fn new(model: &std::sync::Arc<crate::Model>, pair: Pair) -> Result<Self> {
+        let [clean, corrupt] = [pair.clean, pair.corrupt].map(|input| Run::all(model, input));
+        Self::of(clean?, corrupt?, (pair.token, pair.versus))
+    }
+
+    /// Of two runs, which kept everything.
+    ///
+    /// # Errors
     /// [`Error::Usage`] for prompts of different length, for tokens out of range, and for changes: the edges are those
     /// of the model as it is.
-    pub fn new(model: &std::sync::Arc<crate::Model>, pair: Pair) -> Result<Self> {
-        if !(pair.clean.interventions.is_idle() && pair.corrupt.interventions.is_idle()) {
+    pub fn of(clean: Run, corrupt: Run, (token, versus): (u32, Option<u32>)) -> Result<Self> {
+        if !(clean.input.interventions.is_idle() && corrupt.input.interventions.is_idle()) {
             return Err(Error::usage("edges are those of the model without changes: leave the changes out"));
         }
-        let [clean, corrupt] = [pair.clean, pair.corrupt].map(|input| Run::all(model, input));
-        let (clean, corrupt) = (clean?, corrupt?);
         let (n, n_corrupt) = (clean.n_tokens(), corrupt.n_tokens());
         if n != n_corrupt {
             return Err(Error::usage(format!(
@@ -157,8 +164,8 @@ impl Ready {
                  length"
             )));
         }
-        let metric = Metric::logit(pair.token, pair.versus, n - 1);
-        metric.check(model.config(), n)?;
+        let metric = Metric::logit(token, versus, n - 1);
+        metric.check(clean.config(), n)?;
         Ok(Self { clean, corrupt, metric })
     }
 }

@@ -2,6 +2,7 @@
 
 mod about;
 mod changes;
+mod edges;
 mod editor;
 mod examples;
 mod export;
@@ -14,6 +15,7 @@ mod welcome;
 
 pub use about::AboutPanel;
 pub use changes::{Changes, back, key as changes_key};
+pub use edges::EdgesPanel;
 pub use editor::Editor;
 pub use examples::{Asked as ExamplesAsked, Examples, draw_unit};
 pub use export::ExportForm;
@@ -41,6 +43,8 @@ pub enum Overlay {
     Token(TokenForm),
     /// What gradients are of.
     Metric(MetricForm),
+    /// The edges that tell two prompts apart.
+    Edges(EdgesPanel),
     Changes(Changes),
     /// Waits for the extremes of the run.
     Finding,
@@ -65,6 +69,7 @@ pub fn draw(app: &App, area: Rect, buffer: &mut Buffer) {
         Overlay::Export(form) => export::draw(form, app.theme, inside, buffer),
         Overlay::Token(form) => token::draw(form, app, inside, buffer),
         Overlay::Metric(form) => metric::draw(form, app, inside, buffer),
+        Overlay::Edges(shown) => edges::draw(shown, app, inside, buffer),
         Overlay::Changes(list) => changes::draw(list, app, inside, buffer),
         Overlay::About(about) => about::draw(about, app, inside, buffer),
         Overlay::Examples(shown) => examples::draw(shown, app, inside, buffer),
@@ -83,6 +88,7 @@ fn panel(app: &App, area: Rect) -> Option<Panel> {
         Overlay::Export(_) => export::panel(area),
         Overlay::Token(form) => token::panel(form, area),
         Overlay::Metric(_) => metric::panel(area),
+        Overlay::Edges(shown) => edges::panel(shown, area),
         Overlay::Changes(list) => changes::panel(list, app, area),
         Overlay::About(about) => about::panel(about, app, area),
         Overlay::Examples(shown) => examples::panel(shown, app, area),

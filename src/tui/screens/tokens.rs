@@ -154,7 +154,11 @@ impl Scene for Body {
                 if let Some(Ok((inputs, _))) = gradient::inputs(app) {
                     let value = inputs.values.get(position).copied().unwrap_or(f64::NAN);
                     spans.push(Span::styled(format!("{:>9} ", signed_fixed(value, 4)), plain));
-                    spans.extend(bar::signed(share(inputs, position), 14, theme));
+                    spans.extend(bar::signed(
+                        share(inputs, position),
+                        if layout.expected { 35 } else { 13 },
+                        theme,
+                    ));
                 }
                 put_line(buffer, row, &spans);
                 continue;

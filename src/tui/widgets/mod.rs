@@ -6,4 +6,5 @@ pub mod heatmap;
 mod pixels;
 pub mod plot;
 pub mod row_strip;
+pub mod scatter;
 pub mod token_strip;

@@ -13,8 +13,8 @@ use unicode_width::UnicodeWidthStr;
 
 pub use self::file::beside;
 use self::file::{lacking, opened};
-use self::patching::{draw_sweep, go_to, strongest};
-pub use self::patching::{patch, swap, swept};
+use self::patching::{draw_sweep, go_to, known, strongest};
+pub use self::patching::{edges, patch, swap, swept};
 use super::{Scene, cell_text, draw_computing, shape};
 use crate::analysis::View;
 use crate::analysis::patch::{Sweep, Swept};
@@ -132,6 +132,7 @@ impl Scene for Body {
                 Command::CompareMode,
                 Command::CompareShown,
                 Command::Patch,
+                Command::Edges,
                 Command::Swap,
             ],
         ]
@@ -180,10 +181,10 @@ impl Scene for Body {
     }
 
     fn wanted(&self, app: &App, run: &Run, area: Rect) -> Vec<(Slot, Look)> {
-        let Some(second) = app.screens.compare.second(run).filter(|_| app.screens.compare.sweep.is_none())
-        else {
-            return Vec::new();
-        };
+        let Some(second) = app.screens.compare.second(run) else { return Vec::new() };
+        if patching::is_patching(app) {
+            return patching::wanted(app, second);
+        }
         if lacking(app, second).is_some() {
             return Vec::new();
         }
@@ -227,28 +228,40 @@ impl Scene for Body {
         let theme = app.theme;
         let Some(second) = app.screens.compare.second(run) else { return Vec::new() };
         if let Some(sweep) = app.screens.compare.sweep {
-            let Some((swept, patching)) =
-                app.screens.compare.swept.get(&sweep).zip(second.patching.as_ref().ok())
-            else {
+            let known = known(app, sweep);
+            let Some((swept, patching)) = known.swept().zip(second.patching.as_ref().ok()) else {
                 return Vec::new();
             };
             let (row, column) = app.screens.compare.cell;
-            let value = swept.values.get(row).and_then(|row| row.get(column));
-            let Some((value, place)) = value.zip(swept.place(row, column)) else { return Vec::new() };
+            let Some(place) = swept.place(row, column) else { return Vec::new() };
+            let (value, predicted) = match known.cell((row, column)) {
+                [Some(measured), Some(predicted)] => {
+                    (measured, format!(", {} was predicted", num(predicted)))
+                }
+                [Some(measured), None] => (measured, String::new()),
+                [None, predicted] => {
+                    (predicted.unwrap_or(f32::NAN), ", by the gradient: not measured".into())
+                }
+            };
             let token = match place.position {
                 Some(position) => format!(" {}", patching.corrupt.token_text(position)),
                 None => String::new(),
             };
             let first = vec![
                 Span::styled(format!("{place}{token} from A: "), theme.text()),
-                Span::styled(num(*value), theme.strong()),
-                Span::styled(" of the logit difference is restored", theme.text()),
+                Span::styled(num(value), theme.strong()),
+                Span::styled(format!(" of the logit difference is restored{predicted}"), theme.text()),
             ];
             let where_to = match place.target {
                 crate::interventions::Target::Head(..) => "its attention",
                 _ => "this tensor in Stages",
             };
-            let keys = format!("a: B with this from A · Enter shows {where_to}");
+            let enter = if app.screens.compare.swept.contains_key(&sweep) {
+                format!("Enter shows {where_to}")
+            } else {
+                "Enter patches all places of the sweep".into()
+            };
+            let keys = format!("a: B with this from A · {enter}");
             return vec![first, vec![Span::styled(keys, theme.dim())]];
         }
         let pairs = rows(app, second);
@@ -309,8 +322,7 @@ impl Scene for Body {
 
     fn go(&self, app: &mut App, run: &Run, right: isize, down: isize) {
         let Some(second) = app.screens.compare.second(run) else { return };
-        if let Some(swept) = app.screens.compare.sweep.and_then(|sweep| app.screens.compare.swept.get(&sweep))
-        {
+        if let Some(swept) = app.screens.compare.sweep.and_then(|sweep| known(app, sweep).swept()) {
             let (n_rows, n_columns) = (swept.rows.len(), swept.columns.len());
             let (row, column) = app.screens.compare.cell;
             app.screens.compare.cell = (moved(row, down, n_rows), moved(column, right, n_columns));
@@ -356,21 +368,18 @@ impl Scene for Body {
         Vec::new()
     }
 
+    /// In a sweep, A is patched into B.
     fn shown(&self, app: &App) -> Option<Arc<Run>> {
-        let a = app.run.clone()?;
-        match (app.screens.compare.shown, app.screens.compare.second(&a)) {
-            (Shown::B, Some(second)) => Some(Arc::clone(&second.b)),
-            _ => Some(a),
-        }
+        if patching::is_patching(app) { app.run.clone() } else { Some(sides(app)?.0) }
     }
 
     fn base(&self, app: &App) -> Option<Arc<Run>> {
         let second = app.screens.compare.second(app.run.as_ref()?)?;
-        (app.screens.compare.shown == Shown::Difference).then(|| Arc::clone(&second.b))
+        if patching::is_patching(app) { Some(Arc::clone(&second.b)) } else { sides(app)?.1 }
     }
 
     fn written(&self, app: &App) -> Option<(Arc<Run>, Option<Arc<Run>>)> {
-        Some((self.shown(app)?, self.base(app)))
+        sides(app)
     }
 
     fn chart(&self, app: &App, run: &Run) -> Option<(String, Chart)> {
@@ -406,6 +415,16 @@ impl Scene for Body {
             (None, None) => return None,
         }))
     }
+}
+
+/// The run whose tensor is shown, and the one that is subtracted.
+fn sides(app: &App) -> Option<(Arc<Run>, Option<Arc<Run>>)> {
+    let a = app.run.clone()?;
+    Some(match (app.screens.compare.shown, app.screens.compare.second(&a)) {
+        (Shown::B, Some(second)) => (Arc::clone(&second.b), None),
+        (Shown::Difference, Some(second)) => (Arc::clone(&a), Some(Arc::clone(&second.b))),
+        _ => (a, None),
+    })
 }
 
 /// Opens the editor of prompt B, at first a copy of A.

@@ -4,8 +4,9 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use super::Event;
-use crate::analysis::View;
+use super::gradients::OfRun;
 use crate::analysis::compare::Alignment;
+use crate::analysis::{Shown, View};
 use crate::corpus::Atlas;
 use crate::error::{Error, Result};
 use crate::export::{self, Destination, Format, figure};
@@ -34,6 +35,9 @@ pub struct Writing {
     pub path: PathBuf,
     /// What was on screen, as the text of a view.
     pub view: String,
+    /// What was shown of tensors, and what gradients are of.
+    pub shown: Shown,
+    pub metric: Option<String>,
     /// Options of figures.
     pub figure: figure::Options,
 }
@@ -69,6 +73,11 @@ impl Writing {
     }
 
     fn write_figure(&self, png: bool) -> Result<String> {
+        if self.chart.is_none() && self.shown != Shown::Value {
+            return Err(Error::usage(
+                "a picture shows values: gradients are written as .safetensors, .npz, .npy, .json or .csv",
+            ));
+        }
         let (what, drawn) = match (&self.chart, self.name) {
             (Some(chart), _) => {
                 let options = figure::Options { range: None, ..self.figure };
@@ -121,9 +130,23 @@ impl Writing {
             Some(name) => vec![name],
             None => self.run.cache.names().into_iter().map(TensorName::from).collect(),
         };
-        let words = export::Words::default();
-        let written =
-            export::Export::of(&self.run, &names, words, None, format)?.with_base(self.base())?.write(to)?;
+        let export = match (self.shown, self.base()) {
+            (Shown::Value, base) => {
+                export::Export::of(&self.run, &names, export::Words::default(), None, format)?
+                    .with_base(base)?
+            }
+            (Shown::Gradient, None) => {
+                let gradients = self.run.gradients(&OfRun::of(self.metric.clone()).metric(&self.run)?)?;
+                export::Export::of_gradients(&gradients, &names, None, format)?
+            }
+            (Shown::Gradient, Some(_)) => {
+                return Err(Error::usage("differences of gradients are not written: D shows one run alone"));
+            }
+            (Shown::Times, _) => {
+                return Err(Error::usage("gradient × value is not written: R shows gradients, or values"));
+            }
+        };
+        let written = export.write(to)?;
         let (path, bytes) = (text::path(&self.path), text::bytes(written.bytes));
         let tensors = text::count(written.tensors, "tensor");
         let their = if written.tensors == 1 { "its" } else { "their" };

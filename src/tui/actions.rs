@@ -66,8 +66,8 @@ fn copies(app: &App, run: &Run) -> Vec<(&'static str, String)> {
 /// The command that shows the same outside the explorer.
 fn command_line(app: &App, run: &Run) -> String {
     let p = &run.model.provenance;
-    let mut words = vec!["actscope render".to_owned()];
-    words.extend(app.screen.scene().rendered(app, run).iter().map(|word| match word.split_once('=') {
+    let mut words = vec!["actscope".to_owned()];
+    words.extend(app.screen.scene().command_line(app, run).iter().map(|word| match word.split_once('=') {
         Some((flag, value)) => format!("{flag}={}", shell_word(value)),
         None => shell_word(word),
     }));

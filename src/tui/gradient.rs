@@ -50,6 +50,11 @@ pub fn title(app: &App) -> Vec<Span<'static>> {
     vec![what, of, Span::styled("   R: next, Q: other m", theme.dim())]
 }
 
+/// The metric as an argument, if one was chosen.
+pub fn flag(app: &App) -> Option<String> {
+    app.gradient.metric.as_ref().map(|metric| format!("--metric={metric}"))
+}
+
 /// What the tokens account for, if that is asked, and what is missing of it.
 pub fn inputs(app: &App) -> Option<Result<(&Inputs, &str), &str>> {
     app.gradient.inputs?;

@@ -65,7 +65,7 @@ fn numbers_on_screen_are_those_of_the_library() {
         assert!(e.shows(metric.doc()), "{metric:?}");
         e.keys("m");
     }
-    e.keys("m m M");
+    e.keys("m m");
     assert!(e.shows(Metric::PrevToken.doc()));
 
     e.keys("8 home right pagedown up");
@@ -161,7 +161,7 @@ fn random_tokens_show_the_induction_heads() {
 fn every_head_is_ablated_for_the_prediction_after_the_selected_token() {
     use actscope::analysis::effects::{Effects, Question};
     let mut e = explorer(REPEATS, (160, 48));
-    e.keys("7 M");
+    e.keys("7 M M");
     assert!(e.shows("ablation effect") && e.shows("not measured yet") && e.shows("28 runs"));
     let position = e.run().n_tokens() - 3;
     e.keys("1 end left left 7 u");

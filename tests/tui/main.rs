@@ -5,6 +5,7 @@ mod beside;
 mod broken;
 mod difference;
 mod features;
+mod gradients;
 mod harness;
 mod heads;
 mod lab;
@@ -27,7 +28,7 @@ fn explorer(size: (u16, u16)) -> Explorer {
     Explorer::new(PROMPT, size, Theme::default())
 }
 
-fn snapshot(name: &str, size: (u16, u16), keys: &str) {
+pub fn snapshot(name: &str, size: (u16, u16), keys: &str) {
     let mut explorer = explorer(size);
     explorer.keys(keys);
     assert_snapshot(name, &explorer);

@@ -10,6 +10,7 @@ use ratatui::text::Span;
 
 use super::field::Field;
 use super::{Panel, centred};
+use crate::analysis::Shown;
 use crate::engine::Writing;
 use crate::export::figure;
 use crate::hooks::TensorName;
@@ -82,7 +83,7 @@ impl ExportForm {
     }
 
     /// The request to write. The form stays until it is known how that went.
-    pub fn export(&mut self, figure: figure::Options) -> Writing {
+    pub fn export(&mut self, figure: figure::Options, (shown, metric): (Shown, Option<String>)) -> Writing {
         self.stage = Stage::Writing;
         Writing {
             run: Arc::clone(&self.run),
@@ -93,6 +94,8 @@ impl ExportForm {
             chart: self.chart.clone().filter(|_| !self.everything),
             path: self.path(),
             view: self.view.clone(),
+            shown,
+            metric,
             figure,
         }
     }

@@ -46,13 +46,13 @@ fn forms(app: &App) -> [(String, &'static str); 7] {
     let at = app.selection.position;
     let hook = app.selection.hook.short();
     [
-        (format!("logit:TOKEN@{at}"), "the logit of a token after a position; without @, after the last"),
+        (format!("logit:TOKEN@{at}"), "a logit after a position; without @, the last"),
         ("logit_diff:A,B".into(), "the logit of A minus that of B"),
         ("logprob:TOKEN".into(), "its log-probability, in nats"),
-        ("loss".into(), "the mean loss of all tokens, or of some: loss:2..5"),
+        ("loss".into(), "the mean of all tokens, or of some: loss:2..5"),
         (format!("entropy@{at}"), "of the prediction, in nats"),
-        (format!("value:{hook}[{at},0]"), "a number of a tensor; * for all, and they are added up"),
-        (String::new(), "nothing: the log-probability of the likeliest next token"),
+        (format!("value:{hook}[{at},0]"), "a number of a tensor, or a sum with *"),
+        (String::new(), "nothing: log p of the likeliest next token"),
     ]
 }
 

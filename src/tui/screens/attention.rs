@@ -9,7 +9,7 @@ use ratatui::text::Span;
 use unicode_width::UnicodeWidthStr;
 
 use super::{Scene, head_place, longest_label, position_label, token_names};
-use crate::analysis::{AttnStage, View, ViewSource};
+use crate::analysis::{AttnStage, Shown, View, ViewSource};
 use crate::engine::{Look, Request, Seen, Slot};
 use crate::hooks::{Axis, HookName, Quantity, Site};
 use crate::interventions::Place;
@@ -239,6 +239,10 @@ impl Scene for Body {
         &[("↑↓", "query"), ("←→", "key"), ("Enter", "in Stages")]
     }
 
+    fn quality(&self, app: &App) -> Shown {
+        app.gradient.shown
+    }
+
     fn go(&self, app: &mut App, run: &Run, right: isize, down: isize) {
         if app.screens.attention.all {
             app.selection.head = moved(app.selection.head, right, run.config().n_head);
@@ -453,8 +457,10 @@ fn draw_stages(app: &App, area: Rect, buffer: &mut Buffer) {
         spans.push(Span::styled(name, if stage == app.stage { theme.accent() } else { theme.dim() }));
     }
     spans.push(Span::styled("   s: next", theme.dim()));
-    spans.push(Span::raw("   "));
-    spans.extend(gradient::title(app));
+    if app.gradient.shown != Shown::Value {
+        spans.push(Span::raw("   "));
+        spans.extend(gradient::title(app));
+    }
     put_line(buffer, area, &spans);
 }
 

@@ -18,7 +18,7 @@ use crate::tui::app::{App, Screen, Selection, Writer};
 use crate::tui::command::{BLOCKS, CHANGES, Command};
 use crate::tui::gradient;
 use crate::tui::overlays::Asked;
-use crate::tui::text::{fit, num, pad, put, put_line, put_right};
+use crate::tui::text::{fit, num, pad, put, put_line, put_right, short};
 use crate::tui::theme::Theme;
 use crate::tui::what_if;
 use crate::tui::widgets::{bar, chart};
@@ -482,10 +482,18 @@ impl Entry {
             Span::styled(if self.selected { "▸" } else { " " }, theme.accent()),
             Span::styled(pad(&self.name, NAME), style),
             Span::styled(sides, if self.selected { style } else { theme.dim() }),
-            Span::styled(format!("{:>8} ", num(self.value as f32)), style),
         ];
-        if let Some(total) = self.total {
-            spans.push(Span::styled(format!("{:>8} ", num(total as f32)), theme.signed(total as f32)));
+        let (value, ink) = (self.value as f32, |x: f64| theme.signed(x as f32));
+        match self.total {
+            Some(total) if area.width < WITH_TOTALS => {
+                spans.push(Span::styled(format!("{:>6} ", short(value, 6)), style));
+                spans.push(Span::styled(format!("{:>7}", short(total as f32, 6)), ink(total)));
+            }
+            Some(total) => {
+                spans.push(Span::styled(format!("{:>8} ", num(value)), style));
+                spans.push(Span::styled(format!("{:>8} ", num(total as f32)), ink(total)));
+            }
+            None => spans.push(Span::styled(format!("{:>8} ", num(value)), style)),
         }
         match &self.instead {
             Some(text) => spans.push(Span::styled(fit(text, width), theme.dim())),
@@ -497,6 +505,9 @@ impl Entry {
 
 /// The width from which a list of differences also shows both values.
 const WITH_SIDES: u16 = 46;
+
+/// The width from which a list also has room for total effects in full.
+const WITH_TOTALS: u16 = 34;
 
 /// The contents and order of the list, and its column headings if there are several.
 fn draw_heading(text: &str, differs: bool, area: Rect, theme: Theme, buffer: &mut Buffer) {
@@ -521,7 +532,12 @@ fn draw_parts(app: &App, found: &WithBase<Attribution>, layout: &Layout, buffer:
     };
     let has_totals = app.gradient.totals && !found.differs();
     if has_totals {
-        let heading = format!("{}{:>8} {:>8}", pad(&format!(" {text}"), 12), "direct", "total");
+        let name = pad(&format!(" {text}"), 12);
+        let heading = if layout.list.width < WITH_TOTALS {
+            format!("{name}{:>6} {:>7}", "direct", "total")
+        } else {
+            format!("{name}{:>8} {:>8}", "direct", "total")
+        };
         put_line(buffer, layout.list_title, &[Span::styled(heading, theme.strong())]);
     } else {
         draw_heading(&text, found.differs(), layout.list_title, theme, buffer);

@@ -6,7 +6,7 @@ use ratatui::text::Span;
 
 use super::{Scene, position_label, shape, verdict};
 use crate::analysis::walk::Check;
-use crate::analysis::{View, ViewSource};
+use crate::analysis::{Shown, View, ViewSource};
 use crate::engine::{Look, Request, RowLook, Slot};
 use crate::hooks::{Axis, HookName, Site};
 use crate::picture::grid::Pooling;
@@ -112,6 +112,10 @@ impl Scene for Body {
         &[("←→", "token"), ("↑↓", "channel"), ("Enter", "in Stages")]
     }
 
+    fn quality(&self, app: &App) -> Shown {
+        app.gradient.shown
+    }
+
     fn go(&self, app: &mut App, run: &Run, right: isize, down: isize) {
         let (s, n_embd) = (&mut app.selection, run.config().n_embd);
         s.position = moved(s.position, right, run.n_tokens());
@@ -192,8 +196,10 @@ impl Scene for Body {
                 theme.dim(),
             ),
         ];
-        what.push(Span::raw("   "));
-        what.extend(gradient::title(app));
+        if app.gradient.shown != Shown::Value {
+            what.push(Span::raw("   "));
+            what.extend(gradient::title(app));
+        }
         put_line(buffer, layout.map_title, &what);
         if let Some(map) = app.map(Slot::Main).filter(|map| map.view == encoder(app)) {
             let plot = plot(app, run, layout.sheet.plot);

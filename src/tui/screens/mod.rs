@@ -30,9 +30,9 @@ use super::overlays::{Asked, Overlay, Picker};
 use super::text::{num, put};
 use super::theme::Theme;
 use super::what_if;
-use crate::analysis::View;
 use crate::analysis::base::DIFFERENCE;
 use crate::analysis::walk::Check;
+use crate::analysis::{Shown, View};
 use crate::engine::{Look, Request, Slot};
 use crate::hooks::{HookName, Quantity, Site, TensorName};
 use crate::interventions::{Edge, Place, Target};
@@ -173,6 +173,15 @@ pub trait Scene: Sync {
         std::iter::once(self.tensor(app).short()).chain(head).collect()
     }
 
+    /// The subcommand that shows the same, with its arguments.
+    fn command_line(&self, app: &App, run: &Run) -> Vec<String> {
+        if self.quality(app) == Shown::Value {
+            return std::iter::once("render".to_owned()).chain(self.rendered(app, run)).collect();
+        }
+        let hooks = format!("--hooks={}", self.tensor(app).short());
+        ["gradients".to_owned(), hooks].into_iter().chain(gradient::flag(app)).collect()
+    }
+
     /// A tensor was chosen by name.
     fn find(&self, app: &mut App, name: TensorName) {
         app.open_in_stages(name);
@@ -183,6 +192,11 @@ pub trait Scene: Sync {
 
     /// Shows the next or previous number.
     fn turn(&self, _app: &mut App, _by: isize) {}
+
+    /// Whether its tensors are values or gradients.
+    fn quality(&self, _app: &App) -> Shown {
+        Shown::Value
+    }
 
     /// Shows values, gradients, or both multiplied.
     fn turn_gradient(&self, app: &mut App) {

@@ -115,6 +115,10 @@ impl Scene for Body {
         true
     }
 
+    fn quality(&self, app: &App) -> Shown {
+        app.gradient.shown
+    }
+
     fn go(&self, app: &mut App, run: &Run, right: isize, down: isize) {
         match app.focus {
             Focus::Tree => go_in_tree(app, run, right, down),

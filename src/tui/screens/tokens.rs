@@ -95,6 +95,16 @@ impl Scene for Body {
         gradient::next_inputs(app);
     }
 
+    fn command_line(&self, app: &App, run: &Run) -> Vec<String> {
+        match app.gradient.inputs {
+            None => std::iter::once("render".to_owned()).chain(self.rendered(app, run)).collect(),
+            Some(method) => ["inputs".to_owned(), format!("--method={}", method.name())]
+                .into_iter()
+                .chain(gradient::flag(app))
+                .collect(),
+        }
+    }
+
     fn wanted(&self, app: &App, _run: &Run, _area: Rect) -> Vec<(Slot, Look)> {
         app.gradient.inputs.map(|method| (Slot::Inputs, Look::Inputs(method))).into_iter().collect()
     }

@@ -239,9 +239,7 @@ impl Scene for Body {
                     (measured, format!(", {} was predicted", num(predicted)))
                 }
                 [Some(measured), None] => (measured, String::new()),
-                [None, predicted] => {
-                    (predicted.unwrap_or(f32::NAN), ", by the gradient: not measured".into())
-                }
+                [None, predicted] => (predicted.unwrap_or(f32::NAN), " (predicted)".into()),
             };
             let token = match place.position {
                 Some(position) => format!(" {}", patching.corrupt.token_text(position)),

@@ -14,7 +14,7 @@ pub enum Number {
 
 impl Number {
     pub(super) fn all() -> Vec<Self> {
-        Metric::ALL.into_iter().map(Self::Score).chain([Self::FirstOrder, Self::Effect]).collect()
+        Metric::ALL.into_iter().map(Self::Score).chain([Self::Effect, Self::FirstOrder]).collect()
     }
 
     pub(super) fn title(self) -> &'static str {

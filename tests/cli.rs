@@ -11,6 +11,8 @@ use tempfile::TempDir;
 
 #[path = "cli/broken.rs"]
 mod broken;
+#[path = "cli/gradients.rs"]
+mod gradients;
 #[path = "cli/parts.rs"]
 mod parts;
 

@@ -14,6 +14,8 @@ use proptest::prelude::*;
 use safetensors::SafeTensors;
 use serde::Deserialize;
 
+#[path = "gradients/features.rs"]
+mod features;
 #[path = "gradients/uses.rs"]
 mod uses;
 
@@ -209,11 +211,6 @@ fn what_has_no_gradient_is_said() {
     assert!(said("value:pattern.1[0,1,5]").contains("key 5"), "{}", said("value:pattern.1[0,1,5]"));
     assert!(said("value:pattern.1[0,x]").contains("`x` is no index"), "{}", said("value:pattern.1[0,x]"));
     assert!(said("value:embed[0,1,2]").contains("2 axes"), "{}", said("value:embed[0,1,2]"));
-
-    let of_features = changes(&["scale feature:2.resid_pre/7=2".into()]);
-    let run = Run::all(&model, Input::ids([5, 6, 7]).with_interventions(of_features)).unwrap();
-    let why = run.gradients(&Metric::logit(4, None, 2)).unwrap_err().to_string();
-    assert!(why.contains("gradients do not pass through changes of features"), "{why}");
 }
 
 proptest! {

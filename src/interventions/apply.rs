@@ -15,7 +15,7 @@ use crate::model::{ActivationCache, Model, Sequence};
 #[derive(Debug)]
 pub struct Changes {
     pub(super) all: Vec<(Change, Option<ActivationCache>)>,
-    features: OnFeatures,
+    pub(super) features: OnFeatures,
 }
 
 /// The tensors of other prompts that are patched in, by the changes up to then.

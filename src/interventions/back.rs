@@ -9,18 +9,9 @@ use crate::error::{Error, Result};
 use crate::hooks::{Axis, HookName};
 
 impl Interventions {
-    /// Checks that gradients pass through all active changes.
-    ///
-    /// # Errors
-    /// [`Error::Usage`] with one that they do not pass.
-    pub fn check_back(&self) -> Result<()> {
-        match self.active().find(|one| one.change.is_of_features()) {
-            Some(one) => Err(Error::usage(format!(
-                "`{}`: gradients do not pass through changes of features: turn it off",
-                one.change
-            ))),
-            None => Ok(()),
-        }
+    /// Whether any acts on features: their gradients need a forward pass of the changes themselves.
+    pub fn has_features(&self) -> bool {
+        self.active().any(|one| one.change.is_of_features())
     }
 }
 
@@ -29,10 +20,54 @@ impl Changes {
     /// change to the first. What is put in place of values passes none on to them.
     ///
     /// # Errors
-    /// [`Error::Tensor`] for a gradient of another shape.
+    /// [`Error::Tensor`] for a gradient of another shape; [`Error::Usage`] for a dictionary that gradients do not pass.
     pub fn back(&self, hook: HookName, g: &Tensor) -> Result<Tensor> {
+        Ok(self.both_back(hook, g)?.0)
+    }
+
+    /// What changes of features pass on to a tensor that transcoders read, where `of` gives the gradient after the
+    /// changes of what these write.
+    ///
+    /// # Errors
+    /// See [`Self::back`], and the errors of `of`.
+    pub fn back_to_read(
+        &self,
+        hook: HookName,
+        of: &dyn Fn(HookName) -> Result<Option<Tensor>>,
+    ) -> Result<Option<Tensor>> {
+        let mut total: Option<Tensor> = None;
+        for writes in self.features.written_from(hook) {
+            let Some(g) = of(writes)? else { continue };
+            if let (_, Some(read)) = self.both_back(writes, &g)? {
+                total = Some(match total {
+                    Some(total) => (total + read)?,
+                    None => read,
+                });
+            }
+        }
+        Ok(total)
+    }
+
+    /// To the tensor before its changes, and to what a transcoder read for them.
+    fn both_back(&self, hook: HookName, g: &Tensor) -> Result<(Tensor, Option<Tensor>)> {
         let of_this = self.all.iter().filter(|(change, _)| change.hooks().any(|changed| changed == hook));
-        of_this.rev().try_fold(g.clone(), |g, (change, _)| change.back(hook, &g))
+        let of_this: Vec<_> = of_this.map(|(change, _)| change).collect();
+        let groups: Vec<_> = of_this.chunk_by(|a, b| a.is_of_features() && b.is_of_features()).collect();
+        if groups.iter().filter(|group| group[0].is_of_features()).count() > 1 {
+            return Err(Error::usage(format!(
+                "gradients do not pass through changes of {hook} between changes of its features: put those of features \
+                 together"
+            )));
+        }
+        let (mut g, mut read) = (g.clone(), None);
+        for group in groups.into_iter().rev() {
+            if group[0].is_of_features() {
+                (g, read) = self.features.back(hook, &g, group.iter().copied())?;
+            } else {
+                g = group[0].back(hook, &g)?;
+            }
+        }
+        Ok((g, read))
     }
 }
 
@@ -66,7 +101,7 @@ impl Change {
                 add(&add(g, &place, plus, &of_direction)?, &place, minus, &of_direction.neg()?)
             }
             Self::Steer(..) | Self::Splice(_) => {
-                Err(Error::usage(format!("`{self}`: gradients do not pass through changes of features")))
+                Err(Error::usage(format!("`{self}` is a change of features")))
             }
         }
     }

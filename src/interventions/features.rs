@@ -8,7 +8,7 @@ use candle_core::{Device, Tensor};
 use super::{Change, Place, Target};
 use crate::error::{Error, Result};
 use crate::hooks::HookName;
-use crate::model::fitted::dictionary::Features;
+use crate::model::fitted::dictionary::{Features, OfFeatures};
 use crate::model::{Dictionary, Model};
 
 /// The dictionaries whose features are changed, and what their transcoders have read.
@@ -16,6 +16,8 @@ use crate::model::{Dictionary, Model};
 pub struct OnFeatures {
     dictionaries: Vec<Arc<Dictionary>>,
     read: HashMap<HookName, Features>,
+    /// What was changed in the forward pass: the features before, and the positions that are spliced.
+    changed: HashMap<HookName, (Features, Vec<bool>)>,
 }
 
 impl Change {
@@ -45,7 +47,7 @@ impl OnFeatures {
                 dictionaries.push(Arc::clone(dictionary));
             }
         }
-        Ok(Self { dictionaries, read: HashMap::new() })
+        Ok(Self { dictionaries, ..Self::default() })
     }
 
     /// Whether a tensor is read for one that is changed later.
@@ -63,7 +65,7 @@ impl OnFeatures {
 
     /// The tensor after changes of its features: itself and what they add, or where it is spliced, what they decode to.
     pub fn apply<'a>(
-        &self,
+        &mut self,
         name: HookName,
         x: &Tensor,
         changes: impl Iterator<Item = &'a Change>,
@@ -102,7 +104,7 @@ impl OnFeatures {
         }
         let decoded =
             |features: &Features| -> Result<Vec<Vec<f32>>> { Ok(dictionary.decode(features)?.to_vec2()?) };
-        let (before, after) = (decoded(&before)?, decoded(&after)?);
+        let (features, before, after) = (before.clone(), decoded(&before)?, decoded(&after)?);
         let rows: Vec<Vec<f32>> =
             x.to_device(&Device::Cpu)?.to_dtype(candle_core::DType::F32)?.flatten_from(1)?.to_vec2()?;
         let mut out = Vec::with_capacity(x.elem_count());
@@ -113,6 +115,98 @@ impl OnFeatures {
                 out.extend(row.iter().zip(&after[i]).zip(&before[i]).map(|((x, new), was)| x + (new - was)));
             }
         }
+        self.changed.insert(name, (features, spliced));
         Ok(Tensor::from_vec(out, x.dims(), &Device::Cpu)?.to_device(x.device())?.to_dtype(x.dtype())?)
+    }
+
+    /// The tensors that transcoders with changed features write, of what `name` is read for.
+    pub fn written_from(&self, name: HookName) -> impl Iterator<Item = HookName> + '_ {
+        let of_name = self.dictionaries.iter().filter(move |one| one.is_transcoder() && one.reads == name);
+        of_name.map(|one| one.writes)
+    }
+
+    /// What changes of features pass on of the gradient g of their tensor after them: to the tensor before them, and
+    /// to what a transcoder read. After a forward pass.
+    ///
+    /// # Errors
+    /// [`Error::Usage`] where gradients do not pass.
+    pub fn back<'a>(
+        &self,
+        name: HookName,
+        g: &Tensor,
+        changes: impl DoubleEndedIterator<Item = &'a Change>,
+    ) -> Result<(Tensor, Option<Tensor>)> {
+        let known = self.dictionaries.iter().find(|one| one.writes == name).zip(self.changed.get(&name));
+        let Some((dictionary, (features, spliced))) = known else {
+            return Err(Error::usage(format!("the features of {name} are not known: nothing was run")));
+        };
+        dictionary.check_back()?;
+        let changes: Vec<_> = changes.collect();
+        let targets: Vec<_> = changes.iter().filter_map(|change| target(change)).collect();
+        let rows: Vec<Vec<f32>> =
+            g.to_device(&Device::Cpu)?.to_dtype(candle_core::DType::F32)?.flatten_from(1)?.to_vec2()?;
+        // By feature and position: of those that are written or changed.
+        let written: OfFeatures = rows
+            .iter()
+            .enumerate()
+            .map(|(t, g)| {
+                let active = features.rows[t].iter().map(|one| one.0).filter(|_| spliced[t]);
+                let all = active.chain(targets.iter().map(|(feature, _)| *feature));
+                all.map(|feature| (feature, dictionary.decode_back(features, t, feature, g))).collect()
+            })
+            .collect();
+        let mut of_before = written.clone();
+        for change in changes.iter().rev() {
+            let Some((feature, position)) = target(change) else { continue };
+            let placed = |t: usize| position.is_none_or(|position| position == t);
+            let n = of_before.len();
+            let total: f32 = (0..n).filter(|t| placed(*t)).map(|t| of_before[t][&feature]).sum();
+            for (t, row) in of_before.iter_mut().enumerate() {
+                let factor = match **change {
+                    _ if !placed(t) => 1.0,
+                    Change::Scale(_, factor) => factor,
+                    Change::Steer(..) => 1.0,
+                    _ => 0.0,
+                };
+                let mean = if matches!(change, Change::Mean(_)) { total / n as f32 } else { 0.0 };
+                row.entry(feature).and_modify(|g| *g = *g * factor + mean);
+            }
+        }
+        // What is not spliced is itself, less what its features were.
+        let mut identity = rows.clone();
+        for (t, row) in of_before.iter_mut().enumerate() {
+            if spliced[t] {
+                identity[t].fill(0.0);
+            } else {
+                for (feature, g) in row.iter_mut() {
+                    *g -= written[t][feature];
+                }
+            }
+        }
+        let here =
+            |x: Tensor| Ok::<_, Error>(x.to_device(g.device())?.to_dtype(g.dtype())?.reshape(g.dims())?);
+        let identity = here(Tensor::from_vec(identity.concat(), g.dims(), &Device::Cpu)?)?;
+        let mut read = dictionary.encode_back(features, &of_before)?;
+        if !dictionary.is_transcoder() {
+            return Ok(((identity + here(read)?)?, None));
+        }
+        let through_skip: Vec<f32> = rows
+            .iter()
+            .zip(spliced)
+            .flat_map(|(row, on)| row.iter().map(move |g| if *on { *g } else { 0.0 }))
+            .collect();
+        let through_skip = Tensor::from_vec(through_skip, (rows.len(), rows[0].len()), &Device::Cpu)?;
+        if let Some(skip) = dictionary.skip_back(&through_skip)? {
+            read = (read + skip)?;
+        }
+        Ok((identity, Some(read)))
+    }
+}
+
+/// The feature that a change is of, and its position.
+fn target(change: &Change) -> Option<(u32, Option<usize>)> {
+    match change.place()? {
+        Place { target: Target::Feature { feature, .. }, position } => Some((feature, position)),
+        _ => None,
     }
 }

@@ -75,7 +75,10 @@ impl<'a> Backward<'a> {
             return Ok(known.clone());
         }
         let of_metric = self.metric.reads(name, self.run)?.map(|g| self.here(&g)).transpose()?;
-        let g = self.sum(of_metric, self.passed_on(name)?)?;
+        // A transcoder whose features are changed reads it, too.
+        let of_features = self.changes.back_to_read(name, &|writes| self.of(writes))?;
+        let of_features = of_features.map(|g| self.here(&g)).transpose()?;
+        let g = self.sum(self.sum(of_metric, of_features)?, self.passed_on(name)?)?;
         self.known.borrow_mut().insert(name, g.clone());
         Ok(g)
     }

@@ -11,8 +11,9 @@ use rayon::prelude::*;
 use crate::analysis::softmax::Softmax;
 use crate::config::Config;
 use crate::error::{Error, Result};
-use crate::hooks::{HookName, Part, Site};
+use crate::hooks::{HookName, Made, Part, Site, TensorName};
 use crate::model::Model;
+use crate::model::fitted::dictionary::OfFeatures;
 use crate::run::Run;
 
 /// A number that follows from a run. Logarithms are natural, so that losses are in nats.
@@ -55,8 +56,10 @@ enum Of {
         log_p: Arc<Vec<f32>>,
         at: usize,
     },
+    /// `reads` is the tensor that it follows from: itself, or what its dictionary reads.
     Value {
-        hook: HookName,
+        name: TensorName,
+        reads: HookName,
         index: Vec<Option<usize>>,
     },
 }
@@ -88,7 +91,7 @@ impl Metric {
 
     /// The sum of a part of a tensor, as in `value:HOOK[i,j,…]`.
     pub fn value_of(hook: HookName, index: impl IntoIterator<Item = Option<usize>>) -> Self {
-        Self { of: Of::Value { hook, index: index.into_iter().collect() } }
+        Self { of: Of::Value { name: hook.into(), reads: hook, index: index.into_iter().collect() } }
     }
 
     /// Parses a metric of runs of `n_tokens` tokens.
@@ -129,10 +132,10 @@ impl Metric {
                     n => format!("tokens A..B from 1 to {n}, A before B: nothing predicts token 0"),
                 }))
             }
-            Of::Value { hook, index } => {
-                let axes = hook.point().axes;
+            Of::Value { name, index, .. } => {
+                let axes = name.axes();
                 if index.len() > axes.len() {
-                    let problem = format!("{hook} has {} axes, not {}", axes.len(), index.len());
+                    let problem = format!("{name} has {} axes, not {}", axes.len(), index.len());
                     return Err(Error::usage(problem));
                 }
                 let mut each = axes.iter().zip(index);
@@ -149,9 +152,13 @@ impl Metric {
     /// # Errors
     /// [`Error::Usage`] if what it reads was not captured.
     pub fn value(&self, run: &Run) -> Result<f64> {
-        if let Of::Value { hook, index } = &self.of {
-            let values =
-                part(&run.cache.fetch(*hook, &Part::default())?, index)?.flatten_all()?.to_vec1::<f32>()?;
+        if let Of::Value { name, index, .. } = &self.of {
+            let get = |hook: HookName, part: &Part| run.cache.fetch(hook, part);
+            let whole = match name.made {
+                Some(made) => run.model.make((name.hook, made), &Part::default(), &get)?,
+                None => get(name.hook, &Part::default())?,
+            };
+            let values = part(&whole, index)?.flatten_all()?.to_vec1::<f32>()?;
             return Ok(values.into_iter().map(f64::from).sum());
         }
         let mut total = 0.0;
@@ -187,12 +194,22 @@ impl Metric {
     /// What it reads of a tensor itself: its gradient where nothing else follows from the tensor; `None` is 0.
     pub(super) fn reads(&self, name: HookName, run: &Run) -> Result<Option<Tensor>> {
         match &self.of {
-            Of::Value { hook, index } if *hook == name => {
-                let zeros =
-                    Tensor::zeros(hook.shape(run.config(), run.n_tokens()), DType::F32, &Device::Cpu)?;
+            Of::Value { name: of, reads, index } if *reads == name => {
+                let zeros = Tensor::zeros(of.shape(run.config(), run.n_tokens()), DType::F32, &Device::Cpu)?;
                 let ranges = ranges(zeros.dims(), index);
-                let ones = part(&zeros, index)?.ones_like()?;
-                Ok(Some(zeros.slice_assign(&ranges, &ones)?))
+                let Some(dictionary) = of.made.and_then(|_| run.model.dictionary_of(of.hook)) else {
+                    let ones = part(&zeros, index)?.ones_like()?;
+                    return Ok(Some(zeros.slice_assign(&ranges, &ones)?));
+                };
+                dictionary.check_back()?;
+                let x = run.cache.fetch(name, &Part::default())?;
+                let features = dictionary.encode(&x)?;
+                let of_row = |(t, row): (usize, &Vec<(u32, f32)>)| {
+                    let read = row.iter().map(|one| one.0).filter(|f| ranges[1].contains(&(*f as usize)));
+                    read.filter(|_| ranges[0].contains(&t)).map(|feature| (feature, 1.0)).collect()
+                };
+                let of_each: OfFeatures = features.rows.iter().enumerate().map(of_row).collect();
+                Ok(Some(dictionary.encode_back(&features, &of_each)?.reshape(x.dims())?))
             }
             Of::Value { .. } => Ok(None),
             _ if name == Site::Logits.once() => {
@@ -335,10 +352,10 @@ impl fmt::Display for Metric {
             Of::Loss { tokens } => write!(f, "loss:{}..{}", tokens.start, tokens.end),
             Of::Entropy { at } => write!(f, "entropy@{at}"),
             Of::Kl { at, .. } => write!(f, "kl@{at}"),
-            Of::Value { hook, index } => {
+            Of::Value { name, index, .. } => {
                 let index: Vec<_> =
                     index.iter().map(|i| i.map_or_else(|| "*".into(), |i| i.to_string())).collect();
-                write!(f, "value:{hook}")?;
+                write!(f, "value:{name}")?;
                 if index.is_empty() { Ok(()) } else { write!(f, "[{}]", index.join(",")) }
             }
         }
@@ -413,8 +430,18 @@ fn parse(text: &str, model: &Model, n_tokens: usize) -> Result<Of> {
                 }),
             };
             let words = index.split(',').filter(|_| !index.is_empty());
-            let hook = HookName::find(name, model.config())?;
-            Ok(Of::Value { hook, index: words.map(one).collect::<Result<_>>()? })
+            let name = model.find(name)?;
+            let reads = match (name.made, model.dictionary_of(name.hook)) {
+                (None, _) => name.hook,
+                (Some(Made::Features(_)), Some(dictionary)) => dictionary.reads,
+                _ => {
+                    return Err(Error::usage(format!(
+                        "{name} has no gradients: a feature or {} has",
+                        name.hook
+                    )));
+                }
+            };
+            Ok(Of::Value { name, reads, index: words.map(one).collect::<Result<_>>()? })
         }
         _ => Err(unknown()),
     }
@@ -423,6 +450,6 @@ fn parse(text: &str, model: &Model, n_tokens: usize) -> Result<Of> {
 impl Metric {
     /// Whether it reads elements of this tensor itself.
     pub(super) fn is_value_of(&self, name: HookName) -> bool {
-        matches!(&self.of, Of::Value { hook, .. } if *hook == name)
+        matches!(&self.of, Of::Value { reads, .. } if *reads == name)
     }
 }

@@ -28,6 +28,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use candle_core::{DType, Device, Tensor};
+use rayon::prelude::*;
 
 use backward::{Backward, Gradient};
 pub use inputs::{Inputs, Method, products};
@@ -38,6 +39,7 @@ use crate::analysis::logits::Next;
 use crate::error::{Error, Result};
 use crate::hooks::{HookName, Hooks, Made, Part, Site, TensorName};
 use crate::interventions::Changes;
+use crate::model::Sequence;
 use crate::run::{Reader, Run};
 
 impl Metric {
@@ -116,9 +118,12 @@ impl Run {
         let start = Instant::now();
         let interventions = &self.input.interventions;
         metric.check(self.config(), self.n_tokens())?;
-        interventions.check_back()?;
         // What was taken from other prompts is known: nothing is run again.
-        let changes = interventions.hooks(&self.model, &mut self.donors.clone())?;
+        let mut changes = interventions.hooks(&self.model, &mut self.donors.clone())?;
+        if interventions.has_features() {
+            // Which features were active, only the changes themselves have seen.
+            self.model.net.watch([Sequence::new(&self.tokens, &mut changes, None)])?;
+        }
         let pass = Backward::new(self, metric, &changes, stop);
         let value = pass.of_metric()?;
         for l in (0..self.config().n_layer).rev() {
@@ -149,10 +154,19 @@ impl Gradients {
         let Some(Made::Features(_)) = made else { return Ok(part.of(hook, &whole)?.contiguous()?) };
         let none = || Error::usage(format!("there is no sparse dictionary of {hook}: see --dictionary"));
         let dictionary = self.run.model.dictionary_of(hook).ok_or_else(none)?;
-        let rows = Part { head: None, ..part.clone() }.of(hook, &whole)?.flatten_from(1)?.contiguous()?; // (S, C)
-        let directions =
-            Tensor::new(&dictionary.directions()[..], &Device::Cpu)?.reshape((dictionary.n, ()))?;
-        Ok(rows.matmul(&directions.t()?)?) // (S, n)
+        let read = self.run.cache.fetch(dictionary.reads, &Part::default())?;
+        let features = dictionary.encode(&read)?;
+        let rows = part.rows.clone().unwrap_or(0..self.run.n_tokens());
+        let whole: Vec<Vec<f32>> = whole.flatten_from(1)?.to_vec2()?; // (T, C)
+        let all: Vec<f32> = rows
+            .clone()
+            .into_par_iter()
+            .flat_map_iter(|t| {
+                let (features, g) = (&features, &whole[t]);
+                (0..dictionary.n as u32).map(move |feature| dictionary.decode_back(features, t, feature, g))
+            })
+            .collect();
+        Ok(Tensor::from_vec(all, (rows.len(), dictionary.n), &Device::Cpu)?) // (S, n)
     }
 
     /// The run with its gradients in place of its tensors, or with both multiplied: what [`Run::part`] gives.

@@ -3,6 +3,7 @@
 //! An activation x is written as few of many directions: f = act((norm(x) − b) · W_enc + b_enc), and
 //! x̂ = f · W_dec + b_dec, with the norm undone. In a transcoder x̂ stands for another activation.
 
+mod back;
 mod features;
 mod fit;
 mod openai;
@@ -17,6 +18,7 @@ use candle_core::{DType, Device, Tensor};
 use rayon::prelude::*;
 use serde_json::Value;
 
+pub use self::back::OfFeatures;
 pub use self::features::Features;
 pub use self::fit::Fit;
 use super::Labels;

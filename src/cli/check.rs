@@ -1,15 +1,21 @@
 //! `actscope check`: another program's activations against ours.
 
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use serde::Serialize;
 
 use super::args::{ModelArgs, PromptArgs};
+use super::gradients::MetricArgs;
 use super::output::{self, Column, Table, print, print_object, say};
+use crate::analysis::gradients::Metric;
 use crate::error::{Error, Result};
+use crate::export::OfMetric;
 use crate::foreign::check::Options;
 use crate::foreign::names::Dialect;
 use crate::foreign::{Check, Compared, Foreign, Mapping};
+use crate::model::Model;
+use crate::run::Run;
 use crate::text::{count, exact, plain};
 
 /// Find the first tensor of another program that is off, and what it looks like
@@ -21,12 +27,15 @@ Examples:
   actscope check logits.npy --hook logits \"The cat sat\"
   actscope check gpt2_124M_debug_state.bin --model gpt2_124M.bin
   actscope check mine.safetensors \"The cat sat\" --map names.txt --tolerance 1e-3 --json
+  actscope check grads.pt \"The cat sat\" --metric loss
 
 FILE is .safetensors, .npz, .pt, .npy with --hook, or a debug state of llm.c. Tensors have the names of TransformerLens
 (see actscope hooks), of Hugging Face (hidden_states.3, attentions.3, transformer.h.3.mlp.c_fc) or of llm.c (encoded,
 ln1, qkv, preatt, att, …, all blocks one after the other, or ln1.3), or --map says which is which. A batch of one,
 heads before positions or side by side, and a padded vocabulary are understood. A value is off by more than the
 tolerance if |theirs − ours| > tolerance · max(1, |ours|), a tensor also if ‖theirs − ours‖ > 10 · tolerance · ‖ours‖.
+NAME.grad is the gradient of --metric (see actscope gradients) for a tensor or a weight, as transformer.h.3.mlp.c_fc.weight.grad; \
+files of ours say what theirs are of, and those of a debug state are of its mean loss.
 The exit code is 0 only if all hold.")]
 pub struct Args {
     /// File of the activations
@@ -43,6 +52,8 @@ pub struct Args {
     /// Names of theirs and ours: lines of two, or a JSON object
     #[arg(long, value_name = "FILE")]
     map: Option<PathBuf>,
+    #[command(flatten)]
+    metric: MetricArgs,
     /// Whose names they are, where two programs mean different things by one
     #[arg(long, value_enum, value_name = "PROGRAM")]
     names: Option<Dialect>,
@@ -136,7 +147,8 @@ pub fn run(args: Args) -> Result<()> {
         say(&format!("note: not compared, since no tensor here has the name: {}{more}", plain(first)));
     }
     let options = Options { tolerance: args.tolerance, dialect: args.names };
-    let check = Check::new(&model, &foreign, &tokens, options)?;
+    let mut check = Check::new(&model, &foreign, &tokens, options)?;
+    add_gradients(&mut check, &model, (&foreign, &tokens), &args.metric, options)?;
     if args.json {
         print_object(&answer(&check))?;
     } else {
@@ -156,6 +168,44 @@ pub fn run(args: Args) -> Result<()> {
             None => "the loss is off".into(),
         },
     ))
+}
+
+/// Also compares the gradients of a file, if it is known what they are of.
+fn add_gradients(
+    check: &mut Check,
+    model: &Arc<Model>,
+    (foreign, tokens): (&Foreign, &[Vec<u32>]),
+    args: &MetricArgs,
+    options: Options,
+) -> Result<()> {
+    let n = foreign.gradients.len() + foreign.of_weights.len();
+    if n == 0 {
+        return Ok(());
+    }
+    // A file of ours says what they are of.
+    let own = foreign.manifest.as_ref().and_then(|manifest| manifest.get("gradient"));
+    let own = own.and_then(|own| serde_json::from_value::<OfMetric>(own.clone()).ok());
+    let own = own.filter(|_| !args.is_given());
+    let targets = foreign.targets.as_ref().filter(|_| foreign.is_debug_state() && !args.is_given());
+    if own.is_none() && targets.is_none() && !args.is_given() {
+        let n = count(n, "gradient");
+        say(&format!("note: {n} not compared: name what they are of with --metric, such as --metric loss"));
+        return if check.tensors.is_empty() && check.loss.is_none() {
+            Err(Error::usage("there is nothing else in the file: use --metric"))
+        } else {
+            Ok(())
+        };
+    }
+    let metric = |run: &Run, i: usize| match (&own, targets.and_then(|all| all.get(i))) {
+        (Some(own), _) => Metric::parse(&own.metric, &run.model, run.n_tokens()),
+        (None, Some(targets)) => Ok(Metric::loss_of(targets.clone())),
+        (None, None) => args.of(run),
+    };
+    let stop = own.as_ref().map_or_else(|| args.stop(), OfMetric::stop);
+    let more = Check::of_gradients(model, foreign, tokens, (&metric, stop), options)?;
+    check.first_off = check.first_off.or(more.first_off.map(|first| check.tensors.len() + first));
+    check.tensors.extend(more.tensors);
+    Ok(())
 }
 
 fn answer(check: &Check) -> Answer<'_> {

@@ -79,6 +79,11 @@ impl MetricArgs {
         }
     }
 
+    /// Whether one was named.
+    pub fn is_given(&self) -> bool {
+        self.metric.is_some()
+    }
+
     pub fn stop(&self) -> Stop {
         let has = |what| self.stop.contains(&what);
         Stop { scale: has(StopAt::Scale), pattern: has(StopAt::Pattern) }

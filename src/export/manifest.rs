@@ -5,6 +5,7 @@ use std::ops::Range;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
+use crate::analysis::gradients::Stop;
 use crate::config::Config;
 use crate::error::Result;
 use crate::hooks::Axis;
@@ -65,6 +66,14 @@ pub struct OfMetric {
     /// What was taken as constant: `scale`, `pattern`.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub stop: Vec<String>,
+}
+
+impl OfMetric {
+    /// What was taken as constant.
+    pub fn stop(&self) -> Stop {
+        let has = |what: &str| self.stop.iter().any(|stop| stop == what);
+        Stop { scale: has("scale"), pattern: has("pattern") }
+    }
 }
 
 /// One tensor of a file.

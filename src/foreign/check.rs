@@ -6,7 +6,7 @@ use std::ops::Range;
 use candle_core::Tensor;
 
 use super::diagnose::{Case, Diagnosis};
-use super::file::Foreign;
+use super::file::{Entry, Foreign};
 use super::layout::{self, Fitted};
 use super::names::{Dialect, Kind, Named, Ours};
 use crate::error::{Error, Result};
@@ -145,7 +145,7 @@ impl Check {
 
 impl Foreign {
     /// Refuses a model with other weights than those that the file says it was made with.
-    fn check_weights(&self, model: &Model) -> Result<()> {
+    pub(super) fn check_weights(&self, model: &Model) -> Result<()> {
         match &self.weights_sha256 {
             Some(sha) if sha != model.provenance.weights_sha256()? => Err(Error::file(
                 &self.path,
@@ -159,13 +159,13 @@ impl Foreign {
     }
 
     /// The positions that it has.
-    fn rows(&self, tokens: &[Vec<u32>]) -> Range<usize> {
+    pub(super) fn rows(&self, tokens: &[Vec<u32>]) -> Range<usize> {
         let n = tokens.first().map_or(0, Vec::len);
         self.positions.clone().filter(|at| at.end <= n && at.start < at.end).unwrap_or(0..n)
     }
 
     /// What is to come after each token: what the file says, or the next.
-    fn targets(&self, tokens: &[Vec<u32>]) -> Vec<Vec<Option<u32>>> {
+    pub(super) fn targets(&self, tokens: &[Vec<u32>]) -> Vec<Vec<Option<u32>>> {
         if let Some(targets) = self.targets.as_ref().filter(|targets| targets.len() == tokens.len()) {
             return targets.iter().map(|row| row.iter().copied().map(Some).collect()).collect();
         }
@@ -183,8 +183,8 @@ pub struct Side {
 }
 
 /// A tensor of theirs in our order.
-struct Theirs {
-    name: String,
+pub(super) struct Theirs {
+    pub name: String,
     format: Format,
     fitted: Fitted,
     /// What it may be instead.
@@ -233,10 +233,20 @@ pub fn tensors(net: &Gpt2, foreign: &Foreign, tokens: &[u32]) -> Result<BTreeMap
 
 /// All tensors of theirs, in data-flow order.
 fn read(net: &Gpt2, foreign: &Foreign, tokens: &[Vec<u32>], options: Options) -> Result<Vec<Theirs>> {
+    read_all(net, (foreign, &foreign.entries), tokens, options)
+}
+
+/// The same of some entries.
+pub(super) fn read_all(
+    net: &Gpt2,
+    (foreign, entries): (&Foreign, &[Entry]),
+    tokens: &[Vec<u32>],
+    options: Options,
+) -> Result<Vec<Theirs>> {
     let n = tokens.first().map_or(0, Vec::len);
     let positions = (foreign.rows(tokens).len(), n);
     let mut all = Vec::new();
-    for entry in &foreign.entries {
+    for entry in entries {
         let mut named = entry.named.clone();
         if options.dialect == Some(Dialect::Transformerlens2)
             && let Named::One(ours) = &mut named
@@ -274,13 +284,17 @@ fn affine(hook: HookName) -> Option<HookName> {
 }
 
 /// And what they may be instead.
-fn with_affine(hooks: &[HookName]) -> Vec<HookName> {
+pub(super) fn with_affine(hooks: &[HookName]) -> Vec<HookName> {
     hooks.iter().flat_map(|hook| std::iter::once(*hook).chain(affine(*hook))).collect()
 }
 
 impl Theirs {
+    pub(super) fn ours(&self) -> Ours {
+        self.fitted.ours
+    }
+
     /// Compares it in the order that is nearest.
-    fn compare(self, caches: &[ActivationCache], side: &Side) -> Result<(Compared, Held)> {
+    pub(super) fn compare(self, caches: &[ActivationCache], side: &Side) -> Result<(Compared, Held)> {
         let mut best: Option<(Difference, Ours, Option<&'static str>, usize)> = None;
         let is_whole = self.fitted.ours;
         for (ours, said) in

@@ -2,18 +2,20 @@
 
 use std::collections::BTreeMap;
 use std::fs::File;
-use std::io::{Read, Seek};
+use std::io::Read;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 
 use candle_core::{Device, Tensor};
 
-use super::names::{self, Named};
+use super::names::{self, Named, Ours};
 use super::npy::{self, Archive, Array};
+use crate::analysis::gradients::weights;
 use crate::config::Config;
 use crate::error::{Error, Result};
 use crate::files;
-use crate::model::{Format, TensorFile};
+use crate::hooks::Site;
+use crate::model::{Format, LlmC, LlmCSizes as Sizes, TensorFile};
 use crate::text::{brief, plain};
 
 /// Whose names stand for which: theirs to ours, or to one that is known.
@@ -68,6 +70,12 @@ pub struct Entry {
 pub struct Foreign {
     pub path: PathBuf,
     pub entries: Vec<Entry>,
+    /// Gradients of tensors: their names end in `.grad`.
+    pub gradients: Vec<Entry>,
+    /// Gradients of weights: theirs and our name, by the shape that is there.
+    pub of_weights: Vec<(String, String, Vec<usize>)>,
+    /// The same at the end of a debug state of llm.c.
+    debug_gradients: Option<LlmC>,
     /// The names that mean nothing here.
     pub unknown: Vec<String>,
     /// The tokens of each row of the batch, if the file has them.
@@ -142,6 +150,9 @@ impl Foreign {
         let mut foreign = Self {
             path: path.into(),
             entries: Vec::new(),
+            gradients: Vec::new(),
+            of_weights: Vec::new(),
+            debug_gradients: None,
             unknown: Vec::new(),
             tokens: None,
             targets: None,
@@ -163,7 +174,12 @@ impl Foreign {
             Some("bin") => foreign.open_debug_state(config)?,
             _ => foreign.open_tensors(mapping, config)?,
         }
-        if config.is_some() && foreign.entries.is_empty() && foreign.loss.is_none() {
+        if config.is_some()
+            && foreign.entries.is_empty()
+            && foreign.gradients.is_empty()
+            && foreign.of_weights.is_empty()
+            && foreign.loss.is_none()
+        {
             let has: Vec<_> =
                 foreign.unknown.iter().take(3).map(|name| brief(name, 60).into_owned()).collect();
             let has = if has.is_empty() { "no tensors".into() } else { format!("`{}`", has.join("`, `")) };
@@ -195,6 +211,25 @@ impl Foreign {
         }
     }
 
+    /// The gradient of a weight, by their name and ours.
+    ///
+    /// # Errors
+    /// [`Error::File`] if it cannot be read.
+    pub fn of_weight(&self, theirs: &str, ours: &str, shape: &[usize]) -> Result<Tensor> {
+        if let Some(found) = &self.debug_gradients {
+            let x = found.get(ours).map_err(|why| self.refuse(format!("{ours}: {why}")))?;
+            return x.ok_or_else(|| self.refuse(format!("has no gradient of {ours}")));
+        }
+        let named = Named::One(Ours::whole(Site::Embed.once()));
+        let (name, shape) = (theirs.to_owned(), shape.to_vec());
+        self.tensor(&Entry { name, named, shape, format: Format::F32 })
+    }
+
+    /// Whether the gradients are those of the mean loss for its targets.
+    pub fn is_debug_state(&self) -> bool {
+        self.debug_gradients.is_some()
+    }
+
     fn refuse(&self, problem: impl Into<String>) -> Error {
         Error::file(&self.path, problem)
     }
@@ -210,10 +245,17 @@ impl Foreign {
     ) -> Result<()> {
         let Some(config) = config else { return Ok(()) };
         let known = mapping.0.get(name);
-        if known.is_none()
-            && (name.rsplit_once('.').is_some_and(|(_, last)| last == "grad") || name.starts_with("grad."))
-        {
-            self.note("gradients are not compared");
+        let of = name.strip_suffix(".grad").or_else(|| name.strip_prefix("grad."));
+        if let Some(of) = of.filter(|_| known.is_none()) {
+            let weight = of.strip_prefix("transformer.").unwrap_or(of);
+            let is_weight = |(known, _): &(String, Vec<usize>)| known == weight;
+            if let Some(named) = names::find(mapping.0.get(of).map_or(of, String::as_str), config) {
+                self.gradients.push(Entry { name: name.to_owned(), named, shape, format });
+            } else if weights::names(config).iter().any(is_weight) {
+                self.of_weights.push((name.to_owned(), weight.to_owned(), shape));
+            } else {
+                self.unknown.push(name.to_owned());
+            }
             return Ok(());
         }
         match names::find(known.map_or(name, String::as_str), config) {
@@ -372,8 +414,26 @@ impl Foreign {
         let logits = Tensor::from_raw_buffer(&logits, candle_core::DType::F32, &shape, &Device::Cpu)?;
         let loss: [u8; 4] = read(4)?.try_into().unwrap_or_default();
         self.loss = Some(f32::from_le_bytes(loss));
-        if file.stream_position().is_ok_and(|at| at < length) {
-            self.note("gradients are not compared");
+        let start = 1024 + 4 * (2 * b * t + b * t * v + 1);
+        if let Some(config) = config.filter(|_| start < length) {
+            let sizes = Sizes {
+                n_positions: config.n_positions,
+                vocab_size: config.vocab_size,
+                n_layer: config.n_layer,
+                n_head: config.n_head,
+                n_embd: config.n_embd,
+                padded_vocab_size: config.vocab_size.next_multiple_of(128),
+            };
+            match LlmC::within(&self.path, sizes, start as usize) {
+                Some(found) => {
+                    let names = found.names();
+                    self.of_weights = names.map(|name| (format!("{name}.grad"), name, Vec::new())).collect();
+                    self.debug_gradients = Some(found);
+                }
+                None => {
+                    self.note("its gradients are of another size than this model's weights: not compared");
+                }
+            }
         }
         self.add("logits", shape, Format::F32, &Mapping::default(), config)?;
         self.from = From::Held([("logits".to_owned(), logits)].into());

@@ -3,6 +3,7 @@
 pub mod check;
 mod diagnose;
 mod file;
+pub mod gradients;
 pub(crate) mod layout;
 pub mod names;
 mod npy;

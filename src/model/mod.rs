@@ -28,6 +28,7 @@ use fitted::Fitted;
 pub use fitted::{Dictionary, FittedLens};
 pub use format::Format;
 pub use gpt2::{Block, Gpt2};
+pub(crate) use llmc::{LlmC, Sizes as LlmCSizes};
 pub(crate) use ops::causal_mask;
 pub use ops::{Conv1D, LayerNorm, Ops, Table};
 pub use source::{LoadOptions, Progress, Source};

@@ -297,7 +297,7 @@ fn the_debug_state_of_llm_c_is_read() {
     let answer: Value = serde_json::from_str(&out).unwrap();
     assert_eq!((code, &answer["loss"]["ok"]), (0, &Value::Bool(true)), "{answer}");
     assert_eq!(answer["tensors"][0]["shape"], serde_json::json!([2, 8, net.v]));
-    assert!(err.contains("gradients are not compared"), "{err}");
+    assert!(err.contains("gradients are of another size"), "{err}");
     let (code, out, err) = run(&state(loss + 0.01, &logits, 0));
     assert!(code == 1 && out.contains("\"first_off\":null") && err.contains("the loss is off"), "{out}{err}");
     // Of the second row one value is off.
@@ -549,4 +549,113 @@ fn the_example_of_the_documentation_passes() {
     for line in said.lines().filter(|line| !line.is_empty()) {
         assert!(out.contains(line.trim()), "{line}: {out}");
     }
+}
+
+/// A file of ours says what its gradients are of; of any other, --metric does.
+#[test]
+fn gradients_are_compared_like_activations() {
+    let place = tempfile::tempdir().unwrap();
+    let prompt = "The old man and the sea";
+    let export = |metric: &str, to: &str| {
+        let hooks = ["--hooks=resid_post.*", "--hooks=pattern.1", "--hooks=post.2"];
+        let (code, _, err) = actscope(
+            place.path(),
+            &[&["gradients", prompt, "--metric", metric, "-o", to][..], &hooks].concat(),
+        );
+        assert_eq!(code, 0, "{err}");
+    };
+    export("logit_diff: man, sea", "ours.safetensors");
+    let (code, out, err) = actscope(place.path(), &["check", "ours.safetensors", "--json"]);
+    let answer: Value = serde_json::from_str(&out).unwrap();
+    assert_eq!(code, 0, "{err}");
+    let names: Vec<_> = answer["tensors"].as_array().unwrap().iter().map(|one| one["name"].clone()).collect();
+    assert_eq!(names.len(), 6);
+    assert!(names.contains(&"blocks.1.attn.hook_pattern.grad".into()), "{names:?}");
+    // Of another metric, they are off.
+    let (code, out, _) = actscope(place.path(), &["check", "ours.safetensors", "--metric", "loss"]);
+    assert!(code == 1 && out.contains("OFF"), "{out}");
+    // Without a manifest, nobody knows what they are of.
+    let bytes = fs::read(place.path().join("ours.safetensors")).unwrap();
+    let file = safetensors::SafeTensors::deserialize(&bytes).unwrap();
+    let views: Vec<_> = file.tensors();
+    safetensors::serialize_to_file(views, None, &place.path().join("theirs.safetensors")).unwrap();
+    let theirs = ["check", "theirs.safetensors", prompt];
+    let (code, _, err) = actscope(place.path(), &theirs);
+    assert!(code == 2 && err.contains("6 gradients not compared") && err.contains("--metric"), "{err}");
+    let of = [&theirs[..], &["--metric", "logit_diff: man, sea"]].concat();
+    let (code, _, err) = actscope(place.path(), &of);
+    assert_eq!(code, 0, "{err}");
+}
+
+/// Of weights, as torch writes them, and as a debug state of llm.c ends.
+#[test]
+fn gradients_of_weights_are_compared() {
+    let fixtures = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures");
+    let model = format!("--model={}", fixtures.join("tiny/plain").display());
+    let place = tempfile::tempdir().unwrap();
+    let file = fixtures.join("gradients/weights-plain.safetensors");
+    let ids = "--token-ids=3,14,15,92,65";
+    let (code, out, err) =
+        actscope(place.path(), &["check", file.to_str().unwrap(), ids, &model, "--metric=loss", "--json"]);
+    let answer: Value = serde_json::from_str(&out).unwrap();
+    assert_eq!(code, 0, "{out}{err}");
+    assert_eq!(answer["tensors"].as_array().unwrap().len(), 40);
+
+    // llm.c: linear layers turned, the vocabulary padded to a multiple of 128, all blocks of a kind one after the other.
+    let all = candle_core::safetensors::load(&file, &candle_core::Device::Cpu).unwrap();
+    let of = |name: String| all[&format!("transformer.{name}.grad")].clone();
+    let mut tail = Vec::new();
+    let mut put = |x: candle_core::Tensor| tail.extend(x.flatten_all().unwrap().to_vec1::<f32>().unwrap());
+    put(of("wte.weight".into()).pad_with_zeros(0, 0, 128 - 97).unwrap());
+    put(of("wpe.weight".into()));
+    for (module, turned) in [
+        ("ln_1", false),
+        ("attn.c_attn", true),
+        ("attn.c_proj", true),
+        ("ln_2", false),
+        ("mlp.c_fc", true),
+        ("mlp.c_proj", true),
+    ] {
+        for part in ["weight", "bias"] {
+            for l in 0..3 {
+                let x = of(format!("h.{l}.{module}.{part}"));
+                put(if turned && part == "weight" { x.t().unwrap().contiguous().unwrap() } else { x });
+            }
+        }
+    }
+    put(of("ln_f.weight".into()));
+    put(of("ln_f.bias".into()));
+    let model_of = actscope::Model::load(
+        &actscope::model::Source::Path(fixtures.join("tiny/plain")),
+        &actscope::model::LoadOptions::default(),
+        &(std::sync::Arc::new(|_| {}) as _),
+    );
+    let net = model_of.unwrap().net;
+    // The loss is of four tokens, each predicted from those before it.
+    let (x, y) = ([3u32, 14, 15, 92], [14u32, 15, 92, 65]);
+    let logits = net.run(&x, &mut ()).unwrap().to_vec2::<f32>().unwrap();
+    let loss = |(row, target): (&Vec<f32>, &u32)| {
+        let sum: f64 = row.iter().map(|x| f64::from(*x).exp()).sum();
+        sum.ln() - f64::from(row[*target as usize])
+    };
+    let loss = (logits.iter().zip(&y).map(loss).sum::<f64>() / 4.0) as f32;
+    let mut header = vec![0i32; 256];
+    header[..4].copy_from_slice(&[20_240_327, 2, 1, 4]);
+    let ints = header.into_iter().chain(x.iter().chain(&y).map(|id| *id as i32));
+    let mut bytes: Vec<u8> = ints.flat_map(i32::to_le_bytes).collect();
+    let floats = logits.concat().into_iter().chain([loss]);
+    bytes.extend(floats.chain(tail.iter().copied()).flat_map(f32::to_le_bytes));
+    fs::write(place.path().join("state.bin"), &bytes).unwrap();
+    let (code, out, err) = actscope(place.path(), &["check", "state.bin", &model]);
+    assert_eq!(code, 0, "{out}{err}");
+    assert!(out.contains("h.2.mlp.c_proj.weight.grad") && out.contains("41 tensors: all within"), "{out}");
+    let at = bytes.len() - 4 * 300;
+    bytes[at + 3] ^= 0x40;
+    fs::write(place.path().join("state.bin"), &bytes).unwrap();
+    let (code, out, _) = actscope(place.path(), &["check", "state.bin", &model]);
+    assert!(code == 1 && out.contains("the first that is off: h.2.mlp.c_proj"), "{out}");
+    bytes.truncate(bytes.len() - 4);
+    fs::write(place.path().join("state.bin"), &bytes).unwrap();
+    let (_, _, err) = actscope(place.path(), &["check", "state.bin", &model]);
+    assert!(err.contains("gradients are of another size"), "{err}");
 }

@@ -228,3 +228,29 @@ fn what_cannot_be_compared_is_said() {
     let why = Edges::new(&[], None, |_, _| Ok(())).unwrap_err().to_string();
     assert!(why.contains("no pair"), "{why}");
 }
+
+#[test]
+fn gradients_of_weights_are_those_of_autograd() {
+    use actscope::analysis::gradients::weights;
+    for name in ["plain", "untied"] {
+        let model = Arc::new(tiny(name));
+        let run = Run::all(&model, Input::ids([3, 14, 15, 92, 65])).unwrap();
+        let gradients = run.gradients(&Metric::parse("loss", &model, 5).unwrap()).unwrap();
+        let path = fixtures().join(format!("gradients/weights-{name}.safetensors"));
+        let want = candle_core::safetensors::load(path, &candle_core::Device::Cpu).unwrap();
+        let names = weights::names(model.config());
+        assert_eq!(names.len(), want.len());
+        for (weight, shape) in names {
+            let full =
+                if weight.starts_with("lm_head") { weight.clone() } else { format!("transformer.{weight}") };
+            let (got, want) = (gradients.of_weight(&weight).unwrap(), &want[&format!("{full}.grad")]);
+            assert_eq!((got.dims(), want.dims()), (&shape[..], &shape[..]), "{weight}");
+            let [got, want] = [&got, want].map(|x| x.flatten_all().unwrap().to_vec1::<f32>().unwrap());
+            let largest = want.iter().fold(0f32, |most, x| most.max(x.abs()));
+            for (g, w) in got.iter().zip(&want) {
+                assert!((g - w).abs() <= 1e-4 * largest, "{name}: {weight}: {g}, the reference has {w}");
+            }
+        }
+        assert!(gradients.of_weight("h.9.ln_1.weight").is_err() && gradients.of_weight("h.0.ln_1").is_err());
+    }
+}

@@ -48,6 +48,10 @@ enum Of {
     Loss {
         tokens: Range<usize>,
     },
+    /// Of these tokens, one after each position.
+    Targets {
+        targets: Arc<Vec<u32>>,
+    },
     Entropy {
         at: usize,
     },
@@ -74,6 +78,11 @@ impl Metric {
     /// ln p of a token after a position.
     pub fn log_prob(token: u32, at: usize) -> Self {
         Self { of: Of::LogProb { token, at } }
+    }
+
+    /// The mean of −ln p of a token after each position, whether or not it is the next of the prompt.
+    pub fn loss_of(targets: Vec<u32>) -> Self {
+        Self { of: Of::Targets { targets: Arc::new(targets) } }
     }
 
     /// D(p ‖ q) in nats after a position: how far the predictions q of the run whose gradients are asked are from
@@ -112,7 +121,7 @@ impl Metric {
             Of::Logits { at, .. } | Of::LogProb { at, .. } | Of::Entropy { at } | Of::Kl { at, .. } => {
                 Some(at)
             }
-            Of::Loss { .. } | Of::Value { .. } => None,
+            Of::Loss { .. } | Of::Targets { .. } | Of::Value { .. } => None,
         }
     }
 
@@ -142,6 +151,12 @@ impl Metric {
                 each.try_for_each(|(axis, i)| {
                     i.map_or(Ok(()), |i| Error::check(axis.noun(), i, 0..axis.len(config, n_tokens)))
                 })
+            }
+            Of::Targets { targets } if targets.len() != n_tokens => {
+                Err(Error::usage(format!("there are {} targets for {n_tokens} tokens", targets.len())))
+            }
+            Of::Targets { targets } => {
+                targets.iter().try_for_each(|id| Error::check("token id", *id as usize, 0..config.vocab_size))
             }
             Of::Loss { .. } | Of::Entropy { .. } | Of::Kl { .. } => Ok(()),
         }
@@ -232,6 +247,7 @@ impl Metric {
     fn rows(&self) -> Range<usize> {
         match &self.of {
             Of::Loss { tokens } => tokens.start - 1..tokens.end - 1,
+            Of::Targets { targets } => 0..targets.len(),
             _ => self.position().map_or(0..0, |at| at..at + 1),
         }
     }
@@ -267,6 +283,7 @@ impl Metric {
             }
             Of::LogProb { token, .. } => softmax().log_prob(logits[*token as usize]),
             Of::Loss { .. } => -softmax().log_prob(logits[run.tokens[row + 1] as usize]),
+            Of::Targets { targets } => -softmax().log_prob(logits[targets[row] as usize]),
             Of::Entropy { .. } => softmax().entropy_bits() * LN_2,
             Of::Kl { log_p, .. } => {
                 let softmax = softmax();
@@ -303,8 +320,10 @@ impl Metric {
                 times(out, -1.0);
             }
             // ∂(−ln p(a)) = p − 1[a], of each of the tokens
-            Of::Loss { .. } => {
-                minus_one(out, run.tokens[row + 1] as usize);
+            Of::Loss { .. } | Of::Targets { .. } => {
+                let next =
+                    if let Of::Targets { targets } = &self.of { targets[row] } else { run.tokens[row + 1] };
+                minus_one(out, next as usize);
                 times(out, 1.0 / self.rows().len() as f32);
             }
             // ∂H = −p · (ln p + H)
@@ -332,6 +351,7 @@ impl Metric {
                 _ => format!("logit of {} after position {at}", show(tokens[0].0)),
             },
             Of::LogProb { token, at } => format!("log p of {} after position {at}", show(*token)),
+            Of::Targets { .. } => "mean loss of the targets".into(),
             Of::Loss { tokens } => format!("mean loss of tokens {}..{}", tokens.start, tokens.end),
             Of::Entropy { at } => format!("entropy after position {at}"),
             Of::Kl { at, .. } => format!("KL divergence from the other run after position {at}"),
@@ -349,6 +369,7 @@ impl fmt::Display for Metric {
                 _ => write!(f, "logit:{}@{at}", tokens[0].0),
             },
             Of::LogProb { token, at } => write!(f, "logprob:{token}@{at}"),
+            Of::Targets { .. } => f.write_str("loss of targets"),
             Of::Loss { tokens } => write!(f, "loss:{}..{}", tokens.start, tokens.end),
             Of::Entropy { at } => write!(f, "entropy@{at}"),
             Of::Kl { at, .. } => write!(f, "kl@{at}"),

@@ -22,6 +22,7 @@ mod backward;
 pub mod edges;
 mod inputs;
 mod metric;
+pub mod weights;
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};

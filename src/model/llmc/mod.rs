@@ -19,6 +19,8 @@ pub struct LlmC {
     pub path: PathBuf,
     pub sizes: Sizes,
     format: Format,
+    /// Where the first tensor begins.
+    start: usize,
 }
 
 /// The sizes in the header.
@@ -103,14 +105,21 @@ impl LlmC {
         if sizes.padded_vocab_size < sizes.vocab_size {
             return Err(bad("its padded vocabulary is smaller than its vocabulary"));
         }
-        // No product of four 31-bit numbers overflows 128 bits.
-        let n: u128 = TENSORS.iter().map(|row| sizes.elements(row) * sizes.copies(row.0) as u128).sum();
-        let expected = HEADER as u128 + n * format.size() as u128;
+        let expected = HEADER as u128 + sizes.all() * format.size() as u128;
         if expected != length.into() {
             let how = if expected > length.into() { "it is cut short" } else { "bytes follow its tensors" };
             return Err(bad(format!("{how}: its sizes take {expected} bytes, but it has {length}")));
         }
-        Ok(Self { path: path.into(), sizes, format })
+        Ok(Self { path: path.into(), sizes, format, start: HEADER })
+    }
+
+    /// The float32 tensors of a model of these sizes that end a file, such as the gradients of a debug state; `None` if
+    /// what is left of it from `start` on is of other sizes.
+    pub fn within(path: &Path, sizes: Sizes, start: usize) -> Option<Self> {
+        let left = std::fs::metadata(path).ok()?.len().checked_sub(start as u64)?;
+        let format = Format::F32;
+        let fits = sizes.all() * format.size() as u128 == u128::from(left);
+        fits.then(|| Self { path: path.into(), sizes, format, start })
     }
 
     /// The names of all tensors, block by block within a kind.
@@ -136,7 +145,7 @@ impl LlmC {
         // The file's length was compared with the sizes: nothing overflows.
         let elements = |row| self.sizes.elements(row) as usize;
         let before: usize = TENSORS[..i].iter().map(|row| elements(row) * self.sizes.copies(row.0)).sum();
-        let start = HEADER + (before + copy * elements(&TENSORS[i])) * self.format.size();
+        let start = self.start + (before + copy * elements(&TENSORS[i])) * self.format.size();
         let shape = self.sizes.shape(&TENSORS[i]);
         let n_bytes = shape.iter().product::<usize>() * self.format.size();
         let mut file = File::open(&self.path)?;
@@ -166,6 +175,11 @@ impl LlmC {
 }
 
 impl Sizes {
+    /// The elements of all tensors: no product of four 31-bit numbers overflows 128 bits.
+    fn all(self) -> u128 {
+        TENSORS.iter().map(|row| self.elements(row) * self.copies(row.0) as u128).sum()
+    }
+
     /// How often a kind of tensor is there.
     fn copies(self, name: &str) -> usize {
         if name.starts_with("h.") { self.n_layer } else { 1 }

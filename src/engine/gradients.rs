@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use crate::analysis::Shown;
 use crate::analysis::gradients::{Gradients, Metric, Stop};
+use crate::analysis::logits::Next;
 use crate::analysis::patch::{Patching, Sweep, Swept};
 use crate::error::Result;
 use crate::run::Run;
@@ -16,6 +17,8 @@ use crate::text::num;
 pub struct OfRun {
     /// As it was typed; `None`: the log-probability of the likeliest next token.
     metric: Option<String>,
+    /// The token of that, where another run has settled it.
+    token: Option<u32>,
     known: Option<Arc<Gradients>>,
     /// Runs that give them in place of values.
     through: HashMap<Shown, Arc<Run>>,
@@ -30,14 +33,26 @@ impl OfRun {
         self.metric.as_deref() == metric
     }
 
+    /// Settles what is asked where no metric was chosen: the likeliest next token of another run.
+    ///
+    /// # Errors
+    /// [`crate::Error::Usage`] if its logits were not captured.
+    pub fn settle(&mut self, by: &Run) -> Result<()> {
+        if self.metric.is_none() && self.token.is_none() {
+            self.token = Some(Next::new(by, by.n_tokens() - 1, 1)?.top[0].id);
+        }
+        Ok(())
+    }
+
     /// The metric, for a run.
     ///
     /// # Errors
     /// [`crate::Error::Usage`] for a metric that this run has not.
     pub fn metric(&self, run: &Run) -> Result<Metric> {
-        match &self.metric {
-            Some(text) => Metric::parse(text, &run.model, run.n_tokens()),
-            None => Metric::of_prediction(run),
+        match (&self.metric, self.token) {
+            (Some(text), _) => Metric::parse(text, &run.model, run.n_tokens()),
+            (None, Some(token)) => Ok(Metric::log_prob(token, run.n_tokens() - 1)),
+            (None, None) => Metric::of_prediction(run),
         }
     }
 

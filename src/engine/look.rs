@@ -426,6 +426,7 @@ impl Looker {
             return self.see(run, base.map(AsRef::as_ref), look, step);
         }
         let mut go_on = || step(None, 0);
+        self.settle(base.map(AsRef::as_ref))?;
         let [of_run, of_base] = &mut self.gradients;
         let of = of_run.through(run, shown, &mut go_on)?;
         let base = base.map(|base| of_base.through(base, shown, &mut go_on)).transpose()?;
@@ -435,6 +436,12 @@ impl Looker {
             map.metric = words;
         }
         Ok(seen)
+    }
+
+    /// A difference is of one metric: where none was chosen, that of the base.
+    fn settle(&mut self, base: Option<&Run>) -> Result<()> {
+        let Some(base) = base else { return Ok(()) };
+        self.gradients.iter_mut().try_for_each(|of| of.settle(base))
     }
 
     /// The same of values.
@@ -569,6 +576,7 @@ impl Looker {
                 Seen::FirstOrder(look.clone(), WithBase::ask(run, base, of)?)
             }
             Look::Inputs(method) => {
+                self.settle(base)?;
                 let mut of = |run: &Run| {
                     let metric = self.gradients[0].metric(run)?;
                     let inputs = Inputs::new(run, &metric, *method, |done, _| step(None, done))?;

@@ -197,7 +197,7 @@ commands! { |app|
                     => act::next_pooling(app);
     Range           "range"            ["r"]                     OWN   "range"    "colour range: robust, full, or each row by itself"
                     => act::next_range(app);
-    Gradient        "gradient"         ["R"]                     OWN   "gradient" "show values, gradients of the metric, or gradient × value; on Tokens, what each token accounts for; on Attribution, total effects; on Compare, predicted patches"
+    Gradient        "gradient"         ["R"]                     OWN   "gradient" "show values, gradients of the metric, or gradient × value; on Tokens, what each token accounts for; on Attribution, total effects"
                     => app.screen.scene().turn_gradient(app);
     Metric          "metric"           ["Q"]                     OWN   ""         "choose the metric: what gradients are of"
                     => gradient::ask(app);

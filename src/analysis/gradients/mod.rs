@@ -1,6 +1,6 @@
 //! Gradients: how a metric changes with every number of a run, for all at once.
 //!
-//! One [backward pass](backward) computes ∂m/∂x of the metric m for the tensor x of every hook; interventions are
+//! One backward pass computes ∂m/∂x of the metric m for the tensor x of every hook; interventions are
 //! part of what is differentiated.
 //!
 //! ```

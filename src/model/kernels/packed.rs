@@ -19,7 +19,7 @@ const DEPTH: usize = 1024;
 const FEW: usize = 6;
 
 thread_local! {
-    /// Panels of a transposed matrix, while a product reads them.
+    /// A panel of a transposed matrix, while a product reads it.
     static TURNED: RefCell<Vec<f32>> = const { RefCell::new(Vec::new()) };
 }
 
@@ -95,7 +95,7 @@ impl Packed {
     }
 
     /// x · wᵀ on all threads: (S, N) · (K, N)ᵀ → (S, K). The panels of wᵀ are made from those of w while they
-    /// are read, one per thread, so that there is no second copy of w.
+    /// are read, a piece per thread, so that there is no second copy of w.
     pub fn linear_t(&self, x: Mat) -> Vec<f32> {
         assert!(x.columns == self.columns);
         if x.rows < FEW {
@@ -105,24 +105,26 @@ impl Packed {
         let panels = (0..self.rows).step_by(self.width);
         let stripes = panels.map(|first| first..self.rows.min(first + self.width));
         in_stripes(x.rows, stripes, |ks, out| {
-            TURNED.with_borrow_mut(|values| {
-                let w = self.turned(&ks, values);
-                let put = |row: usize, column: usize, sums: &[f32]| out.put(row, column, sums);
-                self.arch.dispatch(Product { x: &rows, w, columns: 0..ks.len(), bias: None, put });
+            TURNED.with_borrow_mut(|panel| {
+                let mut sums = vec![0.0; x.rows * self.width];
+                let n = ks.len();
+                self.arch.dispatch(Turned { x: &rows, w: self, ks, panel, sums: &mut sums });
+                for (row, sums) in sums.chunks_exact(self.width).enumerate() {
+                    out.put(row, 0, &sums[..n]);
+                }
             });
         })
     }
 
-    /// Rows `ks` of w as the columns of a panel: (N, ks).
-    fn turned<'a>(&self, ks: &Range<usize>, values: &'a mut Vec<f32>) -> Panels<'a> {
+    /// Rows `ks` of the columns `js` of w as a panel: (js, ks).
+    fn turn(&self, ks: &Range<usize>, js: &Range<usize>, panel: &mut Vec<f32>) {
         let width = self.width;
-        values.resize(self.columns * width, 0.0);
-        for (i, panel) in values.chunks_mut(width * width).enumerate() {
+        panel.resize(js.len() * width, 0.0);
+        for (panel, i) in panel.chunks_mut(width * width).zip(js.start / width..) {
             let columns = panel.len() / width;
             let from = Mat::new(self.panel(i, ks.clone()), width).columns(0..columns); // (ks, columns)
             pack(panel, from.t(), 0, width);
         }
-        Panels { rows: self.columns, width, values }
     }
 
     /// The same product for one row: each panel is read once, in memory order.
@@ -187,6 +189,33 @@ impl<'a> Panels<'a> {
     /// Some rows of one.
     fn panel(self, i: usize, rows: Range<usize>) -> &'a [f32] {
         &self.values[i * self.rows * self.width..][rows.start * self.width..rows.end * self.width]
+    }
+}
+
+/// Adds x · wᵀ for some rows of w, (S, N) · (ks, N)ᵀ, to the (S, width) sums: as many columns of w at a time as stay in
+/// the cache when they are turned.
+struct Turned<'a> {
+    x: &'a Rows,
+    w: &'a Packed,
+    ks: Range<usize>,
+    panel: &'a mut Vec<f32>,
+    sums: &'a mut [f32],
+}
+
+impl WithSimd for Turned<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn with_simd<S: Simd>(self, simd: S) {
+        let Self { x, w, ks, panel, sums } = self;
+        let width = 2 * S::F32_LANES;
+        for first in (0..w.columns).step_by(DEPTH) {
+            let js = first..w.columns.min(first + DEPTH);
+            w.turn(&ks, &js, panel);
+            for (block, sums) in sums.chunks_mut(GROUPS * ROWS * width).enumerate() {
+                x.times(simd, block * GROUPS * ROWS, &js, panel, &[], sums);
+            }
+        }
     }
 }
 

@@ -8,8 +8,10 @@ use serde::Serialize;
 use super::args::{InputArgs, ModelArgs};
 use super::output::{self, Column, Table, print, print_json, say};
 use crate::analysis::features::{self, Active, Asked, Effects, Listed, Splice};
+use crate::analysis::gradients::{Gradients, Metric};
+use crate::analysis::logits::Next;
 use crate::error::{Error, Result};
-use crate::hooks::HookFilter;
+use crate::hooks::{HookFilter, Made, Part, TensorName};
 use crate::model::fitted::dictionary::{Features, Fit};
 use crate::model::{Dictionary, LoadOptions, Model};
 use crate::run::Run;
@@ -29,7 +31,8 @@ Examples:
 Sparse autoencoders and transcoders in the layouts of SAELens, sparsify, OpenAI and Dunefsky. L0 is the number of
 active features at a position; both it and the variance explained leave the first position out, whose activations
 are far larger than all others. A feature promotes the tokens of its row of W_dec · W_U; its effect is what it adds to
-the logit directly, with the scale of the final LayerNorm frozen.")]
+the logit directly, with the scale of the final LayerNorm frozen. Its total effect is first-order: how much the logit would \
+fall without it if everything after it were linear.")]
 pub struct Args {
     #[command(flatten)]
     input: InputArgs,
@@ -45,11 +48,14 @@ pub struct Args {
     /// Subtract the effect on the logit of this token
     #[arg(long, value_name = "TEXT|ID", allow_hyphen_values = true)]
     versus: Option<String>,
+    /// Also show the total effect of each, by the gradient: through everything that reads it
+    #[arg(long)]
+    total: bool,
     /// What features are about: Neuronpedia's JSON lines, or lines of a feature and its label
     #[arg(long, value_name = "FILE", requires = "dictionaries")]
     labels: Option<PathBuf>,
     /// Write a JSON array of {hook, position, feature, value, share, label, effect}, by position, the strongest first;
-    /// hook is what the dictionary writes, and effect is there with --token or --versus
+    /// hook is what the dictionary writes, effect is there with --token or --versus, total with --total
     #[arg(long)]
     json: bool,
     #[command(flatten)]
@@ -70,6 +76,9 @@ struct Row<'a> {
     /// Its direct effect on the logit.
     #[serde(skip_serializing_if = "Option::is_none")]
     effect: Option<f64>,
+    /// Its total effect, first-order.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    total: Option<f64>,
 }
 
 /// A dictionary on the run.
@@ -91,7 +100,11 @@ pub fn run(args: Args) -> Result<()> {
     let token = args.token.as_deref().map(|named| model.token(named)).transpose()?;
     let versus = args.versus.as_deref().map(|named| model.token(named)).transpose()?;
     let hooks = dictionaries.iter().flat_map(|one| features::hooks(one));
-    let run = Run::new(&model, input, HookFilter::of(hooks), ())?;
+    let run = if args.total {
+        Run::all(&model, input)?
+    } else {
+        Run::new(&model, input, HookFilter::of(hooks), ())?
+    };
     let all = dictionaries.iter().map(|dictionary| {
         let (features, fit) = features::read(&run, dictionary)?;
         Ok(Of { dictionary, features, fit })
@@ -123,8 +136,14 @@ pub fn run(args: Args) -> Result<()> {
         let top = args.top.map_or(usize::MAX, |top| top as usize);
         let mut rows = Vec::new();
         for position in positions {
+            let gradients = gradients(&run, position, chosen, args.total)?;
             for of in &all {
-                rows.extend(of.rows(&run, position, top, chosen)?);
+                let slopes = of.slopes(gradients.as_ref(), position)?;
+                let mut of_dictionary = of.rows(&run, position, top, chosen)?;
+                for row in &mut of_dictionary {
+                    row.total = slopes.as_ref().map(|slopes| total(slopes, row.feature, row.value));
+                }
+                rows.extend(of_dictionary);
             }
         }
         return print_json(&rows);
@@ -139,13 +158,37 @@ pub fn run(args: Args) -> Result<()> {
             let asked = Asked { position: Some(position), around: (None, top), token, versus };
             let listed = Listed::new(&run, of.dictionary, &of.features, &asked)?;
             print(&format!("\nat {position}, {}\n", run.token_text(position)))?;
-            of.table(&listed, top, &model).print()?;
+            let gradients = gradients(&run, position, chosen, args.total)?;
+            let slopes = of.slopes(gradients.as_ref(), position)?;
+            of.table(&listed, top, &model, slopes.as_deref()).print()?;
             if let Some(effects) = listed.effects {
                 print(&together(effects, &model))?;
             }
         }
     }
     Ok(())
+}
+
+/// The gradients of the logit after a position, if total effects are wanted.
+fn gradients(
+    run: &Run,
+    position: usize,
+    (token, versus): (Option<u32>, Option<u32>),
+    wanted: bool,
+) -> Result<Option<Gradients>> {
+    if !wanted {
+        return Ok(None);
+    }
+    let token = match token {
+        Some(token) => token,
+        None => Next::new(run, position, 1)?.top[0].id,
+    };
+    run.gradients(&Metric::logit(token, versus, position)).map(Some)
+}
+
+/// The activation of a feature times its gradient.
+fn total(slopes: &[f32], feature: u32, value: f32) -> f64 {
+    f64::from(slopes[feature as usize]) * f64::from(value)
 }
 
 /// The direct effect of all features of a position together.
@@ -180,6 +223,7 @@ impl Of<'_> {
             share,
             label: self.dictionary.labels.get(feature),
             effect,
+            total: None,
         };
         if token.is_none() && versus.is_none() {
             let sum: f32 = self.features.rows[position].iter().map(|(_, value)| value).sum();
@@ -190,6 +234,15 @@ impl Of<'_> {
         let Listed { list, n_active, .. } = Listed::new(run, self.dictionary, &self.features, &asked)?;
         let of = |one: Active| row(one.feature, one.value, one.share, one.effect);
         Ok(list.into_iter().take(n_active.min(top)).map(of).collect())
+    }
+
+    /// The gradient of each feature at a position.
+    fn slopes(&self, gradients: Option<&Gradients>, position: usize) -> Result<Option<Vec<f32>>> {
+        let Some(gradients) = gradients else { return Ok(None) };
+        let made = Some(Made::Features(self.dictionary.n as u32));
+        let name = TensorName { hook: self.dictionary.writes, made };
+        let g = gradients.part(name, &Part::rows(position..position + 1))?;
+        Ok(Some(g.flatten_all()?.to_vec1()?))
     }
 
     fn about(&self) -> String {
@@ -205,26 +258,22 @@ impl Of<'_> {
         )
     }
 
-    fn table(&self, listed: &Listed, top: usize, model: &Arc<Model>) -> Table {
-        let mut table = Table::new([
-            Column::Right("feature"),
-            Column::Right("value"),
-            Column::Right("share"),
-            Column::Right("effect"),
-            Column::Left("label"),
-            Column::Left("promotes"),
-        ]);
+    fn table(&self, listed: &Listed, top: usize, model: &Arc<Model>, slopes: Option<&[f32]>) -> Table {
+        let numbers = ["feature", "value", "share", "effect"].into_iter().chain(slopes.map(|_| "total"));
+        let words = [Column::Left("label"), Column::Left("promotes")];
+        let mut table = Table::new(numbers.map(Column::Right).chain(words));
         for one in listed.list.iter().take(listed.n_active.min(top)) {
             let tokens: Vec<_> = one.promotes.iter().map(|id| model.tokenizer.show(*id)).collect();
             let label = self.dictionary.labels.get(one.feature);
-            table.row([
+            let total = slopes.map(|slopes| signed_fixed(total(slopes, one.feature, one.value), 3));
+            let numbers = [
                 one.feature.to_string(),
                 num(one.value),
                 format!("{} %", fixed(100.0 * one.share, 1)),
                 one.effect.map_or_else(String::new, |effect| signed_fixed(effect, 3)),
-                label.map_or_else(String::new, |label| plain(label).into_owned()),
-                tokens.join(" "),
-            ]);
+            ];
+            let label = label.map_or_else(String::new, |label| plain(label).into_owned());
+            table.row(numbers.into_iter().chain(total).chain([label, tokens.join(" ")]));
         }
         table
     }

@@ -32,13 +32,13 @@ impl State {
     }
 }
 
-/// What the numbers of the large map are, if they are no values.
-pub fn title(app: &App) -> Vec<Span<'static>> {
+/// What the numbers of a map are, if they are no values.
+pub fn title(app: &App, slot: Slot) -> Vec<Span<'static>> {
     let theme = app.theme;
     if app.gradient.shown == Shown::Value {
         return Vec::new();
     }
-    let of = match app.seen.get(&Slot::Main).map(|seen| &**seen) {
+    let of = match app.seen.get(&slot).map(|seen| &**seen) {
         Some(Seen::Map(map)) if map.metric.is_some() => {
             let words = map.metric.as_deref().unwrap_or_default();
             Span::styled(format!("m: {words}"), theme.text())

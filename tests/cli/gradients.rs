@@ -209,3 +209,30 @@ fn metrics_that_cannot_be_are_refused() {
     assert_refused(&["gradients", PROMPT, "--stop", "heads"], 2, &["heads", "scale", "pattern"]);
     assert_refused(&["gradients", PROMPT, "-o", "g.txt"], 2, &["g.txt", ".safetensors"]);
 }
+
+#[test]
+fn features_have_total_effects() {
+    let of = ["features", "In the year 1848", "--bos", "--token", " of", "--position", "4"];
+    let with = json(&[&of[..], &["--total"]].concat());
+    let without = json(&of);
+    let (with, without) = (with.as_array().unwrap(), without.as_array().unwrap());
+    assert_eq!(with.len(), without.len());
+    assert!(without[0].get("total").is_none());
+    let first = &with[0];
+    let hook = first["hook"].as_str().unwrap();
+    let (layer, site) = (&hook[7..8], "resid_pre");
+    // What a little more and a little less of it do, as a share of the whole.
+    let (value, feature) = (first["value"].as_f64().unwrap(), &first["feature"]);
+    let logit = |more: &[&str]| {
+        let of = ["gradients", "In the year 1848", "--bos", "--hooks", "embed", "--metric", "logit: of@4"];
+        json(&[&of[..], more].concat())["value"].as_f64().unwrap()
+    };
+    let step = 0.002;
+    let with =
+        |share: f64| logit(&["--add", &format!("feature:{layer}.{site}/{feature}@4={}", share * value)]);
+    let measured = (with(step) - with(-step)) / (2.0 * step);
+    let total = first["total"].as_f64().unwrap();
+    assert!((total - measured).abs() < 0.05 * total.abs().max(0.05), "{total}, measured {measured}");
+    let table = stdout(&["features", "In the year 1848", "--bos", "--total"]);
+    assert!(table.contains("effect") && table.contains("total"), "{table}");
+}

@@ -138,6 +138,27 @@ fn every_sweep_is_predicted_at_once() {
     assert_snapshot("compare_predicted_80x24", &compare(SMALL, SECOND, "m"));
 }
 
+/// A difference of gradients is of one metric: where none was chosen, that of B.
+#[test]
+fn gradients_of_two_prompts_are_compared() {
+    let mut e = compare(LARGE, SECOND, "/ r e s i d _ p o s t . 1 enter R");
+    let second = e.app.screens.compare.second.clone().unwrap();
+    let metric = Metric::of_prediction(&second.b).unwrap();
+    let at = e.app.selection.position;
+    let row = |run: &actscope::Run| {
+        let g = run.gradients(&metric).unwrap().part(Site::ResidPost.at(1), &Part::rows(at..at + 1)).unwrap();
+        g.flatten_all().unwrap().to_vec1::<f32>().unwrap()
+    };
+    let want: Vec<_> = row(&second.a).iter().zip(row(&second.b)).map(|(a, b)| a - b).collect();
+    let Seen::Row(got) = &*e.app.seen[&Slot::BesideRow] else { panic!("no row") };
+    assert_eq!(got.values, want);
+    let said = metric.words(&e.run().model);
+    assert!(e.shows("∂m/∂x") && e.shows(&said), "{said}: {}", e.lines().join("\n"));
+    assert_snapshot("gradient_compare_160x48", &e);
+    e.keys("R R");
+    assert!(!e.shows("∂m/∂x"));
+}
+
 #[test]
 fn the_edges_are_a_list_and_a_graph() {
     let mut e = compare(LARGE, SECOND, "W");

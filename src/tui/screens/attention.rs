@@ -459,7 +459,7 @@ fn draw_stages(app: &App, area: Rect, buffer: &mut Buffer) {
     spans.push(Span::styled("   s: next", theme.dim()));
     if app.gradient.shown != Shown::Value {
         spans.push(Span::raw("   "));
-        spans.extend(gradient::title(app));
+        spans.extend(gradient::title(app, Slot::Main));
     }
     put_line(buffer, area, &spans);
 }

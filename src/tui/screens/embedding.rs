@@ -198,7 +198,7 @@ impl Scene for Body {
         ];
         if app.gradient.shown != Shown::Value {
             what.push(Span::raw("   "));
-            what.extend(gradient::title(app));
+            what.extend(gradient::title(app, Slot::Main));
         }
         put_line(buffer, layout.map_title, &what);
         if let Some(map) = app.map(Slot::Main).filter(|map| map.view == encoder(app)) {

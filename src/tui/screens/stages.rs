@@ -428,7 +428,7 @@ fn draw_map(app: &App, run: &Run, layout: &Layout, buffer: &mut Buffer) {
         Span::styled(format!("   {}", name.doc()), theme.dim()),
     ];
     if app.gradient.shown != Shown::Value {
-        formula = gradient::title(app);
+        formula = gradient::title(app, Slot::Main);
     }
     put_line(buffer, Rect { y: layout.title.y + 1, ..layout.title }, &formula);
     match app.map(Slot::Main) {

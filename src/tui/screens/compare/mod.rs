@@ -25,7 +25,8 @@ use crate::picture::chart::Chart;
 use crate::run::{Input, Prompt, Run};
 use crate::tui::actions::{moved, turned};
 use crate::tui::app::{App, Screen, Selection};
-use crate::tui::command::{BLOCKS, COLOURS, Command};
+use crate::tui::command::{BLOCKS, COLOURS, Command, GRADIENTS};
+use crate::tui::gradient;
 use crate::tui::overlays::{Asked, Overlay};
 use crate::tui::text::{count, num, put, put_line, signed_fixed, wrap};
 use crate::tui::what_if::Side;
@@ -125,6 +126,7 @@ impl Scene for Body {
         &[
             BLOCKS,
             COLOURS,
+            GRADIENTS,
             &[
                 Command::Versus,
                 Command::ChooseToken,
@@ -170,6 +172,10 @@ impl Scene for Body {
 
     fn without_difference(&self, _app: &App) -> Option<&'static str> {
         Some(Side::Changed.name())
+    }
+
+    fn quality(&self, app: &App) -> crate::analysis::Shown {
+        app.gradient.shown
     }
 
     fn tensor(&self, app: &App) -> TensorName {
@@ -634,7 +640,8 @@ fn draw_map(app: &App, run: &Run, second: &Second, layout: &Layout, buffer: &mut
         let said = format!("  {} left out", count(without, "unaligned token"));
         title.push(Span::styled(said, theme.dim()));
     }
-    title.push(Span::styled("  / another tensor", theme.dim()));
+    title.push(Span::styled("  / another tensor  ", theme.dim()));
+    title.extend(gradient::title(app, Slot::Beside));
     put_line(buffer, layout.said, &title);
     if let Some(file) = lacking(app, second) {
         let has: Vec<_> = file.hooks.iter().map(HookName::short).collect();

@@ -263,7 +263,7 @@ impl Attribution {
                 Component::Change(_) | Component::FinalChange => return Ok(None),
             }))
         };
-        self.parts.par_iter().map(total).collect()
+        self.parts.iter().map(total).collect()
     }
 
     /// The parts by magnitude, largest first; NaN before all others.

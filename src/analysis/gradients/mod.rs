@@ -86,6 +86,8 @@ pub struct Gradients {
     pub took: Duration,
     changes: Arc<Changes>,
     kept: BTreeMap<HookName, Gradient>,
+    /// Those of the block that was asked for last, on the way to which the others of the block are.
+    recent: Arc<Mutex<(usize, BTreeMap<HookName, Gradient>)>>,
 }
 
 impl Run {
@@ -136,7 +138,8 @@ impl Run {
         }
         let kept = pass.into_known();
         let (run, metric) = (self.clone(), metric.clone());
-        Ok(Gradients { run, metric, value, stop, took: start.elapsed(), changes: Arc::new(changes), kept })
+        let (took, changes, recent) = (start.elapsed(), Arc::new(changes), Arc::default());
+        Ok(Gradients { run, metric, value, stop, took, changes, kept, recent })
     }
 }
 
@@ -181,15 +184,16 @@ impl Gradients {
                 let g = of.part(name, part)?;
                 return if shown == Shown::Times { times(&of.run.part(name, part)?, &g) } else { Ok(g) };
             }
-            let mut last = last.lock().unwrap_or_else(PoisonError::into_inner);
-            let known = last.as_ref().filter(|(hook, _)| *hook == name.hook).map(|(_, x)| x.clone());
+            // Not held while computing: a thread that waits for others may come here again.
+            let last = || last.lock().unwrap_or_else(PoisonError::into_inner);
+            let known = last().as_ref().filter(|(hook, _)| *hook == name.hook).map(|(_, x)| x.clone());
             let whole = if let Some(whole) = known {
                 whole
             } else {
                 let g = of.of(name.hook)?;
                 if shown == Shown::Times { times(&of.value_of(name)?, &g)? } else { g }
             };
-            *last = Some((name.hook, whole.clone()));
+            *last() = Some((name.hook, whole.clone()));
             Ok(part.of(name.hook, &whole)?.contiguous()?)
         }))
     }
@@ -219,8 +223,18 @@ impl Gradients {
         if hook.layer.is_some_and(|layer| layer >= run.config().n_layer) {
             return Err(Error::usage(format!("this model has no {hook}")));
         }
-        let pass = Backward::new(run, &self.metric, &self.changes, self.stop).knowing(self.kept.clone());
-        Ok(match pass.of(hook)? {
+        let stage = hook.stage(run.config());
+        // Not held while computing: a thread that waits for others may come here again.
+        let recent = || self.recent.lock().unwrap_or_else(PoisonError::into_inner);
+        let known =
+            Some(recent().clone()).filter(|(of, _)| *of == stage).map_or_else(BTreeMap::new, |known| known.1);
+        let known = self.kept.iter().map(|(name, g)| (*name, g.clone())).chain(known).collect();
+        let pass = Backward::new(run, &self.metric, &self.changes, self.stop).knowing(known);
+        let found = pass.of(hook)?;
+        let is_large = |name: HookName| matches!(name.site, Site::Logits | Site::Probs);
+        pass.keep_only(|name| name.stage(run.config()) == stage && !is_large(name));
+        *recent() = (stage, pass.into_known());
+        Ok(match found {
             Some(g) => g.to_device(&Device::Cpu)?.to_dtype(DType::F32)?.contiguous()?,
             None => Tensor::zeros(hook.shape(run.config(), run.n_tokens()), DType::F32, &Device::Cpu)?,
         })

@@ -310,6 +310,16 @@ impl Run {
         made.map_or_else(|| get(hook, part), |made| self.model.make((hook, made), part, &get))
     }
 
+    /// A part of a tensor that is in memory or can be derived, wanted or not.
+    ///
+    /// # Errors
+    /// [`Error::Usage`] for a tensor that there is not.
+    pub(crate) fn fetch(&self, name: impl Into<TensorName>, part: &Part) -> Result<Tensor> {
+        let TensorName { hook, made } = name.into();
+        let get = |hook: HookName, part: &Part| Ok(self.cache.fetch(hook, part)?.contiguous()?);
+        made.map_or_else(|| get(hook, part), |made| self.model.make((hook, made), part, &get))
+    }
+
     /// The same run with other numbers in place of its tensors: what [`Self::part`] gives.
     #[must_use]
     pub fn read_through(&self, reader: Reader) -> Self {

@@ -12,6 +12,7 @@ use crate::analysis::gradients::{Gradients, Metric, Stop};
 use crate::error::{Error, Result};
 use crate::export::{Destination, Export, Format};
 use crate::hooks::{Part, TensorName};
+use crate::picture::matrix::index;
 use crate::run::Run;
 use crate::text::{self, num};
 
@@ -168,7 +169,7 @@ fn destination(path: &std::path::Path) -> Result<crate::export::Prepared> {
 fn row(gradients: &Gradients, name: TensorName) -> Result<Row> {
     let g = gradients.part(name, &Part::default())?;
     let shape = g.dims().to_vec();
-    let x = gradients.value_of(name)?;
+    let x = gradients.run.fetch(name, &Part::default())?;
     let [g, x] = [g, x].map(|x| x.flatten_all()?.to_vec1::<f32>());
     let (g, x) = (g?, x?);
     // What is masked has no gradient, and −inf · 0 would be NaN.
@@ -177,27 +178,6 @@ fn row(gradients: &Gradients, name: TensorName) -> Result<Row> {
     let mean_abs = (g.iter().map(|g| f64::from(g.abs())).sum::<f64>() / g.len().max(1) as f64) as f32;
     let largest = (0..g.len()).reduce(|a, b| if g[b].abs().total_cmp(&g[a].abs()).is_gt() { b } else { a });
     let largest = largest.unwrap_or(0);
-    let (at, value) = (index_of(largest, &shape), g.get(largest).copied().unwrap_or(0.0));
+    let (at, value) = (index(largest, &shape), g.get(largest).copied().unwrap_or(0.0));
     Ok(Row { name: name.to_string(), shape, mean_abs, largest: value, at, times_value })
-}
-
-/// The index of an element by its number, last axis fastest.
-fn index_of(mut number: usize, shape: &[usize]) -> Vec<usize> {
-    let mut index = vec![0; shape.len()];
-    for (i, &n) in index.iter_mut().zip(shape).rev() {
-        (*i, number) = (number % n.max(1), number / n.max(1));
-    }
-    index
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_last_index_is_the_fastest() {
-        assert_eq!(index_of(0, &[2, 3, 4]), [0, 0, 0]);
-        assert_eq!(index_of(17, &[2, 3, 4]), [1, 1, 1]);
-        assert_eq!(index_of(23, &[2, 3, 4]), [1, 2, 3]);
-    }
 }

@@ -14,7 +14,7 @@ use crate::text::num;
 
 /// The gradients of a metric in one run, computed when they are first asked for.
 #[derive(Default)]
-pub struct OfRun {
+pub struct RunGradients {
     /// As it was typed; `None`: the log-probability of the likeliest next token.
     metric: Option<String>,
     /// The token of that, where another run has settled it.
@@ -24,7 +24,7 @@ pub struct OfRun {
     through: HashMap<Shown, Arc<Run>>,
 }
 
-impl OfRun {
+impl RunGradients {
     pub fn of(metric: Option<String>) -> Self {
         Self { metric, ..Self::default() }
     }

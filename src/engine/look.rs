@@ -7,7 +7,7 @@ use std::ops::{self, Deref};
 use std::sync::Arc;
 
 use super::Event;
-use super::gradients::{OfRun, Patches};
+use super::gradients::{Patches, RunGradients};
 use super::pixels::{Canvas, Pixels};
 use super::slot::Slot;
 use crate::analysis::attribution::{Attribution, Component, Neuron};
@@ -346,7 +346,7 @@ pub struct Looker {
     /// The features of each dictionary.
     features: HashMap<usize, (Features, Fit)>,
     /// Of the run and of its base.
-    gradients: [OfRun; 2],
+    gradients: [RunGradients; 2],
     patches: Patches,
 }
 
@@ -382,7 +382,7 @@ impl Looker {
             self.patches = Patches::default();
         }
         if !runs || !self.gradients[0].is_of(wanted.metric.as_deref()) {
-            self.gradients = [(); 2].map(|()| OfRun::of(wanted.metric.clone()));
+            self.gradients = [(); 2].map(|()| RunGradients::of(wanted.metric.clone()));
         }
         let Wanted { run, base, shown_id, id, metric: _, looks } = wanted;
         let mut seen = Vec::with_capacity(looks.len());

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use super::Event;
-use super::gradients::OfRun;
+use super::gradients::RunGradients;
 use crate::analysis::compare::Alignment;
 use crate::analysis::{Shown, View};
 use crate::corpus::Atlas;
@@ -136,7 +136,8 @@ impl Writing {
                     .with_base(base)?
             }
             (Shown::Gradient, None) => {
-                let gradients = self.run.gradients(&OfRun::of(self.metric.clone()).metric(&self.run)?)?;
+                let gradients =
+                    self.run.gradients(&RunGradients::of(self.metric.clone()).metric(&self.run)?)?;
                 export::Export::of_gradients(&gradients, &names, None, format)?
             }
             (Shown::Gradient, Some(_)) => {

@@ -12,6 +12,7 @@ use super::names::{Dialect, Kind, Named, Ours};
 use crate::error::{Error, Result};
 use crate::hooks::{HookFilter, HookName, Hooks, Site};
 use crate::model::{ActivationCache, Format, Gpt2, Model};
+use crate::picture::matrix::index;
 use crate::text::plain;
 
 /// How to compare.
@@ -411,15 +412,6 @@ pub fn difference(ours: Ours, values: &[Tensor], rows: &[Tensor], tolerance: f32
     let norms = (own * other).sqrt();
     found.cosine = if norms > 0.0 { (dot / norms) as f32 } else { f32::from(u8::from(own == other)) };
     Ok(found)
-}
-
-/// The index of the `i`th value.
-fn index(mut i: usize, shape: &[usize]) -> Vec<usize> {
-    let mut index = vec![0; shape.len()];
-    for (at, n) in index.iter_mut().zip(shape).rev() {
-        (*at, i) = (i % n, i / n);
-    }
-    index
 }
 
 /// Runs each row of tokens with hooks that may change what is computed.

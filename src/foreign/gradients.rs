@@ -17,7 +17,7 @@ use crate::run::{Input, Run};
 use crate::text::plain;
 
 /// The metric of the run of a prompt, by its number.
-pub type OfRun<'a> = dyn Fn(&Run, usize) -> Result<Metric> + 'a;
+pub type MetricOf<'a> = dyn Fn(&Run, usize) -> Result<Metric> + 'a;
 
 impl Check {
     /// Compares the gradients of a file: those of tensors in one prompt, and those of weights as means over its prompts.
@@ -30,7 +30,7 @@ impl Check {
         model: &Arc<Model>,
         foreign: &Foreign,
         tokens: &[Vec<u32>],
-        (metric, stop): (&OfRun<'_>, Stop),
+        (metric, stop): (&MetricOf<'_>, Stop),
         options: Options,
     ) -> Result<Self> {
         foreign.check_weights(model)?;

@@ -133,3 +133,24 @@ impl Rows<'_> {
         }
     }
 }
+
+/// The index of the `i`th value of a tensor of these sizes, the last axis fastest.
+pub fn index(mut i: usize, shape: &[usize]) -> Vec<usize> {
+    let mut index = vec![0; shape.len()];
+    for (at, &n) in index.iter_mut().zip(shape).rev() {
+        (*at, i) = (i % n.max(1), i / n.max(1));
+    }
+    index
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_last_index_is_the_fastest() {
+        assert_eq!(index(0, &[2, 3, 4]), [0, 0, 0]);
+        assert_eq!(index(17, &[2, 3, 4]), [1, 1, 1]);
+        assert_eq!(index(23, &[2, 3, 4]), [1, 2, 3]);
+    }
+}

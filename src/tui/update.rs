@@ -475,9 +475,9 @@ fn export(app: &mut App) -> Vec<Request> {
         range: app.range,
         pooling: app.pooling,
     };
-    let quality = (app.screen.scene().quality(app), app.gradient.metric.clone());
+    let shown_as = (app.screen.scene().shown_as(app), app.gradient.metric.clone());
     let Some(Overlay::Export(form)) = &mut app.overlay else { return Vec::new() };
-    let export = form.export(figure, quality);
+    let export = form.export(figure, shown_as);
     app.tick = 1;
     app.activity = Some(Activity::Exporting(export.path.clone()));
     vec![Request::Export(Box::new(export))]

@@ -160,6 +160,19 @@ fn gradients_of_two_prompts_are_compared() {
 }
 
 #[test]
+fn every_size_has_room_or_does_without() {
+    for keys in ["W", "m", "m enter", "/ p a t t e r n . 1 enter R", "R Q l o s s"] {
+        let mut e = compare(LARGE, SECOND, keys);
+        for (width, height) in
+            [(0, 0), (1, 1), (2, 40), (40, 2), (24, 8), (79, 23), (80, 24), (111, 25), (500, 200)]
+        {
+            e.resize(width, height);
+            e.draw();
+        }
+    }
+}
+
+#[test]
 fn the_edges_are_a_list_and_a_graph() {
     let mut e = compare(LARGE, SECOND, "W");
     let second = e.app.screens.compare.second.clone().unwrap();

@@ -164,7 +164,7 @@ impl<'a> Backward<'a> {
         let ops = &self.run.model.net.ops;
         let [scale, normalized, out] = names.map(|site| site.near(l));
         let x = || self.value(self.input_of(names, l));
-        let steps = [scale, normalized].iter().any(|&name| self.stops_at(name)) || self.stop.scale;
+        let steps = [scale, normalized].iter().any(|&name| self.is_touched(name)) || self.stop.scale;
         if !steps {
             let g = self.before(out)?;
             return g.map(|g| ops.layer_norm_back(&x()?, ln, &g)).transpose();
@@ -199,7 +199,7 @@ impl<'a> Backward<'a> {
     fn through_projection(&self, l: usize) -> Result<Gradient> {
         let (net, config, result) = (&self.run.model.net, self.run.config(), Site::Result.at(l));
         let (n_head, d_head, proj) = (config.n_head, config.d_head(), &net.blocks[l].attn_proj);
-        if !self.stops_at(result) {
+        if !self.is_touched(result) {
             let Some(g) = self.before(Site::AttnOut.at(l))? else { return Ok(None) };
             return Ok(Some(net.ops.linear_back(&g, proj)?.reshape(((), n_head, d_head))?));
         }
@@ -213,7 +213,7 @@ impl<'a> Backward<'a> {
         let (ops, scale) = (&self.run.model.net.ops, self.run.config().attn_scale(l));
         let (scores, pattern) = (Site::AttnScores.at(l), Site::Pattern.at(l));
         let value = |site: Site| self.value(site.at(l));
-        let steps = self.stops_at(scores) || self.stops_at(pattern) || self.stop.pattern;
+        let steps = self.is_touched(scores) || self.is_touched(pattern) || self.stop.pattern;
         if !steps {
             let Some(g) = self.before(Site::Z.at(l))? else { return Ok(None) };
             let mut known = self.of_qkv.borrow_mut();
@@ -239,7 +239,7 @@ impl<'a> Backward<'a> {
 
     /// Whether the gradient at a hook is not only what its formula passes on: it is changed, or the metric
     /// reads it.
-    fn stops_at(&self, name: HookName) -> bool {
+    fn is_touched(&self, name: HookName) -> bool {
         self.changes.wants(name) || self.metric.is_value_of(name)
     }
 

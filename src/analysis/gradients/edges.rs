@@ -23,7 +23,7 @@ use crate::run::{Input, Run};
 
 /// A component that writes to the residual stream.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum From {
+pub enum Sender {
     /// The sum of the embeddings.
     Input,
     Head(usize, usize),
@@ -32,14 +32,14 @@ pub enum From {
 
 /// What reads the residual stream.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum To {
+pub enum Receiver {
     /// The queries, keys or values of a head: [`Site::Q`], [`Site::K`] or [`Site::V`].
     Head(usize, usize, Site),
     Mlp(usize),
     Logits,
 }
 
-impl From {
+impl Sender {
     /// All, in the order in which they write.
     pub fn all(config: &Config) -> Vec<Self> {
         let of_block = |l| (0..config.n_head).map(move |h| Self::Head(l, h)).chain([Self::Mlp(l)]);
@@ -47,17 +47,17 @@ impl From {
     }
 
     /// The number of those that write before what `to` reads.
-    fn before(to: To, config: &Config) -> usize {
+    fn before(to: Receiver, config: &Config) -> usize {
         let per_block = config.n_head + 1;
         match to {
-            To::Head(l, ..) => 1 + l * per_block,
-            To::Mlp(l) => 1 + l * per_block + config.n_head,
-            To::Logits => 1 + config.n_layer * per_block,
+            Receiver::Head(l, ..) => 1 + l * per_block,
+            Receiver::Mlp(l) => 1 + l * per_block + config.n_head,
+            Receiver::Logits => 1 + config.n_layer * per_block,
         }
     }
 }
 
-impl To {
+impl Receiver {
     /// All, in the order in which they read.
     pub fn all(config: &Config) -> Vec<Self> {
         (0..config.n_layer).flat_map(|l| Self::of_block(l, config)).chain([Self::Logits]).collect()
@@ -72,7 +72,7 @@ impl To {
 }
 
 /// As the targets of interventions: `head:1.5`, `mlp:3`, `input`.
-impl fmt::Display for From {
+impl fmt::Display for Sender {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Input => f.pad("input"),
@@ -83,7 +83,7 @@ impl fmt::Display for From {
 }
 
 /// The same, with what a head reads through: `head:1.5.q`.
-impl fmt::Display for To {
+impl fmt::Display for Receiver {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Head(l, h, site) => f.pad(&format!("head:{l}.{h}.{}", site.point().short)),
@@ -96,8 +96,8 @@ impl fmt::Display for To {
 /// An edge and how the metric changes if it carries what the corrupt prompt has: the estimate.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Edge {
-    pub from: From,
-    pub to: To,
+    pub from: Sender,
+    pub to: Receiver,
     pub score: f64,
 }
 
@@ -183,7 +183,7 @@ impl Edges {
     ) -> Result<Self> {
         let Some(first) = pairs.first() else { return Err(Error::usage("there is no pair of prompts")) };
         let config = first.clean.config();
-        let (senders, receivers) = (From::all(config), To::all(config));
+        let (senders, receivers) = (Sender::all(config), Receiver::all(config));
         let per_pair = steps.unwrap_or(1);
         let mut scores = vec![0f64; senders.len() * receivers.len()];
         let (mut of_clean, mut of_corrupt) = (0.0, 0.0);
@@ -204,8 +204,8 @@ impl Edges {
         let runs = (pairs.len() * per_pair) as f64;
         let mut all = Vec::new();
         for (to, scores) in receivers.iter().zip(scores.chunks_exact(senders.len())) {
-            let before = From::before(*to, config);
-            let edge = |(from, score): (&From, &f64)| Edge { from: *from, to: *to, score: score / runs };
+            let before = Sender::before(*to, config);
+            let edge = |(from, score): (&Sender, &f64)| Edge { from: *from, to: *to, score: score / runs };
             all.extend(senders.iter().zip(scores).take(before).map(edge));
         }
         all.sort_by(|a, b| b.score.abs().total_cmp(&a.score.abs()));
@@ -251,7 +251,7 @@ const AT_ONCE: usize = 256 << 20;
 fn add_scores(pair: &Ready, gradients: &Gradients, scores: &mut [f64]) -> Result<()> {
     let run = &gradients.run;
     let config = run.config();
-    let n_senders = From::all(config).len();
+    let n_senders = Sender::all(config).len();
     let per_row = n_senders * config.n_embd * 4;
     let at_once = (AT_ONCE / per_row.max(1)).clamp(1, run.n_tokens());
     for first in (0..run.n_tokens()).step_by(at_once) {
@@ -261,8 +261,11 @@ fn add_scores(pair: &Ready, gradients: &Gradients, scores: &mut [f64]) -> Result
         let difference = (corrupt? - clean?)?; // (senders, S · C)
         let mut done = 0;
         for l in 0..=config.n_layer {
-            let of_block =
-                if l == config.n_layer { vec![To::Logits] } else { To::of_block(l, config).collect() };
+            let of_block = if l == config.n_layer {
+                vec![Receiver::Logits]
+            } else {
+                Receiver::of_block(l, config).collect()
+            };
             let g = of_receivers(gradients, l, &rows)?; // (receivers, S · C)
             let products = g.matmul(&difference.t()?)?.to_vec2::<f32>()?; // (receivers, senders)
             let into = scores[done * n_senders..].chunks_exact_mut(n_senders);
@@ -343,8 +346,8 @@ struct Circuit<'a> {
 impl<'a> Circuit<'a> {
     fn new(pair: &'a Ready, kept: &[Edge]) -> Self {
         let config = pair.clean.config();
-        let (senders, receivers) = (From::all(config), To::all(config));
-        let index_of = |all: &[From], from: From| all.iter().position(|one| *one == from);
+        let (senders, receivers) = (Sender::all(config), Receiver::all(config));
+        let index_of = |all: &[Sender], from: Sender| all.iter().position(|one| *one == from);
         let mut cut = vec![vec![1f32; senders.len()]; receivers.len()];
         for edge in kept {
             let to = receivers.iter().position(|to| *to == edge.to);

@@ -168,11 +168,7 @@ impl Metric {
     /// [`Error::Usage`] if what it reads was not captured.
     pub fn value(&self, run: &Run) -> Result<f64> {
         if let Of::Value { name, index, .. } = &self.of {
-            let get = |hook: HookName, part: &Part| run.cache.fetch(hook, part);
-            let whole = match name.made {
-                Some(made) => run.model.make((name.hook, made), &Part::default(), &get)?,
-                None => get(name.hook, &Part::default())?,
-            };
+            let whole = run.fetch(*name, &Part::default())?;
             let values = part(&whole, index)?.flatten_all()?.to_vec1::<f32>()?;
             return Ok(values.into_iter().map(f64::from).sum());
         }

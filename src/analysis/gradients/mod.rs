@@ -191,22 +191,11 @@ impl Gradients {
                 whole
             } else {
                 let g = of.of(name.hook)?;
-                if shown == Shown::Times { times(&of.value_of(name)?, &g)? } else { g }
+                if shown == Shown::Times { times(&of.run.fetch(name, &Part::default())?, &g)? } else { g }
             };
             *last() = Some((name.hook, whole.clone()));
             Ok(part.of(name.hook, &whole)?.contiguous()?)
         }))
-    }
-
-    /// The tensor itself, in memory or derived.
-    ///
-    /// # Errors
-    /// [`Error::Usage`] for a tensor that there is not.
-    pub fn value_of(&self, name: impl Into<TensorName>) -> Result<Tensor> {
-        let TensorName { hook, made } = name.into();
-        let get = |hook: HookName, part: &Part| Ok(self.run.cache.fetch(hook, part)?.contiguous()?);
-        let whole = Part::default();
-        made.map_or_else(|| get(hook, &whole), |made| self.run.model.make((hook, made), &whole, &get))
     }
 
     /// The gradient of what the formula of a hook computed, before its changes: what its sources are given.

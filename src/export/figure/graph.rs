@@ -2,14 +2,16 @@
 
 use std::fmt::Write;
 
-use crate::analysis::gradients::edges::{Edge, From, To};
+use crate::analysis::gradients::edges::{Edge, Receiver, Sender};
 use crate::config::Config;
 use crate::hooks::Site;
 use crate::text::{num, plain};
 
-/// From one row to the next, and the space around the rows.
+/// Sender one row to the next, and the space around the rows.
 const ROW: f32 = 38.0;
 const MARGIN: f32 = 28.0;
+/// The title and the legend.
+const TOP: f32 = 62.0;
 /// Between heads, at most and at least.
 const COLUMN: (f32, f32) = (74.0, 30.0);
 const WIDTH: f32 = 960.0;
@@ -34,11 +36,11 @@ impl Layout<'_> {
 
     /// The embeddings, two rows for each block, the logits.
     fn height(&self) -> f32 {
-        2.0 * MARGIN + 46.0 + ROW * (2 * self.config.n_layer + 1) as f32
+        2.0 * MARGIN + TOP + ROW * (2 * self.config.n_layer + 1) as f32
     }
 
     fn row(number: usize) -> f32 {
-        MARGIN + 46.0 + ROW * number as f32
+        MARGIN + TOP + ROW * number as f32
     }
 
     fn middle(&self) -> f32 {
@@ -49,27 +51,27 @@ impl Layout<'_> {
         MARGIN + 60.0 + self.column * (head + 0.5)
     }
 
-    fn from(&self, from: From) -> (f32, f32) {
+    fn from(&self, from: Sender) -> (f32, f32) {
         match from {
-            From::Input => (self.middle(), Self::row(0)),
-            From::Head(l, h) => (self.head(h as f32), Self::row(1 + 2 * l)),
-            From::Mlp(l) => (self.middle(), Self::row(2 + 2 * l)),
+            Sender::Input => (self.middle(), Self::row(0)),
+            Sender::Head(l, h) => (self.head(h as f32), Self::row(1 + 2 * l)),
+            Sender::Mlp(l) => (self.middle(), Self::row(2 + 2 * l)),
         }
     }
 
-    fn to(&self, to: To) -> (f32, f32) {
+    fn to(&self, to: Receiver) -> (f32, f32) {
         match to {
-            To::Head(l, h, site) => {
+            Receiver::Head(l, h, site) => {
                 let side = match site {
                     Site::Q => -9.0,
                     Site::K => 0.0,
                     _ => 9.0,
                 };
-                let (x, y) = self.from(From::Head(l, h));
+                let (x, y) = self.from(Sender::Head(l, h));
                 (x + side, y)
             }
-            To::Mlp(l) => self.from(From::Mlp(l)),
-            To::Logits => (self.middle(), Self::row(1 + 2 * self.config.n_layer)),
+            Receiver::Mlp(l) => self.from(Sender::Mlp(l)),
+            Receiver::Logits => (self.middle(), Self::row(1 + 2 * self.config.n_layer)),
         }
     }
 }
@@ -79,7 +81,7 @@ impl Layout<'_> {
 pub fn svg(edges: &[Edge], config: &Config, title: &str) -> String {
     let column = ((WIDTH - 2.0 * MARGIN - 60.0) / config.n_head as f32).clamp(COLUMN.1, COLUMN.0);
     let layout = Layout { config, column };
-    let (width, height) = (layout.width().max(560.0), layout.height());
+    let (width, height) = (layout.width().max(620.0), layout.height());
     let most = edges.iter().map(|edge| edge.score.abs()).fold(f64::MIN_POSITIVE, f64::max);
     let mut out = format!(
         "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 {width} {height}\" width=\"{width}\" height=\"{height}\" \
@@ -88,9 +90,11 @@ pub fn svg(edges: &[Edge], config: &Config, title: &str) -> String {
          <text x=\"{MARGIN}\" y=\"{MARGIN}\" fill=\"{INK}\" font-size=\"13\">{title}</text>\n\
          <text x=\"{MARGIN}\" y=\"{}\" fill=\"{DIM}\">width: |score|, at most {}; if corrupted, \
          <tspan fill=\"{POSITIVE}\">red raises</tspan> and <tspan fill=\"{NEGATIVE}\">blue lowers</tspan> the logit \
-         difference; into a head: queries left, keys middle, values right</text>\n",
+         difference</text>\n\
+         <text x=\"{MARGIN}\" y=\"{}\" fill=\"{DIM}\">into a head: queries left, keys middle, values right</text>\n",
         MARGIN + 17.0,
         num(most as f32),
+        MARGIN + 33.0,
         title = escaped(title),
     );
     // The weakest first, so that the strongest is on top.
@@ -121,7 +125,7 @@ pub fn svg(edges: &[Edge], config: &Config, title: &str) -> String {
 /// The components, those without an edge as dots.
 fn nodes(out: &mut String, layout: &Layout, edges: &[Edge]) {
     let config = layout.config;
-    let sends = |from: From| edges.iter().any(|edge| edge.from == from);
+    let sends = |from: Sender| edges.iter().any(|edge| edge.from == from);
     let mut node = |(x, y): (f32, f32), name: &str, used: bool, wide: f32| {
         let _ = if used {
             writeln!(
@@ -136,18 +140,18 @@ fn nodes(out: &mut String, layout: &Layout, edges: &[Edge]) {
             writeln!(out, "<circle cx=\"{x:.1}\" cy=\"{y:.1}\" r=\"1.6\" fill=\"{DIM}\"/>")
         };
     };
-    node(layout.from(From::Input), "embeddings", sends(From::Input), 84.0);
+    node(layout.from(Sender::Input), "embeddings", sends(Sender::Input), 84.0);
     for l in 0..config.n_layer {
         for h in 0..config.n_head {
             let receives =
-                |edge: &Edge| matches!(edge.to, To::Head(layer, head, _) if (layer, head) == (l, h));
-            let used = sends(From::Head(l, h)) || edges.iter().any(receives);
-            node(layout.from(From::Head(l, h)), &format!("{l}.{h}"), used, 28.0);
+                |edge: &Edge| matches!(edge.to, Receiver::Head(layer, head, _) if (layer, head) == (l, h));
+            let used = sends(Sender::Head(l, h)) || edges.iter().any(receives);
+            node(layout.from(Sender::Head(l, h)), &format!("{l}.{h}"), used, 28.0);
         }
-        let used = sends(From::Mlp(l)) || edges.iter().any(|edge| edge.to == To::Mlp(l));
-        node(layout.from(From::Mlp(l)), &format!("MLP {l}"), used, 52.0);
+        let used = sends(Sender::Mlp(l)) || edges.iter().any(|edge| edge.to == Receiver::Mlp(l));
+        node(layout.from(Sender::Mlp(l)), &format!("MLP {l}"), used, 52.0);
     }
-    node(layout.to(To::Logits), "logits", edges.iter().any(|edge| edge.to == To::Logits), 60.0);
+    node(layout.to(Receiver::Logits), "logits", edges.iter().any(|edge| edge.to == Receiver::Logits), 60.0);
     for l in 0..config.n_layer {
         let y = Layout::row(1 + 2 * l) + 4.0;
         let _ = writeln!(out, "<text x=\"{MARGIN}\" y=\"{y:.1}\" fill=\"{DIM}\">block {l}</text>");
@@ -167,9 +171,9 @@ mod tests {
         let config = Config { n_layer: 2, n_head: 3, ..Config::gpt2() };
         let edge = |from, to, score| Edge { from, to, score };
         let edges = [
-            edge(From::Input, To::Head(0, 1, Site::K), -2.0),
-            edge(From::Head(0, 1), To::Mlp(0), 1.0),
-            edge(From::Mlp(0), To::Logits, 0.5),
+            edge(Sender::Input, Receiver::Head(0, 1, Site::K), -2.0),
+            edge(Sender::Head(0, 1), Receiver::Mlp(0), 1.0),
+            edge(Sender::Mlp(0), Receiver::Logits, 0.5),
         ];
         let drawn = svg(&edges, &config, "a <b> & c");
         assert_eq!(drawn.matches("<path").count(), 3);

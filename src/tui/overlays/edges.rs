@@ -10,7 +10,7 @@ use ratatui::widgets::Widget;
 use ratatui::widgets::canvas::{Canvas, Context, Line};
 
 use super::{Panel, centred};
-use crate::analysis::gradients::edges::{Edge, Edges, From, To};
+use crate::analysis::gradients::edges::{Edge, Edges, Receiver, Sender};
 use crate::config::Config;
 use crate::engine::{Seen, Slot};
 use crate::tui::app::App;
@@ -146,19 +146,19 @@ impl Layout<'_> {
         (head as f64 + 0.5) * self.width / self.config.n_head as f64
     }
 
-    fn from(&self, from: From) -> (f64, f64) {
+    fn from(&self, from: Sender) -> (f64, f64) {
         match from {
-            From::Input => (self.width / 2.0, self.row(0)),
-            From::Head(l, h) => (self.head(h), self.row(1 + 2 * l)),
-            From::Mlp(l) => (self.width / 2.0, self.row(2 + 2 * l)),
+            Sender::Input => (self.width / 2.0, self.row(0)),
+            Sender::Head(l, h) => (self.head(h), self.row(1 + 2 * l)),
+            Sender::Mlp(l) => (self.width / 2.0, self.row(2 + 2 * l)),
         }
     }
 
-    fn to(&self, to: To) -> (f64, f64) {
+    fn to(&self, to: Receiver) -> (f64, f64) {
         match to {
-            To::Head(l, h, _) => self.from(From::Head(l, h)),
-            To::Mlp(l) => self.from(From::Mlp(l)),
-            To::Logits => (self.width / 2.0, self.row(2 * self.config.n_layer + 1)),
+            Receiver::Head(l, h, _) => self.from(Sender::Head(l, h)),
+            Receiver::Mlp(l) => self.from(Sender::Mlp(l)),
+            Receiver::Logits => (self.width / 2.0, self.row(2 * self.config.n_layer + 1)),
         }
     }
 }
@@ -191,11 +191,11 @@ fn draw_graph(
             }
         })
         .render(area, buffer);
-    let uses = |from: From| {
+    let uses = |from: Sender| {
         edges.iter().any(|edge| {
             let receives = match (edge.to, from) {
-                (To::Head(l, h, _), From::Head(layer, head)) => (l, h) == (layer, head),
-                (To::Mlp(l), From::Mlp(layer)) => l == layer,
+                (Receiver::Head(l, h, _), Sender::Head(layer, head)) => (l, h) == (layer, head),
+                (Receiver::Mlp(l), Sender::Mlp(layer)) => l == layer,
                 _ => false,
             };
             edge.from == from || receives
@@ -207,15 +207,15 @@ fn draw_graph(
         let left = area.x + (x - name.chars().count() as f64 / 2.0).max(0.0) as u16;
         put(buffer, left, area.y + y as u16, area.right().saturating_sub(left), name, style);
     };
-    for from in From::all(config) {
+    for from in Sender::all(config) {
         let name = match from {
-            From::Input => "embeddings".to_owned(),
-            From::Head(l, h) => format!("{l}.{h}"),
-            From::Mlp(l) => format!("MLP {l}"),
+            Sender::Input => "embeddings".to_owned(),
+            Sender::Head(l, h) => format!("{l}.{h}"),
+            Sender::Mlp(l) => format!("MLP {l}"),
         };
         node(layout.from(from), &name, uses(from));
     }
-    node(layout.to(To::Logits), "logits", true);
+    node(layout.to(Receiver::Logits), "logits", true);
 }
 
 /// A line as wide as its share; those straight down bend aside, by their length.

@@ -239,7 +239,7 @@ impl Scene for Body {
         &[("↑↓", "query"), ("←→", "key"), ("Enter", "in Stages")]
     }
 
-    fn quality(&self, app: &App) -> Shown {
+    fn shown_as(&self, app: &App) -> Shown {
         app.gradient.shown
     }
 

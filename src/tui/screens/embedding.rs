@@ -112,7 +112,7 @@ impl Scene for Body {
         &[("←→", "token"), ("↑↓", "channel"), ("Enter", "in Stages")]
     }
 
-    fn quality(&self, app: &App) -> Shown {
+    fn shown_as(&self, app: &App) -> Shown {
         app.gradient.shown
     }
 

@@ -175,7 +175,7 @@ pub trait Scene: Sync {
 
     /// The subcommand that shows the same, with its arguments.
     fn command_line(&self, app: &App, run: &Run) -> Vec<String> {
-        if self.quality(app) == Shown::Value {
+        if self.shown_as(app) == Shown::Value {
             return std::iter::once("render".to_owned()).chain(self.rendered(app, run)).collect();
         }
         let hooks = format!("--hooks={}", self.tensor(app).short());
@@ -194,7 +194,7 @@ pub trait Scene: Sync {
     fn turn(&self, _app: &mut App, _by: isize) {}
 
     /// Whether its tensors are values or gradients.
-    fn quality(&self, _app: &App) -> Shown {
+    fn shown_as(&self, _app: &App) -> Shown {
         Shown::Value
     }
 

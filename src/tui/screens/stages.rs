@@ -115,7 +115,7 @@ impl Scene for Body {
         true
     }
 
-    fn quality(&self, app: &App) -> Shown {
+    fn shown_as(&self, app: &App) -> Shown {
         app.gradient.shown
     }
 

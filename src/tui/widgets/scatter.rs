@@ -40,7 +40,7 @@ pub fn draw(
     let color = |style: Style| style.fg.unwrap_or_default();
     Canvas::default()
         .marker(Marker::Braille)
-        .background_color(color(Style::new().fg(theme.page().bg.unwrap_or_default())))
+        .background_color(theme.page().bg.unwrap_or_default())
         .x_bounds(bounds)
         .y_bounds(bounds)
         .paint(|canvas| {

@@ -174,7 +174,7 @@ impl Scene for Body {
         Some(Side::Changed.name())
     }
 
-    fn quality(&self, app: &App) -> crate::analysis::Shown {
+    fn shown_as(&self, app: &App) -> crate::analysis::Shown {
         app.gradient.shown
     }
 
